@@ -1,0 +1,1 @@
+"""From maths rows to an evaluated, registered QLoRA adapter, rebuilding only what is stale."""

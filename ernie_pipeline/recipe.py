@@ -1,0 +1,224 @@
+"""The recipe: everything that changes what is built, as one frozen, typed value read from TOML.
+
+A recipe never says where or how fast something runs; that is `settings.py`. Each stage's fingerprint covers the
+recipe sections that the stage reads, so a key belongs to the section of the stage that it changes.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ernie_pipeline.errors import PipelineError
+
+PRESETS = Path(__file__).parent / "recipes"
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """Where the raw rows come from, and how many broken ones are tolerated."""
+
+    kind: Literal["demo", "file", "hub"] = "demo"
+    path: str = Field("", description="kind=file: JSONL (also .gz or .zst) or Parquet")
+    dataset: str = Field("", description="kind=hub: the data set's id")
+    revision: str = Field("main", description="kind=hub: branch, tag or commit; resolved to a commit before use")
+    split: str = "train"
+    rows: Positive = Field(3000, description="kind=demo: how many problems are generated")
+    seed: Natural = Field(0, description="kind=demo: seed of the generator")
+    max_bad_rows: Natural = Field(0, description="broken rows tolerated (and left out) before the asset fails")
+
+    @model_validator(mode="after")
+    def _place_is_named(self) -> "Source":
+        if self.kind == "file" and not self.path:
+            raise ValueError('source.path is missing: kind = "file" needs the path of a JSONL or Parquet file')
+        if self.kind == "hub" and not self.dataset:
+            raise ValueError('source.dataset is missing: kind = "hub" needs a data set id such as "nvidia/..."')
+        return self
+
+
+class BaseModelRef(Section):
+    """The model that is fine-tuned."""
+
+    name: str = Field("demo", description='"demo", a hub id, or the path of a checkpoint folder')
+    revision: str = Field("main", description="hub ids only: branch, tag or commit; resolved to a commit before use")
+
+
+class Filters(Section):
+    """Bounds of the filters, in characters."""
+
+    min_question_chars: Natural = 10
+    max_question_chars: Positive = 2000
+    max_answer_chars: Positive = 200
+
+
+class Split(Section):
+    """How many of the kept rows are used, and how they are divided."""
+
+    rows: Natural = Field(0, description="rows used for training and evaluation together; 0 means all that are kept")
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    seed: Natural = 3407
+    max_tokens: Positive = Field(2048, description="longer prompt + completion pairs are dropped")
+
+
+class Quantization(Section):
+    """How the frozen base weights are held."""
+
+    bits: Literal[4] = 4
+    type: Literal["nf4", "fp4"] = "nf4"
+    double: bool = Field(True, description="quantise the quantisation constants too (QLoRA, section 3)")
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class Lora(Section):
+    """The adapter's shape."""
+
+    rank: Positive = 16
+    alpha: Positive = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[Literal[TARGETS], ...] = TARGETS  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _some_target(self) -> "Lora":
+        if not self.targets:
+            raise ValueError("lora.targets is empty: name at least one of " + ", ".join(TARGETS))
+        return self
+
+
+class Training(Section):
+    """The optimisation."""
+
+    engine: Literal["auto", "peft", "unsloth"] = "auto"
+    batch_size: Positive = 4
+    accumulation: Positive = 2
+    max_steps: Natural = Field(0, description="optimizer steps; 0 means `epochs`")
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_fraction: Share = 0.05
+    optimizer: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    completion_only_loss: bool = True
+    gradient_checkpointing: bool = True
+    eval_every: Positive = Field(100, description="steps between two validation losses")
+    log_every: Positive = Field(10, description="steps between two training losses")
+    seed: Natural = 3407
+
+
+class Evaluation(Section):
+    """How both models are measured on the held-out rows."""
+
+    rows: Natural = Field(0, description="held-out rows to answer; 0 means all")
+    batch_size: Positive = 16
+    max_new_tokens: Positive = 512
+    grading_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class Gate(Section):
+    """What the adapter must show before it becomes the champion."""
+
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = Field(0.0, description="accuracy above the base model's")
+    max_p_value: Share = Field(0.05, description="of the paired comparison with the base model")
+
+
+class Registry(Section):
+    """Where in MLflow the adapter goes."""
+
+    model_name: str = "ernie-math"
+    experiment: str = "ernie_pipeline"
+
+
+class Recipe(Section):
+    """Everything that changes what is built."""
+
+    source: Source = Source()
+    base_model: BaseModelRef = BaseModelRef()
+    filters: Filters = Filters()
+    split: Split = Split()
+    quantization: Quantization = Quantization()
+    lora: Lora = Lora()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    registry: Registry = Registry()
+
+
+def load_recipe(name_or_path: str = "demo", source: str | None = None) -> Recipe:
+    """Read a preset by its name, or a TOML file by its path.
+
+    `source` replaces the recipe's source: a path when such a file exists or the name looks like one, else a hub id.
+    Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
+    """
+    path = _recipe_path(name_or_path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
+    if source:
+        table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
+    return parse_recipe(table, where=str(path))
+
+
+def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """A recipe from nested tables; `where` names their origin in errors."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise PipelineError(f"recipe {where}: {'; '.join(_explain(e) for e in error.errors())}") from error
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    preset = PRESETS / f"{name_or_path}.toml"
+    path = preset if preset.is_file() else Path(name_or_path)
+    if not path.is_file():
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise PipelineError(
+            f"recipe {name_or_path!r} is neither a preset ({presets}) nor a TOML file; set ERNIE_PIPELINE_RECIPE to one"
+        )
+    return path
+
+
+def _source_table(source: str) -> dict[str, Any]:
+    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".jsonl", ".gz", ".zst", ".parquet"))
+    if looks_like_path or Path(source).exists():
+        return {"kind": "file", "path": source}
+    return {"kind": "hub", "dataset": source}
+
+
+def _kept_source_keys(section: Any) -> dict[str, Any]:
+    """What of the recipe's own source section still holds when another source takes its place."""
+    return {"max_bad_rows": section["max_bad_rows"]} if isinstance(section, dict) and "max_bad_rows" in section else {}
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
+        return f"unknown key {place}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in loc:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
