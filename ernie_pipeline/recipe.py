@@ -211,7 +211,7 @@ def _explain(error: Any) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
         return f"unknown key {place}; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"

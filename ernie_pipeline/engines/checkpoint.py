@@ -1,0 +1,69 @@
+"""Which checkpoint a base model's name means, and its version: a resolved hub commit or a hash of its files."""
+
+import hashlib
+from pathlib import Path
+
+from ernie_pipeline.demo import BASE
+from ernie_pipeline.errors import PipelineError
+
+NOT_WEIGHTS = {"README.md", "pretraining.json", ".gitattributes", "LICENSE"}
+"""Files of a checkpoint folder that no loader reads."""
+
+
+def resolve_checkpoint(name: str, revision: str) -> tuple[str, str | None, str]:
+    """(where to load it from, hub commit or None, version) of `base_model.name`.
+
+    "demo" is the checkpoint in this package, an existing folder is itself, anything else a hub id whose `revision` is
+    resolved to a commit. Raises `PipelineError` for a path that is not there and for a hub that does not answer.
+    """
+    if name == "demo":
+        return str(BASE), None, checkpoint_version(BASE)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve()), None, checkpoint_version(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise PipelineError(
+            f"base model {name}: there is no such folder; set base_model.name to a checkpoint folder or a hub id"
+        )
+    commit = _hub_commit(name, revision)
+    return name, commit, f"commit:{commit}"
+
+
+def checkpoint_version(folder: Path) -> str:
+    """A hash of the names and contents of every file that decides the model or its tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise PipelineError(
+            f"base model {folder}: no config.json there; set base_model.name to a transformers checkpoint"
+        )
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NOT_WEIGHTS):
+        if ".cache" in file.parts:
+            continue
+        with file.open("rb") as stream:
+            digest.update(
+                f"{file.relative_to(folder).as_posix()}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
+            )
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _hub_commit(name: str, revision: str) -> str:
+    if len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
+        return revision
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return str(HfApi().model_info(name, revision=revision).sha)
+    except GatedRepoError as error:
+        raise PipelineError(f"base model {name} is gated: accept its terms on the hub and set HF_TOKEN") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise PipelineError(
+            f"base model {name} at revision {revision!r} is not on the hub: check base_model.name and "
+            "base_model.revision (a private one needs HF_TOKEN)"
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise PipelineError(
+            f"base model {name}: the hub does not answer ({type(error).__name__}); go online once, or set "
+            "base_model.revision to a full commit or base_model.name to a folder"
+        ) from error

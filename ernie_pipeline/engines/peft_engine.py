@@ -1,0 +1,138 @@
+"""Engine `peft`: transformers, bitsandbytes NF4 and PEFT, on a CPU or on CUDA, with no silent gaps.
+
+The base model's experts are taken apart, its linear layers quantised, and its `config.model_type` renamed: PEFT keys
+its remap of `gate_proj/up_proj/down_proj` (which drops the shared experts and the dense layer) on that name, at
+injection and at reload.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ernie_pipeline.engines.audit import check_model as check_model  # an engine has it
+from ernie_pipeline.engines.experts import unfuse_experts
+from ernie_pipeline.engines.quantize import COMPUTE_DTYPES, quantize_linears
+from ernie_pipeline.errors import PipelineError
+
+OWN_MODEL_TYPE = "ernie_pipeline_unfused"
+
+
+def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any], device: str) -> Any:
+    """The frozen base model with 4-bit linear layers on `device` ("cpu", "cuda", "cuda:1").
+
+    `checkpoint` is a folder or a hub id, `revision` a resolved commit of the latter.
+    Raises `PipelineError` for a checkpoint that cannot be read or is not a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = causal_lm_config(checkpoint, revision)
+    dtype = COMPUTE_DTYPES[quantization["compute_dtype"]]
+    try:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, revision=revision, dtype=dtype, config=config)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PipelineError(f"base model {checkpoint}: its weights cannot be loaded ({_first_line(error)})") from error
+    unfuse_experts(model)
+    quantize_linears(model, quantization, torch.device(device))
+    model.to(device).requires_grad_(False).eval()
+    model.config.model_type = OWN_MODEL_TYPE
+    return model
+
+
+def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
+    """The checkpoint's configuration, once it is known to be a causal language model's."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise PipelineError(
+            f"base model {checkpoint}: no readable config.json ({_first_line(error)}); set base_model.name to a hub id "
+            "or a folder with a transformers checkpoint"
+        ) from error
+    classes = config.architectures or []
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or not any(
+        c.endswith("ForCausalLM") for c in classes
+    ):
+        raise PipelineError(
+            f"base model {checkpoint} is not a causal language model (model_type {config.model_type!r}, architectures "
+            f"{classes}); set base_model.name to one that transformers' AutoModelForCausalLM can load"
+        )
+    return config
+
+
+def add_adapter(model: Any, lora: dict[str, Any], seed: int) -> Any:
+    """A `PeftModel` with a fresh fp32 adapter on every target, initialised from `seed`."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=list(lora["targets"]),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def save_adapter(model: Any, folder: Path, base_name: str, revision: str | None) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`: the same bytes for the same adapter, on any path.
+
+    `base_name` and `revision` are the recipe's name of the base and its resolved commit, not where it lay here.
+    """
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template; the registry writes the real card
+    config_file = folder / "adapter_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config |= {
+        "base_model_name_or_path": base_name,
+        "revision": revision,
+        "target_modules": sorted(config["target_modules"]),
+    }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The base with a saved adapter, frozen. Raises `PipelineError` unless every saved tensor found its place."""
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
+    placed = {
+        name.replace(".default.", "."): tuple(parameter.shape)
+        for name, parameter in adapted.named_parameters()
+        if "lora_" in name
+    }
+    if placed != saved:
+        lost = sorted(set(saved.items()) ^ set(placed.items()))
+        raise PipelineError(f"adapter {folder}: {len(lost)} tensors did not find their place, among them {lost[0][0]}")
+    return adapted.eval()
+
+
+def load(job: dict[str, Any], device: str) -> Any:
+    """The model that a job description names, checked: base, quantization, lora, and an adapter's folder or none."""
+    base = job["base"]
+    model = load_base(base["checkpoint"], base["revision"], job["quantization"], device)
+    if job.get("adapter"):
+        model = load_adapter(model, Path(job["adapter"]))
+        check_model(model, causal_lm_config(base["checkpoint"], base["revision"]), job["lora"], training=False)
+    return model
+
+
+def logits(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
+    """The model's logits [tokens, vocabulary] in fp32 on the CPU for one sequence of token ids [tokens]."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        output: torch.Tensor = model(input_ids=input_ids[None].to(device), use_cache=False).logits
+    return output[0].float().cpu()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

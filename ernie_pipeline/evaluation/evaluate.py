@@ -1,0 +1,96 @@
+"""One model on the held-out rows: validation loss, greedy answers, grades, metrics."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ernie_pipeline.engines import engine_module
+from ernie_pipeline.engines.chat import load_tokenizer, token_ids
+from ernie_pipeline.engines.device import choose_device
+from ernie_pipeline.engines.generate import generate
+from ernie_pipeline.evaluation.grading import Grade, grade
+from ernie_pipeline.evaluation.loss import completion_loss
+from ernie_pipeline.evaluation.statistics import summarise
+from ernie_pipeline.launch.child import Reporter
+
+PROBE_TOKENS = 50
+
+
+def evaluate(job: dict[str, Any], report: Reporter) -> None:
+    """Measure the model that `job` describes and fill its folder `out`.
+
+    `job`: engine, base {name, checkpoint, revision}, quantization, lora, adapter (a folder, or None for the base
+    model), evaluation (the recipe's section), split (a folder with eval.parquet), out, gpu (see `choose_device`).
+    Writes `predictions.parquet` (one row a held-out problem), `metrics.json`, and `probe.json`: the highest logits
+    after the first held-out prompt, by which a copy of the model can be told from another one.
+    """
+    device = choose_device(job["gpu"], report)
+    settings, out, base = job["evaluation"], Path(job["out"]), job["base"]
+    rows = pq.read_table(Path(job["split"]) / "eval.parquet").to_pylist()
+    asked = rows[: settings["rows"] or None]
+
+    report(f"loading {base['name']}" + (" and its adapter" if job["adapter"] else ""), {})
+    tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
+    engine = engine_module(job["engine"])
+    model = engine.load(job, device)
+
+    prompts = token_ids(tokenizer, [row["prompt_text"] for row in rows])
+    completions = token_ids(tokenizer, [row["completion_text"] for row in rows])
+    loss = completion_loss(model, prompts, completions, settings["batch_size"])
+    report(f"validation loss {loss:.4f} on {len(rows)} rows", {"validation_loss": loss})
+
+    answers = generate(
+        model,
+        tokenizer,
+        [row["prompt_text"] for row in asked],
+        max_new_tokens=settings["max_new_tokens"],
+        batch_size=settings["batch_size"],
+        progress=lambda done, total: report(f"answered {done} of {total}", {}),
+    )
+    grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings["grading_timeout_s"])
+    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades)}
+    report(
+        f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%})",
+        {"accuracy": metrics["accuracy"]},
+    )
+    pq.write_table(_predictions(asked, answers, grades), out / "predictions.parquet")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    (out / "probe.json").write_text(json.dumps(_probe(engine, model, prompts[0])) + "\n", encoding="utf-8")
+
+
+def _predictions(rows: list[dict[str, Any]], answers: list[str], grades: list[Grade]) -> pa.Table:
+    """row_id, question, gold, prediction, right, and the grade's outcome, boxed and extracted."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "row_id": row["row_id"],
+                "question": row["question"],
+                "gold": row["answer"],
+                "prediction": answer,
+                "right": result.outcome == "right",
+                # how long grading took is no property of the prediction
+                **{name: value for name, value in asdict(result).items() if name != "seconds"},
+            }
+            for row, answer, result in zip(rows, answers, grades, strict=True)
+        ],
+        schema=pa.schema(
+            [
+                *((name, pa.string()) for name in ("row_id", "question", "gold", "prediction")),
+                ("right", pa.bool_()),
+                ("outcome", pa.string()),
+                ("boxed", pa.bool_()),
+                ("extracted", pa.string()),
+            ]
+        ),
+    )
+
+
+def _probe(engine: Any, model: Any, prompt: list[int]) -> dict[str, Any]:
+    values, tokens = engine.logits(model, torch.tensor(prompt))[-1].topk(PROBE_TOKENS)
+    top = [[token, value] for token, value in zip(tokens.tolist(), values.tolist(), strict=True)]
+    return {"input_ids": prompt, "top": top}

@@ -1,0 +1,64 @@
+"""The Dagster resource `gpu`: where training and evaluation run, on how many GPUs of which kind, and its limits."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.launch.local import run_module
+from ernie_pipeline.settings import Settings
+
+
+class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Runs a module of this package in a process of its own. On a machine without a GPU it says so and uses the CPU.
+
+    None of these settings enters a fingerprint: they change where and how fast, not what.
+    """
+
+    launcher: Literal["local"] = Field("local", description="where the process runs")
+    gpus: int = Field(1, ge=1, description="how many GPUs it gets")
+    kind: str = Field("", description='a part of the GPU\'s name, such as "A100"; empty for any')
+    memory_gib: float | None = Field(None, gt=0, description="GPU memory it may take, or main memory on a CPU")
+    time_limit_s: float | None = Field(None, gt=0, description="seconds after which it is ended")
+    cpu_threads: int | None = Field(None, ge=1, description="threads on a CPU; default: half of the cores")
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: dict[str, Any]) -> None:
+        """Run `python -m module` on `job` and wait; what it reports becomes observations of the asset.
+
+        Raises `PipelineError`, see `run_module`.
+        """
+        if self.gpus != 1:
+            raise PipelineError(f"gpu.gpus = {self.gpus}: this version's local launcher uses one GPU; set it to 1")
+        threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
+        limits = {"kind": self.kind, "memory_gib": self.memory_gib, "cpu_threads": threads}
+        on_gpu = Path("/dev/nvidiactl").exists()
+        with _one_at_a_time() if on_gpu else contextlib.nullcontext():
+            run_module(
+                context,
+                module,
+                {**job, "gpu": limits},
+                threads=threads,
+                memory_gib=None if on_gpu else self.memory_gib,
+                time_limit_s=self.time_limit_s,
+                on_progress=lambda values: _observe(context, values),
+            )
+
+
+def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:
+    context.log_event(dg.AssetObservation(context.asset_key, metadata=values))
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """The GPU to one process at a time, whatever the executor or the instance's pools allow."""
+    home = Settings.from_environment().home
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the kernel when the owner dies
+        yield

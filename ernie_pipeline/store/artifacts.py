@@ -1,0 +1,158 @@
+"""Content-addressed artifacts: written aside, renamed in one step, verified before they are used again."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
+
+MANIFEST = "manifest.json"
+REPORTS = "reports"
+"""Files below this folder are for people: they are verified, but do not count in the data version."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage wrote. `reused` says whether this run found it or built it; `note` why it was built."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    reused: bool = True
+    note: str = ""
+
+    @property
+    def data_version(self) -> str:
+        """The hash of the files that the stages below read."""
+        return str(self.manifest["data_version"])
+
+    def json(self, name: str) -> Any:
+        """The parsed JSON file `name` of the artifact."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an artifact is built from, for its manifest: all that its fingerprint covers."""
+
+    stage: str
+    fingerprint: str
+    code_version: str
+    inputs: dict[str, str]
+    recipe: dict[str, Any]
+    libraries: dict[str, str] = field(default_factory=dict)
+
+
+class ArtifactStore:
+    """The folder `<root>/<stage>/<fingerprint>/` for each artifact."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Where the artifact is, or will be."""
+        return self.root / stage / fingerprint
+
+    def find(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
+        """The intact artifact, or None and the reason: "not built yet", or what is wrong with what is there."""
+        folder = self.folder(stage, fingerprint)
+        if not folder.is_dir():
+            return None, "not built yet"
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            problem = _damage(folder, manifest["files"])
+        except FileNotFoundError:
+            problem = f"artifact altered: {MANIFEST} is missing"
+        except (ValueError, KeyError, TypeError):
+            problem = f"artifact altered: {MANIFEST} is not readable"
+        return (None, problem) if problem else (Artifact(folder, manifest), "")
+
+    def build(self, made_from: Provenance, write: Callable[[Path], None], note: str = "") -> Artifact:
+        """Let `write` fill a folder aside, add the manifest, and rename it into its place in one step.
+
+        Whatever ends it early, an error, a full disk, a kill, leaves nothing in that place; a folder that stood there
+        (altered, or of a killed run) is replaced.
+        """
+        final = self.folder(made_from.stage, made_from.fingerprint)
+        self._sweep(final)
+        aside = final.with_name(f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        start = time.monotonic()
+        try:
+            aside.mkdir(parents=True)
+            write(aside)
+            manifest = _manifest(aside, made_from, time.monotonic() - start)
+            _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            if final.exists():
+                final.rename(aside.with_name(aside.name + ".old"))
+            aside.rename(final)
+        except Exception as error:
+            if is_disk_full(error):
+                raise PipelineError(f"{made_from.stage}: {disk_full_sentence(str(self.root))}") from error
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(aside.with_name(aside.name + ".old"), ignore_errors=True)
+        return Artifact(final, manifest, reused=False, note=note)
+
+    @staticmethod
+    def _sweep(final: Path) -> None:
+        """Remove what killed builders of this artifact left aside."""
+        for left in final.parent.glob(f".{final.name}.*"):
+            pid = left.name.removeprefix(f".{final.name}.").partition(".")[0]
+            if not _alive(pid):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _damage(folder: Path, files: dict[str, dict[str, Any]]) -> str:
+    for name, wanted in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"artifact altered: {name} is missing"
+        if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
+            return f"artifact altered: {name}"
+    return ""
+
+
+def _manifest(folder: Path, made_from: Provenance, seconds: float) -> dict[str, Any]:
+    files = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    read_below = {name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{REPORTS}/")}
+    return {
+        **vars(made_from),
+        "data_version": hashlib.sha256(json.dumps(read_below, sort_keys=True).encode()).hexdigest()[:16],
+        "files": files,
+        "seconds": round(seconds, 3),
+        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_synced(file: Path, text: str) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,76 @@
+"""A stage's code version: a hash of the syntax trees that it reaches, so that a comment changes nothing."""
+
+import ast
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = "ernie_pipeline"
+ROOT = Path(__file__).parent.parent
+
+BESIDE_THE_WORK = frozenset({f"{PACKAGE}.recipe", f"{PACKAGE}.errors", f"{PACKAGE}.settings"})
+"""Reached by every stage, deciding no output: a recipe's values are fingerprinted as values."""
+
+
+def code_version(modules: tuple[str, ...], libraries: tuple[str, ...]) -> str:
+    """A hash of `modules`, of every module of this package that they import, and of the libraries' versions."""
+    digest = hashlib.sha256()
+    for module in sorted(reached(modules)):
+        digest.update(f"{module}\0{_normalised(module)}\n".encode())
+    for library in sorted(libraries):
+        digest.update(f"{library}=={version(library)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def reached(modules: tuple[str, ...]) -> set[str]:
+    """`modules` and what they import inside this package, transitively, imports inside functions included."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module not in BESIDE_THE_WORK:
+            found.add(module)
+            waiting += _imports(module)
+    return found
+
+
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    file = _file(module)
+    if file is None:
+        raise ModuleNotFoundError(f"{module} is named as a stage's code, but there is no such module")
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _imports(module: str) -> list[str]:
+    names: set[str] = set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return [name for name in names if name.startswith(f"{PACKAGE}.") and _file(name)]
+
+
+@cache
+def _normalised(module: str) -> str:
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # a text that stands alone is a docstring or a comment on a constant
+            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

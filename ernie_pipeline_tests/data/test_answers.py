@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from ernie_pipeline.data.answers import balanced, bare_answer, with_answer
+from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, frame
+
+
+@pytest.mark.parametrize(
+    ("given", "bare"),
+    [
+        ("32", "32"),
+        (" 32\n", "32"),
+        (r"\(\frac{333}{1997}\)", r"\frac{333}{1997}"),
+        (r"\[ x \]", "x"),
+        ("$x$", "x"),
+        ("$$ x $$", "x"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\fbox{7}", "7"),
+        (r"\( \boxed{ $5$ } \)", "5"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"$\$5$", r"\$5"),
+        (r"\(\begin{pmatrix} 1 \\ 2 \end{pmatrix}\)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+        (r"\(x = 1 \text{ if $n$ is odd}\)", r"x = 1 \text{ if $n$ is odd}"),
+        ("\\[\nx\n\\]", "x"),
+        (r"\(\)", ""),
+    ],
+)
+def test_what_encloses_the_whole_answer_goes(given: str, bare: str) -> None:
+    assert bare_answer(given) == bare
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "$1$ and $2$",
+        "$1$$2$",
+        r"\(1\) and \(2\)",
+        r"\boxed{1}, \boxed{2}",
+        r"\boxed{1} \text{ or } \fbox{2}",
+        r"\frac{1}{2}",
+        "(1, 2)",
+        "[0, 1)",
+        r"\{1, 2\}",
+        r"\sqrt{2}",
+        r"\$5",
+        "$5",
+        "$",
+        "$$",
+        r"\(x",
+        r"x\)",
+        r"\(x\]",
+        r"\(a \\)",
+        r"\boxed",
+        r"\boxed{1",
+        r"\boxed 5",
+        r"\boxedanswer{5}",
+        "",
+    ],
+)
+def test_what_encloses_less_stays(answer: str) -> None:
+    assert bare_answer(answer) == answer
+
+
+def test_a_missing_answer_stays_missing() -> None:
+    assert with_answer(frame([("q", None), ("q", "$1$")]))["answer"].to_list() == [None, "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(r"\frac{1}{2}", True), (r"\left\{ x", True), ("{", False), ("}{", False), (r"\{}", False), ("", True)],
+)
+def test_braces_are_paired_and_escaped_ones_do_not_count(text: str, expected: bool) -> None:
+    assert balanced(text) is expected
+
+
+@pytest.mark.skipif(not PUBLISHED_SAMPLE.is_file(), reason="the published sample rows lie outside the repository")
+def test_the_published_sample_rows() -> None:
+    answers = [json.loads(line)["expected_answer"] for line in PUBLISHED_SAMPLE.read_text().splitlines()]
+    assert [bare_answer(answer) for answer in answers] == [
+        "32",
+        r"\frac{(3-\sqrt{3})(2-\sqrt{3})^{2016}+(3+\sqrt{3})(2+\sqrt{3})^{2016}}{6}",
+        r"\frac{333}{1997}",
+        r"\sqrt{2}",
+        "-3",
+    ]
