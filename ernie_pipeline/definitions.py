@@ -9,6 +9,7 @@ from ernie_pipeline.assets.math_split import math_split
 from ernie_pipeline.assets.nemotron_source import nemotron_source
 from ernie_pipeline.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.assets.raw_nemotron import raw_nemotron
+from ernie_pipeline.assets.registered_model import registered_model
 from ernie_pipeline.launch.gpu import GpuResource
 
 defs = dg.Definitions(
@@ -20,6 +21,7 @@ defs = dg.Definitions(
         qlora_adapter,
         base_evaluation,
         adapter_evaluation,
+        registered_model,
     ],
     resources={"gpu": GpuResource.configure_at_launch()},
 )

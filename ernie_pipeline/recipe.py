@@ -24,9 +24,9 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class Section(BaseModel):
-    """A part of the recipe: immutable, and strict about unknown keys."""
+    """A part of the recipe: immutable, and strict about unknown keys and about numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(Section):
@@ -183,7 +183,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
 
 def _recipe_path(name_or_path: str) -> Path:
     preset = PRESETS / f"{name_or_path}.toml"
-    path = preset if preset.is_file() else Path(name_or_path)
+    path = preset if preset.is_file() else Path(name_or_path).expanduser()
     if not path.is_file():
         presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise PipelineError(

@@ -33,9 +33,9 @@ class Settings:
         return self.home / "store"
 
     @property
-    def mlflow_artifacts(self) -> Path:
-        """Where MLflow puts files when it keeps its own SQLite database."""
-        return self.home / "mlartifacts"
+    def artifact_root(self) -> Path | None:
+        """Where MLflow puts files beside its SQLite database; None where a server decides."""
+        return self.home / "mlartifacts" if self.tracking_uri.startswith("sqlite:") else None
 
     def load_recipe(self) -> Recipe:
         """The recipe that these settings name. Raises `PipelineError`."""

@@ -67,7 +67,7 @@ STAGES: Mapping[str, Stage] = {
             name="registered_model",
             inputs=("math_split", "base_model", "qlora_adapter", "base_evaluation", "adapter_evaluation"),
             recipe=("gate", "registry", "quantization", "lora", "evaluation.max_new_tokens"),
-            code=("ernie_pipeline.registry.register", "ernie_pipeline.evaluation.statistics"),
+            code=("ernie_pipeline.registry.request", "ernie_pipeline.registry.served_model", "ernie_pipeline.evaluation.statistics"),
             libraries=("mlflow", *MODEL_LIBRARIES),
         ),
     )

@@ -67,10 +67,10 @@ class ArtifactStore:
             return None, "not built yet"
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            problem = _damage(folder, manifest["files"])
+            problem = _damage(folder, manifest)
         except FileNotFoundError:
             problem = f"artifact altered: {MANIFEST} is missing"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             problem = f"artifact altered: {MANIFEST} is not readable"
         return (None, problem) if problem else (Artifact(folder, manifest), "")
 
@@ -110,8 +110,10 @@ class ArtifactStore:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _damage(folder: Path, files: dict[str, dict[str, Any]]) -> str:
-    for name, wanted in files.items():
+def _damage(folder: Path, manifest: dict[str, Any]) -> str:
+    if manifest["data_version"] != _data_version(manifest["files"]):
+        return f"artifact altered: {MANIFEST}"
+    for name, wanted in manifest["files"].items():
         file = folder / name
         if not file.is_file():
             return f"artifact altered: {name} is missing"
@@ -126,14 +128,18 @@ def _manifest(folder: Path, made_from: Provenance, seconds: float) -> dict[str, 
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    read_below = {name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{REPORTS}/")}
     return {
         **vars(made_from),
-        "data_version": hashlib.sha256(json.dumps(read_below, sort_keys=True).encode()).hexdigest()[:16],
+        "data_version": _data_version(files),
         "files": files,
         "seconds": round(seconds, 3),
         "built": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _data_version(files: dict[str, dict[str, Any]]) -> str:
+    read_below = {name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{REPORTS}/")}
+    return hashlib.sha256(json.dumps(read_below, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sha256(file: Path) -> str:

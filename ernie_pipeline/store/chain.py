@@ -66,7 +66,7 @@ class Chain:
         if name not in self._artifacts:
             found, reason = self.store.find(name, self.provenance(name).fingerprint)
             if found is None:
-                raise PipelineError(f'{name} is {reason} for this recipe; materialize it first (select "+{name}")')
+                raise PipelineError(f'{name} for this recipe: {reason}; materialize it first (select "+{name}")')
             self._artifacts[name] = found
         return self._artifacts[name]
 

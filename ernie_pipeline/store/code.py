@@ -4,6 +4,7 @@ import ast
 import hashlib
 from functools import cache
 from importlib.metadata import version
+from importlib.util import resolve_name
 from pathlib import Path
 
 PACKAGE = "ernie_pipeline"
@@ -53,9 +54,16 @@ def _imports(module: str) -> list[str]:
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name("." * node.level + (node.module or ""), _package(module))
+            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
     return [name for name in names if name.startswith(f"{PACKAGE}.") and _file(name)]
+
+
+def _package(module: str) -> str:
+    """What a relative import in `module` starts from."""
+    file = _file(module)
+    return module if file and file.name == "__init__.py" else module.rpartition(".")[0]
 
 
 @cache

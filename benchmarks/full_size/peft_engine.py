@@ -1,0 +1,77 @@
+"""Engine `peft` on a checkpoint of the real size: load, audit, training steps, generation. Prints one RESULT line.
+
+    python benchmarks/full_size/peft_engine.py CHECKPOINT [STEPS]
+
+CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (make_checkpoint.py writes them): speed and
+memory are real on them, the losses mean nothing. Each step has 8 rows of random tokens whose lengths are log-normal with
+a median of 130, as the rows of Nemotron-RL are.
+"""
+
+import json
+import sys
+import time
+
+import torch
+
+from ernie_pipeline.engines import peft_engine
+from ernie_pipeline.engines.audit import totals
+from ernie_pipeline.engines.chat import load_tokenizer
+from ernie_pipeline.engines.generate import generate
+
+LORA = {
+    "rank": 16,
+    "alpha": 16,
+    "dropout": 0.0,
+    "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+QUANTIZATION = {"type": "nf4", "double": True, "compute_dtype": "bfloat16"}
+GIB = 2**30
+
+
+def main(checkpoint: str, steps: int) -> None:
+    start = time.time()
+    model = peft_engine.load_base(checkpoint, None, QUANTIZATION, "cuda")
+    loaded = {"load_s": round(time.time() - start, 1), "loaded_gib": round(torch.cuda.memory_allocated() / GIB, 2)}
+    model = peft_engine.add_adapter(model, LORA, seed=0)
+    config = peft_engine.causal_lm_config(checkpoint, None)
+    sums = totals(peft_engine.check_model(model, config, LORA, training=True))
+    print("loaded and audited", loaded, sums, flush=True)
+
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
+    lengths = torch.distributions.LogNormal(torch.tensor(130.0).log(), 0.5)
+    seconds, tokens = [], []
+    torch.cuda.reset_peak_memory_stats()
+    for step in range(steps):
+        torch.manual_seed(step)
+        rows = lengths.sample((8,)).clamp(40, 2048).int().tolist()
+        ids = torch.randint(4, 100_000, (8, max(rows)), device="cuda")
+        mask = (torch.arange(max(rows), device="cuda")[None] < torch.tensor(rows, device="cuda")[:, None]).long()
+        torch.cuda.synchronize()
+        began = time.time()
+        model(
+            input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100), use_cache=False
+        ).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        seconds.append(time.time() - began)
+        tokens.append(sum(rows))
+        print(f"step {step}: {seconds[-1]:.2f} s", flush=True)
+    counted = slice(1, None)
+    training = {
+        "tokens_per_s": round(sum(tokens[counted]) / sum(seconds[counted])),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
+    }
+    model.eval()
+    began = time.time()
+    generate(model, load_tokenizer(checkpoint), ["What is 2 + 2? " * 4] * 16, max_new_tokens=16, batch_size=16)
+    generation = {"generated_tokens_per_s": round(16 * 16 / (time.time() - began), 1)}
+    result = {"device": torch.cuda.get_device_name(), **loaded, **sums, **training, **generation}
+    print("RESULT " + json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5)

@@ -1,0 +1,82 @@
+"""Whether an adapter becomes the champion: it must beat the base model beyond chance, and the present champion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ernie_pipeline.recipe import Gate
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A measured adapter: its accuracy on the held-out rows, and the data versions of that split and of the adapter."""
+
+    accuracy: float
+    split_version: str
+    adapter_version: str
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The present champion as the registry tells it; accuracy is None where its version records none."""
+
+    version: str
+    accuracy: float | None
+    split_version: str
+    adapter_version: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Promote or not, and one sentence for each thing that was weighed."""
+
+    promote: bool
+    reasons: list[str]
+
+
+def decide(
+    gate: Gate, comparison: Mapping[str, float], candidate: Candidate, champion: Champion | None = None
+) -> Decision:
+    """Promote when the gain over the base model is positive, large enough and significant, and no champion is as good.
+
+    `comparison` is the paired comparison with the base model on the same held-out rows: gain, gain_low, gain_high (its
+    95 % interval) and p_value. A champion that is this very adapter, registered again, gives way to it.
+    """
+    checks = [_gain(gate, comparison), _significance(gate, comparison), _against_champion(candidate, champion)]
+    return Decision(all(passed for passed, _ in checks), [reason for _, reason in checks])
+
+
+def _gain(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, str]:
+    gain = comparison["gain"]
+    measured = (
+        f"the gain over the base model is {gain:+.4f} "
+        f"(95 % interval {comparison['gain_low']:+.4f} to {comparison['gain_high']:+.4f})"
+    )
+    if not gain > 0:
+        return False, f"{measured}, which is no gain."
+    enough = gain >= gate.min_gain
+    return enough, f"{measured}, {'at least' if enough else 'less than'} gate.min_gain {gate.min_gain:+.4f}."
+
+
+def _significance(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, str]:
+    p_value = comparison["p_value"]
+    passed = p_value <= gate.max_p_value
+    sides = "within" if passed else "above"
+    return passed, f"the paired comparison has p = {p_value:.4g}, {sides} gate.max_p_value {gate.max_p_value:g}."
+
+
+def _against_champion(candidate: Candidate, champion: Champion | None) -> tuple[bool, str]:
+    if champion is None:
+        return True, "there is no champion yet."
+    name = f"the present champion, version {champion.version},"
+    if champion.adapter_version == candidate.adapter_version:
+        return True, f"{name} is this very adapter, registered again."
+    if champion.accuracy is None:
+        return False, f"{name} records no accuracy to beat; remove its alias to let this adapter in."
+    passed = candidate.accuracy > champion.accuracy
+    other_split = (
+        "" if champion.split_version == candidate.split_version else " on another split, so the two are not comparable"
+    )
+    return passed, (
+        f"the accuracy {candidate.accuracy:.4f} is {'above' if passed else 'not above'} the {champion.accuracy:.4f} "
+        f"that {name} had{other_split}."
+    )

@@ -1,0 +1,164 @@
+"""The model card: what the adapter is for, what it was made from, and what it measured, as the hub writes them."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+LIMITS = """\
+Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{}`. It was trained
+on answers without worked solutions and measured on held-out rows of the same source, so the figures say little about
+other problems, other languages, proofs, or questions that are not mathematics. Its answers can be wrong: check them."""
+
+
+def model_card(
+    *,
+    name: str,
+    license: str,
+    base: Mapping[str, Any],
+    quantization: Mapping[str, Any],
+    lora: Mapping[str, Any],
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+    evaluation: Mapping[str, Mapping[str, float]],
+    comparison: Mapping[str, float],
+    targets: Sequence[Mapping[str, Any]],
+    question: str,
+) -> str:
+    """The card in Markdown, with the hub's YAML header.
+
+    base          name, revision, version
+    data          name, source, version, license, train_rows, eval_rows
+    training      figures to list as they are, by their names ("steps": 100)
+    evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high and perhaps eval_loss
+    comparison    gain, gain_low, gain_high, p_value
+    targets       the audit's rows: part, target, modules, four_bit_parameters, lora_parameters
+    """
+    sections = [
+        _header(license, base, data),
+        f"# {name}",
+        f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
+        f"the base in 4 bits ({quantization['type']}{', double quantisation' if quantization['double'] else ''}).",
+        "## Intended use and limits",
+        LIMITS,
+        "## Data",
+        _data(data),
+        "## Training",
+        _bullets({"base model version": base["version"], **training}),
+        "## Results",
+        _results(evaluation, comparison),
+        "## Parameters",
+        _parameters(targets),
+        "## How to load it",
+        _usage(name, base, quantization, question),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def description(card: str, chars: int) -> str:
+    """The card without its header, cut between two sections where it is longer than `chars` characters."""
+    text = card.partition("\n---\n")[2].lstrip() if card.startswith("---\n") else card
+    if len(text) <= chars:
+        return text
+    note = "\n\nThe rest is in model_card.md, among the artifacts of the run."
+    fits = text[: chars - len(note)]
+    return (fits.rpartition("\n\n## ")[0] or fits) + note
+
+
+def shown(name: str) -> str:
+    """A hub id as it is, and of a path only the last part: where it lay is nobody's business."""
+    return name if _is_hub_id(name) else Path(name).name
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def _header(license: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    lines = [
+        f"license: {json.dumps(license)}",
+        "library_name: peft",
+        'language: ["en"]',
+        "pipeline_tag: text-generation",
+    ]
+    if _is_hub_id(base["name"]):
+        lines += [f"base_model: {json.dumps(base['name'])}", "base_model_relation: adapter"]
+    if _is_hub_id(data["name"]):
+        lines += [f"datasets: [{json.dumps(data['name'])}]"]
+    return "\n".join(["---", *lines, "tags: [lora, qlora, math]", "---"])
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    return _bullets(
+        {
+            "data set": f"{shown(data['name'])} ({data['license']})",
+            "source": shown(data["source"]),
+            "data version": data["version"],
+            "rows": f"{data['train_rows']:,} to train on, {data['eval_rows']:,} held out",
+        }
+    )
+
+
+def _results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]) -> str:
+    rows = [
+        (label, f"{m['rows']:,}", f"{m['eval_loss']:.4f}" if "eval_loss" in m else "-", _percent(m))
+        for label, m in (("base", evaluation["base"]), ("adapter", evaluation["adapter"]))
+    ]
+    gain, low, high = (100 * comparison[key] for key in ("gain", "gain_low", "gain_high"))
+    gained = (
+        f"Gain in accuracy: {gain:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}); exact McNemar test on the "
+        f"same rows: p = {comparison['p_value']:.3g}."
+    )
+    return _table(("model", "held-out rows", "validation loss", "accuracy (95 % interval)"), rows) + "\n\n" + gained
+
+
+def _percent(m: Mapping[str, float]) -> str:
+    return f"{100 * m['accuracy']:.1f} % ({100 * m['accuracy_low']:.1f} to {100 * m['accuracy_high']:.1f})"
+
+
+def _parameters(targets: Sequence[Mapping[str, Any]]) -> str:
+    keys = ("modules", "four_bit_parameters", "lora_parameters")
+    rows = [(t["part"], t["target"], *(f"{t[key]:,}" for key in keys)) for t in targets]
+    totals = (f"{sum(t[key] for t in targets):,}" for key in keys)
+    return _table(("part", "target", "modules", "4-bit parameters", "LoRA parameters"), [*rows, ("all", "", *totals)])
+
+
+def _usage(name: str, base: Mapping[str, Any], quantization: Mapping[str, Any], question: str) -> str:
+    asked = json.dumps({"dataframe_records": [{"question": question}]}, ensure_ascii=False)
+    precision = {key: quantization[key] for key in ("type", "double", "compute_dtype")}
+    return f"""\
+With MLflow, where `MLFLOW_TRACKING_URI` leads to the registry; the base model is held as it was in training:
+
+```python
+import mlflow
+
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+print(model.predict([{{"question": {json.dumps(question, ensure_ascii=False)}}}]))
+```
+
+```sh
+mlflow models serve -m "models:/{name}@champion" --env-manager local --port 5001
+curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d {shlex.quote(asked)}
+```
+
+With PEFT, from this folder; `load_base` takes the routed experts apart first, else PEFT drops their adapters silently:
+
+```python
+from pathlib import Path
+
+from ernie_pipeline.engines.checkpoint import resolve_checkpoint
+from ernie_pipeline.engines.peft_engine import load_adapter, load_base
+
+checkpoint, commit, _ = resolve_checkpoint({shown(base["name"])!r}, {base["revision"] or "main"!r})
+model = load_adapter(load_base(checkpoint, commit, {precision!r}, "cpu"), Path("."))
+```"""
+
+
+def _bullets(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in facts.items())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

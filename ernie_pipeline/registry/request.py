@@ -1,0 +1,132 @@
+"""What is registered, gathered from the artifacts of the stages above."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.recipe import Recipe
+from ernie_pipeline.registry.gate import Candidate
+from ernie_pipeline.registry.model_card import model_card
+from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.run_log import DatasetFiles
+
+SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25}
+"""How far a reloaded model's logits may be from the recorded ones: rounding by other kernels, nothing more."""
+
+MAX_SERVED_BATCH = 16
+
+
+def make_request(
+    recipe: Recipe,
+    *,
+    tracking_uri: str,
+    artifact_root: Path | None,
+    job: Mapping[str, Any],
+    versions: Mapping[str, str],
+    folders: Mapping[str, Path],
+    comparison: Mapping[str, float],
+    source: str,
+    tags: Mapping[str, str],
+) -> RegistrationRequest:
+    """The request that `register` takes.
+
+    `job`: engine, base {name, checkpoint, revision}, quantization, lora. `versions`: the data version of every input.
+    `folders`: the artifacts of math_split, qlora_adapter, base_evaluation and adapter_evaluation. `comparison`: the
+    paired comparison of the two evaluations. `source`: what the rows come from, for a person.
+    """
+    split, adapter = folders["math_split"], folders["qlora_adapter"]
+    measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
+    curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
+    base = {**job["base"], "version": versions["base_model"]}
+    example = _example(split, folders["adapter_evaluation"])
+    served = {
+        "engine": job["engine"],
+        "base": base,
+        "quantization": job["quantization"],
+        "lora": job["lora"],
+        "instruction": example.pop("instruction"),
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "max_batch": min(recipe.evaluation.batch_size, MAX_SERVED_BATCH),
+    }
+    losses = {"final training loss": _last(curve, "loss"), "final validation loss": _last(curve, "eval_loss")}
+    card = model_card(
+        name=recipe.registry.model_name,
+        license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
+        base=base,
+        quantization=job["quantization"],
+        lora=job["lora"],
+        data={
+            "name": recipe.source.dataset or recipe.source.kind,
+            "source": source,
+            "version": versions["math_split"],
+            "license": SOURCE_LICENSES.get(recipe.source.dataset or recipe.source.kind, "unknown"),
+            "train_rows": run["train_rows"],
+            "eval_rows": run["eval_rows"],
+        },
+        training={"steps": run["steps"], "seconds": run["seconds"], "device": run["device"], **losses},
+        evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
+        comparison=comparison,
+        targets=_json(adapter / "parameters.json"),
+        question=example["question"],
+    )
+    return RegistrationRequest(
+        tracking_uri=tracking_uri,
+        artifact_root=artifact_root,
+        experiment=recipe.registry.experiment,
+        model_name=recipe.registry.model_name,
+        run_name=f"{recipe.registry.model_name} {versions['qlora_adapter'][:8]}",
+        adapter=adapter / "adapter",
+        served=served,
+        params=_flat(recipe.model_dump(mode="json")),
+        metrics=_flat({**measured, "comparison": dict(comparison)}),
+        curve=curve,
+        dataset=DatasetFiles(
+            name="math_split",
+            source=source,
+            version=versions["math_split"],
+            train_path=split / "train.parquet",
+            eval_path=split / "eval.parquet",
+        ),
+        tags=tags,
+        predictions=folders["adapter_evaluation"] / "predictions.parquet",
+        card=card,
+        gate=recipe.gate,
+        comparison=comparison,
+        candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
+        probe=_json(folders["adapter_evaluation"] / "probe.json"),
+        probe_tolerance=TOLERANCES[job["quantization"]["compute_dtype"]],
+        example=example,
+    )
+
+
+def _example(split: Path, evaluation: Path) -> dict[str, str]:
+    """A held-out question with the adapter's answer, and the instruction that stands before the question in its row."""
+    import pyarrow.parquet as pq
+
+    row = pq.read_table(split / "eval.parquet", columns=["question", "prompt"]).slice(0, 1).to_pylist()[0]
+    answer = pq.read_table(evaluation / "predictions.parquet", columns=["prediction"])["prediction"][0].as_py()
+    content: str = row["prompt"][-1]["content"]
+    question: str = row["question"]
+    instruction = content.removesuffix(question) if content.endswith(question) else ""
+    return {"question": question, "answer": answer, "instruction": instruction}
+
+
+def _last(curve: list[dict[str, float]], name: str) -> float:
+    return round([entry[name] for entry in curve if name in entry][-1], 4)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"training": {"seed": 1}} as {"training.seed": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = ",".join(value) if isinstance(value, list) else value
+    return flat
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

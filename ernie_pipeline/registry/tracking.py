@@ -1,0 +1,117 @@
+"""The way to MLflow: no calls home, no secrets in what it stores or says, and nothing left behind in the process."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ernie_pipeline.errors import PipelineError
+
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # since 3.2 MLflow reports what is called, and how, to its makers
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else a uv.lock in the working directory goes into the model
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's 7 make a wrong address a wait of four minutes
+}
+"""How MLflow is used here, where the environment does not say otherwise."""
+
+
+def public_uri(uri: str) -> str:
+    """The URI without user, password and query: what may be stored, logged and shown."""
+    scheme, separator, rest = uri.partition("://")
+    if not rest.startswith("/"):  # a local database or folder has no login, but may well have an @ in its path
+        rest = rest.rpartition("@")[
+            2
+        ]  # the last @: passwords are pasted with / and @ in them, whatever the standard says
+    return (scheme + separator + rest).partition("?")[0].partition("#")[0]
+
+
+@contextmanager
+def connected(tracking_uri: str) -> Iterator[Any]:
+    """An `MlflowClient` of the server or database; MLflow's own errors leave as a `PipelineError` without secrets.
+
+    A server's user and password go to MLflow by its environment variables, so that no URL in its messages has them.
+    MLflow keeps the address in the process and exports it to its environment: both are put back.
+    """
+    address, environment = _without_login(tracking_uri)
+    if address.startswith("sqlite:///"):
+        Path(address.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    with _environment(DEFAULTS, environment):
+        import mlflow
+        from sqlalchemy.exc import SQLAlchemyError
+
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        mlflow.set_tracking_uri(address)
+        os.environ["MLFLOW_TRACKING_URI"] = address  # MLflow exports it only when it changes
+        try:
+            yield mlflow.MlflowClient()
+        except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+            # "from None": the original, which Dagster would print too, may hold the address of a database in full
+            raise PipelineError(f"MLflow at {public_uri(address)}: {_said(error, tracking_uri)}") from None
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
+def ensure_experiment(client: Any, name: str, artifact_root: Path | None) -> str:
+    """The experiment's id; made when missing, its artifacts in `artifact_root` or where the server puts them."""
+    import mlflow
+
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            location = artifact_root.resolve().as_uri() if artifact_root else None
+            return str(client.create_experiment(name, artifact_location=location))
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run was faster
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise PipelineError(
+            f"MLflow experiment {name!r} was deleted; restore it (`mlflow experiments restore -x "
+            f"{found.experiment_id}`) or set registry.experiment to another name"
+        )
+    return str(found.experiment_id)
+
+
+def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> str:
+    """Where to look at a run: its page on the server, or the command that opens the database."""
+    address = public_uri(tracking_uri)
+    if address.startswith(("http://", "https://")):
+        return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
+
+
+def _without_login(uri: str) -> tuple[str, dict[str, str]]:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return uri, {}
+    login = {
+        "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
+        "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or ""),
+    }
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), login
+
+
+def _said(error: Exception, tracking_uri: str) -> str:
+    message = " ".join(str(error).split())[:1000].replace(tracking_uri, public_uri(tracking_uri))
+    password = urlsplit(tracking_uri).password
+    for secret in filter(None, (password, unquote(password or ""))):
+        message = message.replace(secret, "***")
+    return message
+
+
+@contextmanager
+def _environment(defaults: dict[str, str], values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(defaults | before | values)
+    try:
+        yield
+    finally:
+        for key in {*defaults, *values, "MLFLOW_TRACKING_URI"}:
+            if key in before:
+                os.environ[key] = before[key]
+            else:
+                os.environ.pop(key, None)

@@ -1,0 +1,83 @@
+"""What several rooms' tests share: a tiny split to train on, a recipe of seconds, and a quiet environment."""
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# before any test imports torch: a second spinning thread costs more than it gives on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real rows beside the project; tests that need it skip where it is not."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real rows (../shared/data) are not beside this checkout")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact like `math_split`'s: 64 training and 16 evaluation sums, in the demo model's chat template."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ernie_pipeline.demo import BASE
+    from ernie_pipeline.engines.chat import load_tokenizer, prompt_text
+
+    tokenizer, rng = load_tokenizer(str(BASE)), random.Random(0)
+    rows: list[dict[str, Any]] = []
+    for number in range(80):
+        a, b = rng.randint(10, 99), rng.randint(10, 99)
+        question = f"What is {a} + {b}?"
+        prompt = [{"role": "user", "content": f"Put the answer in a box. {question}"}]
+        rows.append(
+            {
+                "row_id": f"{number:016x}",
+                "question": question,
+                "answer": str(a + b),
+                "prompt": prompt,
+                "prompt_text": prompt_text(tokenizer, prompt),
+                "completion_text": f"\\boxed{{{a + b}}}</s>",
+            }
+        )
+    folder = tmp_path_factory.mktemp("split")
+    pq.write_table(pa.Table.from_pylist(rows[:64]), folder / "train.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[64:]), folder / "eval.parquet")
+    return folder
+
+
+@pytest.fixture
+def make_job(tiny_split: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A job for training or evaluation on the tiny split, by default six steps of eight rows in fp32."""
+    from ernie_pipeline.demo import BASE
+    from ernie_pipeline.recipe import Evaluation, Lora, Quantization, Training
+
+    def make(name: str = "out", **changes: Any) -> dict[str, Any]:
+        out = tmp_path / name
+        out.mkdir()
+        training = Training(batch_size=8, accumulation=1, max_steps=6, learning_rate=3e-3, optimizer="adamw_torch")
+        evaluation = Evaluation(batch_size=8, max_new_tokens=8)
+        return {
+            "engine": "peft",
+            "base": {"name": "demo", "checkpoint": str(BASE), "revision": None},
+            "quantization": Quantization(compute_dtype="float32", double=False).model_dump(mode="json"),
+            "lora": Lora(rank=4, alpha=8).model_dump(mode="json"),
+            "training": training.model_dump(mode="json") | {"eval_every": 3, "log_every": 1},
+            "evaluation": evaluation.model_dump(mode="json"),
+            "adapter": None,
+            "split": str(tiny_split),
+            "out": str(out),
+            "gpu": {"kind": "", "memory_gib": None, "cpu_threads": 1},
+            **changes,
+        }
+
+    return make

@@ -1,0 +1,79 @@
+"""One real evaluation of the demo model: loss, answers, grades, and that they are of the rows that were asked."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.evaluation.loss import completion_loss
+
+MakeJob = Callable[..., dict[str, Any]]
+
+
+def quiet(line: str, values: dict[str, Any]) -> None:
+    pass
+
+
+def test_every_held_out_row_gets_one_graded_answer(make_job: MakeJob) -> None:
+    job = make_job()
+    evaluate(job, quiet)
+    out = Path(job["out"])
+    rows = pq.read_table(Path(job["split"]) / "eval.parquet").to_pylist()
+    predictions = pq.read_table(out / "predictions.parquet").to_pylist()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [p["row_id"] for p in predictions] == [row["row_id"] for row in rows]
+    assert [p["gold"] for p in predictions] == [row["answer"] for row in rows]
+    assert metrics["rows"] == metrics["validation_rows"] == 16
+    assert metrics["accuracy"] == sum(p["right"] for p in predictions) / 16
+    assert metrics["unboxed_share"] == sum(not p["boxed"] for p in predictions) / 16
+
+
+def test_only_the_rows_asked_for_are_answered_but_the_loss_is_over_all(make_job: MakeJob) -> None:
+    job = make_job()
+    job["evaluation"] = job["evaluation"] | {"rows": 3}
+    evaluate(job, quiet)
+    metrics = json.loads((Path(job["out"]) / "metrics.json").read_text())
+    assert (metrics["rows"], metrics["validation_rows"]) == (3, 16)
+
+
+def test_the_same_model_gives_the_same_bytes(make_job: MakeJob) -> None:
+    files = []
+    for name in ("first", "second"):
+        job = make_job(name)
+        evaluate(job, quiet)
+        files.append({file.name: file.read_bytes() for file in Path(job["out"]).iterdir()})
+    assert files[0] == files[1]
+
+
+class Uniform:
+    """A model that gives every token of eight the same chance, and notes how wide its batches are."""
+
+    widths: list[int]
+
+    def __init__(self) -> None:
+        self.widths = []
+
+    def parameters(self) -> Any:
+        return iter([torch.zeros(1)])
+
+    def __call__(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        self.widths.append(input_ids.shape[1])
+        return type("Output", (), {"logits": torch.zeros(*input_ids.shape, 8)})
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_a_uniform_model_pays_the_logarithm_of_the_vocabulary_a_token(batch_size: int) -> None:
+    prompts, completions = [[1, 2], [3], [4, 5, 6]], [[1], [2, 3, 4, 5], [6, 7]]
+    loss = completion_loss(Uniform(), prompts, completions, batch_size)
+    assert loss == pytest.approx(torch.tensor(8.0).log().item())
+
+
+def test_rows_of_like_length_share_a_batch() -> None:
+    model = Uniform()
+    completion_loss(model, [[1] * n for n in (9, 1, 8, 2)], [[1]] * 4, batch_size=2)
+    assert model.widths == [3, 10]

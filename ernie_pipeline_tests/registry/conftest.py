@@ -1,0 +1,132 @@
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ernie_pipeline.demo import BASE
+from ernie_pipeline.engines.checkpoint import checkpoint_version
+from ernie_pipeline.recipe import Gate, Lora, Quantization
+from ernie_pipeline.registry.gate import Candidate
+from ernie_pipeline.registry.model_card import model_card
+from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
+from ernie_pipeline.registry.run_log import DatasetFiles
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+QUESTION = "Compute 12 + 30."
+LORA = Lora(rank=4, alpha=8).model_dump(mode="json")
+QUANTIZATION = Quantization().model_dump(mode="json")
+COMPARISON = {"gain": 0.05, "gain_low": 0.02, "gain_high": 0.08, "p_value": 0.001}
+DEMO = {"name": "demo", "checkpoint": str(BASE), "revision": None, "version": checkpoint_version(BASE)}
+TARGETS = [
+    {
+        "part": "attention",
+        "target": "q_proj",
+        "modules": 6,
+        "four_bit_parameters": 393216,
+        "lora_parameters": 12288,
+    }
+]
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A small adapter of the demo base that changes its answers, and the logits that it has in memory."""
+    import torch
+
+    from ernie_pipeline.engines import peft_engine
+
+    folder = tmp_path_factory.mktemp("trained") / "adapter"
+    model = peft_engine.load_base(str(BASE), None, QUANTIZATION, "cpu")
+    base_logits = peft_engine.logits(model, torch.tensor([1, 20, 30, 40]))[-1]
+    model = peft_engine.add_adapter(model, LORA, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    logits = peft_engine.logits(model.eval(), torch.tensor([1, 20, 30, 40]))[-1]
+    assert (logits - base_logits).abs().max() > 0.05
+    peft_engine.save_adapter(model, folder, "demo", None)
+    top = logits.topk(20)
+    probe = {
+        "input_ids": [1, 20, 30, 40],
+        "top": [list(pair) for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
+    }
+    return folder, probe
+
+
+@pytest.fixture(scope="session")
+def card() -> str:
+    measured = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "eval_loss": 0.5123}
+    return model_card(
+        name="ernie-math",
+        license="apache-2.0",
+        base=DEMO,
+        quantization=QUANTIZATION,
+        lora=LORA,
+        data={
+            "name": "demo",
+            "source": "/somewhere/private/rows.jsonl",
+            "version": "sha256:" + "d" * 64,
+            "license": "MIT",
+            "train_rows": 2500,
+            "eval_rows": 500,
+        },
+        training={"steps": 100, "seconds": 42.0},
+        evaluation={"base": measured | {"accuracy": 0.85}, "adapter": measured},
+        comparison=COMPARISON,
+        targets=TARGETS,
+        question=QUESTION,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_request(
+    tmp_path_factory: pytest.TempPathFactory, adapter: tuple[Path, dict[str, Any]], card: str
+) -> Callable[..., RegistrationRequest]:
+    """A request to register the adapter in a database of its own, with whatever is to be different."""
+    home = tmp_path_factory.mktemp("home")
+    for name, rows in (("train", 3), ("eval", 2), ("predictions", 2)):
+        messages = [[{"role": "user", "content": QUESTION}]] * rows
+        pl.DataFrame({"row_id": range(rows), "prompt": messages}).write_parquet(home / f"{name}.parquet")
+    request = RegistrationRequest(
+        tracking_uri=f"sqlite:///{home}/mlflow.db",
+        artifact_root=home / "mlartifacts",
+        experiment="ernie_pipeline",
+        model_name="ernie-math",
+        run_name="a run",
+        adapter=adapter[0],
+        served={
+            "engine": "peft",
+            "base": DEMO,
+            "quantization": QUANTIZATION,
+            "lora": LORA,
+            "instruction": "",
+            "max_new_tokens": 24,
+            "max_batch": 8,
+        },
+        params={"lora.rank": 4, "training.learning_rate": 2e-4},
+        metrics={"adapter.accuracy": 0.9, "base.accuracy": 0.85},
+        curve=[{"step": 10, "loss": 1.5, "learning_rate": 1e-4}, {"step": 20, "loss": 1.2, "eval_loss": 1.3}],
+        dataset=DatasetFiles("demo", "demo:0", "sha256:" + "d" * 64, home / "train.parquet", home / "eval.parquet"),
+        tags={"dagster.run_id": "r1", "data_version.math_split": "sha256:" + "d" * 64},
+        predictions=home / "predictions.parquet",
+        card=card,
+        gate=Gate(),
+        comparison=COMPARISON,
+        candidate=Candidate(0.9, "sha256:split", "sha256:adapter"),
+        probe=adapter[1],
+        probe_tolerance=1e-3,
+        example={"question": QUESTION, "answer": "42"},
+    )
+    return lambda **changes: dataclasses.replace(request, **changes)
+
+
+@pytest.fixture(scope="session")
+def registered(make_request: Callable[..., RegistrationRequest]) -> Registration:
+    """The first registration: it passes the gate."""
+    return register(make_request())

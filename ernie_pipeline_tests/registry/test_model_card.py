@@ -1,0 +1,75 @@
+import re
+
+import yaml  # type: ignore[import-untyped]
+
+from ernie_pipeline.registry.model_card import description, model_card
+from ernie_pipeline_tests.registry.conftest import COMPARISON, LORA, QUANTIZATION, TARGETS
+
+MEASURED = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "eval_loss": 0.5123}
+
+
+BASE = {**MEASURED, "accuracy": 0.85, "accuracy_low": 0.82, "accuracy_high": 0.88, "eval_loss": 0.6}
+
+
+def hub_card() -> str:
+    return model_card(
+        name="ernie-math",
+        license="apache-2.0",
+        base={"name": "baidu/ERNIE", "revision": "c" * 40, "version": "commit:" + "c" * 40},
+        quantization=QUANTIZATION,
+        lora=LORA,
+        data={
+            "name": "nvidia/rows",
+            "source": "nvidia/rows",
+            "version": "sha256:d",
+            "license": "CC BY 4.0",
+            "train_rows": 100_000,
+            "eval_rows": 500,
+        },
+        training={"steps": 100},
+        evaluation={"base": BASE, "adapter": MEASURED},
+        comparison=COMPARISON,
+        targets=TARGETS,
+        question="What's 'x' | if $2x = 4$?",
+    )
+
+
+def test_the_header_is_yaml_that_the_hub_reads() -> None:
+    header = yaml.safe_load(hub_card().split("---")[1])
+    assert header["base_model"] == "baidu/ERNIE"
+    assert header["datasets"] == ["nvidia/rows"]
+    assert (header["license"], header["library_name"]) == ("apache-2.0", "peft")
+
+
+def test_a_base_or_source_that_is_a_path_keeps_its_place_to_itself(card: str) -> None:
+    header = yaml.safe_load(card.split("---")[1])
+    assert "base_model" not in header
+    assert "datasets" not in header
+    assert "/somewhere/private" not in card
+    assert "- source: rows.jsonl" in card
+
+
+def test_the_figures_stand_in_tables() -> None:
+    card = hub_card()
+    assert "| base | 500 | 0.6000 | 85.0 % (82.0 to 88.0) |" in card
+    assert "| adapter | 500 | 0.5123 | 90.0 % (87.0 to 92.0) |" in card
+    assert "+5.0 points (95 % interval +2.0 to +8.0); exact McNemar test on the same rows: p = 0.001." in card
+    assert "| attention | q_proj | 6 | 393,216 | 12,288 |" in card
+    assert "| all |  | 6 | 393,216 | 12,288 |" in card
+
+
+def test_a_description_is_the_card_without_header_cut_between_sections() -> None:
+    card = hub_card()
+    assert card.endswith(description(card, 5000))
+    short = description(card, 1000)
+    assert short.startswith("# ernie-math\n")
+    assert len(short) <= 1000
+    assert short.split("\n\n")[-1].startswith("The rest is in model_card.md")
+    assert card.split(short.rpartition("\n\n")[0])[1].startswith("\n\n## ")
+
+
+def test_the_python_in_it_is_python() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", hub_card(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        compile(block, "card", "exec")

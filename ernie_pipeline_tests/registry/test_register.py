@@ -1,0 +1,139 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.registry.gate import Candidate
+from ernie_pipeline.registry.register import Registration, RegistrationRequest, is_registered, register
+from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline_tests.registry.conftest import QUESTION
+
+Make = Callable[..., RegistrationRequest]
+
+
+@pytest.fixture(scope="module")
+def client(make_request: Make) -> Iterator[Any]:
+    with connected(make_request().tracking_uri) as client:
+        yield client
+
+
+def aliases(client: Any) -> dict[str, str]:
+    return {k: str(v) for k, v in client.get_registered_model("ernie-math").aliases.items()}
+
+
+def newest_run(client: Any, experiment_id: str) -> Any:
+    return client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
+
+
+def test_the_first_one_past_the_gate_is_challenger_and_champion(registered: Registration, client: Any) -> None:
+    assert registered.promoted
+    assert registered.model_uri == "models:/ernie-math/1"
+    assert aliases(client) == {"challenger": "1", "champion": "1"}
+    assert registered.max_logit_difference < 1e-3
+    assert len(registered.answer) > 0
+
+
+def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration, client: Any) -> None:
+    run = client.get_run(registered.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lora.rank": "4", "training.learning_rate": "0.0002"}
+    assert run.data.metrics["adapter.accuracy"] == 0.9
+    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "loss")] == [(10, 1.5), (20, 1.2)]
+    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "eval_loss")] == [(20, 1.3)]
+    assert run.data.tags["dagster.run_id"] == "r1"
+    assert run.data.tags["gate.promoted"] == "true"
+    assert {file.path for file in client.list_artifacts(registered.run_id)} == {
+        "model_card.md",
+        "predictions.parquet",
+    }
+
+
+def test_the_data_set_is_an_input_with_its_version(registered: Registration, client: Any, make_request: Make) -> None:
+    import mlflow
+
+    inputs = client.get_run(registered.run_id).inputs.dataset_inputs
+    assert [(i.dataset.name, i.tags[0].value) for i in inputs] == [
+        ("demo/train", "training"),
+        ("demo/eval", "evaluation"),
+    ]
+    train = inputs[0].dataset
+    assert train.digest == "d" * 36
+    assert json.loads(train.profile) == {"rows": 3, "data_version": "sha256:" + "d" * 64, "from": "demo:0"}
+    assert mlflow.data.get_source(train).uri == make_request().dataset.train_path.as_uri()
+    columns = {column["name"]: column for column in json.loads(train.schema)["mlflow_colspec"]}
+    assert columns["prompt"]["items"]["properties"]["content"]["type"] == "string"
+
+
+def test_the_version_has_card_tags_figures_signature_and_example(registered: Registration, client: Any) -> None:
+    import mlflow
+
+    version = client.get_model_version("ernie-math", "1")
+    assert version.description.startswith("# ernie-math\n")
+    assert version.tags["data_version.math_split"] == "sha256:" + "d" * 64
+    assert version.tags["gate.adapter_version"] == "sha256:adapter"
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert (str(logged.status), logged.source_run_id) == ("READY", registered.run_id)
+    assert {m.key: m.value for m in logged.metrics}["adapter.accuracy"] == 0.9
+    info = mlflow.models.get_model_info(registered.model_uri)
+    assert info.signature.inputs.input_names() == ["question"]
+    assert [p.name for p in info.signature.params.params] == ["max_new_tokens", "temperature", "top_p", "seed"]
+    folder = Path(mlflow.artifacts.download_artifacts(registered.model_uri))
+    assert json.loads((folder / "input_example.json").read_text())["data"] == [[QUESTION]]
+    assert (folder / "artifacts/adapter/README.md").read_text().startswith("---\nlicense:")
+    assert not list(folder.rglob("__pycache__"))
+    assert not any("+" in line for line in (folder / "requirements.txt").read_text().splitlines())
+
+
+def test_a_tampered_probe_fails_with_the_difference_and_leaves_no_version(
+    registered: Registration, client: Any, make_request: Make
+) -> None:
+    (token, logit), *rest = make_request().probe["top"]
+    probe = {**make_request().probe, "top": [[token, logit + 0.5], *rest]}
+    before = aliases(client)
+    with pytest.raises(
+        PipelineError, match=r"is not the model that was trained: its logits differ by up to 0\.5, toler"
+    ):
+        register(make_request(probe=probe))
+    assert [str(v.version) for v in client.search_model_versions("name='ernie-math'")] == [registered.version]
+    assert aliases(client) == before
+    failed = newest_run(client, registered.experiment_id)
+    assert failed.info.status == "FAILED"
+    left = client.search_logged_models([registered.experiment_id])
+    assert failed.info.run_id not in {model.source_run_id for model in left}
+
+
+def test_one_that_does_not_beat_the_champion_is_challenger_only(
+    registered: Registration, client: Any, make_request: Make
+) -> None:
+    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")))
+    assert not worse.promoted
+    assert aliases(client) == {"challenger": worse.version, "champion": registered.version}
+    assert "0.8900 is not above the 0.9000 that the present champion, version 1," in worse.reasons[-1]
+    assert client.get_run(worse.run_id).data.tags["gate.reasons"] == " ".join(worse.reasons)
+
+
+def test_is_registered_knows_checked_versions_only(registered: Registration, client: Any, make_request: Make) -> None:
+    uri = make_request().tracking_uri
+    assert is_registered(uri, "ernie-math", registered.version)
+    assert not is_registered(uri, "ernie-math", "99")
+    assert not is_registered(uri, "no-such-model", "1")
+    client.create_registered_model("half-done")
+    unchecked = client.create_model_version("half-done", source=f"runs:/{registered.run_id}/model")
+    assert not is_registered(uri, "half-done", unchecked.version)
+
+
+def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: Make) -> None:
+    with pytest.raises(PipelineError, match="the probe records no logits"):
+        register(make_request(probe={"input_ids": [1], "top": []}))
+
+
+def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
+    registered: Registration, client: Any, make_request: Make, tmp_path: Path
+) -> None:
+    elsewhere = {"name": "x/y/z", "checkpoint": str(tmp_path / "gone"), "revision": None, "version": "sha256:0"}
+    with pytest.raises(PipelineError, match=r"cannot be loaded back.*the base model of this adapter, x/y/z, is not at"):
+        register(make_request(served={**make_request().served, "base": elsewhere}, model_name="another"))
+    assert not client.search_model_versions("name='another'")

@@ -1,0 +1,110 @@
+"""The README's first command, whole: it learns, it registers, it is reused, and its model is served."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ernie_pipeline_tests.scenarios.chain import ASSETS, Run, artifacts, aside, materialize
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The demo chain, run twice in one home."""
+
+    home: Path
+    first: Run
+    second: Run
+    before_second: dict[str, str]
+
+    def artifact(self, name: str) -> Path:
+        [folder] = (self.home / "store" / name).iterdir()
+        return folder
+
+    def json(self, name: str, file: str) -> Any:
+        return json.loads((self.artifact(name) / file).read_text())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    home = tmp_path_factory.mktemp("home")
+    first = materialize(home)
+    before_second = artifacts(home)
+    return Demo(home, first, materialize(home), before_second)
+
+
+def test_the_first_run_builds_every_asset(demo: Demo) -> None:
+    assert demo.first.status == 0, demo.first.output[-5000:]
+    assert set(demo.first.materialized) == set(ASSETS)
+    assert demo.first.reused == []
+    assert not aside(demo.home)
+
+
+def test_it_stays_within_three_gibibytes(demo: Demo) -> None:
+    assert 0 < demo.first.peak_gib <= 3
+
+
+def test_the_second_run_reuses_every_asset_and_writes_nothing(demo: Demo) -> None:
+    assert demo.second.status == 0, demo.second.output[-5000:]
+    assert set(demo.second.materialized) == set(ASSETS)
+    assert sorted(demo.second.reused) == sorted(ASSETS)
+    assert artifacts(demo.home) == demo.before_second
+
+
+def test_the_base_model_knows_some_and_the_adapter_gains_at_least_twenty_points(demo: Demo) -> None:
+    base, comparison = demo.json("base_evaluation", "metrics.json"), demo.json("registered_model", "comparison.json")
+    assert base["rows"] >= 200
+    assert 0.02 <= base["accuracy"] <= 0.50
+    assert comparison["gain"] >= 0.20
+    assert comparison["p_value"] < 0.01
+
+
+def test_both_models_answered_the_same_held_out_problems_and_none_was_trained_on(demo: Demo) -> None:
+    base, adapter = (
+        pl.read_parquet(demo.artifact(f"{name}_evaluation") / "predictions.parquet") for name in ("base", "adapter")
+    )
+    split = demo.artifact("math_split")
+    train, held_out = pl.read_parquet(split / "train.parquet"), pl.read_parquet(split / "eval.parquet")
+    assert base["row_id"].to_list() == adapter["row_id"].to_list() == held_out["row_id"].to_list()
+    assert train.join(held_out, on="question", how="semi").is_empty()
+    sources = pl.read_parquet(split / "reports" / "lines.parquet")
+    assert sources.height == train.height + held_out.height
+
+
+def test_every_target_of_every_expert_was_trained(demo: Demo) -> None:
+    parameters = demo.json("qlora_adapter", "parameters.json")
+    places = {(row["part"], row["target"]): row["modules"] for row in parameters}
+    attention = {("attention", f"{letter}_proj"): 6 for letter in "qkvo"}
+    mlp = [f"{name}_proj" for name in ("gate", "up", "down")]
+    routed_and_shared = {(part, t): n for part, n in (("dense", 1), ("shared", 5), ("routed", 40)) for t in mlp}
+    assert places == attention | routed_and_shared
+    assert all(row["four_bit_parameters"] == row["base_parameters"] for row in parameters)
+
+
+def test_losses_reached_dagster_while_it_trained(demo: Demo) -> None:
+    lines = demo.first.output.splitlines()
+    losses = [n for n, line in enumerate(lines) if "qlora_adapter - step " in line and "loss" in line]
+    built = next(n for n, line in enumerate(lines) if "Materialized value qlora_adapter" in line)
+    assert len(losses) >= 10
+    assert max(losses) < built
+    assert sum("ASSET_OBSERVATION" in line and "qlora_adapter" in line for line in lines[:built]) >= 10
+
+
+def test_the_registered_model_is_the_champion_with_its_origin(demo: Demo) -> None:
+    from ernie_pipeline.registry.tracking import connected
+
+    registration = demo.json("registered_model", "registration.json")
+    with connected(f"sqlite:///{demo.home / 'mlflow.db'}") as client:
+        champion = client.get_model_version_by_alias("ernie-math-demo", "champion")
+        run = client.get_run(registration["run_id"])
+    assert champion.version == registration["version"] == "1"
+    manifest = demo.json("qlora_adapter", "manifest.json")
+    assert run.data.tags["fingerprint.qlora_adapter"] == manifest["fingerprint"]
+    assert run.data.tags["data_version.qlora_adapter"] == manifest["data_version"]
+    assert run.data.params["training.learning_rate"] == "0.003"
+    assert run.data.metrics["adapter.accuracy"] == demo.json("adapter_evaluation", "metrics.json")["accuracy"]
+    assert [i.dataset.name for i in run.inputs.dataset_inputs] == ["math_split"] * len(run.inputs.dataset_inputs)
+    assert registration["max_logit_difference"] < 1e-3

@@ -1,0 +1,104 @@
+"""One real training run of the demo model on a tiny split, and what it leaves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.training.train import train
+
+MakeJob = Callable[..., dict[str, Any]]
+
+
+def quiet(line: str, values: dict[str, Any]) -> None:
+    pass
+
+
+def losses(out: Path, name: str) -> list[float]:
+    return [entry[name] for entry in json.loads((out / "curve.json").read_text()) if name in entry]
+
+
+def test_it_learns_reports_while_it_trains_and_saves_what_it_trained(make_job: MakeJob) -> None:
+    job, heard = make_job(), list[dict[str, Any]]()
+    train(job, lambda line, values: heard.append({"line": line, **values}))
+    out = Path(job["out"])
+
+    training, validation = losses(out, "loss"), losses(out, "eval_loss")
+    assert len(training) == 6
+    assert len(validation) == 2
+    assert validation[-1] < validation[0] < training[0]
+    steps = [values["step"] for values in heard if "loss" in values]
+    assert steps == [1, 2, 3, 4, 5, 6]  # each was heard, in its turn
+    run = json.loads((out / "reports" / "run.json").read_text())
+    assert run["logit_change"] > 0
+    assert run["trainable_parameters"] == run["lora_parameters"] > 0
+    assert run["four_bit_parameters"] == run["base_parameters"]
+    assert {file.name for file in (out / "adapter").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_does_not(make_job: MakeJob) -> None:
+    adapters = {}
+    for name, seed in (("first", 1), ("second", 1), ("other", 2)):
+        job = make_job(name)
+        job["training"] = job["training"] | {"seed": seed, "max_steps": 2}
+        train(job, quiet)
+        adapters[name] = (Path(job["out"]) / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert adapters["first"] == adapters["second"]
+    assert adapters["first"] != adapters["other"]
+
+
+def test_the_loss_counts_the_completion_alone_unless_told_otherwise(make_job: MakeJob) -> None:
+    """The prompt's text is strange to the base model, so a loss over all tokens differs from the completion's."""
+    first = {}
+    for only in (True, False):
+        job = make_job(f"only-{only}")
+        job["training"] = job["training"] | {"completion_only_loss": only, "max_steps": 1, "learning_rate": 1e-9}
+        train(job, quiet)
+        first[only] = losses(Path(job["out"]), "eval_loss")[-1]
+    assert first[True] == pytest.approx(expected_completion_loss(make_job), rel=1e-3)
+    assert abs(first[False] - first[True]) > 0.1
+
+
+def expected_completion_loss(make_job: MakeJob) -> float:
+    """The untrained model's loss on the evaluation rows, computed without the trainer."""
+    import pyarrow.parquet as pq
+
+    from ernie_pipeline.engines import peft_engine
+    from ernie_pipeline.engines.chat import load_tokenizer, token_ids
+    from ernie_pipeline.evaluation.loss import completion_loss
+
+    job = make_job("plain")
+    rows = pq.read_table(Path(job["split"]) / "eval.parquet")
+    tokenizer = load_tokenizer(job["base"]["checkpoint"])
+    prompts, completions = (token_ids(tokenizer, rows[f"{part}_text"].to_pylist()) for part in ("prompt", "completion"))
+    return completion_loss(peft_engine.load(job, "cpu"), prompts, completions, batch_size=16)
+
+
+def test_accumulating_gives_the_step_of_a_large_batch(make_job: MakeJob) -> None:
+    curves = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        job = make_job(f"batch-{batch_size}")
+        settings = {"batch_size": batch_size, "accumulation": accumulation, "max_steps": 3}
+        job["training"] = job["training"] | settings
+        train(job, quiet)
+        curves.append(losses(Path(job["out"]), "loss"))
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
+def test_a_base_that_is_no_language_model_is_told_in_one_sentence(make_job: MakeJob, tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    from ernie_pipeline.demo import BASE
+
+    folder = tmp_path / "bert"
+    BertConfig(architectures=["BertModel"]).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / file).write_bytes((BASE / file).read_bytes())
+    job = make_job(base={"name": "bert", "checkpoint": str(folder), "revision": None})
+    with pytest.raises(PipelineError, match="is not a causal language model") as told:
+        train(job, quiet)
+    assert str(folder) in str(told.value)
+    assert not list(Path(job["out"]).iterdir())
