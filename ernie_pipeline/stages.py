@@ -20,7 +20,7 @@ def _source_version(recipe: Recipe) -> str:
 def _base_version(recipe: Recipe) -> str:
     from ernie_pipeline.engines.checkpoint import resolve_checkpoint
 
-    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)[2]
+    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
 
 
 OBSERVED: Mapping[str, Callable[[Recipe], str]] = {"nemotron_source": _source_version, "base_model": _base_version}
@@ -52,14 +52,14 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             name="base_evaluation",
             inputs=("math_split", "base_model"),
-            recipe=("quantization", "evaluation"),
+            recipe=("quantization", "evaluation", "training.engine"),
             code=("ernie_pipeline.evaluation.evaluate",),
             libraries=(*MODEL_LIBRARIES, "math-verify"),
         ),
         Stage(
             name="adapter_evaluation",
             inputs=("math_split", "base_model", "qlora_adapter"),
-            recipe=("quantization", "lora", "evaluation"),
+            recipe=("quantization", "lora", "evaluation", "training.engine"),
             code=("ernie_pipeline.evaluation.evaluate",),
             libraries=(*MODEL_LIBRARIES, "math-verify"),
         ),
@@ -67,7 +67,11 @@ STAGES: Mapping[str, Stage] = {
             name="registered_model",
             inputs=("math_split", "base_model", "qlora_adapter", "base_evaluation", "adapter_evaluation"),
             recipe=("gate", "registry", "quantization", "lora", "evaluation.max_new_tokens"),
-            code=("ernie_pipeline.registry.request", "ernie_pipeline.registry.served_model", "ernie_pipeline.evaluation.statistics"),
+            code=(
+                "ernie_pipeline.registry.request",
+                "ernie_pipeline.registry.served_model",
+                "ernie_pipeline.evaluation.statistics",
+            ),
             libraries=("mlflow", *MODEL_LIBRARIES),
         ),
     )

@@ -2,8 +2,8 @@
 
     python benchmarks/full_size/peft_engine.py CHECKPOINT [STEPS]
 
-CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (make_checkpoint.py writes them): speed and
-memory are real on them, the losses mean nothing. Each step has 8 rows of random tokens whose lengths are log-normal with
+CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (make_checkpoint.py): speed and
+memory are real on them, the losses mean nothing. Each step has 8 rows of random tokens of log-normal length with
 a median of 130, as the rows of Nemotron-RL are.
 """
 

@@ -30,11 +30,10 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 def _write(chain: Chain, out: Path) -> None:
     from ernie_pipeline.data.make_split import write_split
     from ernie_pipeline.engines.chat import load_tokenizer
-    from ernie_pipeline.engines.checkpoint import resolve_checkpoint
+    from ernie_pipeline.engines.checkpoint import pinned_checkpoint
 
     recipe = chain.recipe
-    checkpoint, revision, _ = resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
-    tokenizer = load_tokenizer(checkpoint, revision)
+    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, chain.version("base_model")))
     write_split(chain.artifact("raw_nemotron").folder, out, recipe.filters, recipe.split, tokenizer)
 
 

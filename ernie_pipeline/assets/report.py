@@ -105,10 +105,10 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
 def model_job(chain: Chain) -> dict[str, Any]:
     """What a training or evaluation process needs to know of the model: engine, base, quantization, lora."""
     from ernie_pipeline.engines import choose_engine
-    from ernie_pipeline.engines.checkpoint import resolve_checkpoint
+    from ernie_pipeline.engines.checkpoint import pinned_checkpoint
 
     recipe = chain.recipe
-    checkpoint, revision, _ = resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
+    checkpoint, revision = pinned_checkpoint(recipe.base_model.name, chain.version("base_model"))
     return {
         "engine": choose_engine(recipe.training.engine),
         "base": {"name": recipe.base_model.name, "checkpoint": checkpoint, "revision": revision},

@@ -20,8 +20,12 @@ from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM
 from ernie_pipeline.demo.corpus import texts
 from ernie_pipeline.demo.problems import demo_rows, expressions
 from ernie_pipeline.demo.tokenizer import VOCABULARY, train_tokenizer
+from ernie_pipeline.store.code import code_version
 
 EXCLUDED_ROWS, EXCLUDED_SEED = 2400, 0  # the rows of recipes/demo.toml: none of them may stand in the text
+
+TEXT_CODE = ("ernie_pipeline.demo.corpus", "ernie_pipeline.demo.tokenizer")
+"""What decides the text: after a change there, the shipped checkpoint is no longer this script's."""
 
 
 def excluded_questions(file: Path | None = None) -> list[str]:
@@ -132,6 +136,7 @@ def pretrain(
         "seed": seed,
         "excluded_rows": len(questions),
         "excluded_expressions": len(excluded),
+        "text_code": code_version(TEXT_CODE, ()),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "seconds": round(time.time() - start, 1),
         "losses": losses,

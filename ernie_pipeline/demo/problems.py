@@ -65,14 +65,20 @@ def expressions(text: str) -> set[str]:
     """
     found: set[str] = set()
     for run in _RUN.findall(_FRACTION.sub(r"\1/\2", text)):
-        units = _UNIT.findall(run)
-        if any(unit.isalpha() for unit in units):
-            equation = "".join("x" if unit.isalpha() else unit for unit in units).strip(",=")
-            found |= {equation} if "=" in equation else set()
-            continue
-        for side in "".join(units).split("="):
-            found |= _chains(_UNIT.findall(side))
+        for statement in _statements(_UNIT.findall(run)):
+            found |= {equation for equation in statement.split(",") if "x" in equation and "=" in equation}
+            for side in statement.split("="):
+                found |= set() if "x" in side else _chains(_UNIT.findall(side))
     return found
+
+
+def _statements(units: list[str]) -> list[str]:
+    """Parted where two operands adjoin, as in "3*z = 12 z = 4"; every letter is x."""
+    text = ""
+    for unit, before in zip(units, ["", *units], strict=False):
+        adjoin = unit.isalnum() and before.isalnum()
+        text += (" " if adjoin else "") + ("x" if unit.isalpha() else unit)
+    return [statement.strip(",=") for statement in text.split(" ")]
 
 
 def _chains(units: list[str]) -> set[str]:

@@ -80,7 +80,7 @@ def found_table(model: nn.Module, lora: dict[str, Any]) -> Table:
 def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training: bool) -> list[dict[str, Any]]:
     """The table as rows for a report. Raises `PipelineError` with both tables when the model is not what was asked for.
 
-    Beyond the table: nothing outside the targets is trainable, and every adapter weight is fp32.
+    Beyond the table: nothing outside the targets is trainable or an adapter's, and every adapter weight is fp32.
     """
     expected, found = expected_table(config, lora), found_table(model, lora)
     if not training:
@@ -94,9 +94,11 @@ def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training
     adapted = {
         id(p) for n, m in model.named_modules() if n.rpartition(".")[2] in lora["targets"] for p in m.parameters()
     }
-    stray = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in adapted]
+    stray = [
+        name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in adapted
+    ]
     if stray:
-        raise PipelineError(f"trainable outside lora.targets: {', '.join(stray[:3])} ({len(stray)} in all)")
+        raise PipelineError(f"trainable or adapted outside lora.targets: {', '.join(stray[:3])} ({len(stray)} in all)")
     wrong = [name for name, p in model.named_parameters() if "lora_" in name and p.dtype != torch.float32]
     if wrong:
         raise PipelineError(f"adapter weights that are not float32: {', '.join(wrong[:3])} ({len(wrong)} in all)")

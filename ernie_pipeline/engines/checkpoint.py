@@ -6,27 +6,34 @@ from pathlib import Path
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.errors import PipelineError
 
-NOT_WEIGHTS = {"README.md", "pretraining.json", ".gitattributes", "LICENSE"}
-"""Files of a checkpoint folder that no loader reads."""
+NOT_WEIGHTS = {"README.md", "pretraining.json", "LICENSE"}
+"""Files of a checkpoint folder that no loader reads; nor does one read what is hidden."""
+HUB_TIMEOUT_S = 30.0
 
 
-def resolve_checkpoint(name: str, revision: str) -> tuple[str, str | None, str]:
-    """(where to load it from, hub commit or None, version) of `base_model.name`.
+def resolve_checkpoint(name: str, revision: str) -> str:
+    """The version of `base_model.name`: "commit:<40 hex>" of a hub repository, "sha256:<hex>" of a folder's files.
 
     "demo" is the checkpoint in this package, an existing folder is itself, anything else a hub id whose `revision` is
     resolved to a commit. Raises `PipelineError` for a path that is not there and for a hub that does not answer.
     """
     if name == "demo":
-        return str(BASE), None, checkpoint_version(BASE)
+        return checkpoint_version(BASE)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(folder.resolve()), None, checkpoint_version(folder)
+        return checkpoint_version(folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise PipelineError(
             f"base model {name}: there is no such folder; set base_model.name to a checkpoint folder or a hub id"
         )
-    commit = _hub_commit(name, revision)
-    return name, commit, f"commit:{commit}"
+    return f"commit:{_hub_commit(name, revision)}"
+
+
+def pinned_checkpoint(name: str, version: str) -> tuple[str, str | None]:
+    """(where to load it from, hub commit or None) of the model `name` at the version that was resolved before."""
+    if version.startswith("commit:"):
+        return name, version.removeprefix("commit:")
+    return str(BASE if name == "demo" else Path(name).expanduser().resolve()), None
 
 
 def checkpoint_version(folder: Path) -> str:
@@ -37,8 +44,8 @@ def checkpoint_version(folder: Path) -> str:
         )
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NOT_WEIGHTS):
-        if ".cache" in file.parts:
-            continue
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue  # .git, and .cache of the hub's download tool
         with file.open("rb") as stream:
             digest.update(
                 f"{file.relative_to(folder).as_posix()}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
@@ -51,13 +58,19 @@ def _hub_commit(name: str, revision: str) -> str:
         return revision
     import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        return str(HfApi().model_info(name, revision=revision).sha)
+        return str(HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S).sha)
     except GatedRepoError as error:
         raise PipelineError(f"base model {name} is gated: accept its terms on the hub and set HF_TOKEN") from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise PipelineError(
             f"base model {name} at revision {revision!r} is not on the hub: check base_model.name and "
             "base_model.revision (a private one needs HF_TOKEN)"

@@ -36,17 +36,13 @@ class UnfusedExperts(nn.ModuleList):
         )
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        tokens, width = hidden.shape
         order = chosen.flatten().argsort(stable=True)  # (token, slot) pairs, expert by expert
-        token_of_pair = order // chosen.shape[1]
         counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
-        tokens_of_expert = torch.split(token_of_pair, counts)
+        tokens_of_expert = torch.split(order // chosen.shape[1], counts)
         outputs = [expert(hidden[own]) for expert, own in zip(self, tokens_of_expert, strict=True) if len(own)]
-        weighted = torch.cat(outputs) * weights.flatten()[order].unsqueeze(1)
-        # index_add_ in the order of the experts, as transformers' own loop adds them
-        return torch.zeros(tokens, width, dtype=hidden.dtype, device=hidden.device).index_add_(
-            0, token_of_pair, weighted.to(hidden.dtype)
-        )
+        # back in the order of the pairs, then summed: adding into place has another order each time on CUDA
+        of_pair = torch.cat(outputs)[order.argsort()].view(*chosen.shape, -1)
+        return (of_pair * weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 
 
 def unfuse_experts(model: nn.Module) -> int:

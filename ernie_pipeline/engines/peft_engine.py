@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ernie_pipeline.engines.audit import check_model as check_model  # an engine has it
@@ -24,16 +25,23 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
     """The frozen base model with 4-bit linear layers on `device` ("cpu", "cuda", "cuda:1").
 
     `checkpoint` is a folder or a hub id, `revision` a resolved commit of the latter.
-    Raises `PipelineError` for a checkpoint that cannot be read or is not a causal language model.
+    Raises `PipelineError` for a checkpoint that cannot be read, lacks a weight, or is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
     config = causal_lm_config(checkpoint, revision)
     dtype = COMPUTE_DTYPES[quantization["compute_dtype"]]
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, revision=revision, dtype=dtype, config=config)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            checkpoint, revision=revision, dtype=dtype, config=config, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PipelineError(f"base model {checkpoint}: its weights cannot be loaded ({_first_line(error)})") from error
+    if missing := sorted(loading["missing_keys"]):  # transformers has made them up
+        raise PipelineError(
+            f"base model {checkpoint}: its weights cannot be loaded "
+            f"({len(missing)} are not there, among them {missing[0]})"
+        )
     unfuse_experts(model)
     quantize_linears(model, quantization, torch.device(device))
     model.to(device).requires_grad_(False).eval()
@@ -47,7 +55,7 @@ def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise PipelineError(
             f"base model {checkpoint}: no readable config.json ({_first_line(error)}); set base_model.name to a hub id "
@@ -102,9 +110,12 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
     from safetensors import safe_open
 
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
+    try:
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise PipelineError(f"adapter {folder} cannot be loaded ({_first_line(error)})") from error
     placed = {
         name.replace(".default.", "."): tuple(parameter.shape)
         for name, parameter in adapted.named_parameters()
@@ -118,11 +129,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
 def load(job: dict[str, Any], device: str) -> Any:
     """The model that a job description names, checked: base, quantization, lora, and an adapter's folder or none."""
-    base = job["base"]
+    base, lora = job["base"], job["lora"]
     model = load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     if job.get("adapter"):
         model = load_adapter(model, Path(job["adapter"]))
-        check_model(model, causal_lm_config(base["checkpoint"], base["revision"]), job["lora"], training=False)
+    else:
+        lora = {**lora, "rank": 0}
+    check_model(model, causal_lm_config(base["checkpoint"], base["revision"]), lora, training=False)
     return model
 
 
@@ -135,4 +148,6 @@ def logits(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """The first line of an error that says something: not "Error(s) in loading state_dict for ...:"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)[:300]

@@ -5,13 +5,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from ernie_pipeline.errors import PipelineError
+
 COMPUTE_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+BLOCK_SIZES = (64, 32)
+"""Weights that share a constant: 64 as in QLoRA, or 32 where a row is no multiple of 64. A block that spans two rows is
+unpacked with the wrong constants by bitsandbytes 0.50's AVX-512 code, and rightly by its CUDA code."""
 
 
 def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: torch.device) -> int:
     """Quantise in place, layer by layer, onto `device`; how many layers. Output layer and embeddings stay as they are.
 
     `quantization` holds the recipe's section: type, double, compute_dtype. Dettmers et al. 2023, "QLoRA", section 3.
+    Raises `PipelineError` for a layer whose rows no block size divides.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -43,12 +50,23 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
     return len(places)
 
 
+def _block_size(weight: torch.Tensor) -> int:
+    for size in BLOCK_SIZES:
+        if weight.shape[1] % size == 0:
+            return size
+    raise PipelineError(
+        f"a layer of the base model has {weight.shape[1]} inputs, which is no multiple of {BLOCK_SIZES[-1]}: it cannot "
+        "be quantised to 4 bits faithfully; set base_model.name to another model"
+    )
+
+
 def _params(weight: torch.Tensor, quantization: dict[str, Any], module: nn.Module) -> Any:
     from bitsandbytes.nn import Params4bit
 
     return Params4bit(
         weight.detach(),
         requires_grad=False,
+        blocksize=_block_size(weight),
         compress_statistics=quantization["double"],
         quant_type=quantization["type"],
         module=module,

@@ -4,7 +4,10 @@ Without a step, started by hand, it prints instead.
 """
 
 import json
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
+
+PARENT_POLL_S = 1.0
 
 Reporter = Callable[[str, dict[str, Any]], None]
 """Called with a line for a person and the same as values for a plot (or {})."""
@@ -23,6 +28,7 @@ def run_job(work: Callable[[dict[str, Any], Reporter], None]) -> None:
     if not PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
         work(job, lambda line, _: print(line, flush=True))
         return
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     with open_dagster_pipes() as pipes:
         try:
             work(job, lambda line, values: _send(pipes, line, values))
@@ -32,6 +38,13 @@ def run_job(work: Callable[[dict[str, Any], Reporter], None]) -> None:
             told = str(error) if isinstance(error, PipelineError) else disk_full_sentence(job["out"])
             pipes.report_custom_message({"error": told})
             sys.exit(1)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A step that was killed outright could not end its child: nobody would read what it goes on to make."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)
 
 
 def _send(pipes: PipesContext, line: str, values: dict[str, Any]) -> None:

@@ -73,7 +73,15 @@ def _normalised(module: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # a text that stands alone is a docstring or a comment on a constant
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    return ast.dump(tree)
+    return repr(_shape(tree))
+
+
+def _shape(node: object) -> object:
+    """A syntax tree without positions and empty fields: `ast.dump` tells of those differently in each Python."""
+    if isinstance(node, ast.AST):
+        filled = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return type(node).__name__, [(name, _shape(value)) for name, value in filled]
+    return [_shape(item) for item in node] if isinstance(node, list) else node
 
 
 def _is_text(statement: ast.stmt) -> bool:

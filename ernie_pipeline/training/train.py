@@ -49,11 +49,13 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     if "eval_loss" not in progress.curve[-1]:
         trainer.evaluate()
 
+    # without accelerate's autocast, which is for training: the adapter is used without it
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     engine.save_adapter(model, out / "adapter", base["name"], base["revision"])
     _write_json(out / "parameters.json", parameters)
     _write_json(out / "curve.json", progress.curve)
     probe = torch.tensor(trainer.eval_dataset[0]["input_ids"])
-    trained = engine.logits(model.eval(), probe)
+    trained = engine.logits(model, probe)
     with model.disable_adapter():
         change = (trained - engine.logits(model, probe)).abs().max().item()
     (out / "reports").mkdir()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -109,6 +111,38 @@ def test_the_time_limit_ends_the_child(run_child: Any) -> None:
 def test_the_memory_limit_ends_the_child(run_child: Any) -> None:
     result, _ = run_child("hog = bytearray(600 * 2**20); time.sleep(60)", memory_gib=0.5)
     assert "gpu.memory_gib = 0.5" in failure(result)
+
+
+def test_a_step_killed_outright_takes_its_child_with_it(tmp_path: Path) -> None:
+    """SIGKILL leaves the step no moment to end its child, which must notice by itself."""
+    child, parent = tmp_path / "child_of_test.py", tmp_path / "parent.py"
+    child.write_text(
+        "import os, time, pathlib\nfrom ernie_pipeline.launch.child import run_job\n"
+        "def work(job, report):\n"
+        "    pathlib.Path(job['pid']).write_text(str(os.getpid()))\n    time.sleep(120)\nrun_job(work)\n"
+    )
+    parent.write_text(
+        "import dagster as dg\nfrom ernie_pipeline.launch.local import run_module\n"
+        "@dg.asset\ndef a(context: dg.AssetExecutionContext) -> dg.MaterializeResult:\n"
+        f"    run_module(context, 'child_of_test', {{'pid': {str(tmp_path / 'pid')!r}}}, threads=1, memory_gib=None,\n"
+        "               time_limit_s=None, on_progress=print)\n    return dg.MaterializeResult()\n"
+        "dg.materialize([a])\n"
+    )
+    step = subprocess.Popen(
+        [sys.executable, str(parent)], env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.DEVNULL
+    )
+    wait_until((tmp_path / "pid").exists)
+    pid = int((tmp_path / "pid").read_text())
+    step.kill()
+    step.wait()
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
 
 
 def test_a_cancelled_step_leaves_no_child_behind(run_child: Any) -> None:

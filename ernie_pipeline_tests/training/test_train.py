@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.recipe import Quantization
 from ernie_pipeline.training.train import train
 
 MakeJob = Callable[..., dict[str, Any]]
@@ -37,6 +38,16 @@ def test_it_learns_reports_while_it_trains_and_saves_what_it_trained(make_job: M
     assert run["trainable_parameters"] == run["lora_parameters"] > 0
     assert run["four_bit_parameters"] == run["base_parameters"]
     assert {file.name for file in (out / "adapter").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+def test_in_bf16_too_the_reloaded_adapter_gives_the_trained_one_s_logits(make_job: MakeJob) -> None:
+    """The run checks it itself; autocast, which accelerate leaves on the model, once made the two differ."""
+    quantization = Quantization(compute_dtype="bfloat16").model_dump(mode="json")
+    job = make_job(quantization=quantization)
+    job["training"] = job["training"] | {"max_steps": 2, "optimizer": "adamw_8bit", "gradient_checkpointing": True}
+    heard: list[str] = []
+    train(job, lambda line, values: heard.append(line))
+    assert heard[-1] == "adapter saved; reloaded from disk it gives the same logits"
 
 
 def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_does_not(make_job: MakeJob) -> None:

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.settings import Settings
+
+VARIABLES = ("ERNIE_PIPELINE_HOME", "ERNIE_PIPELINE_RECIPE", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_unset_and_empty_variables_mean_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    for variable in VARIABLES if value is not None else ():
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert settings.home == tmp_path / ".ernie"
+    assert (settings.recipe, settings.source) == ("demo", None)
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/.ernie/mlflow.db"
+
+
+def test_the_four_variables_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (str(tmp_path / "home"), "seed", "rows.jsonl", "http://localhost:5000")
+    for variable, value in zip(VARIABLES, values, strict=True):
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert (str(settings.home), settings.recipe, settings.source, settings.tracking_uri) == values
+
+
+def test_everything_that_is_kept_lies_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "here")
+    settings = Settings.from_environment()
+    assert settings.store == tmp_path / "here" / "store"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow.db"
+
+
+def test_a_tilde_in_the_home_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "~/ernie")
+    assert Settings.from_environment().home == tmp_path / "someone" / "ernie"
+
+
+def test_the_home_stays_where_it_was_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_environment()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert settings.store == tmp_path / ".ernie" / "store"
+
+
+def test_recipe_and_source_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "seed")
+    monkeypatch.setenv("ERNIE_PIPELINE_SOURCE", "someone/maths")
+    recipe = Settings.from_environment().load_recipe()
+    assert (recipe.training.max_steps, recipe.source.dataset, recipe.source.kind) == (700, "someone/maths", "hub")
+
+
+def test_a_recipe_that_is_not_there_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "deom")
+    with pytest.raises(PipelineError, match=r"'deom' is neither a preset \(demo, .*ERNIE_PIPELINE_RECIPE"):
+        Settings.from_environment().load_recipe()
