@@ -10,10 +10,10 @@ VOCABULARY = 768
 CHAT_TEMPLATE = (
     "{{ '<s>' }}"
     "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ 'Answer:' + message['content'] + '</s>' }}"
-    "{% else %}{{ message['content'] + '\\n' }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ ' Answer:' + message['content'] + '</s>' }}"
+    "{% else %}{{ message['content'] }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ ' Answer:' }}{% endif %}"
 )
 """Plain text, as ERNIE-4.5's own "User: ... Assistant: ..." is: no token of it is foreign to the pre-training text."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.corpus import texts
-from ernie_pipeline.demo.pretrain import EXCLUDED_ROWS, EXCLUDED_SEED, excluded_questions
+from ernie_pipeline.demo.pretrain import EXCLUDED_ROWS, EXCLUDED_SEED, excluded_questions, text_hash
 from ernie_pipeline.demo.problems import expressions
 from ernie_pipeline.recipe import load_recipe
 
@@ -87,10 +87,11 @@ def test_the_excluded_rows_are_the_demo_recipes(report: dict[str, Any], question
     assert report["excluded_rows"] == source.rows == len(questions)
 
 
-def test_the_shipped_checkpoint_was_trained_with_todays_exclusion(
+def test_the_shipped_checkpoint_was_trained_on_the_text_that_is_made_today(
     report: dict[str, Any], excluded: frozenset[str]
 ) -> None:
     assert report["excluded_expressions"] == len(excluded)
+    assert report["text_sha256"] == text_hash(report["seed"], excluded)
 
 
 def test_the_shipped_checkpoint_is_a_small_ernie(report: dict[str, Any]) -> None:
