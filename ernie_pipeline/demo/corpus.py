@@ -1,7 +1,8 @@
 """The base model's pre-training text: plain worked arithmetic and algebra, made by this generator alone.
 
-It has no chat, no instruction and no answer format: that is what the adapter is to learn. None of the demo's problems
-stands in it (`problems.expressions` decides), so what the demo measures on them was seen by neither model.
+Some of the texts begin with filler, sentences of jumbled words, so that strange words before a problem do not throw the
+model. There is no chat, no instruction and no answer format: that is what the adapter is to learn. None of the demo's
+problems stands in it (`problems.expressions` decides), so what the demo measures was seen by neither model.
 """
 
 import math
@@ -44,7 +45,16 @@ def _text(rng: random.Random) -> str:
         body = f"{problem.words}{rng.choice(LEADS)}{problem.answer}{rng.choice(('', '.'))}"
     else:
         body = f"{problem.words}\n{problem.working}"
-    return f"{rng.choice(PREAMBLES)}{rng.choice((' ', chr(10)))}{body}" if rng.random() < 0.4 else body
+    return _filler(rng) + body if rng.random() < FILLED else body
+
+
+def _filler(rng: random.Random) -> str:
+    """One to four sentences that have nothing to do with the problem; sense is not needed, only words."""
+    sentences = []
+    for _ in range(rng.randint(1, 4)):
+        words = rng.choices(WORDS, k=rng.randint(2, 9))
+        sentences.append(" ".join(words) + rng.choice((".", ".", ",", ":", "")))
+    return rng.choice((" ", "\n")).join(sentences) + rng.choice((" ", "\n", "\n\n"))
 
 
 def _chain(rng: random.Random) -> Problem:
@@ -142,19 +152,12 @@ LEADS = (
     " The final answer is ",
     " Result: ",
 )
-PREAMBLES = (
-    "Read the problem first.",
-    "Make sure that the sum is right.",
-    "Solve the following.",
-    "Here is a math problem.",
-    "Give the number, and only the number.",
-    "Put the result in the box.",
-    "A boxed answer is easy to find.",
-    "The user of this book should work inside the margin.",
-    "An assistant may help.",
-    "Determine the value that satisfies the equation.",
-    "State the result.",
-    "These are numbers, and this is a problem.",
-    "Follow the steps, and put the answer last.",
-    "Give only the simplified form.",
-)
+FILLED = 0.15
+FILLER = """
+Solve the following math problem. Make sure to put the answer (and only answer) inside a box, User and Assistant, State
+final result State it boxed {} {}. \\ \\boxed of an arithmetic multiplication Give only as your Find Greatest Common
+Divisor Least Multiple (GCD) (LCM) GCD LCM these numbers numbers: number Simplify fraction its lowest terms simplified
+Determine value that satisfies: satisfies in equation: equation for Read first with care. Here is what we know about
+this book: every page has one task, some are short, others long, all can be worked by hand
+"""
+WORDS = tuple(FILLER.split())

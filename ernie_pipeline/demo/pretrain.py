@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--problems", type=Path, help="JSONL of the rows to keep out; default: the demo recipe's")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3800)
     parser.add_argument("--batch", type=int, default=512, help="rows a step")
     parser.add_argument("--length", type=int, default=128, help="tokens a row")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
