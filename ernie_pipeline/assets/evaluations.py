@@ -10,6 +10,7 @@ from ernie_pipeline.store.artifacts import Artifact
 from ernie_pipeline.store.chain import Chain
 
 SHOWN_PREDICTIONS = 20
+SHOWN_COLUMNS = ("question", "gold", "prediction", "outcome")
 
 
 def complete(asset: str) -> dg.AssetCheckSpec:
@@ -48,7 +49,7 @@ def _show(artifact: Artifact) -> Face:
             "accuracy": metrics["accuracy"],
             "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
             "outcomes": table(outcomes.to_dicts()),
-            "predictions": table(_shown(predictions.head(SHOWN_PREDICTIONS))),
+            "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
         },
         checks=[
             check(
@@ -58,8 +59,3 @@ def _show(artifact: Artifact) -> Face:
             )
         ],
     )
-
-
-def _shown(predictions: "object") -> list[dict[str, object]]:
-    columns = ["question", "gold", "prediction", "outcome"]
-    return predictions.select(columns).to_dicts()  # type: ignore[attr-defined,no-any-return]

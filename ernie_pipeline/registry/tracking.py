@@ -23,9 +23,8 @@ def public_uri(uri: str) -> str:
     """The URI without user, password and query: what may be stored, logged and shown."""
     scheme, separator, rest = uri.partition("://")
     if not rest.startswith("/"):  # a local database or folder has no login, but may well have an @ in its path
-        rest = rest.rpartition("@")[
-            2
-        ]  # the last @: passwords are pasted with / and @ in them, whatever the standard says
+        # the last @: passwords are pasted with / and @ in them, whatever the standard says
+        rest = rest.rpartition("@")[2]
     return (scheme + separator + rest).partition("?")[0].partition("#")[0]
 
 
