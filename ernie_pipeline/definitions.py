@@ -1,4 +1,4 @@
-"""Binds assets and resources into the code location. It holds no logic."""
+"""Binds assets, automation and resources into the code location. It holds no logic."""
 
 import dagster as dg
 
@@ -10,18 +10,23 @@ from ernie_pipeline.assets.nemotron_source import nemotron_source
 from ernie_pipeline.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.assets.registered_model import registered_model
+from ernie_pipeline.automation import SETTINGS, ernie_refresh, refresh, source_changed
 from ernie_pipeline.launch.gpu import GpuResource
+from ernie_pipeline.stages import declared_versions
+
+SOURCES = [nemotron_source, base_model]
+BUILT = [raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model]
+VERSIONS = declared_versions(SETTINGS)
 
 defs = dg.Definitions(
     assets=[
-        nemotron_source,
-        base_model,
-        raw_nemotron,
-        math_split,
-        qlora_adapter,
-        base_evaluation,
-        adapter_evaluation,
-        registered_model,
+        *SOURCES,
+        *dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(code_version=VERSIONS[spec.key.to_user_string()]), BUILT
+        ),
     ],
+    jobs=[refresh],
+    schedules=[ernie_refresh],
+    sensors=[source_changed],
     resources={"gpu": GpuResource.configure_at_launch()},
 )

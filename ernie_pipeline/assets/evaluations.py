@@ -1,13 +1,16 @@
 """What `base_evaluation` and `adapter_evaluation` have in common: the same job, with and without an adapter."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.assets.report import Face, build_or_reuse, check, model_job, table
+from ernie_pipeline.assets.report import build_or_reuse, table
+from ernie_pipeline.evaluation.job import evaluation_job
 from ernie_pipeline.launch.gpu import GpuResource
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.stage import Work
 
 SHOWN_PREDICTIONS = 20
 SHOWN_COLUMNS = ("question", "gold", "prediction", "outcome")
@@ -23,39 +26,35 @@ def complete(asset: str) -> dg.AssetCheckSpec:
 def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter: str | None) -> dg.MaterializeResult:
     """Evaluate the base model, or with the artifact of the asset `adapter` on it."""
 
-    def write(chain: Chain, out: Path) -> None:
-        job = {
-            **model_job(chain),
-            "adapter": str(chain.artifact(adapter).folder / "adapter") if adapter else None,
-            "evaluation": chain.recipe.evaluation.model_dump(mode="json"),
-            "out": str(out),
-        }
+    def write(work: Work, out: Path) -> list[Check]:
+        base, split = work.made_from.inputs["base_model"], work.folder("math_split")
+        job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
         gpu.run(context, "ernie_pipeline.evaluation", job)
+        return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)
 
 
-def _show(artifact: Artifact) -> Face:
+def _every_row_answered(out: Path, asked: int) -> Check:
+    """`asked`: evaluation.rows, 0 for all."""
+    import polars as pl
+
+    held_out = json.loads((out / "metrics.json").read_text())["validation_rows"]
+    wanted = min(asked or held_out, held_out)
+    row_ids = pl.read_parquet(out / "predictions.parquet", columns=["row_id"])["row_id"]
+    told = f"{len(row_ids)} graded answers to {wanted} held-out rows"
+    return Check("complete", len(row_ids) == wanted and bool(row_ids.is_unique().all()), told)
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     metrics = artifact.json("metrics.json")
     predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
-    asked = artifact.manifest["recipe"]["evaluation"]["rows"] or metrics["validation_rows"]
-    wanted = min(asked, metrics["validation_rows"])
-    outcomes = predictions["outcome"].value_counts(sort=True)
-    return Face(
-        metadata={
-            "validation loss": metrics["validation_loss"],
-            "accuracy": metrics["accuracy"],
-            "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
-            "outcomes": table(outcomes.to_dicts()),
-            "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
-        },
-        checks=[
-            check(
-                "complete",
-                len(predictions) == wanted and predictions["row_id"].is_unique().all(),
-                f"{len(predictions)} graded answers to {wanted} held-out rows",
-            )
-        ],
-    )
+    return {
+        "validation loss": metrics["validation_loss"],
+        "accuracy": metrics["accuracy"],
+        "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
+        "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),
+        "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
+    }

@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.assets.report import OWNERS, Face, build_or_reuse, check, table
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.stage import Work
 
 SHOWN_SAMPLES = 3
 
@@ -27,46 +27,42 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return build_or_reuse(context, _write, _show)
 
 
-def _write(chain: Chain, out: Path) -> None:
+def _write(work: Work, out: Path) -> list[Check]:
     from ernie_pipeline.data.make_split import write_split
     from ernie_pipeline.engines.chat import load_tokenizer
     from ernie_pipeline.engines.checkpoint import pinned_checkpoint
 
-    recipe = chain.recipe
-    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, chain.version("base_model")))
-    write_split(chain.artifact("raw_nemotron").folder, out, recipe.filters, recipe.split, tokenizer)
+    recipe = work.recipe
+    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, work.made_from.inputs["base_model"]))
+    tables = write_split(work.folder("raw_nemotron"), out, recipe.filters, recipe.split, tokenizer)
+    train, held_out, wanted = len(tables.train), len(tables.eval), recipe.split.rows
+    shared = tables.train.join(tables.eval, on="question", how="semi").height
+    return [
+        Check(
+            "sizes",
+            train > 0 and held_out > 0 and wanted in (0, train + held_out),
+            f"{train} training and {held_out} evaluation rows" + (f" of {wanted} asked for" if wanted else ""),
+        ),
+        Check("no_overlap", shared == 0, f"{shared} questions stand in both parts"),
+    ]
 
 
-def _show(artifact: Artifact) -> Face:
+def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     train, held_out = (pl.read_parquet(artifact.folder / f"{part}.parquet") for part in ("train", "eval"))
     dropped = pl.read_parquet(artifact.folder / "reports" / "dropped.parquet")
     counts = artifact.json("reports/counts.json")
-    wanted = artifact.manifest["recipe"]["split"]["rows"]
-    total = len(train) + len(held_out)
-    shared = train.join(held_out, on="question", how="semi").height
-    return Face(
-        metadata={
-            "dagster/row_count": total,
-            "training rows": len(train),
-            "evaluation rows": len(held_out),
-            "training tokens": int(train["tokens"].sum()),
-            "longest row (tokens)": int(pl.concat([train["tokens"], held_out["tokens"]]).max()),  # type: ignore[arg-type]
-            "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in counts.items()]),
-            **({"sample of dropped": table(_dropped_sample(dropped))} if len(dropped) else {}),
-            "sample": dg.MetadataValue.md(_sample(train.head(SHOWN_SAMPLES).to_dicts())),
-        },
-        checks=[
-            check(
-                "sizes",
-                len(train) > 0 and len(held_out) > 0 and wanted in (0, total),
-                f"{len(train)} training and {len(held_out)} evaluation rows"
-                + (f" of {wanted} asked for" if wanted else ""),
-            ),
-            check("no_overlap", shared == 0, f"{shared} questions stand in both parts"),
-        ],
-    )
+    return {
+        "dagster/row_count": len(train) + len(held_out),
+        "training rows": len(train),
+        "evaluation rows": len(held_out),
+        "training tokens": int(train["tokens"].sum()),
+        "longest row (tokens)": int(pl.concat([train["tokens"], held_out["tokens"]]).max()),  # type: ignore[arg-type]
+        "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in counts.items()]),
+        **({"sample of dropped": table(_dropped_sample(dropped))} if len(dropped) else {}),
+        "sample": dg.MetadataValue.md(_sample(train.head(SHOWN_SAMPLES).to_dicts())),
+    }
 
 
 def _dropped_sample(dropped: Any) -> list[dict[str, Any]]:

@@ -1,14 +1,17 @@
 """The QLoRA adapter, trained in a process of its own on the `gpu` resource."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.assets.pictures import loss_curve
-from ernie_pipeline.assets.report import OWNERS, Face, build_or_reuse, check, model_job, table
+from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.launch.gpu import GpuResource
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.stage import Work
+from ernie_pipeline.training.job import training_job
 
 
 @dg.asset(
@@ -25,36 +28,29 @@ from ernie_pipeline.store.chain import Chain
     ],
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-    def write(chain: Chain, out: Path) -> None:
-        training = chain.recipe.training.model_dump(mode="json")
-        gpu.run(context, "ernie_pipeline.training", {**model_job(chain), "training": training, "out": str(out)})
+    def write(work: Work, out: Path) -> list[Check]:
+        job = training_job(work.recipe, work.made_from.inputs["base_model"], work.folder("math_split"), out)
+        gpu.run(context, "ernie_pipeline.training", job)
+        change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
+        moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
+        return [Check("changed_the_model", change > 0, moved)]
 
     return build_or_reuse(context, write, _show)
 
 
-def _show(artifact: Artifact) -> Face:
+def _show(artifact: Artifact) -> dict[str, Any]:
     run, curve = artifact.json("reports/run.json"), artifact.json("curve.json")
     losses = {name: [entry[name] for entry in curve if name in entry] for name in ("loss", "eval_loss")}
-    change = run["logit_change"]
-    return Face(
-        metadata={
-            "loss curve": dg.MetadataValue.md(loss_curve(curve)),
-            "final training loss": losses["loss"][-1],
-            "final validation loss": losses["eval_loss"][-1],
-            "best validation loss": min(losses["eval_loss"]),
-            "trainable parameters": run["trainable_parameters"],
-            "4-bit base parameters": run["four_bit_parameters"],
-            "parameters per target": table(artifact.json("parameters.json")),
-            "device": run["device"],
-            "steps": run["steps"],
-            "training seconds": run["seconds"],
-            **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
-        },
-        checks=[
-            check(
-                "changed_the_model",
-                change > 0,
-                f"on a held-out row the adapter moves the logits by up to {change:.3g}",
-            )
-        ],
-    )
+    return {
+        "loss curve": dg.MetadataValue.md(loss_curve(curve)),
+        "final training loss": losses["loss"][-1],
+        "final validation loss": losses["eval_loss"][-1],
+        "best validation loss": min(losses["eval_loss"]),
+        "trainable parameters": run["trainable_parameters"],
+        "4-bit base parameters": run["four_bit_parameters"],
+        "parameters per target": table(artifact.json("parameters.json")),
+        "device": run["device"],
+        "steps": run["steps"],
+        "training seconds": run["seconds"],
+        **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
+    }

@@ -1,12 +1,13 @@
 """The source's rows, checked one by one, as Parquet with their source line."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.assets.report import OWNERS, Face, build_or_reuse, check, table
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.stage import Work
 
 
 @dg.asset(
@@ -21,28 +22,39 @@ def raw_nemotron(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return build_or_reuse(context, _write, _show)
 
 
-def _write(chain: Chain, out: Path) -> None:
-    from ernie_pipeline.data.make_raw import write_raw
-
-    write_raw(chain.recipe.source, chain.version("nemotron_source"), out)
-
-
-def _show(artifact: Artifact) -> Face:
+def _write(work: Work, out: Path) -> list[Check]:
     import polars as pl
 
+    from ernie_pipeline.data.make_raw import write_raw
     from ernie_pipeline.data.rows import ROWS
 
-    rows = pl.scan_parquet(artifact.folder / "rows.parquet")
+    write_raw(work.recipe.source, work.made_from.inputs["nemotron_source"], out)
+    schema, count = _rows(out).collect_schema(), _count(_rows(out))
+    bad = _count(pl.scan_parquet(out / "reports" / "bad_rows.parquet"))
+    return [Check("schema", schema == ROWS and count > 0, f"{count} rows, {bad} bad ones left out")]
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    import polars as pl
+
+    rows = _rows(artifact.folder)
     bad = pl.read_parquet(artifact.folder / "reports" / "bad_rows.parquet")
-    count = rows.select(pl.len()).collect().item()
-    schema = rows.collect_schema()
-    return Face(
-        metadata={
-            "dagster/row_count": count,
-            "source version": artifact.manifest["inputs"]["nemotron_source"],
-            "bad rows": len(bad),
-            **({"first bad rows": table(bad.head(20).to_dicts())} if len(bad) else {}),
-            "sample": table(rows.select("line", "question", "expected_answer").head(5).collect().to_dicts()),
-        },
-        checks=[check("schema", schema == ROWS and count > 0, f"{count} rows, {len(bad)} bad ones left out")],
-    )
+    return {
+        "dagster/row_count": _count(rows),
+        "source version": artifact.manifest["inputs"]["nemotron_source"],
+        "bad rows": len(bad),
+        **({"first bad rows": table(bad.head(20).to_dicts())} if len(bad) else {}),
+        "sample": table(rows.select("line", "question", "expected_answer").head(5).collect().to_dicts()),
+    }
+
+
+def _rows(folder: Path) -> Any:
+    import polars as pl
+
+    return pl.scan_parquet(folder / "rows.parquet")
+
+
+def _count(frame: Any) -> int:
+    import polars as pl
+
+    return int(frame.select(pl.len()).collect().item())

@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.assets.report import OWNERS, Face, build_or_reuse, model_job, table
+from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.settings import Settings
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.stage import Work
 
 ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
@@ -28,81 +28,53 @@ ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     settings = Settings.from_environment()
 
-    def write(chain: Chain, out: Path) -> None:
-        _write(chain, out, settings, context.run_id)
+    def write(work: Work, out: Path) -> list[Check]:
+        return _write(work, out, settings, context.run_id)
 
-    return build_or_reuse(context, write, _show, still_holds=lambda artifact: _is_registered(artifact, settings))
+    return build_or_reuse(context, write, _show)
 
 
-def _write(chain: Chain, out: Path, settings: Settings, run_id: str) -> None:
+def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check]:
     from ernie_pipeline.data.source import describe_source
+    from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.register import register
     from ernie_pipeline.registry.request import make_request
 
-    artifacts = {name: chain.artifact(name) for name in ABOVE}
-    made_from = chain.provenance("registered_model")
-    comparison = _compare(artifacts["base_evaluation"], artifacts["adapter_evaluation"])
+    folders = {name: artifact.folder for name, artifact in work.artifacts.items()}
+    comparison = compare_evaluations(folders["base_evaluation"], folders["adapter_evaluation"])
     request = make_request(
-        chain.recipe,
+        work.recipe,
         tracking_uri=settings.tracking_uri,
         artifact_root=settings.artifact_root,
-        job=model_job(chain),
-        versions=made_from.inputs,
-        folders={name: artifact.folder for name, artifact in artifacts.items()},
+        versions=work.made_from.inputs,
+        folders=folders,
+        built_with=[artifact.manifest["recipe"] for artifact in work.artifacts.values()],
         comparison=comparison,
-        source=describe_source(chain.recipe.source),
+        source=describe_source(work.recipe.source),
         tags={
             "dagster.run_id": run_id,
             "dagster.asset": "registered_model",
-            "fingerprint": made_from.fingerprint,
-            **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in artifacts.items()},
-            **{f"data_version.{name}": version for name, version in made_from.inputs.items()},
+            "fingerprint": work.made_from.fingerprint,
+            **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
+            **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
         },
     )
-    registration = asdict(register(request))
+    registration = register(request)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
-    (out / "registration.json").write_text(json.dumps(registration, indent=1) + "\n", encoding="utf-8")
+    (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
+    return [Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)]
 
 
-def _compare(base: Artifact, adapter: Artifact) -> dict[str, Any]:
-    """The paired comparison of both evaluations, row by row."""
-    import polars as pl
-
-    from ernie_pipeline.evaluation.statistics import compare_paired
-
-    both = pl.read_parquet(base.folder / "predictions.parquet").join(
-        pl.read_parquet(adapter.folder / "predictions.parquet"), on="row_id", validate="1:1", maintain_order="left"
-    )
-    return asdict(compare_paired(both["right"].to_list(), both["right_right"].to_list()))
-
-
-def _is_registered(artifact: Artifact, settings: Settings) -> bool:
-    from ernie_pipeline.registry.register import is_registered
-
-    registration = artifact.json("registration.json")
-    return is_registered(settings.tracking_uri, registration["name"], registration["version"])
-
-
-def _show(artifact: Artifact) -> Face:
+def _show(artifact: Artifact) -> dict[str, Any]:
     registration, comparison = artifact.json("registration.json"), artifact.json("comparison.json")
     link = registration["run_url"]
-    return Face(
-        metadata={
-            "model": registration["model_uri"],
-            "aliases": ", ".join(registration["aliases"]),
-            "MLflow run": dg.MetadataValue.url(link) if link.startswith("http") else link,
-            "gain in accuracy": comparison["gain"],
-            "p-value": comparison["p_value"],
-            "comparison with the base model": table([{"what": k, "value": float(v)} for k, v in comparison.items()]),
-            "answer after reload": registration["answer"],
-            "logits after reload differ by": registration["max_logit_difference"],
-        },
-        checks=[
-            dg.AssetCheckResult(
-                check_name="gate",
-                passed=registration["promoted"],
-                severity=dg.AssetCheckSeverity.WARN,
-                description=" ".join(registration["reasons"]),
-            )
-        ],
-    )
+    return {
+        "model": registration["model_uri"],
+        "aliases": ", ".join(registration["aliases"]),
+        "MLflow run": dg.MetadataValue.url(link) if link.startswith("http") else link,
+        "gain in accuracy": comparison["gain"],
+        "p-value": comparison["p_value"],
+        "comparison with the base model": table([{"what": k, "value": float(v)} for k, v in comparison.items()]),
+        "answer after reload": registration["answer"],
+        "logits after reload differ by": registration["max_logit_difference"],
+    }

@@ -1,28 +1,18 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import OBSERVED, STAGES, open_chain
-from ernie_pipeline.store.artifacts import Artifact
-from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.stages import SOURCES, STAGES, open_chain
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.chain import Chain, Write
 
 OWNERS = ["team:fine-tuning"]
-
-
-@dataclass(frozen=True)
-class Face:
-    """What an artifact shows of itself: metadata for the asset's page, and the results of its checks."""
-
-    metadata: Mapping[str, Any]
-    checks: Iterable[dg.AssetCheckResult] = field(default_factory=tuple)
 
 
 @contextmanager
@@ -41,27 +31,27 @@ def open_settings_chain() -> Chain:
 
 def build_or_reuse(
     context: dg.AssetExecutionContext,
-    write: Callable[[Chain, Path], None],
-    show: Callable[[Artifact], Face],
-    still_holds: Callable[[Artifact], bool] = lambda _: True,
+    write: Write,
+    show: Callable[[Artifact], Mapping[str, Any]],
 ) -> dg.MaterializeResult:
     """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it."""
     name = context.asset_key.to_user_string()
     with told_in_one_sentence():
         chain = open_settings_chain()
         for upstream in STAGES[name].inputs:
-            if upstream in OBSERVED:
+            if upstream in SOURCES:
                 _log_observation(context, upstream, chain.version(upstream))
-        artifact = chain.reuse_or_build(name, lambda out: write(chain, out), still_holds)
+        artifact = chain.reuse_or_build(name, write, on_wait=context.log.info)
         if artifact.reused:
             context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
-        elif artifact.note != "not built yet":
+        elif artifact.note:
             context.log.warning(f"{name} was built again: {artifact.note}")
-        face = show(artifact)
+        metadata = show(artifact)
     return dg.MaterializeResult(
-        metadata={**face.metadata, **_origin(artifact)},
+        metadata={**metadata, **origin(artifact)},
         data_version=dg.DataVersion(artifact.data_version),
-        check_results=list(face.checks),
+        tags=version_tags(artifact.manifest),
+        check_results=[_check_result(check) for check in artifact.checks],
     )
 
 
@@ -76,7 +66,20 @@ def _log_observation(context: dg.AssetExecutionContext, name: str, version: str)
     context.log_event(dg.AssetObservation(name, tags={"dagster/data_version": version}))
 
 
-def _origin(artifact: Artifact) -> dict[str, Any]:
+def version_tags(made_from: Mapping[str, Any]) -> dict[str, str]:
+    """Dagster's own tags, by which it marks an asset as stale, from a manifest or a history entry.
+
+    Dagster would fill them with what it knew when the step began. The artifact may be from other code and inputs than
+    those, when a file or a module was edited, or a source observed, in between; and Dagster lets a result say so.
+    """
+    return {
+        "dagster/code_version": made_from["declared_version"],
+        **{f"dagster/input_data_version/{name}": version for name, version in made_from["inputs"].items()},
+    }
+
+
+def origin(artifact: Artifact) -> dict[str, Any]:
+    """Where an artifact came from, for the asset's page."""
     manifest = artifact.manifest
     return {
         "reused": artifact.reused,
@@ -87,9 +90,11 @@ def _origin(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def check(name: str, passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    """A check's result with its sentence."""
-    return dg.AssetCheckResult(check_name=name, passed=passed, description=description, metadata=metadata)
+def _check_result(check: Check) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=check.name, passed=check.passed, description=check.description, severity=severity
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
@@ -100,19 +105,3 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
         records=[dg.TableRecord(row) for row in rows],
         schema=dg.TableSchema([dg.TableColumn(c, types.get(type(rows[0][c]), "string")) for c in columns]),
     )
-
-
-def model_job(chain: Chain) -> dict[str, Any]:
-    """What a training or evaluation process needs to know of the model: engine, base, quantization, lora."""
-    from ernie_pipeline.engines import choose_engine
-    from ernie_pipeline.engines.checkpoint import pinned_checkpoint
-
-    recipe = chain.recipe
-    checkpoint, revision = pinned_checkpoint(recipe.base_model.name, chain.version("base_model"))
-    return {
-        "engine": choose_engine(recipe.training.engine),
-        "base": {"name": recipe.base_model.name, "checkpoint": checkpoint, "revision": revision},
-        "quantization": recipe.quantization.model_dump(mode="json"),
-        "lora": recipe.lora.model_dump(mode="json"),
-        "split": str(chain.artifact("math_split").folder),
-    }

@@ -12,6 +12,7 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.load_back import load_back
+from ernie_pipeline.registry.lookup import CHECKED
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
@@ -19,9 +20,6 @@ from ernie_pipeline.registry.tracking import connected, ensure_experiment, publi
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
-
-CHECKED = "check.max_logit_difference"
-"""Tag of a version that was loaded back and compared; one without it is unfinished."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +114,6 @@ def register(request: RegistrationRequest) -> Registration:
         answer=answer,
         run_url=run_link(request.tracking_uri, experiment_id, run_id),
     )
-
-
-def is_registered(tracking_uri: str, name: str, version: str) -> bool:
-    """Whether that version is (still) in the registry, and was checked after it was registered."""
-    with connected(tracking_uri) as client:
-        from mlflow.exceptions import MlflowException  # after `connected`, which silences what mlflow does on import
-
-        try:
-            return CHECKED in client.get_model_version(name, version).tags
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return False
-            raise
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """What is registered, gathered from the artifacts of the stages above."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.recipe import Recipe
+from ernie_pipeline.engines.job import base_job
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -19,23 +19,26 @@ MAX_SERVED_BATCH = 16
 
 
 def make_request(
-    recipe: Recipe,
+    recipe: Any,
     *,
     tracking_uri: str,
     artifact_root: Path | None,
-    job: Mapping[str, Any],
     versions: Mapping[str, str],
     folders: Mapping[str, Path],
+    built_with: Sequence[Mapping[str, Any]],
     comparison: Mapping[str, float],
     source: str,
     tags: Mapping[str, str],
 ) -> RegistrationRequest:
     """The request that `register` takes.
 
-    `job`: engine, base {name, checkpoint, revision}, quantization, lora. `versions`: the data version of every input.
-    `folders`: the artifacts of math_split, qlora_adapter, base_evaluation and adapter_evaluation. `comparison`: the
-    paired comparison of the two evaluations. `source`: what the rows come from, for a person.
+    `recipe` needs the sections source, base_model, quantization, lora, gate and registry, and the keys training.engine
+    and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
+    qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
+    `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     """
+    job = base_job(recipe.training.engine, recipe.base_model, versions["base_model"], recipe.quantization)
+    lora = recipe.lora.model_dump(mode="json")
     split, adapter = folders["math_split"], folders["qlora_adapter"]
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
@@ -45,10 +48,10 @@ def make_request(
         "engine": job["engine"],
         "base": base,
         "quantization": job["quantization"],
-        "lora": job["lora"],
+        "lora": lora,
         "instruction": example.pop("instruction"),
         "max_new_tokens": recipe.evaluation.max_new_tokens,
-        "max_batch": min(recipe.evaluation.batch_size, MAX_SERVED_BATCH),
+        "max_batch": MAX_SERVED_BATCH,
     }
     losses = {"final training loss": _last(curve, "loss"), "final validation loss": _last(curve, "eval_loss")}
     card = model_card(
@@ -56,7 +59,7 @@ def make_request(
         license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
         base=base,
         quantization=job["quantization"],
-        lora=job["lora"],
+        lora=lora,
         data={
             "name": recipe.source.dataset or recipe.source.kind,
             "source": source,
@@ -79,7 +82,7 @@ def make_request(
         run_name=f"{recipe.registry.model_name} {versions['qlora_adapter'][:8]}",
         adapter=adapter / "adapter",
         served=served,
-        params=_flat(recipe.model_dump(mode="json")),
+        params={key: value for keys in built_with for key, value in _flat(keys).items()},
         metrics=_flat({**measured, "comparison": dict(comparison)}),
         curve=curve,
         dataset=DatasetFiles(

@@ -6,8 +6,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,19 @@ from typing import Any
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
 
 MANIFEST = "manifest.json"
+NOT_BUILT = "not built yet"
 REPORTS = "reports"
 """Files below this folder are for people: they are verified, but do not count in the data version."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found out about an artifact when it was built. If a blocking one failed, no stage below may use it."""
+
+    name: str
+    passed: bool
+    description: str
+    blocking: bool = True
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,17 @@ class Artifact:
         """The hash of the files that the stages below read."""
         return str(self.manifest["data_version"])
 
+    @property
+    def checks(self) -> list[Check]:
+        """The results of its checks, blocking or not."""
+        return [Check(**values) for values in self.manifest["checks"]]
+
+    @property
+    def failed_check(self) -> str:
+        """What a failed blocking check found, or ""."""
+        failed = [check for check in self.checks if check.blocking and not check.passed]
+        return f"check {failed[0].name} failed: {failed[0].description}" if failed else ""
+
     def json(self, name: str) -> Any:
         """The parsed JSON file `name` of the artifact."""
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -40,13 +62,17 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an artifact is built from, for its manifest: all that its fingerprint covers."""
+    """What an artifact is built from, for its manifest: all that its fingerprint covers.
+
+    `declared_version` stands for everything but the inputs. `modules` has a hash of each module of the stage's code.
+    """
 
     stage: str
     fingerprint: str
-    code_version: str
+    declared_version: str
     inputs: dict[str, str]
     recipe: dict[str, Any]
+    modules: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +90,7 @@ class ArtifactStore:
         """The intact artifact, or None and the reason: "not built yet", or what is wrong with what is there."""
         folder = self.folder(stage, fingerprint)
         if not folder.is_dir():
-            return None, "not built yet"
+            return None, NOT_BUILT
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             problem = _damage(folder, manifest)
@@ -74,20 +100,28 @@ class ArtifactStore:
             problem = f"artifact altered: {MANIFEST} is not readable"
         return (None, problem) if problem else (Artifact(folder, manifest), "")
 
-    def build(self, made_from: Provenance, write: Callable[[Path], None], note: str = "") -> Artifact:
+    def stages(self) -> list[str]:
+        """The stages of which there is an artifact, or was one."""
+        return sorted(p.name for p in self.root.glob("[!.]*") if p.is_dir())
+
+    def fingerprints(self, stage: str) -> list[str]:
+        """Those of the stage's artifacts, intact or not."""
+        return sorted(p.name for p in (self.root / stage).glob("[!.]*") if p.is_dir())
+
+    def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
         """Let `write` fill a folder aside, add the manifest, and rename it into its place in one step.
 
-        Whatever ends it early, an error, a full disk, a kill, leaves nothing in that place; a folder that stood there
-        (altered, or of a killed run) is replaced.
+        Only for the fingerprint's sole builder (see `lock.py`). Whatever ends it early, an error, a full disk, a kill,
+        leaves nothing in that place; a folder that stood there (altered, or of a killed run) is replaced.
         """
         final = self.folder(made_from.stage, made_from.fingerprint)
-        self._sweep(final)
-        aside = final.with_name(f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        self.sweep(made_from.stage, made_from.fingerprint)
+        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
         start = time.monotonic()
         try:
             aside.mkdir(parents=True)
-            write(aside)
-            manifest = _manifest(aside, made_from, time.monotonic() - start)
+            checks = write(aside) or ()
+            manifest = _manifest(aside, made_from, checks, time.monotonic() - start)
             _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
             if final.exists():
                 final.rename(aside.with_name(aside.name + ".old"))
@@ -101,17 +135,21 @@ class ArtifactStore:
             shutil.rmtree(aside.with_name(aside.name + ".old"), ignore_errors=True)
         return Artifact(final, manifest, reused=False, note=note)
 
-    @staticmethod
-    def _sweep(final: Path) -> None:
-        """Remove what killed builders of this artifact left aside."""
-        for left in final.parent.glob(f".{final.name}.*"):
-            pid = left.name.removeprefix(f".{final.name}.").partition(".")[0]
-            if not _alive(pid):
-                shutil.rmtree(left, ignore_errors=True)
+    def remove(self, stage: str, fingerprint: str) -> None:
+        """Remove an artifact: out of its place in one step, then from the disk. For its sole builder only."""
+        folder = self.folder(stage, fingerprint)
+        if folder.is_dir():
+            folder.rename(folder.with_name(f".{fingerprint}.{uuid.uuid4().hex[:8]}"))
+        self.sweep(stage, fingerprint)
+
+    def sweep(self, stage: str, fingerprint: str) -> None:
+        """Remove what killed builders of this artifact left aside. For its sole builder only."""
+        for left in (self.root / stage).glob(f".{fingerprint}.*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _damage(folder: Path, manifest: dict[str, Any]) -> str:
-    if manifest["data_version"] != _data_version(manifest["files"]):
+    if manifest["seal"] != _seal(manifest) or manifest["fingerprint"] != folder.name:
         return f"artifact altered: {MANIFEST}"
     for name, wanted in manifest["files"].items():
         file = folder / name
@@ -122,19 +160,27 @@ def _damage(folder: Path, manifest: dict[str, Any]) -> str:
     return ""
 
 
-def _manifest(folder: Path, made_from: Provenance, seconds: float) -> dict[str, Any]:
+def _manifest(folder: Path, made_from: Provenance, checks: Iterable[Check], seconds: float) -> dict[str, Any]:
     files = {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return {
-        **vars(made_from),
+    manifest = {
+        **asdict(made_from),
         "data_version": _data_version(files),
         "files": files,
+        "checks": [asdict(check) for check in checks],
         "seconds": round(seconds, 3),
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "built": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
+    return {**manifest, "seal": _seal(manifest)}
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """A hash of the manifest itself: a changed byte of it is noticed like one of a file."""
+    sealed = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _data_version(files: dict[str, dict[str, Any]]) -> str:
@@ -152,13 +198,3 @@ def _write_synced(file: Path, text: str) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

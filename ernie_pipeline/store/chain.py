@@ -4,24 +4,30 @@ A fingerprint needs nothing but the recipe, the code, the observed versions and 
 Dagster's UI, a schedule or the command line, and with an instance that was born a second ago.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Provenance
-from ernie_pipeline.store.code import code_version
-from ernie_pipeline.store.stage import Stage
+from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.store.code import Code, read_code, short_hash
+from ernie_pipeline.store.history import remember
+from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.store.stage import DeclaredRecipe, Source, Stage, Work, section
+
+Write = Callable[[Work, Path], Iterable[Check] | None]
+"""A stage's work: fill the folder, and say what its checks found."""
+
+
+Lost = Callable[[Artifact], str]
+"""What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
 
 
 class Chain:
     """One recipe's stages over one store.
 
-    `observe` gives the version of an observed asset by its name; it is asked once per asset.
+    A source is asked for its version once. `lost` is for stages whose artifact speaks of something outside the store.
     """
 
     def __init__(
@@ -29,11 +35,14 @@ class Chain:
         recipe: Recipe,
         store: ArtifactStore,
         stages: Mapping[str, Stage],
-        observe: Mapping[str, Callable[[Recipe], str]],
+        sources: Mapping[str, Source],
+        lost: Mapping[str, Lost] | None = None,
     ):
-        self.recipe, self.store, self.stages, self._observe = recipe, store, stages, observe
+        self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources
+        self._lost = lost or {}
         self._versions: dict[str, str] = {}
         self._artifacts: dict[str, Artifact] = {}
+        self._code: dict[str, Code] = {}
 
     def version(self, name: str) -> str:
         """The data version of an input: observed, or of the artifact that the recipe asks for.
@@ -41,54 +50,90 @@ class Chain:
         Raises `PipelineError` for a stage whose artifact is not there.
         """
         if name not in self._versions:
-            is_observed = name in self._observe
-            self._versions[name] = self._observe[name](self.recipe) if is_observed else self.artifact(name).data_version
+            source = self.sources.get(name)
+            self._versions[name] = source.version(self.recipe) if source else self.artifact(name).data_version
         return self._versions[name]
 
-    def provenance(self, name: str) -> Provenance:
-        """All that the stage's output depends on, and its hash, the fingerprint."""
-        stage = self.stages[name]
-        inputs = {upstream: self.version(upstream) for upstream in stage.inputs}
-        code = code_version(stage.code, stage.libraries)
-        recipe = {path: _section(self.recipe, path) for path in stage.recipe}
-        covered = json.dumps([stage.name, code, inputs, recipe], sort_keys=True)
+    def declared_version(self, name: str) -> str:
+        """A hash of what decides the stage's output besides its inputs: code, libraries and declared recipe keys."""
+        return short_hash([name, self._code_of(name).version, self._declared_recipe(name)])
+
+    def provenance(self, name: str, assumed: Mapping[str, str] | None = None) -> Provenance:
+        """All that the stage's output depends on, and its hash, the fingerprint.
+
+        `assumed` has versions of inputs that are not built now, to tell what would follow from them.
+        """
+        inputs = {u: (assumed or {}).get(u) or self.version(u) for u in self.stages[name].inputs}
+        declared, code = self.declared_version(name), self._code_of(name)
         return Provenance(
-            stage=stage.name,
-            fingerprint=hashlib.sha256(covered.encode()).hexdigest()[:16],
-            code_version=code,
+            stage=name,
+            fingerprint=short_hash([declared, inputs]),
+            declared_version=declared,
             inputs=inputs,
-            recipe=recipe,
-            libraries={library: version(library) for library in stage.libraries},
+            recipe=self._declared_recipe(name),
+            modules=code.modules,
+            libraries=code.libraries,
         )
 
     def artifact(self, name: str) -> Artifact:
-        """The intact artifact of a stage. Raises `PipelineError` when it has to be built first."""
+        """The intact artifact of a stage, fit for the stages below. Raises `PipelineError` when there is none."""
         if name not in self._artifacts:
             found, reason = self.store.find(name, self.provenance(name).fingerprint)
             if found is None:
-                raise PipelineError(f'{name} for this recipe: {reason}; materialize it first (select "+{name}")')
+                raise PipelineError(
+                    f'{name} for this recipe: {reason}; materialize it first (select "+{name}"; '
+                    '"python -m ernie_pipeline plan" says what is stale, and why)'
+                )
+            if found.failed_check:
+                raise PipelineError(f"{name} is not fit for use: {found.failed_check}")
             self._artifacts[name] = found
         return self._artifacts[name]
 
     def reuse_or_build(
-        self, name: str, write: Callable[[Path], None], still_holds: Callable[[Artifact], bool] = lambda _: True
+        self,
+        name: str,
+        write: Write,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> Artifact:
         """The stage's artifact: the intact one from the store, or the one that `write` makes.
 
-        `still_holds` may refuse a found artifact whose effect elsewhere is gone, such as a registered model.
+        While another process builds the same one, this one tells `on_wait` and waits for it.
         """
         made_from = self.provenance(name)
-        found, reason = self.store.find(name, made_from.fingerprint)
-        if found is not None and not still_holds(found):
-            found, reason = None, "what it stands for is gone"
-        artifact = found or self.store.build(made_from, write, note=reason)
-        self._artifacts[name] = artifact
+        artifact, reason = self.find(made_from)
+        if artifact is None:
+            with sole_builder(self.store.root, name, made_from.fingerprint, on_wait):
+                artifact, reason = self.find(made_from)  # the one that held the lock may have built it
+                if artifact is None:
+                    artifact = self._build(made_from, write, reason)
         self._versions[name] = artifact.data_version
         return artifact
 
+    def find(self, made_from: Provenance) -> tuple[Artifact | None, str]:
+        """The intact artifact that may be reused, or None and the reason, see `ArtifactStore.find`."""
+        found, reason = self.store.find(made_from.stage, made_from.fingerprint)
+        lost = self._lost.get(made_from.stage)
+        if found is not None and lost is not None and (reason := lost(found)):
+            return None, reason
+        return found, reason
 
-def _section(recipe: Recipe, path: str) -> Any:
-    value: Any = recipe
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    def _build(self, made_from: Provenance, write: Write, reason: str) -> Artifact:
+        stage = self.stages[made_from.stage]
+        covered = {self.sources[i].section for i in stage.inputs if i in self.sources}
+        declared = frozenset({*stage.recipe, *stage.labels, *covered})
+        work = Work(
+            recipe=DeclaredRecipe(self.recipe, declared, stage.name),
+            made_from=made_from,
+            artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
+        )
+        artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
+        remember(self.store, artifact)
+        return artifact
+
+    def _code_of(self, name: str) -> Code:
+        if name not in self._code:
+            self._code[name] = read_code(self.stages[name].code, self.stages[name].libraries)
+        return self._code[name]
+
+    def _declared_recipe(self, name: str) -> dict[str, Any]:
+        return {path: section(self.recipe, path) for path in self.stages[name].recipe}

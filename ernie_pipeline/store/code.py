@@ -2,7 +2,9 @@
 
 import ast
 import hashlib
-from functools import cache
+import json
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import resolve_name
 from pathlib import Path
@@ -14,14 +16,30 @@ BESIDE_THE_WORK = frozenset({f"{PACKAGE}.recipe", f"{PACKAGE}.errors", f"{PACKAG
 """Reached by every stage, deciding no output: a recipe's values are fingerprinted as values."""
 
 
-def code_version(modules: tuple[str, ...], libraries: tuple[str, ...]) -> str:
-    """A hash of `modules`, of every module of this package that they import, and of the libraries' versions."""
-    digest = hashlib.sha256()
-    for module in sorted(reached(modules)):
-        digest.update(f"{module}\0{_normalised(module)}\n".encode())
-    for library in sorted(libraries):
-        digest.update(f"{library}=={version(library)}\n".encode())
-    return digest.hexdigest()[:16]
+@dataclass(frozen=True)
+class Code:
+    """What a stage's work is done with: a hash of each module of this package that it reaches, and its libraries."""
+
+    modules: dict[str, str]
+    libraries: dict[str, str]
+
+    @property
+    def version(self) -> str:
+        """One hash of all of it."""
+        return short_hash([self.modules, self.libraries])
+
+
+def read_code(modules: tuple[str, ...], libraries: tuple[str, ...]) -> Code:
+    """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions."""
+    return Code(
+        modules={module: short_hash(_normalised(_text(module))) for module in sorted(reached(modules))},
+        libraries={library: version(library) for library in sorted(libraries)},
+    )
+
+
+def short_hash(value: object) -> str:
+    """16 hex digits that stand for a value of JSON's types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def reached(modules: tuple[str, ...]) -> set[str]:
@@ -41,17 +59,17 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-@cache
-def _tree(module: str) -> ast.Module:
+def _text(module: str) -> str:
+    """Read anew each time: a scheduler's process outlives many an edit."""
     file = _file(module)
     if file is None:
         raise ModuleNotFoundError(f"{module} is named as a stage's code, but there is no such module")
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
 
 
 def _imports(module: str) -> list[str]:
     names: set[str] = set()
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(_parsed(_text(module))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -66,9 +84,14 @@ def _package(module: str) -> str:
     return module if file and file.name == "__init__.py" else module.rpartition(".")[0]
 
 
-@cache
-def _normalised(module: str) -> str:
-    tree = _tree(module)
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+@lru_cache(maxsize=512)
+def _normalised(text: str) -> str:
+    tree = ast.parse(text)  # its own one: it is changed
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # a text that stands alone is a docstring or a comment on a constant

@@ -1,0 +1,60 @@
+"""Why an artifact is not the one that is wanted: what differs between two provenances, in words."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ernie_pipeline.store.artifacts import Provenance
+from ernie_pipeline.store.history import Build
+
+SHOWN_DIGITS = 8
+
+
+def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
+    """One clause for each recipe key, input, module and library in which an earlier build differs from what is wanted."""
+    inputs = {name: _short(version) for name, version in wanted.inputs.items() if name not in ignored_inputs}
+    built_from = {name: _short(version) for name, version in build["inputs"].items() if name not in ignored_inputs}
+    return [
+        *_changes("recipe", _flat(build["recipe"]), _flat(wanted.recipe)),
+        *_changes("input", built_from, inputs),
+        *_module_changes(build["modules"], wanted.modules),
+        *_changes("library", build["libraries"], wanted.libraries),
+    ]
+
+
+def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
+    """The build that differs in the fewest things from what is wanted; of several, the newest (`builds` has it last)."""
+    return min(reversed(builds), key=lambda build: len(differences(wanted, build)), default=None)
+
+
+def _changes(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{kind} {name} {_told(before, name)} -> {_told(after, name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    verbs = {(True, True): "changed", (False, True): "is new", (True, False): "is no longer used"}
+    return [
+        f"code {name} {verbs[name in before, name in after]}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _told(values: Mapping[str, Any], name: str) -> str:
+    return str(values[name]) if name in values else "(none)"
+
+
+def _short(version: str) -> str:
+    """ "sha256:9f3a..." without the kind of version and most of its digits."""
+    return version.rpartition(":")[2][:SHOWN_DIGITS]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"lora": {"rank": 16}} as {"lora.rank": 16}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

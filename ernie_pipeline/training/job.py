@@ -1,0 +1,17 @@
+"""The job that `train` takes, from the recipe and the split."""
+
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.engines.job import base_job
+
+
+def training_job(recipe: Any, base_version: str, split: Path, out: Path) -> dict[str, Any]:
+    """`recipe` needs the sections base_model, quantization, lora and training; see `train` for the job's keys."""
+    return {
+        **base_job(recipe.training.engine, recipe.base_model, base_version, recipe.quantization),
+        "lora": recipe.lora.model_dump(mode="json"),
+        "training": recipe.training.model_dump(mode="json"),
+        "split": str(split),
+        "out": str(out),
+    }
