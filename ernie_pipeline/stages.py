@@ -1,12 +1,15 @@
 """The chain in one table: what each asset reads, and so what makes it stale."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.stage import Source, Stage
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -84,7 +87,7 @@ STAGES: Mapping[str, Stage] = {
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
-    """Each stage's `Chain.declared_version`, or a word in its place where the recipe cannot be read: a step says why."""
+    """Each stage's `Chain.declared_version`, or a word in its place where the recipe cannot be read."""
     try:
         chain = open_chain(settings)
     except PipelineError:
@@ -92,8 +95,18 @@ def declared_versions(settings: Settings) -> dict[str, str]:
     return {name: chain.declared_version(name) for name in STAGES}
 
 
-def open_chain(settings: Settings) -> Chain:
-    """The chain of the settings' recipe over their store. Raises `PipelineError` for a recipe that cannot be read."""
+def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = True) -> Chain:
+    """The chain of the settings' recipe over their store. Raises `PipelineError` for a recipe that cannot be read.
+
+    `ask_registry`: whether an artifact whose registered version is gone counts as lost. With the id of a `run`, the
+    recipe and the sources are as this run saw them first: what is edited or pushed while it is under way does not come
+    between its steps.
+    """
+    store, recipe, sources = ArtifactStore(settings.store), None, SOURCES
+    if run:
+        pins = Pins(settings.store, run)
+        recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
+        sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
 
     def lost_registration(artifact: Artifact) -> str:
         from ernie_pipeline.registry.lookup import what_is_lost
@@ -101,6 +114,24 @@ def open_chain(settings: Settings) -> Chain:
         registration = artifact.json("registration.json")
         return what_is_lost(settings.tracking_uri, registration["name"], registration["version"])
 
-    return Chain(
-        settings.load_recipe(), ArtifactStore(settings.store), STAGES, SOURCES, {"registered_model": lost_registration}
-    )
+    lost = {"registered_model": lost_registration} if ask_registry else None
+    return Chain(recipe or settings.load_recipe(), store, STAGES, sources, lost)
+
+
+def _pinned(pins: Pins, name: str, source: Source) -> Source:
+    return Source(source.section, lambda recipe: pins.pin(name, lambda: source.version(recipe)))
+
+
+def registered_as(settings: Settings, folder: Path) -> str:
+    """ "registered as NAME VERSION" while the registry has what an artifact of registered_model speaks of, else "".
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.lookup import is_registered
+
+    try:
+        registration = json.loads((folder / "registration.json").read_bytes())
+        name, version = str(registration["name"]), str(registration["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # a damaged artifact, which speaks of nothing
+    return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""

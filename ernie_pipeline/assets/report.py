@@ -10,7 +10,7 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.stages import SOURCES, STAGES, open_chain
 from ernie_pipeline.store.artifacts import Artifact, Check
-from ernie_pipeline.store.chain import Chain, Write
+from ernie_pipeline.store.chain import Write
 
 OWNERS = ["team:fine-tuning"]
 
@@ -24,11 +24,6 @@ def told_in_one_sentence() -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
-def open_settings_chain() -> Chain:
-    """The chain that the environment's settings name."""
-    return open_chain(Settings.from_environment())
-
-
 def build_or_reuse(
     context: dg.AssetExecutionContext,
     write: Write,
@@ -37,7 +32,7 @@ def build_or_reuse(
     """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it."""
     name = context.asset_key.to_user_string()
     with told_in_one_sentence():
-        chain = open_settings_chain()
+        chain = open_chain(Settings.from_environment(), run=context.run_id)
         for upstream in STAGES[name].inputs:
             if upstream in SOURCES:
                 _log_observation(context, upstream, chain.version(upstream))
@@ -58,7 +53,7 @@ def build_or_reuse(
 def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
     """The step of an observed asset: its version now."""
     with told_in_one_sentence():
-        return dg.ObserveResult(data_version=dg.DataVersion(open_settings_chain().version(name)))
+        return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
 
 
 def _log_observation(context: dg.AssetExecutionContext, name: str, version: str) -> None:

@@ -28,7 +28,7 @@ def run_job(work: Callable[[dict[str, Any], Reporter], None]) -> None:
     if not PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
         work(job, lambda line, _: print(line, flush=True))
         return
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(job["parent"],), daemon=True).start()
     with open_dagster_pipes() as pipes:
         try:
             work(job, lambda line, values: _send(pipes, line, values))
@@ -41,7 +41,10 @@ def run_job(work: Callable[[dict[str, Any], Reporter], None]) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A step that was killed outright could not end its child: nobody would read what it goes on to make."""
+    """A step that was killed outright could not end its child: nobody would read what it goes on to make.
+
+    `parent` is the step's process, told by itself: it may be gone before this process, still importing, could ask.
+    """
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
     os._exit(1)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 
 from ernie_pipeline.errors import PipelineError
 
@@ -49,7 +48,7 @@ def run_module(
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
         job_file = Path(folder) / "job.json"
-        job_file.write_text(json.dumps(job), encoding="utf-8")
+        job_file.write_text(json.dumps({**job, "parent": os.getpid()}), encoding="utf-8")
         with dg.open_pipes_session(
             context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
         ) as session:
@@ -101,6 +100,8 @@ def _how_it_died(module: str, code: int) -> str:
 
 
 def _resident_gib(pid: int) -> float:
+    import psutil  # not needed to open the code location
+
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

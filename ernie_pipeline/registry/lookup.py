@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ernie_pipeline.registry.tracking import connected, public_uri
-
-CHECKED = "check.max_logit_difference"
-"""Tag of a version that was loaded back and compared; one without it is unfinished."""
+from ernie_pipeline.registry.tracking import CHECKED, connected, public_uri
 
 SQLITE = "sqlite:///"
 
@@ -25,20 +22,33 @@ def what_is_lost(tracking_uri: str, name: str, version: str) -> str:
     when nothing is stale. Where that fails (other tables, another version of MLflow), its client is asked, as it is of
     a server. Raises `PipelineError` when a server does not answer.
     """
-    gone = f"version {version} of {name} is not in the registry at {public_uri(tracking_uri)}"
-    if tracking_uri.startswith(SQLITE):
-        try:
-            found = _in_sqlite(Path(tracking_uri.removeprefix(SQLITE).partition("?")[0]), name, version)
-        except sqlite3.Error:
-            found = _by_client(tracking_uri, name, version)
-    else:
-        found = _by_client(tracking_uri, name, version)
+    found = _location(tracking_uri, name, version)
     if found is None:
-        return gone
+        return f"version {version} of {name} is not in the registry at {public_uri(tracking_uri)}"
     files = urlsplit(found)
     if files.scheme in ("", "file") and tracking_uri.startswith(SQLITE) and not Path(unquote(files.path)).is_dir():
         return f"the files of version {version} of {name}, {unquote(files.path)}, are gone"
     return ""
+
+
+def is_registered(tracking_uri: str, name: str, version: str) -> bool:
+    """Whether a version is in the registry and was checked, be its files there or not. Raises as `what_is_lost`."""
+    return _location(tracking_uri, name, version) is not None
+
+
+def _location(tracking_uri: str, name: str, version: str) -> str | None:
+    """Where the files of a checked version are said to be; None when the registry has no such version."""
+    if tracking_uri.startswith(SQLITE):
+        try:
+            return _in_sqlite(_database(tracking_uri), name, version)
+        except (sqlite3.Error, ValueError):
+            pass  # MLflow's own client knows
+    return _by_client(tracking_uri, name, version)
+
+
+def _database(tracking_uri: str) -> Path:
+    """The file that MLflow opens for an SQLite address: SQLAlchemy takes %20 for a space."""
+    return Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
 
 
 def _in_sqlite(database: Path, name: str, version: str) -> str | None:

@@ -12,11 +12,10 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.load_back import load_back
-from ernie_pipeline.registry.lookup import CHECKED
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
-from ernie_pipeline.registry.tracking import connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, public_uri, run_link
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
@@ -89,6 +88,7 @@ def register(request: RegistrationRequest) -> Registration:
     """
     with connected(request.tracking_uri) as client:
         experiment_id = ensure_experiment(client, request.experiment, request.artifact_root)
+        _sweep_killed(client, experiment_id, request)
         with (
             _run(client, experiment_id, request) as run_id,
             _logged_model(client, experiment_id, run_id, request) as model_id,
@@ -114,6 +114,25 @@ def register(request: RegistrationRequest) -> Registration:
         answer=answer,
         run_url=run_link(request.tracking_uri, experiment_id, run_id),
     )
+
+
+def _sweep_killed(client: Any, experiment_id: str, request: RegistrationRequest) -> None:
+    """Remove what a killed registration of the same fingerprint left: it could not do so itself.
+
+    Nobody else registers this fingerprint now (see the store's lock), so what is unfinished of it is a left-over.
+    """
+    if not (fingerprint := request.tags.get("fingerprint")):
+        return
+    unfinished = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'RUNNING'"
+    killed = {run.info.run_id for run in client.search_runs([experiment_id], unfinished)}
+    for version in client.search_model_versions(f"name = '{request.model_name}'") if killed else ():
+        if version.run_id in killed:
+            client.delete_model_version(request.model_name, version.version)
+    for model in client.search_logged_models([experiment_id]) if killed else ():
+        if model.source_run_id in killed:
+            client.delete_logged_model(model.model_id)
+    for run_id in killed:
+        client.set_terminated(run_id, "KILLED")
 
 
 @contextmanager

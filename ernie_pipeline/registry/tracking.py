@@ -10,6 +10,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ernie_pipeline.errors import PipelineError
 
+CHECKED = "check.max_logit_difference"
+"""Tag of a version that was loaded back and compared; one without it is unfinished."""
+
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # since 3.2 MLflow reports what is called, and how, to its makers
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

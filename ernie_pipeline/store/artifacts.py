@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,9 @@ MANIFEST = "manifest.json"
 NOT_BUILT = "not built yet"
 REPORTS = "reports"
 """Files below this folder are for people: they are verified, but do not count in the data version."""
+
+FINGERPRINT = re.compile("[0-9a-f]+")
+ASIDE = re.compile(r"\.([0-9a-f]+)\.[0-9a-f]{8}(\.old)?")
 
 
 @dataclass(frozen=True)
@@ -89,16 +94,26 @@ class ArtifactStore:
     def find(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
         """The intact artifact, or None and the reason: "not built yet", or what is wrong with what is there."""
         folder = self.folder(stage, fingerprint)
-        if not folder.is_dir():
-            return None, NOT_BUILT
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            problem = _damage(folder, manifest)
-        except FileNotFoundError:
-            problem = f"artifact altered: {MANIFEST} is missing"
-        except (ValueError, KeyError, TypeError, AttributeError):
-            problem = f"artifact altered: {MANIFEST} is not readable"
+        manifest, problem = self.manifest(stage, fingerprint)
+        problem = problem or _damaged_file(folder, manifest["files"])
         return (None, problem) if problem else (Artifact(folder, manifest), "")
+
+    def manifest(self, stage: str, fingerprint: str) -> tuple[dict[str, Any], str]:
+        """The intact manifest, or {} and the reason, as of `find`; the artifact's other files are not looked at."""
+        folder = self.folder(stage, fingerprint)
+        if not folder.is_dir():
+            return {}, "artifact altered: it is no folder" if os.path.lexists(folder) else NOT_BUILT
+        try:
+            content = (folder / MANIFEST).read_bytes()
+            manifest = json.loads(content)
+            sealed = manifest["seal"] == _seal(manifest) and content == _text(manifest).encode()
+        except FileNotFoundError:
+            return {}, f"artifact altered: {MANIFEST} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}, f"artifact altered: {MANIFEST} is not readable"
+        if not sealed or manifest["fingerprint"] != fingerprint:
+            return {}, f"artifact altered: {MANIFEST}"
+        return manifest, ""
 
     def stages(self) -> list[str]:
         """The stages of which there is an artifact, or was one."""
@@ -106,7 +121,15 @@ class ArtifactStore:
 
     def fingerprints(self, stage: str) -> list[str]:
         """Those of the stage's artifacts, intact or not."""
-        return sorted(p.name for p in (self.root / stage).glob("[!.]*") if p.is_dir())
+        return sorted(p.name for p in (self.root / stage).glob("*") if FINGERPRINT.fullmatch(p.name))
+
+    def aside(self, stage: str) -> dict[str, list[Path]]:
+        """What killed builders left aside, and living ones are writing there, by fingerprint."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted((self.root / stage).glob(".*")):
+            if match := ASIDE.fullmatch(path.name):
+                found.setdefault(match[1], []).append(path)
+        return found
 
     def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
         """Let `write` fill a folder aside, add the manifest, and rename it into its place in one step.
@@ -122,8 +145,8 @@ class ArtifactStore:
             aside.mkdir(parents=True)
             checks = write(aside) or ()
             manifest = _manifest(aside, made_from, checks, time.monotonic() - start)
-            _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            if final.exists():
+            _write_synced(aside / MANIFEST, _text(manifest))
+            if os.path.lexists(final):
                 final.rename(aside.with_name(aside.name + ".old"))
             aside.rename(final)
         except Exception as error:
@@ -131,32 +154,42 @@ class ArtifactStore:
                 raise PipelineError(f"{made_from.stage}: {disk_full_sentence(str(self.root))}") from error
             raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(aside.with_name(aside.name + ".old"), ignore_errors=True)
+            _discard(aside)
+            _discard(aside.with_name(aside.name + ".old"))
         return Artifact(final, manifest, reused=False, note=note)
 
     def remove(self, stage: str, fingerprint: str) -> None:
         """Remove an artifact: out of its place in one step, then from the disk. For its sole builder only."""
         folder = self.folder(stage, fingerprint)
-        if folder.is_dir():
+        if os.path.lexists(folder):
             folder.rename(folder.with_name(f".{fingerprint}.{uuid.uuid4().hex[:8]}"))
         self.sweep(stage, fingerprint)
 
     def sweep(self, stage: str, fingerprint: str) -> None:
         """Remove what killed builders of this artifact left aside. For its sole builder only."""
         for left in (self.root / stage).glob(f".{fingerprint}.*"):
-            shutil.rmtree(left, ignore_errors=True)
+            _discard(left)
 
 
-def _damage(folder: Path, manifest: dict[str, Any]) -> str:
-    if manifest["seal"] != _seal(manifest) or manifest["fingerprint"] != folder.name:
-        return f"artifact altered: {MANIFEST}"
-    for name, wanted in manifest["files"].items():
+def _discard(path: Path) -> None:
+    """Remove a folder, or what stands in the place of one, as far as it can be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _damaged_file(folder: Path, files: dict[str, Any]) -> str:
+    for name, wanted in files.items():
         file = folder / name
         if not file.is_file():
             return f"artifact altered: {name} is missing"
-        if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
-            return f"artifact altered: {name}"
+        try:
+            if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
+                return f"artifact altered: {name}"
+        except OSError as error:
+            return f"artifact altered: {name} cannot be read ({error.strerror})"
     return ""
 
 
@@ -181,6 +214,10 @@ def _seal(manifest: dict[str, Any]) -> str:
     """A hash of the manifest itself: a changed byte of it is noticed like one of a file."""
     sealed = {name: value for name, value in manifest.items() if name != "seal"}
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
 
 
 def _data_version(files: dict[str, dict[str, Any]]) -> str:

@@ -12,8 +12,9 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
 from ernie_pipeline.store.code import Code, read_code, short_hash
-from ernie_pipeline.store.history import remember
+from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.store.reasons import differences, nearest
 from ernie_pipeline.store.stage import DeclaredRecipe, Source, Stage, Work, section
 
 Write = Callable[[Work, Path], Iterable[Check] | None]
@@ -42,6 +43,7 @@ class Chain:
         self._lost = lost or {}
         self._versions: dict[str, str] = {}
         self._artifacts: dict[str, Artifact] = {}
+        self._found: dict[tuple[str, str], Artifact] = {}
         self._code: dict[str, Code] = {}
 
     def version(self, name: str) -> str:
@@ -78,8 +80,12 @@ class Chain:
     def artifact(self, name: str) -> Artifact:
         """The intact artifact of a stage, fit for the stages below. Raises `PipelineError` when there is none."""
         if name not in self._artifacts:
-            found, reason = self.store.find(name, self.provenance(name).fingerprint)
+            wanted = self.provenance(name)
+            found, reason = self._verified(name, wanted.fingerprint)
             if found is None:
+                last = nearest(wanted, builds(self.store, name))
+                if reason == NOT_BUILT and last and (changes := differences(wanted, last)):
+                    reason = f"{reason} ({'; '.join(changes)})"
                 raise PipelineError(
                     f'{name} for this recipe: {reason}; materialize it first (select "+{name}"; '
                     '"python -m ernie_pipeline plan" says what is stale, and why)'
@@ -106,16 +112,26 @@ class Chain:
                 artifact, reason = self.find(made_from)  # the one that held the lock may have built it
                 if artifact is None:
                     artifact = self._build(made_from, write, reason)
-        self._versions[name] = artifact.data_version
+        if not artifact.failed_check:
+            self._artifacts[name], self._versions[name] = artifact, artifact.data_version
         return artifact
 
     def find(self, made_from: Provenance) -> tuple[Artifact | None, str]:
         """The intact artifact that may be reused, or None and the reason, see `ArtifactStore.find`."""
-        found, reason = self.store.find(made_from.stage, made_from.fingerprint)
+        found, reason = self._verified(made_from.stage, made_from.fingerprint)
         lost = self._lost.get(made_from.stage)
         if found is not None and lost is not None and (reason := lost(found)):
             return None, reason
         return found, reason
+
+    def _verified(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
+        """`ArtifactStore.find`, once for each artifact that is intact: to hash gigabytes takes seconds."""
+        if (stage, fingerprint) not in self._found:
+            found, reason = self.store.find(stage, fingerprint)
+            if found is None:
+                return None, reason
+            self._found[stage, fingerprint] = found
+        return self._found[stage, fingerprint], ""
 
     def _build(self, made_from: Provenance, write: Write, reason: str) -> Artifact:
         stage = self.stages[made_from.stage]
@@ -127,7 +143,7 @@ class Chain:
             artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
         )
         artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
-        remember(self.store, artifact)
+        remember(self.store, artifact.manifest)
         return artifact
 
     def _code_of(self, name: str) -> Code:

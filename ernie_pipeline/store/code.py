@@ -32,7 +32,7 @@ class Code:
 def read_code(modules: tuple[str, ...], libraries: tuple[str, ...]) -> Code:
     """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions."""
     return Code(
-        modules={module: short_hash(_normalised(_text(module))) for module in sorted(reached(modules))},
+        modules={module: short_hash(_read(_text(module)).normalised) for module in sorted(reached(modules))},
         libraries={library: version(library) for library in sorted(libraries)},
     )
 
@@ -67,15 +67,12 @@ def _text(module: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _imports(module: str) -> list[str]:
-    names: set[str] = set()
-    for node in ast.walk(_parsed(_text(module))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            origin = resolve_name("." * node.level + (node.module or ""), _package(module))
-            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return [name for name in names if name.startswith(f"{PACKAGE}.") and _file(name)]
+def _imports(module: str) -> set[str]:
+    package, names = _package(module), set[str]()
+    for origin, imported in _read(_text(module)).imports:
+        absolute = resolve_name(origin, package) if origin else ""
+        names |= {absolute, *(f"{absolute}.{name}" for name in imported)} if origin else set(imported)
+    return {name for name in names if name.startswith(f"{PACKAGE}.") and _file(name)}
 
 
 def _package(module: str) -> str:
@@ -84,19 +81,29 @@ def _package(module: str) -> str:
     return module if file and file.name == "__init__.py" else module.rpartition(".")[0]
 
 
-@lru_cache(maxsize=512)
-def _parsed(text: str) -> ast.Module:
-    return ast.parse(text)
+@dataclass(frozen=True)
+class _Read:
+    """`imports`: ("", ["json"]) of "import json", ("..near", ["far"]) of "from ..near import far"."""
+
+    imports: list[tuple[str, list[str]]]
+    normalised: str
 
 
 @lru_cache(maxsize=512)
-def _normalised(text: str) -> str:
-    tree = ast.parse(text)  # its own one: it is changed
-    for node in ast.walk(tree):
+def _read(text: str) -> _Read:
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    imports = [_import(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # a text that stands alone is a docstring or a comment on a constant
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    return repr(_shape(tree))
+    return _Read(imports, repr(_shape(tree)))
+
+
+def _import(node: ast.Import | ast.ImportFrom) -> tuple[str, list[str]]:
+    origin = "." * node.level + (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    return origin, [alias.name for alias in node.names]
 
 
 def _shape(node: object) -> object:

@@ -1,52 +1,66 @@
 """What was ever built: a line for each build, kept beside the artifacts, so that one that is gone is still known."""
 
 import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactStore
+from ernie_pipeline.store.artifacts import ArtifactStore
 
-KEPT = (
-    "stage",
-    "fingerprint",
-    "declared_version",
-    "inputs",
-    "recipe",
-    "modules",
-    "libraries",
-    "data_version",
-    "seconds",
-    "built",
-)
+KEPT = {
+    "stage": str,
+    "fingerprint": str,
+    "declared_version": str,
+    "inputs": dict,
+    "recipe": dict,
+    "modules": dict,
+    "libraries": dict,
+    "data_version": str,
+    "seconds": float,
+    "built": str,
+}
 
 Build = dict[str, Any]
 """A manifest without its files: what was built when, from what, in how many seconds."""
 
 
-def remember(store: ArtifactStore, artifact: Artifact) -> None:
+def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
     """Add a build to the stage's history."""
-    file = store.root / ".builds" / f"{artifact.manifest['stage']}.jsonl"
+    file = _file(store, manifest["stage"])
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as log:  # one short write in append mode: whole beside other writers'
-        log.write(json.dumps({key: artifact.manifest[key] for key in KEPT}) + "\n")
+    line = json.dumps({key: manifest[key] for key in KEPT}).encode() + b"\n"
+    log = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(log).st_size
+        cut_off = size and os.pread(log, 1, size - 1) != b"\n"  # by a crash: this line must not hang on to it
+        os.write(log, b"\n" + line if cut_off else line)  # one write: whole beside other writers'
+    finally:
+        os.close(log)
+
+
+def recorded(store: ArtifactStore, stage: str) -> list[Build]:
+    """The builds in the stage's history, in its order."""
+    file = _file(store, stage)
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    return [build for line in lines if (build := _parsed(line))]
 
 
 def builds(store: ArtifactStore, stage: str) -> list[Build]:
     """Every known build of the stage, oldest first: of the history, and of artifacts that stand in the store."""
-    found = {}
-    log = store.root / ".builds" / f"{stage}.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    manifests = [store.folder(stage, fingerprint) / MANIFEST for fingerprint in store.fingerprints(stage)]
-    for text in [*lines, *(file.read_text(encoding="utf-8") for file in manifests if file.is_file())]:
-        build = _parsed(text)
-        if build:
-            found[build["fingerprint"], build["built"]] = build
-    return sorted(found.values(), key=lambda build: str(build["built"]))
+    standing = [store.manifest(stage, fingerprint)[0] for fingerprint in store.fingerprints(stage)]
+    found = [*recorded(store, stage), *({key: manifest[key] for key in KEPT} for manifest in standing if manifest)]
+    return sorted({(build["fingerprint"], build["built"]): build for build in found}.values(), key=lambda b: b["built"])
 
 
-def _parsed(text: str) -> Build | None:
-    """None for a line that a crash cut off, and for an altered manifest: history is advice, never a reason to fail."""
+def _file(store: ArtifactStore, stage: str) -> Path:
+    return store.root / ".builds" / f"{stage}.jsonl"
+
+
+def _parsed(line: bytes) -> Build | None:
+    """None for a line that a crash cut off or that somebody altered: history is advice, never a reason to fail."""
     try:
-        build = json.loads(text)
-        return {key: build[key] for key in KEPT}
+        build = json.loads(line)
+        return build if all(isinstance(build[key], kind) for key, kind in KEPT.items()) else None
     except (ValueError, KeyError, TypeError):
         return None

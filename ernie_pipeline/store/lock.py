@@ -20,15 +20,54 @@ def sole_builder(root: Path, stage: str, fingerprint: str, on_wait: Callable[[st
     `on_wait` is told once who holds it. The kernel lets go of a dead owner's lock (flock), whatever killed it, so there
     is none to clean up. The lock files stay, some bytes each: to unlink a lock that others wait for would split them.
     """
-    folder = root / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / f"{stage}-{fingerprint}.owner"
-    lock = FileLock(folder / f"{stage}-{fingerprint}.lock")
+    lock, owner = _files(root, stage, fingerprint)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         on_wait(f"{stage} {fingerprint} is being built by {_told(owner)}; waiting for it, to reuse what it makes")
         lock.acquire(poll_interval=POLL_S)
+    with _held(lock, owner):
+        yield
+
+
+@contextmanager
+def unless_held(root: Path, stage: str, fingerprint: str) -> Iterator[str]:
+    """Hold the lock of one artifact if that needs no waiting. Yields "", or else who holds it."""
+    lock, owner = _files(root, stage, fingerprint)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield _told(owner)
+        return
+    with _held(lock, owner):
+        yield ""
+
+
+def holder(root: Path, stage: str, fingerprint: str) -> str:
+    """Who holds the lock of one artifact now, or "". Makes no file."""
+    if not _path(root, stage, fingerprint).is_file():
+        return ""
+    lock, owner = _files(root, stage, fingerprint)
+    try:
+        with lock.acquire(blocking=False):
+            return ""
+    except Timeout:
+        return _told(owner)
+
+
+def _path(root: Path, stage: str, fingerprint: str) -> Path:
+    return root / ".locks" / f"{stage}-{fingerprint}.lock"
+
+
+def _files(root: Path, stage: str, fingerprint: str) -> tuple[FileLock, Path]:
+    """The lock, and the file that says who holds it."""
+    path = _path(root, stage, fingerprint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path), path.with_suffix(".owner")
+
+
+@contextmanager
+def _held(lock: FileLock, owner: Path) -> Iterator[None]:
     try:
         owner.write_text(
             json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%H:%M:%S}"})
@@ -42,5 +81,5 @@ def _told(owner: Path) -> str:
     try:
         who = json.loads(owner.read_text())
         return f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError):  # it has not yet said who it is
+    except (OSError, ValueError, KeyError, TypeError):  # it has not yet said who it is
         return "another process"

@@ -1,6 +1,6 @@
 """Why an artifact is not the one that is wanted: what differs between two provenances, in words."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ernie_pipeline.store.artifacts import Provenance
@@ -10,28 +10,28 @@ SHOWN_DIGITS = 8
 
 
 def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
-    """One clause for each recipe key, input, module and library in which an earlier build differs from what is wanted."""
-    inputs = {name: _short(version) for name, version in wanted.inputs.items() if name not in ignored_inputs}
-    built_from = {name: _short(version) for name, version in build["inputs"].items() if name not in ignored_inputs}
+    """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted."""
+    inputs = {name: version for name, version in wanted.inputs.items() if name not in ignored_inputs}
+    built_from = {name: version for name, version in build["inputs"].items() if name not in ignored_inputs}
     return [
         *_changes("recipe", _flat(build["recipe"]), _flat(wanted.recipe)),
-        *_changes("input", built_from, inputs),
+        *_changes("input", built_from, inputs, told=_short),
         *_module_changes(build["modules"], wanted.modules),
         *_changes("library", build["libraries"], wanted.libraries),
     ]
 
 
 def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
-    """The build that differs in the fewest things from what is wanted; of several, the newest (`builds` has it last)."""
+    """The build that differs in the fewest things from the wanted; of several, the newest (`builds` has it last)."""
     return min(reversed(builds), key=lambda build: len(differences(wanted, build)), default=None)
 
 
-def _changes(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{kind} {name} {_told(before, name)} -> {_told(after, name)}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+def _changes(
+    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], told: Callable[[Any], str] = str
+) -> list[str]:
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    sides = [{name: told(side[name]) if name in side else "(none)" for name in names} for side in (before, after)]
+    return [f"{kind} {name} {sides[0][name]} -> {sides[1][name]}" for name in names]
 
 
 def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -41,10 +41,6 @@ def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
-
-
-def _told(values: Mapping[str, Any], name: str) -> str:
-    return str(values[name]) if name in values else "(none)"
 
 
 def _short(version: str) -> str:

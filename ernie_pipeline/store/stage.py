@@ -74,7 +74,7 @@ class DeclaredRecipe:
 
 def section(recipe: Recipe, path: str) -> Any:
     """The value of the recipe's section or key `path` ("lora", "source.split"), as plain JSON values."""
-    value: Any = recipe
+    value: Any = recipe.model_dump(mode="json")
     for part in path.split("."):
-        value = getattr(value, part)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        value = value[part]
+    return value

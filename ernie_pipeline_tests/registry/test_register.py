@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
-from ernie_pipeline.registry.register import Registration, RegistrationRequest, is_registered, register
+from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline_tests.registry.conftest import QUESTION
 
@@ -115,14 +116,14 @@ def test_one_that_does_not_beat_the_champion_is_challenger_only(
     assert client.get_run(worse.run_id).data.tags["gate.reasons"] == " ".join(worse.reasons)
 
 
-def test_is_registered_knows_checked_versions_only(registered: Registration, client: Any, make_request: Make) -> None:
+def test_what_was_registered_is_found_without_mlflow_and_with_it(registered: Registration, make_request: Make) -> None:
     uri = make_request().tracking_uri
-    assert is_registered(uri, "ernie-math", registered.version)
-    assert not is_registered(uri, "ernie-math", "99")
-    assert not is_registered(uri, "no-such-model", "1")
-    client.create_registered_model("half-done")
-    unchecked = client.create_model_version("half-done", source=f"runs:/{registered.run_id}/model")
-    assert not is_registered(uri, "half-done", unchecked.version)
+    assert lookup.what_is_lost(uri, "ernie-math", registered.version) == ""
+    places = [
+        lookup._in_sqlite(Path(uri.removeprefix("sqlite:///")), "ernie-math", registered.version),
+        lookup._by_client(uri, "ernie-math", registered.version),
+    ]
+    assert places[0] == places[1] is not None
 
 
 def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: Make) -> None:

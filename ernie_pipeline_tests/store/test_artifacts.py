@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Provenance
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check, Provenance
 
 MADE_FROM = Provenance("math_split", "f00d", "c0de", {"raw_nemotron": "1234"}, {"split": {"seed": 1}}, {"polars": "1"})
 
@@ -25,11 +26,6 @@ def writer(rows: bytes = b"rows", report: bytes = b"report", name: str = "train.
         (out / "reports" / "profile.json").write_bytes(report)
 
     return write
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "store")
 
 
 def found(store: ArtifactStore) -> Artifact | None:
@@ -75,6 +71,7 @@ def flip_one_bit(file: Path) -> None:
         ("reports/profile.json", flip_one_bit, "artifact altered: reports/profile.json"),
         ("empty.json", lambda f: f.write_text("{}"), "artifact altered: empty.json"),
         ("manifest.json", Path.unlink, "artifact altered: manifest.json is missing"),
+        ("manifest.json", lambda f: (f.unlink(), f.mkdir()), "artifact altered: manifest.json is not readable"),
         ("manifest.json", lambda f: os.truncate(f, 60), "artifact altered: manifest.json is not readable"),
         ("manifest.json", lambda f: f.write_bytes(b"\xff\xfe"), "artifact altered: manifest.json is not readable"),
         ("manifest.json", lambda f: f.write_text("[]"), "artifact altered: manifest.json is not readable"),
@@ -94,10 +91,80 @@ def test_a_damaged_artifact_is_not_found_and_built_again(
     assert left(store) == ["f00d"]
 
 
-def test_a_manifest_with_another_data_version_is_altered(store: ArtifactStore) -> None:
-    file = store.build(MADE_FROM, writer()).folder / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_version": "0123456789abcdef"}))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_version": "0123456789abcdef"},
+        {"seconds": 0.25},
+        {"inputs": {"raw_nemotron": "1235"}},
+        {"recipe": {"split": {"seed": 2}}},
+        {"checks": [{"name": "sizes", "passed": True, "description": "", "blocking": True}]},
+        {"built": "2020-01-01T00:00:00.000+00:00"},
+        {"files": {}},
+        {"more": 1},
+    ],
+)
+def test_a_changed_value_of_the_manifest_is_noticed(store: ArtifactStore, change: dict[str, Any]) -> None:
+    file = store.build(MADE_FROM, failing).folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change, indent=1, sort_keys=True) + "\n")
     assert store.find("math_split", "f00d") == (None, "artifact altered: manifest.json")
+
+
+def failing(out: Path) -> list[Check]:
+    writer()(out)
+    return [Check("sizes", False, "too few rows")]
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(store: ArtifactStore) -> None:
+    file = store.build(MADE_FROM, writer()).folder / "manifest.json"
+    intact = file.read_bytes()
+    for place in range(len(intact)):
+        file.write_bytes(intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :])
+        assert found(store) is None, f"byte {place} of {intact!r}"
+    for other in (intact.replace(b" ", b"\n", 1), intact.replace(b"\n", b"\r\n"), intact[:-1], intact + b"\n"):
+        file.write_bytes(other)
+        assert found(store) is None, "it means the same, but somebody wrote to it"
+    file.write_bytes(intact)
+    assert found(store) is not None
+
+
+def test_an_artifact_in_the_place_of_another_is_altered(store: ArtifactStore) -> None:
+    folder = store.build(MADE_FROM, writer()).folder
+    folder.rename(folder.with_name("0f0f"))
+    assert store.find("math_split", "0f0f") == (None, "artifact altered: manifest.json")
+
+
+def test_a_file_or_a_dead_link_in_the_place_of_the_artifact_is_replaced(store: ArtifactStore) -> None:
+    place = store.folder("math_split", "f00d")
+    place.parent.mkdir(parents=True)
+    for obstruct in (Path.touch, lambda place: place.symlink_to("nowhere")):
+        obstruct(place)
+        assert store.find("math_split", "f00d") == (None, "artifact altered: it is no folder")
+        store.build(MADE_FROM, writer())
+        assert found(store) is not None
+        assert left(store) == ["f00d"]
+        store.remove("math_split", "f00d")
+        assert left(store) == []
+
+
+def test_the_checks_are_kept_with_the_artifact(store: ArtifactStore) -> None:
+    warned = Check("gate", False, "not better", blocking=False)
+    artifact = store.build(MADE_FROM, lambda out: [warned])
+    assert (artifact.checks, artifact.failed_check) == ([warned], "")
+    store.build(MADE_FROM, failing)
+    again = found(store)
+    assert again is not None
+    assert again.failed_check == "check sizes failed: too few rows"
+
+
+def test_what_else_lies_in_the_store_is_no_artifact(store: ArtifactStore) -> None:
+    store.build(MADE_FROM, writer())
+    (store.root / "math_split" / "notes.txt").touch()
+    (store.root / "math_split" / "backup").mkdir()
+    (store.root / "math_split" / ".DS_Store").touch()
+    (store.root / "file").touch()
+    assert (store.stages(), store.fingerprints("math_split")) == (["math_split"], ["f00d"])
+    assert (store.fingerprints("file"), store.aside("math_split"), store.aside("file")) == ([], {}, {})
 
 
 @pytest.mark.parametrize("error", [ValueError("in the middle"), KeyboardInterrupt()])
@@ -137,14 +204,12 @@ def test_a_killed_build_leaves_no_artifact_and_the_next_one_sweeps_up(store: Art
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(store.root)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "writing\n"
-    store.build(MADE_FROM, writer())
-    assert len(left(store)) == 2, "what a living process is writing must stay"
-    (store.root / "math_split" / "f00d").rename(store.root / "elsewhere")
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
     assert store.find("math_split", "f00d") == (None, "not built yet")
     assert len(left(store)) == 1, "the killed build was to leave its folder aside"
+    assert {f: [p.name for p in paths] for f, paths in store.aside("math_split").items()} == {"f00d": left(store)}
     store.build(MADE_FROM, writer())
     assert left(store) == ["f00d"]
 

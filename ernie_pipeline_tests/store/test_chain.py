@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,12 @@ import pytest
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe, parse_recipe
 from ernie_pipeline.stages import STAGES
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.store.chain import Chain
+from ernie_pipeline.store.stage import Source, Work
+from ernie_pipeline_tests.store.chains import OBSERVED, built, chain_of, constant, walk, writes
 
-OBSERVED = {"nemotron_source": "sha256:rows", "base_model": "sha256:weights"}
 MODELS = ["qlora_adapter", "base_evaluation", "adapter_evaluation"]
-
-
-def constant(out: Path) -> None:
-    """What a rebuilt stage writes when its output is the same as before."""
-    (out / "output.json").write_text("1")
-
-
-def chain_of(store: ArtifactStore, recipe: Recipe | None = None, **observed: str) -> Chain:
-    versions = OBSERVED | observed
-    return Chain(
-        recipe or Recipe(), store, STAGES, {name: lambda _, v=version: v for name, version in versions.items()}
-    )
-
-
-def walk(chain: Chain, **write: Callable[[Path], None]) -> dict[str, Artifact]:
-    """Every stage reused or built in order, each by its own function in `write` or by `constant`."""
-    return {name: chain.reuse_or_build(name, write.get(name, constant)) for name in STAGES}
-
-
-def built(artifacts: dict[str, Artifact]) -> list[str]:
-    return [name for name, artifact in artifacts.items() if not artifact.reused]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path)
 
 
 def test_the_same_recipe_again_reuses_everything(store: ArtifactStore) -> None:
@@ -94,8 +68,8 @@ def test_going_back_to_an_earlier_recipe_reuses_its_artifacts(store: ArtifactSto
 
 
 def test_a_rebuilt_stage_with_the_same_output_keeps_the_stages_below(store: ArtifactStore) -> None:
-    def with_report(out: Path) -> None:
-        constant(out)
+    def with_report(work: Work, out: Path) -> None:
+        constant(work, out)
         (out / "reports").mkdir()
         (out / "reports" / "bad_rows.json").write_text("another")
 
@@ -107,7 +81,7 @@ def test_a_rebuilt_stage_with_the_same_output_keeps_the_stages_below(store: Arti
 def test_a_rebuilt_stage_with_another_output_rebuilds_what_reads_it(store: ArtifactStore) -> None:
     walk(chain_of(store))
     other_rows = chain_of(store, nemotron_source="sha256:more rows")
-    moved = built(walk(other_rows, raw_nemotron=lambda out: (out / "output.json").write_text("2")))
+    moved = built(walk(other_rows, raw_nemotron=writes("2")))
     assert moved == ["raw_nemotron", "math_split"]  # the split came out as it was, so nothing below it
 
 
@@ -124,21 +98,65 @@ def test_a_damaged_artifact_alone_is_rebuilt_and_its_note_says_why(store: Artifa
     assert again["qlora_adapter"].note == "artifact altered: output.json"
 
 
-def test_an_artifact_that_no_longer_holds_is_rebuilt(store: ArtifactStore) -> None:
+def test_an_artifact_whose_effect_elsewhere_is_lost_is_built_again(store: ArtifactStore) -> None:
     walk(chain_of(store))
     asked = []
 
-    def gone(artifact: Artifact) -> bool:
+    def lost(artifact: Artifact) -> str:
         asked.append(artifact.manifest["stage"])
-        return False
+        return "version 3 is gone"
 
-    artifact = chain_of(store).reuse_or_build("registered_model", constant, still_holds=gone)
-    assert asked == ["registered_model"]
-    assert (artifact.reused, artifact.note) == (False, "what it stands for is gone")
+    again = walk(chain_of(store, lost={"registered_model": lost}))
+    assert set(asked) == set(built(again)) == {"registered_model"}
+    assert again["registered_model"].note == "version 3 is gone"
+
+
+TOO_FEW = Check("sizes", False, "0 of 4 rows")
+
+
+def test_an_artifact_that_failed_a_blocking_check_is_kept_and_not_used(store: ArtifactStore) -> None:
+    chain = chain_of(store)
+    chain.reuse_or_build("raw_nemotron", constant)
+    failed = chain.reuse_or_build("math_split", writes("0", [TOO_FEW]))
+    assert (failed.reused, failed.checks) == (False, [TOO_FEW])
+    for again in (chain, chain_of(store)):  # in the process that built it, and in the next one
+        for use in (again.artifact, again.version):
+            with pytest.raises(
+                PipelineError, match=r"^math_split is not fit for use: check sizes failed: 0 of 4 rows$"
+            ):
+                use("math_split")
+        with pytest.raises(PipelineError, match="not fit for use"):
+            again.reuse_or_build("qlora_adapter", constant)
+        assert again.reuse_or_build("math_split", constant).reused, "doing the work again would give the same"
+
+
+def test_a_failed_check_that_does_not_block_stops_nothing(store: ArtifactStore) -> None:
+    warned = writes("1", [Check("sizes", False, "few rows", blocking=False)])
+    assert built(walk(chain_of(store), math_split=warned)) == list(STAGES)
+    assert chain_of(store).artifact("math_split").failed_check == ""
+    assert built(walk(chain_of(store))) == []
+
+
+def test_a_stage_at_work_sees_its_inputs_and_what_it_declares(store: ArtifactStore) -> None:
+    seen = []
+
+    def look(work: Work, out: Path) -> None:
+        seen.append((dict(work.made_from.inputs), work.folder("math_split"), work.recipe.lora.rank))
+        assert list(work.artifacts) == ["math_split"]
+        with pytest.raises(RuntimeError, match=r"qlora_adapter reads recipe\.gate"):
+            _ = work.recipe.gate
+        constant(work, out)
+
+    built_ones = walk(chain_of(store), qlora_adapter=look)
+    split = built_ones["math_split"]
+    assert seen == [({"math_split": split.data_version, "base_model": OBSERVED["base_model"]}, split.folder, 16)]
 
 
 def test_a_missing_upstream_is_one_sentence_that_says_what_to_do(store: ArtifactStore) -> None:
-    expected = r'^raw_nemotron for this recipe: not built yet; materialize it first \(select "\+raw_nemotron"\)$'
+    expected = (
+        r'^raw_nemotron for this recipe: not built yet; materialize it first \(select "\+raw_nemotron"; '
+        r'"python -m ernie_pipeline plan" says what is stale, and why\)$'
+    )
     with pytest.raises(PipelineError, match=expected):
         chain_of(store).reuse_or_build("math_split", constant)
     raw = chain_of(store).reuse_or_build("raw_nemotron", constant)
@@ -156,7 +174,7 @@ def test_an_observed_version_is_asked_for_once(store: ArtifactStore) -> None:
         asked.append(recipe)
         return "v"
 
-    walk(Chain(Recipe(), store, STAGES, {"nemotron_source": observe, "base_model": observe}))
+    walk(Chain(Recipe(), store, STAGES, {name: Source(name, observe) for name in OBSERVED}))
     assert len(asked) == 2
 
 
@@ -167,9 +185,11 @@ from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.stages import STAGES
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.chain import Chain
-chain = Chain(Recipe(), ArtifactStore(Path(sys.argv[1])), STAGES, dict.fromkeys(
-    ("nemotron_source", "base_model", "raw_nemotron", "math_split", *STAGES), lambda recipe: "v"))
-print([chain.provenance(name).fingerprint for name in STAGES])
+from ernie_pipeline.store.stage import Source
+source = Source("source", lambda recipe: "v")
+chain = Chain(Recipe(), ArtifactStore(Path(sys.argv[1])), STAGES, {"nemotron_source": source, "base_model": source})
+versions = dict.fromkeys(STAGES, "v")
+print([chain.provenance(name, versions).fingerprint for name in STAGES])
 """
 
 

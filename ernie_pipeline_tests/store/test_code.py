@@ -26,11 +26,9 @@ def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Version:
         for name, text in changes.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
-        (code._tree.cache_clear(), code._normalised.cache_clear())
-        return code.code_version(("ernie_pipeline.stage",), libraries)
+        return code.read_code(("ernie_pipeline.stage",), libraries).version
 
-    yield write_and_hash
-    (code._tree.cache_clear(), code._normalised.cache_clear())
+    return write_and_hash
 
 
 def test_comments_docstrings_and_formatting_change_nothing(version: Version) -> None:
@@ -76,6 +74,13 @@ def test_a_relative_import_in_a_subpackage_counts(version: Version) -> None:
     near = {"near/__init__.py": "from .inner import near\n", "near/inner.py": "from ..far import far as near\n"}
     before = version({**TREE, **near})
     assert version({"far.py": "def far():\n    return 0\n"}) != before
+
+
+def test_each_module_and_library_is_named(version: Version) -> None:
+    version()
+    read = code.read_code(("ernie_pipeline.stage",), ("pytest",))
+    assert list(read.modules) == ["ernie_pipeline.far", "ernie_pipeline.near", "ernie_pipeline.stage"]
+    assert read.libraries == {"pytest": pytest.__version__}
 
 
 def test_an_unreached_module_does_not_count(version: Version) -> None:

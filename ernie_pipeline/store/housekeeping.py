@@ -1,0 +1,265 @@
+"""Looking after the store: what is in it and what for, whether it is intact, and removing what nothing needs."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.columns import aligned, human_size
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
+from ernie_pipeline.store.history import Build, recorded, remember
+from ernie_pipeline.store.lock import holder, unless_held
+
+Key = tuple[str, str]
+"""An asset and a fingerprint."""
+
+Held = Callable[[Path], str]
+"""What outside the store still needs the artifact in a folder, in a clause; "" for nothing.
+
+Raises `PipelineError` when that cannot be found out.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact, intact or not. `size` in bytes; `needed_for` is why prune keeps it, empty if it may go.
+
+    The rest is None for one whose manifest is altered and whose history is lost.
+    """
+
+    asset: str
+    fingerprint: str
+    size: int
+    data_version: str | None = None
+    built: str | None = None
+    seconds: float | None = None
+    needed_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What killed builders of one artifact left, or a living one is writing; `size` in bytes."""
+
+    asset: str
+    fingerprint: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that is in the store; `notes` are sentences about what could not be found out."""
+
+    artifacts: tuple[Entry, ...]
+    aside: tuple[Aside, ...]
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as values, with the sum of the sizes."""
+        return {**asdict(self), "size": sum(entry.size for entry in self.artifacts)}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A damaged artifact, and what is wrong with it."""
+
+    asset: str
+    fingerprint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed or, unless `deleted`, would be; `size` in bytes. `notes`: what was left alone, and why."""
+
+    deleted: bool
+    artifacts: tuple[Entry, ...]
+    aside: tuple[Aside, ...]
+    size: int
+    notes: tuple[str, ...]
+
+
+def take_stock(store: ArtifactStore, asked_for: Mapping[str, str], held: Mapping[str, Held]) -> Contents:
+    """What is in the store, and what each artifact is needed for.
+
+    `asked_for`: the fingerprint that the recipe asks for, of each asset in the order of the chain. `held`, by asset:
+    see `Held`; where that cannot be found out, every artifact of the asset counts as needed, and a note says so.
+    """
+    assets = [*asked_for, *(name for name in store.stages() if name not in asked_for)]
+    known = {(asset, f): _known(store, asset, f) for asset in assets for f in store.fingerprints(asset)}
+    needed, notes = _directly_needed(store, known, asked_for, held)
+    _add_what_they_were_built_from(needed, known)
+    entries = [_entry(store, key, known[key], tuple(needed.get(key, ()))) for key in known]
+    aside = [
+        Aside(asset, fingerprint, sum(map(_size, paths)))
+        for asset in assets
+        for fingerprint, paths in store.aside(asset).items()
+    ]
+    return Contents(tuple(entries), tuple(aside), tuple(notes))
+
+
+def verify(store: ArtifactStore) -> list[Damage]:
+    """Every damaged artifact; each file of each artifact is read."""
+    found = ((asset, f, store.find(asset, f)[1]) for asset in store.stages() for f in store.fingerprints(asset))
+    return [Damage(*damage) for damage in found if damage[2] not in ("", NOT_BUILT)]
+
+
+def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pruned:
+    """Remove the artifacts that nothing needs and what killed builders left aside; unless `delete`, only say which.
+
+    What another process holds the lock of is left alone, and so is what was built again since `contents` was taken.
+    """
+    going: dict[Key, Entry] = {(e.asset, e.fingerprint): e for e in contents.artifacts if not e.needed_for}
+    aside: dict[Key, Aside] = {(a.asset, a.fingerprint): a for a in contents.aside}
+    keys, notes = [*going, *(key for key in aside if key not in going)], list(contents.notes)
+    gone: list[Key] = []
+    for key in keys:
+        problem = _remove(store, key, going.get(key)) if delete else _taken(holder(store.root, *key))
+        if problem:
+            notes.append(f"{' '.join(key)} is left alone: {problem}")
+        else:
+            gone.append(key)
+    artifacts = tuple(going[key] for key in gone if key in going)
+    left = tuple(aside[key] for key in gone if key in aside)
+    size = sum(entry.size for entry in artifacts) + sum(rest.size for rest in left)
+    return Pruned(delete, artifacts, left, size, tuple(notes))
+
+
+def _directly_needed(
+    store: ArtifactStore, known: Mapping[Key, Build], asked_for: Mapping[str, str], held: Mapping[str, Held]
+) -> tuple[dict[Key, list[str]], list[str]]:
+    """What is needed whatever else is, with the reasons, and notes on what could not be found out."""
+    needed: dict[Key, list[str]] = {key: [] for key in known}
+    notes = []
+    for key in asked_for.items():
+        if key in needed:
+            needed[key].append("asked for by the recipe")
+    newest: dict[str, Key] = {}
+    usable = [key for key in known if store.manifest(*key)[0]]  # the others are known from the history at most
+    for key in sorted(usable, key=lambda key: str(known[key]["built"])):
+        newest[key[0]] = key
+    for key in newest.values():
+        needed[key].append("newest build")
+    for asset, ask in held.items():
+        keys = [key for key in known if key[0] == asset]
+        try:
+            clauses = {key: ask(store.folder(*key)) for key in keys}
+        except PipelineError as error:
+            notes.append(f"{error}; so every artifact of {asset} is kept, with all that it was built from")
+            clauses = dict.fromkeys(keys, "perhaps registered")
+        for key, clause in clauses.items():
+            needed[key] += [clause] if clause else []
+    return {key: reasons for key, reasons in needed.items() if reasons}, notes
+
+
+def _add_what_they_were_built_from(needed: dict[Key, list[str]], known: Mapping[Key, Build]) -> None:
+    """Add to `needed` everything above what is in it, by the data versions of the inputs."""
+    holding: dict[tuple[str, str], list[Key]] = {}
+    for key, build in known.items():
+        if build:
+            holding.setdefault((key[0], build["data_version"]), []).append(key)
+    waiting = deque(needed)
+    while waiting:
+        reader = waiting.popleft()
+        for read in known[reader].get("inputs", {}).items():
+            for key in holding.get(read, ()):
+                if key not in needed:
+                    needed[key] = [f"read by {' '.join(reader)}"]
+                    waiting.append(key)
+
+
+def _remove(store: ArtifactStore, key: Key, entry: Entry | None) -> str:
+    """Remove the artifact, or if `entry` is None what was left aside of it; "" or why it was not done."""
+    with unless_held(store.root, *key) as held_by:
+        if held_by:
+            return _taken(held_by)
+        build = _known(store, *key)
+        if entry is None:
+            store.sweep(*key)
+        elif build.get("built") != entry.built:
+            return "it was built again just now"
+        else:
+            if build and build["built"] not in [b["built"] for b in recorded(store, key[0])]:
+                remember(store, build)  # so that the plan can still tell what changed since
+            try:
+                store.remove(*key)
+            except OSError as error:
+                return f"it cannot be removed ({error.strerror})"
+        return "some of it cannot be removed" if key[1] in store.aside(key[0]) else ""
+
+
+def _taken(held_by: str) -> str:
+    return f"it is being built by {held_by}" if held_by else ""
+
+
+def _known(store: ArtifactStore, asset: str, fingerprint: str) -> Build:
+    """The artifact's manifest or, where that is altered, its last build in the history; {} if there is neither."""
+    manifest, _ = store.manifest(asset, fingerprint)
+    return manifest or next((b for b in reversed(recorded(store, asset)) if b["fingerprint"] == fingerprint), {})
+
+
+def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, ...]) -> Entry:
+    entry = Entry(*key, size=_size(store.folder(*key)), needed_for=needed_for)
+    return replace(entry, **{name: build[name] for name in ("data_version", "built", "seconds") if build})
+
+
+def _size(path: Path) -> int:
+    """Of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.lstat().st_size
+    return total
+
+
+def render_contents(contents: Contents) -> str:
+    """A line for each artifact, and what they come to."""
+    if not contents.artifacts:
+        return "There is no artifact in the store."
+    rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
+    rows += [
+        (
+            entry.asset,
+            entry.fingerprint,
+            entry.data_version or "",
+            human_size(entry.size),
+            (entry.built or "")[:19].replace("T", " "),
+            "" if entry.seconds is None else f"{entry.seconds:.1f}",
+            ", ".join(entry.needed_for),
+        )
+        for entry in contents.artifacts
+    ]
+    idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
+    total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
+    if idle:
+        total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "python -m ernie_pipeline store prune".'
+    return "\n".join([aligned(rows), "", total, *_notes(contents.notes)])
+
+
+def render_damage(damaged: list[Damage]) -> str:
+    """A line for each damaged artifact, and what is to be done."""
+    if not damaged:
+        return "Every artifact is intact."
+    lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
+    return "\n".join([*lines, "", "A damaged artifact is built again by the next run that needs it."])
+
+
+def render_pruned(pruned: Pruned) -> str:
+    """A line for each artifact that went or would go, and what that comes to."""
+    lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
+    lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
+    if not lines:
+        lines = ["There is nothing to remove."]
+    elif pruned.deleted:
+        lines += ["", f"Removed: {human_size(pruned.size)}."]
+    else:
+        lines += ["", f"Nothing was removed. These are {human_size(pruned.size)}; --delete removes them."]
+    return "\n".join([*lines, *_notes(pruned.notes)])
+
+
+def _notes(notes: tuple[str, ...]) -> Iterator[str]:
+    return (f"note: {note}" for note in notes)

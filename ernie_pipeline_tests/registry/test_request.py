@@ -1,0 +1,85 @@
+"""The request for a registration, gathered from artifacts by a stage that may read only what it declares."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ernie_pipeline.recipe import parse_recipe
+from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.request import make_request
+from ernie_pipeline.stages import SOURCES, STAGES
+from ernie_pipeline.store.stage import DeclaredRecipe
+from ernie_pipeline_tests.registry.conftest import COMPARISON, TARGETS
+
+STAGE = STAGES["registered_model"]
+VERSIONS = {name: f"{name}-version" for name in STAGE.inputs} | {"base_model": "commit:" + "c" * 40}
+RECIPE = parse_recipe(
+    {
+        "source": {"kind": "hub", "dataset": "nvidia/Nemotron-RL-math-OpenMathReasoning"},
+        "base_model": {"name": "a/b"},
+        "training": {"engine": "peft", "seed": 1},
+        "evaluation": {"batch_size": 3, "max_new_tokens": 9},
+        "registry": {"model_name": "quick"},
+    },
+    where="test",
+)
+BUILT_WITH = [{"split": {"seed": 5}}, {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}}]
+
+
+@pytest.fixture
+def request_made(tmp_path: Path) -> RegistrationRequest:
+    measured = {"rows": 2, "accuracy": 0.5, "accuracy_low": 0.1, "accuracy_high": 0.9, "validation_loss": 1.0}
+    run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "device": "cpu"}
+    values: dict[str, Any] = {
+        "qlora_adapter/curve.json": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "eval_loss": 1.25}],
+        "qlora_adapter/reports/run.json": run,
+        "qlora_adapter/parameters.json": TARGETS,
+        "base_evaluation/metrics.json": measured,
+        "adapter_evaluation/metrics.json": measured | {"accuracy": 1.0},
+        "adapter_evaluation/probe.json": {"input_ids": [1], "top": [[2, 0.5]]},
+    }
+    for name, value in values.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(value))
+    (tmp_path / "math_split").mkdir()
+    prompts = [[{"role": "user", "content": f"Box it. {question}"}] for question in ("1 + 1?", "2 + 2?")]
+    pl.DataFrame({"question": ["1 + 1?", "2 + 2?"], "prompt": prompts}).write_parquet(
+        tmp_path / "math_split" / "eval.parquet"
+    )
+    pl.DataFrame({"prediction": ["2", "5"]}).write_parquet(tmp_path / "adapter_evaluation" / "predictions.parquet")
+    covered = {SOURCES[name].section for name in STAGE.inputs if name in SOURCES}
+    return make_request(
+        DeclaredRecipe(RECIPE, frozenset({*STAGE.recipe, *STAGE.labels, *covered}), STAGE.name),
+        tracking_uri="sqlite:///x.db",
+        artifact_root=None,
+        versions=VERSIONS,
+        folders={name: tmp_path / name for name in STAGE.inputs if name in STAGES},
+        built_with=BUILT_WITH,
+        comparison=COMPARISON,
+        source="data set nvidia/... (revision main, split train)",
+        tags={"fingerprint": "f00d"},
+    )
+
+
+def test_what_is_served_is_the_pinned_base_with_the_stage_s_own_keys(request_made: RegistrationRequest) -> None:
+    served = request_made.served
+    assert served["base"] == {"name": "a/b", "checkpoint": "a/b", "revision": "c" * 40, "version": "commit:" + "c" * 40}
+    assert (served["engine"], served["max_new_tokens"], served["instruction"]) == ("peft", 9, "Box it. ")
+    assert served["max_batch"] == 16  # not the evaluation's, which is no part of this stage's fingerprint
+    assert request_made.example == {"question": "1 + 1?", "answer": "2"}
+
+
+def test_the_parameters_are_the_keys_that_the_artifacts_were_built_with(request_made: RegistrationRequest) -> None:
+    assert request_made.params == {"split.seed": 5, "training.seed": 1, "lora.targets": "q_proj,k_proj"}
+
+
+def test_figures_versions_and_names_go_where_they_belong(request_made: RegistrationRequest) -> None:
+    assert (request_made.metrics["base.accuracy"], request_made.metrics["adapter.accuracy"]) == (0.5, 1.0)
+    assert request_made.metrics["comparison.gain"] == COMPARISON["gain"]
+    candidate = request_made.candidate
+    assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
+    assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
+    assert "cc-by-4.0" in request_made.card.lower()
