@@ -7,11 +7,16 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.plan import make_plan, render
+from ernie_pipeline.plan import asked_for, make_plan, render
 from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import open_chain
+from ernie_pipeline.stages import open_chain, registered_as
+from ernie_pipeline.store import housekeeping
+from ernie_pipeline.store.artifacts import ArtifactStore
 
 FRESH, ERROR, STALE = 0, 1, 3
 
@@ -28,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     plan = make_plan(open_chain(Settings.from_environment()))
-    print(json.dumps(plan.as_json(), indent=1) if options.json else render(plan))
+    _print(options, plan.as_json(), render(plan))
     return FRESH if plan.fresh else STALE
 
 
@@ -47,14 +52,50 @@ def _refresh(options: argparse.Namespace) -> int:
             continue  # Dagster was interrupted by the same key and ends its steps; wait for it
 
 
+def _list(options: argparse.Namespace) -> int:
+    contents = _contents(Settings.from_environment())
+    _print(options, contents.as_json(), housekeeping.render_contents(contents))
+    return FRESH
+
+
+def _verify(options: argparse.Namespace) -> int:
+    damaged = housekeeping.verify(ArtifactStore(Settings.from_environment().store))
+    _print(options, {"damaged": [asdict(damage) for damage in damaged]}, housekeeping.render_damage(damaged))
+    return STALE if damaged else FRESH
+
+
+def _prune(options: argparse.Namespace) -> int:
+    settings = Settings.from_environment()
+    pruned = housekeeping.prune(ArtifactStore(settings.store), _contents(settings), options.delete)
+    _print(options, asdict(pruned), housekeeping.render_pruned(pruned))
+    return FRESH
+
+
+def _contents(settings: Settings) -> housekeeping.Contents:
+    chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
+    held = {"registered_model": partial(registered_as, settings)}
+    return housekeeping.take_stock(chain.store, asked_for(chain, make_plan(chain)), held)
+
+
+def _print(options: argparse.Namespace, values: dict[str, Any], text: str) -> None:
+    print(json.dumps(values, indent=1) if options.json else text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ernie_pipeline", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     plan = commands.add_parser("plan", help="what is stale, and why; exit status 3 when something is")
-    plan.add_argument("--json", action="store_true", help="for programs")
-    plan.set_defaults(run=_plan)
     refresh = commands.add_parser("refresh", help="build what the plan says, and nothing else")
     refresh.set_defaults(run=_refresh)
+    store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
+    keeping = store.add_subparsers(required=True, metavar="COMMAND")
+    contents = keeping.add_parser("list", help="every artifact, and why prune would keep it")
+    verify = keeping.add_parser("verify", help="read every file again; exit status 3 when an artifact is damaged")
+    prune = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
+    prune.add_argument("--delete", action="store_true", help="and remove it")
+    for command, run in ((plan, _plan), (contents, _list), (verify, _verify), (prune, _prune)):
+        command.add_argument("--json", action="store_true", help="for programs")
+        command.set_defaults(run=run)
     return parser
 
 

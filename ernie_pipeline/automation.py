@@ -18,6 +18,7 @@ from ernie_pipeline.marks import report_artifacts, report_sources
 from ernie_pipeline.plan import Plan, make_plan
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.stages import STAGES, open_chain
+from ernie_pipeline.store.pins import Pins
 
 TARGET = "ernie_pipeline/target"
 """Run tag: `Plan.target`, what the run was to bring about. Dagster copies it to re-executions."""
@@ -45,7 +46,7 @@ refresh = dg.define_asset_job(
     description="Build what is stale; skipped with the reason when nothing is. When: ERNIE_PIPELINE_CRON.",
 )
 def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    return evaluate(context.instance)
+    return evaluate(context.instance, by="ernie_refresh")
 
 
 @dg.sensor(
@@ -60,27 +61,34 @@ def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
     if seen == context.cursor:
         return dg.SkipReason(f"the sources are as they were: {seen}")
-    answer = evaluate(context.instance)
+    answer = evaluate(context.instance, by="source_changed")
     if isinstance(answer, dg.SkipReason) and run_under_way(context.instance):
         return answer  # without the cursor: it is looked at again after that run
-    asked = [answer] if isinstance(answer, dg.RunRequest) else None
-    return dg.SensorResult(
-        run_requests=asked,
-        skip_reason=None if asked else answer.skip_message,
-        cursor=seen,  # type: ignore[union-attr]
-    )
+    if isinstance(answer, dg.SkipReason):
+        return dg.SensorResult(skip_reason=answer, cursor=seen)
+    return dg.SensorResult(run_requests=[answer], cursor=seen)
 
 
-def evaluate(instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
-    """The run that the plan asks for, or the reason for none. Brings Dagster's marks into line with the plan."""
+def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipReason:
+    """The run that the plan asks for, or the reason for none. Brings Dagster's marks into line with the plan.
+
+    `by`: the schedule or sensor that asks.
+    """
     with told_in_one_sentence():
-        chain = open_chain(Settings.from_environment())
+        settings = Settings.from_environment()
+        chain = open_chain(settings)
         plan = make_plan(chain)
         report_sources(instance, plan)
         if busy := run_under_way(instance):
             return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again")
         report_artifacts(instance, plan, chain)
-    return _decide(instance, plan)
+    answer = _decide(instance, plan)
+    if isinstance(answer, dg.RunRequest):
+        # schedule and sensor may evaluate in the same second, before there is a run that either could see
+        first = Pins(settings.store, f"request-{answer.run_key}").pin("by", lambda: by)
+        if first != by:
+            return dg.SkipReason(f"{first} has asked for this run already")
+    return answer
 
 
 def _decide(instance: dg.DagsterInstance, plan: Plan) -> dg.RunRequest | dg.SkipReason:

@@ -45,7 +45,8 @@ def _corrections(
         artifact = chain.artifact(asset.asset)
         wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest)}
         if any(tags.get(name) != value for name, value in wanted.items()):
-            yield _found_in_the_store(asset.asset, artifact, wanted)
+            no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in artifact.manifest["inputs"]}
+            yield _found_in_the_store(asset.asset, artifact, wanted | no_events)
     elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
         yield dg.AssetMaterialization(
             asset.asset,

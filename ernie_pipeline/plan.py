@@ -1,9 +1,11 @@
 """What is stale, and why: the same answer for the command line, the schedule, the sensor and Dagster's marks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ernie_pipeline.columns import aligned
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, Provenance
 from ernie_pipeline.store.chain import Chain
 from ernie_pipeline.store.code import short_hash
@@ -90,9 +92,7 @@ def _plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan], last_ve
         state=state,
         reasons=tuple(reasons),
         fingerprint=None if unsettled else wanted.fingerprint,
-        data_version=last and last["data_version"],
-        seconds=last and last["seconds"],
-        built=last and last["built"],
+        **{key: last[key] for key in ("data_version", "seconds", "built") if last},
     )
 
 
@@ -104,7 +104,7 @@ def _last_build(wanted: Provenance, found: Artifact | None, history: list[Build]
 def _state(
     wanted: Provenance, found: Artifact | None, reason: str, last: Build | None, unsettled: list[str]
 ) -> tuple[State, list[str]]:
-    waits = [f"waits for {name}" for name in unsettled]
+    waits = [f"waits for {', '.join(unsettled)}"]
     if found is not None:
         if found.failed_check and not unsettled:
             return "failed", [found.failed_check]
@@ -115,7 +115,15 @@ def _state(
     if last["fingerprint"] == wanted.fingerprint:
         return "stale", ["artifact deleted"]
     own = differences(wanted, last, ignored_inputs=unsettled)
+    if not own and not unsettled:
+        own = ["fingerprinted in another way"]  # by another version of this package
     return ("stale", own) if own else ("waiting", waits)
+
+
+def asked_for(chain: Chain, plan: Plan) -> dict[str, str]:
+    """The fingerprint that each stage has, or has if what is built above it comes out as it did the last time."""
+    assumed = {asset.asset: asset.data_version or "unknown" for asset in plan.assets if asset.state != "fresh"}
+    return {name: chain.provenance(name, assumed).fingerprint for name in chain.stages}
 
 
 def render(plan: Plan) -> str:
@@ -124,20 +132,14 @@ def render(plan: Plan) -> str:
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
         rows.append((asset.asset, asset.state, seconds, "; ".join(asset.reasons)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
-    ]
-    return "\n".join([*lines, "", _summary(plan)])
+    return f"{aligned(rows)}\n\n{_summary(plan)}"
 
 
 def _summary(plan: Plan) -> str:
     if plan.fresh:
         return "Everything is fresh: there is nothing to build."
-    counts = {
-        state: [a for a in plan.assets if a.state == state] for state in ("stale", "missing", "failed", "waiting")
-    }
-    told = ", ".join(f"{len(assets)} {state}" for state, assets in counts.items() if assets)
+    states = Counter(asset.state for asset in plan.assets if asset.state != "fresh")
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     return f'{told}.{took} Build them with "python -m ernie_pipeline refresh".'

@@ -6,12 +6,13 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.settings import Settings
 
 VARIABLES = ("ERNIE_PIPELINE_HOME", "ERNIE_PIPELINE_RECIPE", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
+WHEN = ("ERNIE_PIPELINE_CRON", "ERNIE_PIPELINE_TIMEZONE", "ERNIE_PIPELINE_SENSOR_SECONDS")
 
 
 @pytest.fixture(autouse=True)
 def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for variable in VARIABLES:
+    for variable in (*VARIABLES, *WHEN):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -19,12 +20,30 @@ def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unset_and_empty_variables_mean_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
-    for variable in VARIABLES if value is not None else ():
+    for variable in (*VARIABLES, *WHEN) if value is not None else ():
         monkeypatch.setenv(variable, value)
     settings = Settings.from_environment()
     assert settings.home == tmp_path / ".ernie"
     assert (settings.recipe, settings.source) == ("demo", None)
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/.ernie/mlflow.db"
+    assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("0 2 * * *", "UTC", 300)
+
+
+def test_when_to_refresh_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in zip(WHEN, ("*/5 * * * *", "Europe/Paris", "60"), strict=True):
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("*/5 * * * *", "Europe/Paris", 60)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "often", "²"])
+def test_no_number_of_seconds_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_SENSOR_SECONDS", value)
+    with pytest.raises(PipelineError) as caught:
+        Settings.from_environment()
+    assert str(caught.value) == (
+        f"ERNIE_PIPELINE_SENSOR_SECONDS = {value!r} is not a whole number of seconds above 0; set one"
+    )
 
 
 def test_the_four_variables_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
