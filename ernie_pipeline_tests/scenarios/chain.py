@@ -1,13 +1,17 @@
 """Runs the real command line in a process of its own and tells what each asset did."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 
@@ -43,9 +47,31 @@ model_name = "quick"
 """The whole chain in half a minute; four steps teach nothing, so the gate stays shut."""
 
 
+def rows(numbers: Iterable[int]) -> list[str]:
+    """Lines of a source: a sum for each number."""
+    return [row(f"What is {n} + {n}?", str(2 * n)) for n in numbers]
+
+
+def row(question: str, expected_answer: str) -> str:
+    """A line of a source."""
+    messages = [{"role": "user", "content": f"Box it.\n\n{question}"}]
+    parameters = {"input": messages}
+    return json.dumps({"responses_create_params": parameters, "question": question, "expected_answer": expected_answer})
+
+
+def write_rows(file: Path, lines: list[str]) -> str:
+    """Write a source; its path, for ERNIE_PIPELINE_SOURCE."""
+    file.write_text("\n".join(lines) + "\n")
+    return str(file)
+
+
+IN_PROCESS = {"execution": {"config": {"in_process": {}}}}
+"""Run config: all steps in one process. The default, a process a step, takes seconds more for each of them."""
+
+
 @dataclass
 class Run:
-    """What one `dagster asset materialize` did."""
+    """What one command did."""
 
     status: int
     output: str
@@ -55,72 +81,138 @@ class Run:
     reused: list[str] = field(default_factory=list)
 
     @property
+    def built(self) -> list[str]:
+        """The assets whose work was done."""
+        return [name for name in self.materialized if name not in self.reused]
+
+    @property
     def failure(self) -> str:
         """The sentence with which the first step failed."""
         found = re.search(r"dagster\._core\.definitions\.events\.Failure: (.*)", self.output)
         return found[1] if found else ""
 
 
-def materialize(home: Path, *, recipe: str = "demo", select: str = "*", **environment: str) -> Run:
-    """`dagster asset materialize --select SELECT -m ernie_pipeline.definitions` with a throw-away instance."""
-    process = start(home, recipe=recipe, select=select, **environment)
-    return finish(process)
+@dataclass
+class Started:
+    """A command under way. Its output goes to a file, so that it never waits for a reader."""
+
+    process: "subprocess.Popen[bytes]"
+    log: IO[bytes]
+    began: float
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        """Its processes: itself, its steps, their trainers."""
+        try:
+            return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        except psutil.Error:
+            return []
 
 
-def start(home: Path, *, recipe: str = "demo", select: str = "*", **environment: str) -> "subprocess.Popen[str]":
-    """The same, not waited for."""
+def materialize(home: Path, *, memory: bool = False, **keywords: Any) -> Run:
+    """`dagster asset materialize` with a throw-away instance, see `start`. `memory`: watch how much it takes."""
+    return finish(start(home, **keywords), memory=memory)
+
+
+def start(
+    home: Path,
+    *,
+    recipe: str | Path = "demo",
+    select: str = "*",
+    config: dict[str, Any] | None = None,
+    ahead: Path | None = None,
+    **environment: str,
+) -> Started:
+    """The same, not waited for. `ahead`: a folder that goes ahead of all others on the path of Python's modules."""
+    command = ["-m", "dagster", "asset", "materialize", "--select", select, "-m", "ernie_pipeline.definitions"]
+    configured = ["--config-json", json.dumps(config)] if config else []
+    return start_python([*command, *configured], home, recipe, ahead, environment)
+
+
+def refresh(home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None, **environment: str) -> Run:
+    """`python -m ernie_pipeline refresh`."""
+    return finish(start_python(["-m", "ernie_pipeline", "refresh"], home, recipe, ahead, environment))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `python -m ernie_pipeline plan --json` said. `todo`: "state: why" of each asset that is not fresh."""
+
+    status: int
+    todo: dict[str, str]
+    values: dict[str, Any]
+
+    def asset(self, name: str) -> dict[str, Any]:
+        """All that it said of one asset."""
+        return next(asset for asset in self.values["assets"] if asset["asset"] == name)
+
+
+FRESH: tuple[int, dict[str, str]] = (0, {})
+
+
+def plan(home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None, **environment: str) -> Planned:
+    """`python -m ernie_pipeline plan --json`."""
+    run = finish(start_python(["-m", "ernie_pipeline", "plan", "--json"], home, recipe, ahead, environment))
+    assert run.status in (0, 3), run.output
+    values = json.loads(run.output)
+    todo = {a["asset"]: f"{a['state']}: {'; '.join(a['reasons'])}" for a in values["assets"] if a["state"] != "fresh"}
+    return Planned(run.status, todo, values)
+
+
+def start_python(
+    arguments: list[str], home: Path, recipe: str | Path, ahead: Path | None, environment: dict[str, str]
+) -> Started:
+    """Python in a session of its own and outside the checkout, whose package would come ahead of `ahead`."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("ERNIE_", "DAGSTER_", "MLFLOW_", "OMP_"))}
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dagster",
-            "asset",
-            "materialize",
-            "--select",
-            select,
-            "-m",
-            "ernie_pipeline.definitions",
-        ],
+    path = os.pathsep.join(filter(None, [str(ahead or ""), variables.get("PYTHONPATH", "")]))
+    log = tempfile.TemporaryFile()  # noqa: SIM115, `finish` closes it
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=home.parent,
         env=variables
-        | {"ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": recipe, "HF_HUB_OFFLINE": "1"}
+        | {"ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": str(recipe), "HF_HUB_OFFLINE": "1"}
+        | {"PYTHONPATH": path}
         | environment,
-        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
         stderr=subprocess.STDOUT,
-        text=True,
+        start_new_session=True,
     )
+    return Started(process, log, time.monotonic())
 
 
-def finish(process: "subprocess.Popen[str]") -> Run:
-    """Wait for it, watching the memory of all its processes together."""
-    began, peak, done = time.monotonic(), [0.0], threading.Event()
+def finish(started: Started, memory: bool = False) -> Run:
+    """Wait for it; with `memory`, watch that of all its processes together."""
+    peak, done = [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.5):
-            peak[0] = max(peak[0], _family_gib(process.pid))
+            peak[0] = max(peak[0], _gib(started.family))
 
     watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, _ = process.communicate()
+    if memory:
+        watcher.start()
+    status = started.process.wait()
+    seconds = time.monotonic() - started.began
     done.set()
-    watcher.join()
+    if memory:
+        watcher.join()
+    with started.log as log:
+        log.seek(0)
+        output = log.read().decode()
     return Run(
-        status=process.returncode,
+        status=status,
         output=output,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         peak_gib=peak[0],
         materialized=re.findall(r"ASSET_MATERIALIZATION - Materialized value (\w+)", output),
         reused=re.findall(r"reused: (\w+) \w+ from", output),
     )
 
 
-def _family_gib(pid: int) -> float:
-    """Memory of a process and its children; pages that they share count once (proportional set size)."""
+def _gib(family: list[psutil.Process]) -> float:
+    """Memory of these processes; pages that they share count once (proportional set size)."""
     total = 0
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return 0.0
     for process in family:
         try:
             memory = process.memory_full_info()
@@ -132,9 +224,15 @@ def _family_gib(pid: int) -> float:
 
 def artifacts(home: Path) -> dict[str, str]:
     """Every artifact's folder and when it was last changed: to tell that nothing was written."""
-    return {str(path.relative_to(home)): str(path.stat().st_mtime_ns) for path in sorted(home.glob("store/*/*/*"))}
+    files = [path for stage in sorted(home.glob("store/[!.]*")) for path in sorted(stage.rglob("*"))]
+    return {str(path.relative_to(home)): str(path.stat().st_mtime_ns) for path in files}
 
 
-def aside(home: Path) -> list[Path]:
+def aside(home: Path, stage: str = "*") -> list[Path]:
     """Half-written artifacts."""
-    return list(home.glob("store/*/.*"))
+    return [path for path in home.glob(f"store/{stage}/.*") if path.parent.name[0] != "."]
+
+
+def builds(home: Path) -> dict[str, int]:
+    """How often each stage was built in this home."""
+    return {log.stem: len(log.read_text().splitlines()) for log in sorted(home.glob("store/.builds/*.jsonl"))}

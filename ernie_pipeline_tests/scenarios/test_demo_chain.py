@@ -8,7 +8,41 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, Run, artifacts, aside, materialize
+from ernie_pipeline_tests.scenarios.chain import (
+    ASSETS,
+    FRESH,
+    Run,
+    artifacts,
+    aside,
+    finish,
+    materialize,
+    plan,
+    start_python,
+)
+
+EMPTY = """
+import dagster as dg
+
+@dg.asset
+def raw_nemotron(): pass
+
+@dg.asset(deps=[raw_nemotron])
+def math_split(): pass
+
+@dg.asset(deps=[math_split])
+def qlora_adapter(): pass
+
+@dg.asset(deps=[math_split])
+def base_evaluation(): pass
+
+@dg.asset(deps=[math_split, qlora_adapter])
+def adapter_evaluation(): pass
+
+@dg.asset(deps=[math_split, qlora_adapter, base_evaluation, adapter_evaluation])
+def registered_model(): pass
+
+defs = dg.Definitions([raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model])
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +65,7 @@ class Demo:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     home = tmp_path_factory.mktemp("home")
-    first = materialize(home)
+    first = materialize(home, memory=True)
     before_second = artifacts(home)
     return Demo(home, first, materialize(home), before_second)
 
@@ -52,6 +86,31 @@ def test_the_second_run_reuses_every_asset_and_writes_nothing(demo: Demo) -> Non
     assert set(demo.second.materialized) == set(ASSETS)
     assert sorted(demo.second.reused) == sorted(ASSETS)
     assert artifacts(demo.home) == demo.before_second
+
+
+def test_then_the_plan_says_that_everything_is_fresh(demo: Demo) -> None:
+    planned = plan(demo.home)
+    assert (planned.status, planned.todo) == FRESH
+    assert artifacts(demo.home) == demo.before_second
+
+
+def test_a_run_that_reuses_everything_takes_little_longer_than_one_of_empty_assets(demo: Demo, tmp_path: Path) -> None:
+    """At most 1.5 times: it reads and hashes what it reuses. A second pair is measured where the first is too slow."""
+    (tmp_path / "empty.py").write_text(EMPTY)
+    empty = [run_empty(tmp_path).seconds]
+    reusing = [demo.second.seconds]
+    if reusing[0] > 1.5 * empty[0]:
+        reusing.append(materialize(demo.home).seconds)
+        empty.append(run_empty(tmp_path).seconds)
+    assert min(reusing) <= 1.5 * min(empty)
+
+
+def run_empty(folder: Path) -> Run:
+    """The same command on as many assets that do nothing."""
+    command = ["-m", "dagster", "asset", "materialize", "--select", "*", "-m", "empty"]
+    run = finish(start_python(command, folder / "home", "demo", folder, {}))
+    assert sorted(run.materialized) == sorted(ASSETS), run.output[-5000:]
+    return run
 
 
 def test_the_base_model_knows_some_and_the_adapter_gains_at_least_twenty_points(demo: Demo) -> None:

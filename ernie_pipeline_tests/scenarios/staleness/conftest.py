@@ -1,0 +1,31 @@
+"""One home for all scenarios, built by runs that were killed in every stage; each scenario gets its own copy."""
+
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, write_rows
+from ernie_pipeline_tests.scenarios.staleness.kills import Story, tell
+from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, SOURCE, Workplace, copy_package
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """See `kills.py`: a minute. It asserts nothing, so that one broken claim does not hide all the others."""
+    folder = tmp_path_factory.mktemp("scenarios")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(QUICK_RECIPE.replace('kind = "demo"\nrows = 300', f'kind = "file"\npath = "{folder / SOURCE}"'))
+    write_rows(folder / SOURCE, ROWS)
+    return tell(Workplace(folder / "home", recipe, copy_package(folder / "code")))
+
+
+@pytest.fixture
+def built(story: Story, tmp_path: Path) -> Workplace:
+    """A copy of the home in which everything is built and fresh, and of its recipe; the code is shared."""
+    return story.place.copy(tmp_path)
+
+
+@pytest.fixture
+def built_with_code(story: Story, tmp_path: Path) -> Workplace:
+    """The same with a copy of the code, to be edited."""
+    return story.place.copy(tmp_path, code=True)

@@ -1,0 +1,90 @@
+"""Scenarios 2, 3, 4 and 13: the code changes, in a copy of the package, or a library's version does."""
+
+import ast
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, artifacts
+from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace
+
+
+def test_comments_docstrings_and_formatting_change_nothing(built_with_code: Workplace) -> None:
+    """Scenario 2: every module is formatted anew, without its comments, and has another docstring."""
+    place = built_with_code
+    for file in (place.code / "ernie_pipeline").rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        tree.body = tree.body[1:] if ast.get_docstring(tree) else tree.body
+        file.write_text(f'"""Another docstring."""\n\n# and a comment\n{ast.unparse(tree)}\n')
+    planned = place.plan()
+    assert (planned.status, planned.todo) == FRESH
+    before, run = artifacts(place.home), place.materialize()
+    assert (sorted(run.reused), run.built) == (sorted(ASSETS), []), run.output[-5000:]
+    assert artifacts(place.home) == before
+
+
+def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_output_ends_it_there(
+    built_with_code: Workplace,
+) -> None:
+    """Scenarios 3 and 4: `data/make_raw.py` imports `data/read.py`, and that `data/lines.py`; cutoff in one run."""
+    place = built_with_code
+    place.edit_code("data/lines.py", "CHUNK_BYTES = 1 << 20", "CHUNK_BYTES = 1 << 19")
+    planned = place.plan()
+    assert planned.status == 3
+    assert planned.todo.pop("raw_nemotron") == "stale: code ernie_pipeline.data.lines changed"
+    assert all(why.startswith("waiting: waits for ") for why in planned.todo.values())
+    assert set(planned.todo) == set(ASSETS) - {"raw_nemotron"}
+    run = place.materialize()
+    assert run.status == 0, run.output[-5000:]
+    assert run.built == ["raw_nemotron"]
+    assert sorted(run.reused) == sorted(ASSETS[1:])
+    planned = place.plan()
+    assert (planned.status, planned.todo) == FRESH
+
+
+@pytest.mark.parametrize(
+    ("module", "stale"),
+    [
+        ("data/answers.py", {"math_split"}),
+        ("engines/quantize.py", set(ASSETS[2:])),
+        ("evaluation/loss.py", {"base_evaluation", "adapter_evaluation"}),
+        ("assets/pictures.py", set()),
+    ],
+)
+def test_the_plan_names_a_changed_module_at_the_stages_that_reach_it_and_at_no_other(
+    built_with_code: Workplace, module: str, stale: set[str]
+) -> None:
+    """Scenario 3."""
+    with (built_with_code.code / "ernie_pipeline" / module).open("a") as file:
+        file.write("\nNEW = 1\n")
+    changed = f"stale: code ernie_pipeline.{module.removesuffix('.py').replace('/', '.')} changed"
+    todo = built_with_code.plan().todo
+    assert {asset for asset, why in todo.items() if why == changed} == stale
+    assert all(why.startswith("waiting: ") for asset, why in todo.items() if asset not in stale)
+
+
+def test_a_library_that_decides_an_output_makes_it_stale_and_another_does_not(built: Workplace, tmp_path: Path) -> None:
+    """Scenario 13."""
+    other, decisive = tmp_path / "other", tmp_path / "decisive"
+    installed(other, "matplotlib", "99.0")
+    installed(decisive, "datasets", "99.0")
+    planned = built.plan(PYTHONPATH=f"{other}:{built.code}")
+    assert (planned.status, planned.todo) == FRESH
+
+    path = f"{decisive}:{built.code}"
+    planned = built.plan(PYTHONPATH=path)
+    assert planned.status == 3
+    assert planned.todo["raw_nemotron"] == f"stale: library datasets {version('datasets')} -> 99.0"
+    assert {why.partition(":")[0] for name, why in planned.todo.items() if name != "raw_nemotron"} == {"waiting"}
+    run = built.materialize("raw_nemotron,math_split", PYTHONPATH=path)
+    assert (run.built, run.reused) == (["raw_nemotron"], ["math_split"]), run.output[-5000:]
+    planned = built.plan(PYTHONPATH=path)
+    assert (planned.status, planned.todo) == FRESH
+
+
+def installed(folder: Path, library: str, number: str) -> None:
+    """What pip leaves of a library's version, in a folder for PYTHONPATH."""
+    metadata = folder / f"{library}-{number}.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {library}\nVersion: {number}\n")

@@ -1,0 +1,64 @@
+"""Scenarios 5, 6 and 12: the rows change, or the base model does."""
+
+import shutil
+from pathlib import Path
+
+from ernie_pipeline.demo import BASE
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, row, write_rows
+from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, Workplace, short
+
+DATA_PART = "raw_nemotron,math_split"
+DROPPED = row("1 + 1 = ?", "2")
+"""Shorter than any problem may be."""
+
+KEPT = row("What is 1001 + 1001 + 1001?", "3003")
+
+
+def test_appended_rows_that_the_filters_drop_rebuild_the_data_and_nothing_below(
+    built: Workplace, tmp_path: Path
+) -> None:
+    """Scenario 5."""
+    source = write_rows(tmp_path / "more.jsonl", [*ROWS, DROPPED])
+    planned = built.plan(ERNIE_PIPELINE_SOURCE=source)
+    assert planned.status == 3
+    versions = {name: planned.asset(name)["data_version"] for name in ASSETS}
+    assert planned.todo["raw_nemotron"].startswith("stale: input nemotron_source ")
+    assert planned.todo["raw_nemotron"].endswith(short(planned.values["sources"]["nemotron_source"]))
+    assert planned.todo["math_split"] == "waiting: waits for raw_nemotron"
+
+    run = built.materialize(ERNIE_PIPELINE_SOURCE=source)
+    assert run.status == 0, run.output[-5000:]
+    assert run.built == ["raw_nemotron", "math_split"]
+    assert sorted(run.reused) == sorted(ASSETS[2:])
+    planned = built.plan(ERNIE_PIPELINE_SOURCE=source)
+    assert (planned.status, planned.todo) == FRESH
+    now = {name: planned.asset(name)["data_version"] for name in ASSETS}
+    assert {name for name in ASSETS if now[name] != versions[name]} == {"raw_nemotron"}
+
+
+def test_an_appended_row_that_stays_makes_everything_below_the_split_stale(built: Workplace, tmp_path: Path) -> None:
+    """Scenario 6."""
+    source = write_rows(tmp_path / "more.jsonl", [*ROWS, KEPT])
+    before = short(built.plan().asset("math_split")["data_version"])
+    run = built.materialize(DATA_PART, ERNIE_PIPELINE_SOURCE=source)
+    assert (run.status, run.built) == (0, DATA_PART.split(",")), run.output[-5000:]
+    planned = built.plan(ERNIE_PIPELINE_SOURCE=source)
+    changed = f"stale: input math_split {before} -> {short(planned.asset('math_split')['data_version'])}"
+    assert planned.status == 3
+    assert planned.todo == dict.fromkeys(ASSETS[2:], changed)
+
+
+def test_a_changed_file_of_the_base_model_makes_all_but_the_raw_rows_stale(built: Workplace, tmp_path: Path) -> None:
+    """Scenario 12. A copy of the checkpoint is the same model, whatever its name; one more byte of it is another."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(BASE, checkpoint)
+    built.edit_recipe('name = "demo"', f'name = "{checkpoint}"')
+    planned = built.plan()
+    assert (planned.status, planned.todo) == FRESH
+
+    before = short(planned.values["sources"]["base_model"])
+    (checkpoint / "generation_config.json").write_bytes((BASE / "generation_config.json").read_bytes() + b"\n")
+    planned = built.plan()
+    changed = f"stale: input base_model {before} -> {short(planned.values['sources']['base_model'])}"
+    assert planned.status == 3
+    assert planned.todo == dict.fromkeys(ASSETS[1:], changed)

@@ -1,0 +1,106 @@
+"""Scenarios 7, 8, 9 and 14: the recipe changes, and two runs are started at once."""
+
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, Planned, Run, artifacts, aside, builds, finish
+from ernie_pipeline_tests.scenarios.staleness.kills import Story
+from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace, short
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A home after its learning rate was changed and two runs were started at once, to train."""
+
+    place: Workplace
+    before: Planned
+    runs: tuple[Run, Run]
+
+
+@pytest.fixture(scope="module")
+def retrained(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    place = story.place.copy(tmp_path_factory.mktemp("retrained"))
+    place.edit_recipe("learning_rate = 3e-3", "learning_rate = 2e-3")
+    before = place.plan()
+    first, second = place.start("qlora_adapter"), place.start("qlora_adapter")
+    return Retrained(place, before, (finish(first), finish(second)))
+
+
+def test_a_training_change_makes_the_adapter_stale_and_what_is_below_wait(retrained: Retrained) -> None:
+    """Scenario 7."""
+    assert retrained.before.status == 3
+    assert retrained.before.todo == {
+        "qlora_adapter": "stale: recipe training.learning_rate 0.003 -> 0.002",
+        "adapter_evaluation": "waiting: waits for qlora_adapter",
+        "registered_model": "waiting: waits for qlora_adapter, adapter_evaluation",
+    }
+
+
+def test_two_runs_at_once_train_once(retrained: Retrained) -> None:
+    """Scenario 14: one trains, the other waits and then reuses. `test_kills.py` has two that register at once."""
+    assert [run.status for run in retrained.runs] == [0, 0], retrained.runs[0].output[-5000:]
+    trained, waited = sorted(retrained.runs, key=lambda run: run.reused)
+    assert (trained.built, trained.reused) == (["qlora_adapter"], [])
+    assert (waited.built, waited.reused) == ([], ["qlora_adapter"])
+    assert builds(retrained.place.home) == {name: 1 + (name == "qlora_adapter") for name in ASSETS}
+    assert ("loading demo in 4 bits" in trained.output, "loading demo in 4 bits" in waited.output) == (True, False)
+    assert re.search(r"qlora_adapter \w+ is being built by process \d+ on .*; waiting for it, to reuse", waited.output)
+    assert not aside(retrained.place.home)
+
+
+def test_after_it_only_what_reads_the_adapter_is_stale(retrained: Retrained) -> None:
+    """Scenario 7."""
+    planned = retrained.place.plan()
+    before, now = (short(p.asset("qlora_adapter")["data_version"]) for p in (retrained.before, planned))
+    changed = f"stale: input qlora_adapter {before} -> {now}"
+    assert planned.todo["adapter_evaluation"] == changed
+    assert planned.todo["registered_model"] == changed
+    assert len(planned.todo) == 2
+
+
+def test_a_changed_evaluation_setting_leaves_the_adapter_and_refresh_runs_only_what_is_stale(built: Workplace) -> None:
+    """Scenario 8. No answer takes a second to grade: both evaluations come out as before, so nothing is registered."""
+    built.edit_recipe("[evaluation]", "[evaluation]\ngrading_timeout_s = 6.0")
+    planned = built.plan()
+    assert planned.status == 3
+    assert planned.todo == {
+        "base_evaluation": "stale: recipe evaluation.grading_timeout_s 5.0 -> 6.0",
+        "adapter_evaluation": "stale: recipe evaluation.grading_timeout_s 5.0 -> 6.0",
+        "registered_model": "waiting: waits for base_evaluation, adapter_evaluation",
+    }
+    run = built.refresh()
+    assert run.status == 0, run.output[-5000:]
+    assert set(run.materialized) == {"base_evaluation", "adapter_evaluation", "registered_model"}
+    assert set(run.built) == {"base_evaluation", "adapter_evaluation"}
+    planned = built.plan()
+    assert (planned.status, planned.todo) == FRESH
+
+
+def test_refresh_starts_no_run_when_all_is_fresh(built: Workplace) -> None:
+    run = built.refresh()
+    assert run.status == 0
+    assert "Everything is fresh" in run.output
+    assert "RUN_START" not in run.output
+
+
+def test_a_recipe_that_goes_back_reuses_everything(retrained: Retrained, story: Story) -> None:
+    """Scenario 9."""
+    place = replace(retrained.place, recipe=story.place.recipe)
+    planned = place.plan()
+    assert (planned.status, planned.todo) == FRESH
+    before, run = artifacts(place.home), place.materialize()
+    assert run.status == 0, run.output[-5000:]
+    assert (sorted(run.reused), run.built) == (sorted(ASSETS), [])
+    assert artifacts(place.home) == before
+
+
+def test_a_changed_filter_names_itself_and_all_below_the_split_wait(built: Workplace) -> None:
+    built.edit_recipe("[split]", "[filters]\nmax_question_chars = 1999\n[split]")
+    todo = built.plan().todo
+    assert todo["math_split"] == "stale: recipe filters.max_question_chars 2000 -> 1999"
+    assert {name: why.partition(":")[0] for name, why in todo.items()} == {
+        "math_split": "stale",
+        **dict.fromkeys(ASSETS[2:], "waiting"),
+    }
