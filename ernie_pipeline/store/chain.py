@@ -5,6 +5,8 @@ Dagster's UI, a schedule or the command line, and with an instance that was born
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ class Chain:
         self._artifacts: dict[str, Artifact] = {}
         self._found: dict[tuple[str, str], Artifact] = {}
         self._code: dict[str, Code] = {}
+        self._version_of = cache(version)
 
     def version(self, name: str) -> str:
         """The data version of an input: observed, or of the artifact that the recipe asks for.
@@ -148,7 +151,7 @@ class Chain:
 
     def _code_of(self, name: str) -> Code:
         if name not in self._code:
-            self._code[name] = read_code(self.stages[name].code, self.stages[name].libraries)
+            self._code[name] = read_code(self.stages[name].code, self.stages[name].libraries, self._version_of)
         return self._code[name]
 
     def _declared_recipe(self, name: str) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import ast
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "ernie_pipeline"
 ROOT = Path(__file__).parent.parent
@@ -29,11 +31,11 @@ class Code:
         return short_hash([self.modules, self.libraries])
 
 
-def read_code(modules: tuple[str, ...], libraries: tuple[str, ...]) -> Code:
+def read_code(modules: tuple[str, ...], libraries: tuple[str, ...], version_of: Callable[[str], str] = version) -> Code:
     """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions."""
     return Code(
         modules={module: short_hash(_read(_text(module)).normalised) for module in sorted(reached(modules))},
-        libraries={library: version(library) for library in sorted(libraries)},
+        libraries={library: version_of(library) for library in sorted(libraries)},
     )
 
 
@@ -91,27 +93,38 @@ class _Read:
 
 @lru_cache(maxsize=512)
 def _read(text: str) -> _Read:
-    tree = ast.parse(text)
-    nodes = list(ast.walk(tree))
-    imports = [_import(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    for node in nodes:
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # a text that stands alone is a docstring or a comment on a constant
-            node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    return _Read(imports, repr(_shape(tree)))
+    imports: list[tuple[str, list[str]]] = []
+    shape = _shape(ast.parse(text), imports)
+    return _Read(imports, json.dumps(shape, default=repr))  # what is no JSON value: bytes, complex numbers, "..."
+
+
+def _shape(node: ast.AST, imports: list[tuple[str, list[str]]]) -> list[Any]:
+    """A syntax tree without positions and empty fields: `ast.dump` tells of those differently in each Python.
+
+    What it imports is added to `imports`: one pass for both, as this is most of what opening the code location costs.
+    """
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports.append(_import(node))
+    elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        # a text that stands alone is a docstring or a comment on a constant
+        node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
+    shape: list[Any] = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            if name != "ctx":  # load or store: the node's place says which
+                shape.append((name, _shape(value, imports)))
+        elif isinstance(value, list):
+            if value:
+                shape.append((name, [_shape(v, imports) if isinstance(v, ast.AST) else v for v in value]))
+        elif value is not None:
+            shape.append((name, value))
+    return shape
 
 
 def _import(node: ast.Import | ast.ImportFrom) -> tuple[str, list[str]]:
     origin = "." * node.level + (node.module or "") if isinstance(node, ast.ImportFrom) else ""
     return origin, [alias.name for alias in node.names]
-
-
-def _shape(node: object) -> object:
-    """A syntax tree without positions and empty fields: `ast.dump` tells of those differently in each Python."""
-    if isinstance(node, ast.AST):
-        filled = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
-        return type(node).__name__, [(name, _shape(value)) for name, value in filled]
-    return [_shape(item) for item in node] if isinstance(node, list) else node
 
 
 def _is_text(statement: ast.stmt) -> bool:
