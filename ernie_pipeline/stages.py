@@ -13,6 +13,7 @@ from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.stage import Source, Stage
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+GRADING_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def _source_version(recipe: Recipe) -> str:
@@ -47,7 +48,7 @@ STAGES: Mapping[str, Stage] = {
             inputs=("raw_nemotron", "base_model"),
             recipe=("filters", "split"),
             code=("ernie_pipeline.data.make_split", "ernie_pipeline.engines.chat"),
-            libraries=("polars", "transformers", "tokenizers"),
+            libraries=("polars", "transformers", "tokenizers", "jinja2"),
         ),
         Stage(
             name="qlora_adapter",
@@ -61,14 +62,14 @@ STAGES: Mapping[str, Stage] = {
             inputs=("math_split", "base_model"),
             recipe=("quantization", "evaluation", "training.engine"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
-            libraries=(*MODEL_LIBRARIES, "math-verify"),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
         ),
         Stage(
             name="adapter_evaluation",
             inputs=("math_split", "base_model", "qlora_adapter"),
             recipe=("quantization", "lora", "evaluation", "training.engine"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
-            libraries=(*MODEL_LIBRARIES, "math-verify"),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
         ),
         Stage(
             name="registered_model",

@@ -16,7 +16,7 @@ from ernie_pipeline.engines.generate import generate
 from ernie_pipeline.evaluation.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
 from ernie_pipeline.evaluation.statistics import summarise
-from ernie_pipeline.launch.child import Reporter
+from ernie_pipeline.reporter import Reporter
 
 PROBE_TOKENS = 50
 

@@ -15,11 +15,9 @@ from typing import Any
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.reporter import Reporter
 
 PARENT_POLL_S = 1.0
-
-Reporter = Callable[[str, dict[str, Any]], None]
-"""Called with a line for a person and the same as values for a plot (or {})."""
 
 
 def run_job(work: Callable[[dict[str, Any], Reporter], None]) -> None:

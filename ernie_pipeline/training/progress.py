@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ernie_pipeline.launch.child import Reporter
+from ernie_pipeline.reporter import Reporter
 
 KEPT = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
 

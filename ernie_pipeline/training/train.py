@@ -13,7 +13,7 @@ from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.launch.child import Reporter
+from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.progress import Progress
 from ernie_pipeline.training.rows import training_rows
 
