@@ -186,7 +186,7 @@ def finish(started: Started, memory: bool = False) -> Run:
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.5):
+        while not done.wait(2.0):  # to ask the kernel for shared pages is costly
             peak[0] = max(peak[0], _gib(started.family))
 
     watcher = threading.Thread(target=watch)

@@ -53,7 +53,7 @@ def site(built: Workplace, tmp_path: Path) -> Iterator[Site]:
         "DAGSTER_HOME": str(folder),
         "ERNIE_PIPELINE_SOURCE": str(rows),
         "ERNIE_PIPELINE_CRON": "* * * * *",
-        "ERNIE_PIPELINE_SENSOR_SECONDS": "3",
+        "ERNIE_PIPELINE_SENSOR_SECONDS": "5",
     }
 
     def command(*arguments: str) -> list[str]:
