@@ -31,6 +31,9 @@ UNDER_WAY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 GAVE_UP = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+CLAIM_S = 60.0
+"""By then a requested run is on record."""
+
 SETTINGS = Settings.from_environment()
 
 refresh = dg.define_asset_job(
@@ -85,7 +88,7 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
     answer = _decide(instance, plan)
     if isinstance(answer, dg.RunRequest):
         # schedule and sensor may evaluate in the same second, before there is a run that either could see
-        first = Pins(settings.store, f"request-{answer.run_key}").pin("by", lambda: by)
+        first = Pins(settings.store, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
         if first != by:
             return dg.SkipReason(f"{first} has asked for this run already")
     return answer

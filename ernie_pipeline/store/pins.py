@@ -1,5 +1,6 @@
 """What a run has seen stays so until it ends: a source or a recipe that changes meanwhile is for the next run."""
 
+import math
 import os
 import time
 import uuid
@@ -18,9 +19,11 @@ class Pins:
     def __init__(self, root: Path, run: str):
         self.folder = root / ".runs" / run
 
-    def pin(self, name: str, make: Callable[[], str]) -> str:
-        """The run's value of `name`, made now if no step has asked for it before."""
+    def pin(self, name: str, make: Callable[[], str], valid_s: float = math.inf) -> str:
+        """The run's value of `name`, made now if no step has asked for it before, in the last `valid_s` seconds."""
         file = self.folder / name
+        if file.is_file() and time.time() - file.stat().st_mtime > valid_s:
+            file.unlink(missing_ok=True)
         if not file.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             _sweep(self.folder.parent)

@@ -18,6 +18,14 @@ def test_a_value_is_made_once_in_a_run_and_anew_in_the_next(tmp_path: Path) -> N
     assert Pins(tmp_path, "run2").pin("source", lambda: "b") == "b"
 
 
+def test_a_value_that_is_no_longer_valid_is_made_anew(tmp_path: Path) -> None:
+    pins = Pins(tmp_path, "run1")
+    pins.pin("by", lambda: "a", valid_s=60)
+    assert pins.pin("by", lambda: "b", valid_s=60) == "a"
+    os.utime(pins.folder / "by", (time.time() - 61,) * 2)
+    assert pins.pin("by", lambda: "b", valid_s=60) == "b"
+
+
 def test_an_error_pins_nothing(tmp_path: Path) -> None:
     def fail() -> str:
         raise ValueError("the hub does not answer")
