@@ -124,6 +124,7 @@ class Chain:
         found, reason = self._verified(made_from.stage, made_from.fingerprint)
         lost = self._lost.get(made_from.stage)
         if found is not None and lost is not None and (reason := lost(found)):
+            del self._found[made_from.stage, made_from.fingerprint]  # whoever builds it anew makes another artifact
             return None, reason
         return found, reason
 

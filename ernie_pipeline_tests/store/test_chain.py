@@ -206,3 +206,19 @@ def test_fingerprints_are_the_same_in_every_process(tmp_path: Path) -> None:
     ]
     assert runs[0] == runs[1]
     assert len(set(json.loads(runs[0].replace("'", '"')))) == len(STAGES)
+
+
+def test_what_another_process_built_anew_for_a_lost_one_is_reused_as_it_is_now(store: ArtifactStore) -> None:
+    walk(chain_of(store))
+
+    def gone(artifact: Artifact) -> str:
+        return "" if (artifact.folder / "output.json").read_text() == "2" else "gone"
+
+    plain = chain_of(store)
+    waiting = Chain(plain.recipe, store, plain.stages, plain.sources, {"registered_model": gone})
+    wanted = waiting.provenance("registered_model")
+    assert waiting.find(wanted) == (None, "gone")
+    anew = store.build(wanted, lambda out: (out / "output.json").write_text("2") and None)
+    found, _ = waiting.find(wanted)
+    assert found is not None
+    assert found.data_version == anew.data_version
