@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.engines.job import base_job
+from ernie_pipeline.flatten import flatten
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -120,15 +121,9 @@ def _last(curve: list[dict[str, float]], name: str) -> float:
     return round([entry[name] for entry in curve if name in entry][-1], 4)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"training": {"seed": 1}} as {"training.seed": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = ",".join(value) if isinstance(value, list) else value
-    return flat
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys, and lists as one text, as MLflow takes them."""
+    return {key: ",".join(value) if isinstance(value, list) else value for key, value in flatten(values).items()}
 
 
 def _json(file: Path) -> Any:

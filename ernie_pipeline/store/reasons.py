@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from ernie_pipeline.flatten import flatten
 from ernie_pipeline.store.artifacts import Provenance
 from ernie_pipeline.store.history import Build
 
@@ -14,7 +15,7 @@ def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str
     inputs = {name: version for name, version in wanted.inputs.items() if name not in ignored_inputs}
     built_from = {name: version for name, version in build["inputs"].items() if name not in ignored_inputs}
     return [
-        *_changes("recipe", _flat(build["recipe"]), _flat(wanted.recipe)),
+        *_changes("recipe", flatten(build["recipe"]), flatten(wanted.recipe)),
         *_changes("input", built_from, inputs, told=_short),
         *_module_changes(build["modules"], wanted.modules),
         *_changes("library", build["libraries"], wanted.libraries),
@@ -46,11 +47,3 @@ def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list
 def _short(version: str) -> str:
     """ "sha256:9f3a..." without the kind of version and most of its digits."""
     return version.rpartition(":")[2][:SHOWN_DIGITS]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"lora": {"rank": 16}} as {"lora.rank": 16}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
