@@ -18,6 +18,7 @@ from ernie_pipeline.marks import report_artifacts, report_sources
 from ernie_pipeline.plan import Plan, make_plan
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.stages import STAGES, open_chain
+from ernie_pipeline.store.chain import Chain
 from ernie_pipeline.store.pins import Pins
 
 TARGET = "ernie_pipeline/target"
@@ -62,9 +63,9 @@ def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     with told_in_one_sentence():
         chain = open_chain(Settings.from_environment())
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
-    if seen == context.cursor:
-        return dg.SkipReason(f"the sources are as they were: {seen}")
-    answer = evaluate(context.instance, by="source_changed")
+        if seen == context.cursor:
+            return dg.SkipReason(f"the sources are as they were: {seen}")
+        answer = _evaluate(context.instance, chain, by="source_changed")
     if isinstance(answer, dg.SkipReason) and run_under_way(context.instance):
         return answer  # without the cursor: it is looked at again after that run
     if isinstance(answer, dg.SkipReason):
@@ -78,17 +79,19 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
     `by`: the schedule or sensor that asks.
     """
     with told_in_one_sentence():
-        settings = Settings.from_environment()
-        chain = open_chain(settings)
-        plan = make_plan(chain)
-        report_sources(instance, plan)
-        if busy := run_under_way(instance):
-            return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again")
-        report_artifacts(instance, plan, chain)
+        return _evaluate(instance, open_chain(Settings.from_environment()), by)
+
+
+def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> dg.RunRequest | dg.SkipReason:
+    plan = make_plan(chain)
+    report_sources(instance, plan)
+    if busy := run_under_way(instance):
+        return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again")
+    report_artifacts(instance, plan, chain)
     answer = _decide(instance, plan)
     if isinstance(answer, dg.RunRequest):
         # schedule and sensor may evaluate in the same second, before there is a run that either could see
-        first = Pins(settings.store, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
+        first = Pins(chain.store.root, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
         if first != by:
             return dg.SkipReason(f"{first} has asked for this run already")
     return answer

@@ -5,22 +5,20 @@ file that changed, no artifact that was deleted or altered, and none that was bu
 so; they belong to no run, and no work stands behind them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import dagster as dg
 
-from ernie_pipeline.assets.report import origin, version_tags
+from ernie_pipeline.assets.report import CODE, DATA, INPUT, origin, version_tags
 from ernie_pipeline.plan import AssetPlan, Plan
 from ernie_pipeline.store.artifacts import Artifact
 from ernie_pipeline.store.chain import Chain
-
-CODE, DATA, INPUT = "dagster/code_version", "dagster/data_version", "dagster/input_data_version/"
 
 
 def report_sources(instance: dg.DagsterInstance, plan: Plan) -> None:
     """Observe each source whose version is not the one that was observed last."""
     for name, version in plan.sources.items():
-        [*last] = instance.fetch_observations(dg.AssetKey(name), limit=1).records
+        last = instance.fetch_observations(dg.AssetKey(name), limit=1).records
         if not last or _tags(last[0].asset_observation).get(DATA) != version:
             instance.report_runless_asset_event(dg.AssetObservation(name, tags={DATA: version}))
 
@@ -31,14 +29,14 @@ def report_artifacts(instance: dg.DagsterInstance, plan: Plan, chain: Chain) -> 
     for asset in plan.assets:
         event = instance.get_latest_materialization_event(dg.AssetKey(asset.asset))
         recorded[asset.asset] = _tags(event.asset_materialization if event else None)
-        for correction in _corrections(asset, chain, recorded):
+        if correction := _correction(asset, chain, recorded):
             instance.report_runless_asset_event(correction)
             recorded[asset.asset] = _tags(correction)
 
 
-def _corrections(
+def _correction(
     asset: AssetPlan, chain: Chain, recorded: Mapping[str, Mapping[str, str]]
-) -> Iterator[dg.AssetMaterialization]:
+) -> dg.AssetMaterialization | None:
     """The event, if one is needed, after which Dagster sees the asset as the plan does."""
     tags = recorded[asset.asset]
     if asset.state == "fresh":
@@ -46,14 +44,15 @@ def _corrections(
         wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest)}
         if any(tags.get(name) != value for name, value in wanted.items()):
             no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in artifact.manifest["inputs"]}
-            yield _found_in_the_store(asset.asset, artifact, wanted | no_events)
+            return _found_in_the_store(asset.asset, artifact, wanted | no_events)
     elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
-        yield dg.AssetMaterialization(
+        return dg.AssetMaterialization(
             asset.asset,
             description="No work was done: the plan found that this asset is stale.",
             metadata={"why": "; ".join(asset.reasons)},
             tags={**tags, CODE: "; ".join(asset.reasons)},
         )
+    return None
 
 
 def _found_in_the_store(name: str, artifact: Artifact, tags: dict[str, str]) -> dg.AssetMaterialization:

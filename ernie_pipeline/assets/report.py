@@ -13,6 +13,8 @@ from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.chain import Write
 
 OWNERS = ["team:fine-tuning"]
+CODE, DATA, INPUT = "dagster/code_version", "dagster/data_version", "dagster/input_data_version/"
+"""Dagster's own tags of an event."""
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
 
 def _log_observation(context: dg.AssetExecutionContext, name: str, version: str) -> None:
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
-    context.log_event(dg.AssetObservation(name, tags={"dagster/data_version": version}))
+    context.log_event(dg.AssetObservation(name, tags={DATA: version}))
 
 
 def version_tags(made_from: Mapping[str, Any]) -> dict[str, str]:
@@ -68,8 +70,8 @@ def version_tags(made_from: Mapping[str, Any]) -> dict[str, str]:
     those, when a file or a module was edited, or a source observed, in between; and Dagster lets a result say so.
     """
     return {
-        "dagster/code_version": made_from["declared_version"],
-        **{f"dagster/input_data_version/{name}": version for name, version in made_from["inputs"].items()},
+        CODE: made_from["declared_version"],
+        **{f"{INPUT}{name}": version for name, version in made_from["inputs"].items()},
     }
 
 

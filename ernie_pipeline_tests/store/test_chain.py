@@ -214,8 +214,7 @@ def test_what_another_process_built_anew_for_a_lost_one_is_reused_as_it_is_now(s
     def gone(artifact: Artifact) -> str:
         return "" if (artifact.folder / "output.json").read_text() == "2" else "gone"
 
-    plain = chain_of(store)
-    waiting = Chain(plain.recipe, store, plain.stages, plain.sources, {"registered_model": gone})
+    waiting = chain_of(store, lost={"registered_model": gone})
     wanted = waiting.provenance("registered_model")
     assert waiting.find(wanted) == (None, "gone")
     anew = store.build(wanted, lambda out: (out / "output.json").write_text("2") and None)
