@@ -5,6 +5,7 @@ import dagster as dg
 from ernie_pipeline.assets.adapter_evaluation import adapter_evaluation
 from ernie_pipeline.assets.base_evaluation import base_evaluation
 from ernie_pipeline.assets.base_model import base_model
+from ernie_pipeline.assets.benchmark_sets import benchmark_sets
 from ernie_pipeline.assets.math_split import math_split
 from ernie_pipeline.assets.nemotron_source import nemotron_source
 from ernie_pipeline.assets.qlora_adapter import qlora_adapter
@@ -14,7 +15,7 @@ from ernie_pipeline.automation import SETTINGS, ernie_refresh, refresh, source_c
 from ernie_pipeline.launch.gpu import GpuResource
 from ernie_pipeline.stages import declared_versions
 
-SOURCES = [nemotron_source, base_model]
+SOURCES = [nemotron_source, base_model, benchmark_sets]
 BUILT = [raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model]
 VERSIONS = declared_versions(SETTINGS)
 

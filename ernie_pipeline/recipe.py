@@ -58,11 +58,45 @@ class BaseModelRef(Section):
 
 
 class Filters(Section):
-    """Bounds of the filters, in characters."""
+    """Which rows are unfit: bounds, and the kinds of question that one final answer cannot settle."""
 
     min_question_chars: Natural = 10
     max_question_chars: Positive = 2000
     max_answer_chars: Positive = 200
+    multi_part: bool = Field(True, description="drop questions of several parts: one box cannot hold their answers")
+    proof: bool = Field(True, description="drop questions for a proof: the answer shows nothing of it")
+    yes_no: bool = Field(True, description="drop questions that a coin answers")
+    multiple_choice: bool = Field(True, description="drop questions that offer their answers")
+    reference: bool = Field(True, description="drop questions that refer to a link, a picture or a table elsewhere")
+    non_english: bool = Field(True, description="drop questions in other languages")
+    conflicting_answers: bool = Field(True, description="drop all rows of a question that comes with several answers")
+    unverifiable_answer: bool = Field(
+        False, description="drop answers that math-verify cannot parse; minutes for 100,000 new answers, then cached"
+    )
+
+
+class NearDuplicates(Section):
+    """Questions that differ in a few words: MinHash over word shingles, then their exact Jaccard similarity."""
+
+    enabled: bool = True
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Jaccard similarity of the shingle sets")
+    shingle_words: Positive = 5
+    permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    keep: Literal["one", "all"] = Field("one", description="of each group; never in both parts, either way")
+
+
+class Benchmarks(Section):
+    """The benchmark sets that no training row may come from."""
+
+    sets: tuple[str, ...] = Field((), description='files, or "org/name[/config][@revision][:split]"; then "#column"')
+
+
+class Decontamination(Section):
+    """Rows dropped for sharing words with a benchmark, or with our own evaluation rows."""
+
+    enabled: bool = True
+    ngram_words: Positive = Field(8, description="this many words in a row; shorter questions count as a whole")
+    own_evaluation: bool = Field(True, description="training rows are held against our own evaluation rows too")
 
 
 class Split(Section):
@@ -70,6 +104,7 @@ class Split(Section):
 
     rows: Natural = Field(0, description="rows used for training and evaluation together; 0 means all that are kept")
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    stratify: bool = Field(True, description="the same shares of answer kinds in both parts")
     seed: Natural = 3407
     max_tokens: Positive = Field(2048, description="longer prompt + completion pairs are dropped")
 
@@ -148,6 +183,9 @@ class Recipe(Section):
     source: Source = Source()
     base_model: BaseModelRef = BaseModelRef()
     filters: Filters = Filters()
+    near_duplicates: NearDuplicates = NearDuplicates()
+    benchmarks: Benchmarks = Benchmarks()
+    decontamination: Decontamination = Decontamination()
     split: Split = Split()
     quantization: Quantization = Quantization()
     lora: Lora = Lora()

@@ -28,9 +28,18 @@ def _base_version(recipe: Recipe) -> str:
     return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
 
 
+def _benchmarks_version(recipe: Recipe) -> str:
+    if not recipe.benchmarks.sets:
+        return "none"  # said without the second that its imports take
+    from ernie_pipeline.data.benchmark_sets import resolve_benchmarks
+
+    return resolve_benchmarks(recipe.benchmarks.sets)
+
+
 SOURCES: Mapping[str, Source] = {
     "nemotron_source": Source("source", _source_version),
     "base_model": Source("base_model", _base_version),
+    "benchmark_sets": Source("benchmarks", _benchmarks_version),
 }
 
 STAGES: Mapping[str, Stage] = {
@@ -41,14 +50,28 @@ STAGES: Mapping[str, Stage] = {
             inputs=("nemotron_source",),
             recipe=("source.max_bad_rows", "source.split"),
             code=("ernie_pipeline.data.make_raw",),
-            libraries=("polars", "datasets", "reasoning-gym"),
+            libraries=("polars", "pyarrow", "msgspec", "dataframely", "datasets", "reasoning-gym"),
         ),
         Stage(
             name="math_split",
-            inputs=("raw_nemotron", "base_model"),
-            recipe=("filters", "split"),
-            code=("ernie_pipeline.data.make_split", "ernie_pipeline.engines.chat"),
-            libraries=("polars", "transformers", "tokenizers", "jinja2"),
+            inputs=("raw_nemotron", "base_model", "benchmark_sets"),
+            recipe=("filters", "near_duplicates", "decontamination", "split"),
+            code=(
+                "ernie_pipeline.data.make_split",
+                "ernie_pipeline.data.benchmark_sets",
+                "ernie_pipeline.engines.chat",
+            ),
+            libraries=(
+                "polars",
+                "pyarrow",
+                "numpy",
+                "scipy",
+                "rensa",
+                "transformers",
+                "tokenizers",
+                "jinja2",
+                *GRADING_LIBRARIES,
+            ),
         ),
         Stage(
             name="qlora_adapter",

@@ -104,7 +104,7 @@ def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: 
         ["recipe training.eval_every 100 -> 50"],
     )
     assert len(plan["target"]) == 16
-    assert sorted(plan["sources"]) == ["base_model", "nemotron_source"]
+    assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]
 
 
 def test_a_lost_registration_is_in_the_plan(run: Run, fresh: Path) -> None:

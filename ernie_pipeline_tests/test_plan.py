@@ -15,7 +15,7 @@ from ernie_pipeline.stages import STAGES
 from ernie_pipeline.store import code
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.store.chain import Chain
-from ernie_pipeline_tests.store.chains import built, chain_of, recipe_with, tree, walk, writes
+from ernie_pipeline_tests.store.chains import OBSERVED, built, chain_of, recipe_with, tree, walk, writes
 
 ALL = list(STAGES)
 BELOW_SPLIT = ["qlora_adapter", "base_evaluation", "adapter_evaluation", "registered_model"]
@@ -98,7 +98,7 @@ def test_other_rows_make_raw_stale_and_the_rest_wait(store: ArtifactStore, full:
         "math_split": waits_for("raw_nemotron"),
         **BELOW_THE_SPLIT,
     }
-    assert plan.sources == {"nemotron_source": "sha256:6000", "base_model": "sha256:e41e"}
+    assert plan.sources == {**OBSERVED, "nemotron_source": "sha256:6000"}
 
 
 def test_another_base_model_makes_stale_all_but_the_raw_rows(store: ArtifactStore, full: dict[str, Artifact]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.assets.math_split import checked_split
 from ernie_pipeline.assets.report import build_or_reuse, table
 from ernie_pipeline.evaluation.job import evaluation_job
 from ernie_pipeline.launch.gpu import GpuResource
@@ -27,7 +28,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     """Evaluate the base model, or with the artifact of the asset `adapter` on it."""
 
     def write(work: Work, out: Path) -> list[Check]:
-        base, split = work.made_from.inputs["base_model"], work.folder("math_split")
+        base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
         gpu.run(context, "ernie_pipeline.evaluation", job)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]

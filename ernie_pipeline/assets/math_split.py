@@ -5,69 +5,101 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.assets.pictures import dropped_rows
 from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.stage import Work
 
 SHOWN_SAMPLES = 3
 
 
+def _check(name: str, description: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset="math_split", blocking=True, description=description)
+
+
 @dg.asset(
-    deps=["raw_nemotron", "base_model"],
+    deps=["raw_nemotron", "base_model", "benchmark_sets"],
     group_name="data",
     kinds={"polars", "parquet", "huggingface"},
     owners=OWNERS,
     description="The rows that pass the filters, in the base model's chat template, divided into train and evaluation.",
     check_specs=[
-        dg.AssetCheckSpec("sizes", asset="math_split", blocking=True, description="Both parts have their rows."),
-        dg.AssetCheckSpec("no_overlap", asset="math_split", blocking=True, description="No problem is in both parts."),
+        _check("sizes", "Both parts have their rows."),
+        _check("no_overlap", "No problem is in both parts."),
+        _check("accounted_for", "Every row of the source is in the ledger exactly once."),
     ],
 )
 def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return build_or_reuse(context, _write, _show)
 
 
+def checked_split(work: Work) -> Path:
+    """The folder of the split, once both tables keep to their contract: asked before a GPU is taken."""
+    from ernie_pipeline.data.contract import SplitRows, read_checked
+
+    folder = work.folder("math_split")
+    for part in ("train", "eval"):
+        read_checked(SplitRows, folder / f"{part}.parquet")
+    return folder
+
+
 def _write(work: Work, out: Path) -> list[Check]:
+    from ernie_pipeline.data.benchmark_sets import load_benchmarks
     from ernie_pipeline.data.make_split import write_split
     from ernie_pipeline.engines.chat import load_tokenizer
     from ernie_pipeline.engines.checkpoint import pinned_checkpoint
 
-    recipe = work.recipe
-    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, work.made_from.inputs["base_model"]))
-    tables = write_split(work.folder("raw_nemotron"), out, recipe.filters, recipe.split, tokenizer)
-    train, held_out, wanted = len(tables.train), len(tables.eval), recipe.split.rows
-    shared = tables.train.join(tables.eval, on="question", how="semi").height
+    recipe, versions = work.recipe, work.made_from.inputs
+    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, versions["base_model"]))
+    references = load_benchmarks(recipe.benchmarks.sets, versions["benchmark_sets"])
+    cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
+    write_split(work.folder("raw_nemotron"), out, recipe, references, tokenizer, cache)
+    return _checks(work.folder("raw_nemotron"), out, recipe.split.rows)
+
+
+def _checks(raw: Path, out: Path, wanted: int) -> list[Check]:
+    """What the files say once they are written, whoever wrote them."""
+    import polars as pl
+
+    from ernie_pipeline.data.ledger import places_of, unaccounted
+    from ernie_pipeline.data.text import question_key
+
+    train, held_out = (
+        pl.read_parquet(out / f"{part}.parquet", columns=["question"]).select(question_key(pl.col("question")))
+        for part in ("train", "eval")
+    )
+    ledger = pl.read_parquet(out / "reports" / "ledger.parquet", columns=["line", "place"])
+    lines = [pl.read_parquet(raw / name, columns=["line"])["line"] for name in ("rows.parquet", "bad_rows.parquet")]
+    shared = train.unique().join(held_out.unique(), on="question", how="semi").height
+    lost = unaccounted(ledger, *lines)
+    sizes = len(train) > 0 and len(held_out) > 0 and wanted in (0, len(train) + len(held_out))
+    asked = f" of {wanted} asked for" if wanted else ""
+    places = ", ".join(f"{rows} {place}" for place, rows in places_of(ledger).items())
     return [
-        Check(
-            "sizes",
-            train > 0 and held_out > 0 and wanted in (0, train + held_out),
-            f"{train} training and {held_out} evaluation rows" + (f" of {wanted} asked for" if wanted else ""),
-        ),
+        Check("sizes", sizes, f"{len(train)} training and {len(held_out)} evaluation rows{asked}"),
         Check("no_overlap", shared == 0, f"{shared} questions stand in both parts"),
+        Check("accounted_for", lost == 0, f"{sum(map(len, lines))} source rows: {places}; {lost} unaccounted for"),
     ]
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
-    train, held_out = (pl.read_parquet(artifact.folder / f"{part}.parquet") for part in ("train", "eval"))
-    dropped = pl.read_parquet(artifact.folder / "reports" / "dropped.parquet")
-    counts = artifact.json("reports/counts.json")
+    profile = artifact.json("reports/profile.json")
+    tokens = profile["tokens"]
+    train = pl.read_parquet(artifact.folder / "train.parquet", n_rows=SHOWN_SAMPLES)
     return {
-        "dagster/row_count": len(train) + len(held_out),
-        "training rows": len(train),
-        "evaluation rows": len(held_out),
-        "training tokens": int(train["tokens"].sum()),
-        "longest row (tokens)": int(pl.concat([train["tokens"], held_out["tokens"]]).max()),  # type: ignore[arg-type]
-        "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in counts.items()]),
-        **({"sample of dropped": table(_dropped_sample(dropped))} if len(dropped) else {}),
-        "sample": dg.MetadataValue.md(_sample(train.head(SHOWN_SAMPLES).to_dicts())),
+        "dagster/row_count": profile["places"]["train"] + profile["places"]["evaluation"],
+        "training rows": profile["places"]["train"],
+        "evaluation rows": profile["places"]["evaluation"],
+        "tokens a training row (median)": tokens["train"]["median"],
+        "where the rows went": dg.MetadataValue.md(dropped_rows(profile["dropped"], profile["places"])),
+        "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in profile["dropped"].items()]),
+        "profile": dg.MetadataValue.md((artifact.folder / "reports" / "profile.md").read_text(encoding="utf-8")),
+        "ledger": dg.MetadataValue.path(str(artifact.folder / "reports" / "ledger.parquet")),
+        "sample": dg.MetadataValue.md(_sample(train.to_dicts())),
     }
-
-
-def _dropped_sample(dropped: Any) -> list[dict[str, Any]]:
-    columns = ["line", "filter", "reason", "question"]
-    return [{k: "" if v is None else v for k, v in row.items()} for row in dropped.select(columns).head(20).to_dicts()]
 
 
 def _sample(rows: list[dict[str, Any]]) -> str:

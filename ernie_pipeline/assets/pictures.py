@@ -2,15 +2,15 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any
+
+COLOURS = {"train": "#2a78b8", "evaluation": "#37a070", "unused": "#b8b8b8", "dropped": "#c8553d"}
 
 
 def loss_curve(curve: list[dict[str, float]]) -> str:
     """The curve's training and validation loss over the steps, as a Markdown image."""
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
-
-    figure = Figure(figsize=(6.4, 3.2), dpi=110, layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = _figure(6.4, 3.2)
     for name, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o--")):
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
         if points:
@@ -18,6 +18,32 @@ def loss_curve(curve: list[dict[str, float]]) -> str:
     axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
+    return _markdown(figure, "loss curve")
+
+
+def dropped_rows(dropped: Mapping[str, int], places: Mapping[str, int]) -> str:
+    """How many rows each filter took, and where the others ended, as a Markdown image; filters that took none left out.
+
+    `dropped`: rows by filter, in the filters' order. `places`: rows by their place in the ledger.
+    """
+    bars = [(name, rows, COLOURS["dropped"]) for name, rows in dropped.items() if rows]
+    bars += [(name, places[name], COLOURS[name]) for name in ("unused", "evaluation", "train") if places.get(name)]
+    figure, axes = _figure(6.4, 0.6 + 0.28 * len(bars))
+    names, rows, colours = zip(*bars, strict=True)
+    axes.bar_label(axes.barh(names, rows, color=colours), labels=[f"{count:,}" for count in rows], padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="rows", xscale="log", xlim=(0.8, max(rows) * 8))
+    return _markdown(figure, "rows dropped by each filter, and kept")
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _markdown(figure: Any, name: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return f"![loss curve](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+    return f"![{name}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"

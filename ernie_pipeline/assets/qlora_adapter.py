@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.assets.math_split import checked_split
 from ernie_pipeline.assets.pictures import loss_curve
 from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.launch.gpu import GpuResource
@@ -29,7 +30,7 @@ from ernie_pipeline.training.job import training_job
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
     def write(work: Work, out: Path) -> list[Check]:
-        job = training_job(work.recipe, work.made_from.inputs["base_model"], work.folder("math_split"), out)
+        job = training_job(work.recipe, work.made_from.inputs["base_model"], checked_split(work), out)
         gpu.run(context, "ernie_pipeline.training", job)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"

@@ -9,6 +9,8 @@ from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.stage import Work
 
+SHOWN_COLUMNS = 50
+
 
 @dg.asset(
     deps=["nemotron_source"],
@@ -30,7 +32,7 @@ def _write(work: Work, out: Path) -> list[Check]:
 
     write_raw(work.recipe.source, work.made_from.inputs["nemotron_source"], out)
     schema, count = _rows(out).collect_schema(), _count(_rows(out))
-    bad = _count(pl.scan_parquet(out / "reports" / "bad_rows.parquet"))
+    bad = _count(pl.scan_parquet(out / "bad_rows.parquet"))
     return [Check("schema", schema == ROWS and count > 0, f"{count} rows, {bad} bad ones left out")]
 
 
@@ -38,14 +40,21 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     rows = _rows(artifact.folder)
-    bad = pl.read_parquet(artifact.folder / "reports" / "bad_rows.parquet")
+    bad = pl.read_parquet(artifact.folder / "bad_rows.parquet")
+    left_out = artifact.json("reports/columns.json")["left_out"]
     return {
         "dagster/row_count": _count(rows),
         "source version": artifact.manifest["inputs"]["nemotron_source"],
         "bad rows": len(bad),
         **({"first bad rows": table(bad.head(20).to_dicts())} if len(bad) else {}),
+        **({"columns left out": _listed(left_out)} if left_out else {}),
         "sample": table(rows.select("line", "question", "expected_answer").head(5).collect().to_dicts()),
     }
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    return ", ".join(names[:SHOWN_COLUMNS]) + more
 
 
 def _rows(folder: Path) -> Any:

@@ -4,11 +4,18 @@ import re
 
 import polars as pl
 
+from ernie_pipeline.data.masked import where
+
 DELIMITERS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$", "$": "$"}
 BOXES = ("\\boxed", "\\fbox")
 
 # a LaTeX command, an escaped character (so "\{" is no brace and "\$" no delimiter), "$$", or any other character
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\$\$|.", re.DOTALL)
+
+_ENCLOSED = r"^\s*(?:\\[(\[]|\$|\\fbox|\\boxed)|[\x1c-\x1f]"
+"""How a text begins that something may enclose; or it has what is white space to Python, and none to Polars."""
+_ONE_PAIR = r"(?s)^\\\((?:[^\\]|\\[^()\\])*\\\)$"
+_SHALLOW = 4
 
 
 def bare_answer(text: str) -> str:
@@ -25,8 +32,42 @@ def bare_answer(text: str) -> str:
 
 def with_answer(rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` with the column `answer`: the bare `expected_answer`, null where that is null."""
-    answer = pl.col("expected_answer").map_elements(bare_answer, return_dtype=pl.String)
-    return rows.with_columns(answer=answer)
+    return rows.with_columns(answer=bare(pl.col("expected_answer")))
+
+
+def bare(answer: pl.Expr) -> pl.Expr:
+    r"""`bare_answer` as an expression. Python sees only what is neither plain nor in one simple pair of `\( \)`."""
+    text = answer.str.strip_chars()
+    return where(answer, _may_be_enclosed, _opened).fill_null(text)
+
+
+def is_balanced(text: pl.Expr) -> pl.Expr:
+    """`balanced` as an expression. Python sees only what is nested deeper than a few levels, or has no partner."""
+    return where(text, lambda some: some.str.contains("[{}]"), _is_balanced, pl.Boolean).fill_null(True)
+
+
+def _may_be_enclosed(answer: pl.Expr) -> pl.Expr:
+    return answer.str.contains(_ENCLOSED)
+
+
+def _opened(answer: pl.Expr) -> pl.Expr:
+    text = answer.str.strip_chars()
+    inner = text.str.slice(2, text.str.len_chars() - 4).str.strip_chars()
+    is_simple = text.str.contains(_ONE_PAIR) & ~inner.str.contains(_ENCLOSED)
+    opened = where(pl.when(~is_simple).then(answer), pl.Expr.is_not_null, _by_python)
+    return opened.fill_null(inner)
+
+
+def _by_python(answer: pl.Expr) -> pl.Expr:
+    return answer.map_elements(bare_answer, return_dtype=pl.String)
+
+
+def _is_balanced(text: pl.Expr) -> pl.Expr:
+    braces = text.str.replace_all(r"(?s)\\.|[^{}]+", "")
+    for _ in range(_SHALLOW):
+        braces = braces.str.replace_all("{}", "", literal=True)
+    rest = pl.when(braces != "").then(text)
+    return rest.map_elements(balanced, return_dtype=pl.Boolean).fill_null(True)
 
 
 def balanced(text: str) -> bool:

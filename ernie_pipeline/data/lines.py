@@ -3,7 +3,8 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import zstandard
@@ -13,22 +14,29 @@ from ernie_pipeline.errors import PipelineError
 CHUNK_BYTES = 1 << 20
 ZSTD_MAX_WINDOW = 1 << 31  # what `zstd --long=31` writes; the default refuses it
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+OTHER_FORMATS = {  # a file's first bytes: what it is, and the ending of its name by which it would be read as that
+    b"\x1f\x8b": ("gzip", ".jsonl.gz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", ".jsonl.zst"),
+    b"PAR1": ("Parquet", ".parquet"),
+}
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(1-based line number, raw line) of every line that is not blank.
 
-    Raises `PipelineError` with file and line when the file cannot be read on, or ends inside a line.
+    Raises `PipelineError` with file and line when the file cannot be read on, or ends inside a line, and when its
+    content is of another format than its name says.
     """
     number = 0
     try:
-        for number, raw in enumerate(_raw_lines(path), start=1):
-            line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
-            if not line.strip():
-                continue
-            if not line.endswith(b"\n") and not _is_json(line):  # only the last line can lack its end
-                raise PipelineError(f"{path} ends inside line {number}: it was cut off; fetch the file again")
-            yield number, line
+        with _raw_lines(path) as lines:
+            for number, raw in enumerate(lines, start=1):
+                line = _first_line(path, raw) if number == 1 else raw
+                if line.isspace() or not line:
+                    continue
+                if not line.endswith(b"\n") and not _is_json(line):  # only the last line can lack its end
+                    raise PipelineError(f"{path} ends inside line {number}: it was cut off; fetch the file again")
+                yield number, line
     except EOFError as error:
         raise PipelineError(
             f"{path} ends inside its compressed data, after line {number}: it was cut off; fetch the file again"
@@ -37,12 +45,17 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise PipelineError(f"{path} cannot be read after line {number} ({error}); fetch the file again") from error
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
+def _first_line(path: Path, raw: bytes) -> bytes:
+    for start, (name, ending) in OTHER_FORMATS.items():
+        if raw.startswith(start):
+            raise PipelineError(f"{path} holds {name} data, not lines of JSON; let its name end in {ending}")
+    return raw.removeprefix(BYTE_ORDER_MARK)
+
+
+def _raw_lines(path: Path) -> AbstractContextManager[Iterable[bytes]]:
     if path.suffix == ".zst":
-        yield from _split_lines(_zstd_chunks(path))
-        return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        yield from file
+        return closing(_split_lines(_zstd_chunks(path)))
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _zstd_chunks(path: Path) -> Iterator[bytes]:
@@ -60,7 +73,7 @@ def _zstd_chunks(path: Path) -> Iterator[bytes]:
         raise EOFError
 
 
-def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _split_lines(chunks: Iterable[bytes]) -> Generator[bytes]:
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -71,7 +84,7 @@ def _split_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        json.loads(line, parse_int=float)
     except (ValueError, RecursionError):
         return False
     return True

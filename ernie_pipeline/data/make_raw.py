@@ -1,15 +1,32 @@
 """The artifact `raw_nemotron`: the source's rows as Parquet."""
 
+import json
+from functools import partial
 from pathlib import Path
 
-from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.read import read_rows
+from ernie_pipeline.data.contract import BadRows, RawRows, checked
+from ernie_pipeline.data.parquet import TableWriter
+from ernie_pipeline.data.read import Reading, bad_table
+from ernie_pipeline.data.rows import BAD_ROWS, ROWS
 from ernie_pipeline.recipe import Source
 
 
 def write_raw(source: Source, version: str, out: Path) -> None:
-    """Write `rows.parquet`, and `reports/bad_rows.parquet` with the rows left out. Errors as `read_rows`."""
-    rows, bad_rows = read_rows(source, version)
-    write_table(rows, out / "rows.parquet")
+    """Write `rows.parquet` (schema `RawRows`) and `bad_rows.parquet` (`BadRows`, the rows left out), as they are read.
+
+    `reports/columns.json` lists the source's columns beyond the schema: {"left_out": [names]}. A row group at a time is
+    in memory, and checked against its contract; no line comes twice, as the source is read once. Errors as
+    `Reading.chunks`.
+    """
+    good, broken = out / "rows.parquet", out / "bad_rows.parquet"
+    reading = Reading(source, version)
+    with (
+        TableWriter(good, ROWS, partial(checked, RawRows, where=str(good))) as rows,
+        TableWriter(broken, BAD_ROWS, partial(checked, BadRows, where=str(broken))) as bad,
+    ):
+        for chunk in reading.chunks():
+            rows.add(chunk.rows)
+            bad.add(bad_table(chunk.bad))
     (out / "reports").mkdir()
-    write_table(bad_rows, out / "reports" / "bad_rows.parquet")
+    columns = {"left_out": reading.columns_left_out}
+    (out / "reports" / "columns.json").write_text(json.dumps(columns, indent=1) + "\n")

@@ -1,71 +1,152 @@
 """The artifact `math_split`: from raw rows by way of bare answers, filters and chat template to the division."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from ernie_pipeline.data.answers import with_answer
+from ernie_pipeline.data.contract import BadRows, RawRows, SplitRows, checked, polars_schema, read_checked
+from ernie_pipeline.data.decontaminate import BENCHMARKS, EVALUATION, decontaminate, references_of
 from ernie_pipeline.data.filters import FILTERS, apply_filters
+from ernie_pipeline.data.identity import with_row_id
+from ernie_pipeline.data.kinds import answer_kind
+from ernie_pipeline.data.ledger import BROKEN, make_ledger
+from ernie_pipeline.data.near_duplicates import drop_near_duplicates
 from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.split import split_rows
-from ernie_pipeline.data.template import chat_rows, drop_long
-from ernie_pipeline.recipe import Filters, Split
+from ernie_pipeline.data.profile import make_profile, profile_markdown
+from ernie_pipeline.data.split import Division, divide
+from ernie_pipeline.data.template import chat_rows
+from ernie_pipeline.data.tokens import drop_long, with_tokens
+from ernie_pipeline.data.verifiable import drop_unverifiable
+from ernie_pipeline.data.words import Words, split_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+DROPPING = (
+    BROKEN,
+    *(rule.__name__ for rule in FILTERS),
+    "unverifiable_answer",
+    "max_tokens",
+    "near_duplicate",
+    BENCHMARKS,
+    EVALUATION,
+)
+"""Everything that drops a row, in the order in which rows meet it."""
+
+MEASURED_ROWS = 1000
+"""Of each part, whose tokens the profile counts: to tokenise every row takes longer than all the rest together."""
+
 
 @dataclass(frozen=True)
 class SplitTables:
-    """The split. `train` and `eval` have the same columns:
+    """The split. `train`, `eval` and `unused` have at least `line`, the first two also the columns of `SplitRows`.
 
-    `row_id`, `line`, `prompt`, `question`, `expected_answer`, `answer`, `completion`, `prompt_text`,
-    `completion_text`, `tokens`. `dropped`: `line`, `question`, `expected_answer`, `filter`, `reason`, by line.
-    `counts`: rows dropped by each filter in the filters' order, with zeros.
+    `dropped`: `line`, `question`, `expected_answer`, `filter`, `reason`.
     """
 
     train: pl.DataFrame
     eval: pl.DataFrame
+    unused: pl.DataFrame
     dropped: pl.DataFrame
-    counts: dict[str, int]
+
+    def counts(self, broken: int = 0) -> dict[str, int]:
+        """Rows dropped by each of `DROPPING`, in that order, with zeros."""
+        return {**_counts(self.dropped), BROKEN: broken}
 
 
 def write_split(
-    raw: Path, out: Path, filters: Filters, split: Split, tokenizer: "PreTrainedTokenizerBase"
-) -> SplitTables:
-    """Write the split of the artifact `raw`: `train.parquet` and `eval.parquet`, and below `reports/` what was dropped.
+    raw: Path,
+    out: Path,
+    recipe: Any,
+    references: pl.DataFrame,
+    tokenizer: "PreTrainedTokenizerBase",
+    cache: Path | None = None,
+) -> None:
+    """Write the split of the artifact `raw`: `train.parquet` and `eval.parquet`, and below `reports/` the ledger
+    (`ledger.parquet`), the rows that each filter dropped (`counts.json`) and a profile (`profile.json`, `profile.md`).
 
-    A row's line in the source stands in `reports/lines.parquet` alone: a row that moved is still the same row.
+    A row's line in the source stands in the ledger alone: a row that moved is still the same row. `recipe`,
+    `references` and `cache` as for `make_split`. Raises `PipelineError`, see there, and for a table that breaks its
+    contract.
     """
-    tables = make_split(pl.read_parquet(raw / "rows.parquet"), filters, split, tokenizer)
+    rows, bad_rows = read_checked(RawRows, raw / "rows.parquet"), read_checked(BadRows, raw / "bad_rows.parquet")
+    tables = make_split(rows, recipe, references, tokenizer, cache)
+    counts = tables.counts(bad_rows.height)
+    parts = {"train": tables.train, "evaluation": tables.eval, "unused": tables.unused}
+    ledger = make_ledger(parts, tables.dropped, bad_rows)
+    train, held_out = _contracted(tables.train, out / "train.parquet"), _contracted(tables.eval, out / "eval.parquet")
     reports = out / "reports"
     reports.mkdir()
-    write_table(tables.train.drop("line"), out / "train.parquet")
-    write_table(tables.eval.drop("line"), out / "eval.parquet")
-    write_table(tables.dropped, reports / "dropped.parquet")
-    parts = {"train": tables.train, "eval": tables.eval}
-    write_table(
-        pl.concat([table.select("row_id", "line", part=pl.lit(part)) for part, table in parts.items()]),
-        reports / "lines.parquet",
+    write_table(ledger, reports / "ledger.parquet")
+    sample = (with_tokens(part.head(MEASURED_ROWS), tokenizer) for part in (train, held_out))  # in random order
+    profile = make_profile(train, held_out, [rows["tokens"] for rows in sample], ledger, counts)
+    (reports / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    (reports / "profile.json").write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
+    (reports / "profile.md").write_text(profile_markdown(profile) + "\n", encoding="utf-8")
+
+
+def make_split(
+    rows: pl.DataFrame,
+    recipe: Any,
+    references: pl.DataFrame,
+    tokenizer: "PreTrainedTokenizerBase",
+    cache: Path | None = None,
+) -> SplitTables:
+    """The split of `RawRows`; the same for any order of them.
+
+    `recipe` needs the sections filters, near_duplicates, decontamination and split. `references` are the questions of
+    the benchmark sets, see `load_benchmarks`; `cache` a file in which answers that math-verify has parsed are kept.
+    Raises `PipelineError` with too few rows.
+    """
+    rows = with_answer(with_row_id(rows)).with_columns(kind=answer_kind(pl.col("answer")))
+    kept, filtered = apply_filters(rows, recipe.filters)
+    kept, unverifiable = drop_unverifiable(kept, recipe.filters, cache)
+    kept, too_long = drop_long(chat_rows(kept, tokenizer), recipe.split.max_tokens, tokenizer)
+    words = _words(kept, recipe)
+    kept, alike = drop_near_duplicates(kept, recipe.near_duplicates, words(kept))
+    kept, contaminated = decontaminate(kept, references, recipe.decontamination, words=words(kept))
+    dropped = pl.concat([filtered, unverifiable, too_long, alike, contaminated])
+    parts = _divide(kept, recipe, words, _counts(dropped))
+    dropped = pl.concat([dropped, parts.dropped]).sort("line")
+    return SplitTables(parts.train, parts.evaluation, parts.unused, dropped)
+
+
+def _words(rows: pl.DataFrame, recipe: Any) -> Callable[[pl.DataFrame], Words | None]:
+    """The words of any of these rows, parted once: near duplicates and both decontaminations read them."""
+    if not (recipe.near_duplicates.enabled or recipe.decontamination.enabled):
+        return lambda some: None
+    words = split_words(rows["question"])
+    places = rows.select("line").with_row_index("place")
+    return lambda some: words.take(
+        some.select("line").join(places, on="line", how="left", maintain_order="left")["place"].to_numpy()
     )
-    (reports / "counts.json").write_text(json.dumps(tables.counts, indent=1) + "\n")
-    return tables
 
 
-def make_split(rows: pl.DataFrame, filters: Filters, split: Split, tokenizer: "PreTrainedTokenizerBase") -> SplitTables:
-    """The split of `read_rows`' rows; the same for any order of them. Raises `PipelineError` with too few rows."""
-    kept, filtered = apply_filters(with_answer(rows), filters)
-    kept, too_long = drop_long(chat_rows(kept, tokenizer), split.max_tokens)
-    dropped = pl.concat([filtered, too_long]).sort("line")
-    counts = _counts(dropped)
-    train, held_out = split_rows(kept, split, counts)
-    return SplitTables(train, held_out, dropped, counts)
+def _divide(
+    kept: pl.DataFrame, recipe: Any, words: Callable[[pl.DataFrame], Words | None], counts: dict[str, int]
+) -> Division:
+    settings = recipe.decontamination
+    if not (settings.enabled and settings.own_evaluation):
+        return divide(kept, recipe.split, counts=counts)
+
+    def apart_from(rows: pl.DataFrame, held_out: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return decontaminate(rows, references_of(held_out), settings, EVALUATION, words(rows))
+
+    return divide(kept, recipe.split, apart_from, counts)
+
+
+def _contracted(table: pl.DataFrame, file: Path) -> pl.DataFrame:
+    """The columns of the contract, checked and written."""
+    rows = checked(SplitRows, table.select(polars_schema(SplitRows).names()), file.name)
+    write_table(rows, file)
+    return rows
 
 
 def _counts(dropped: pl.DataFrame) -> dict[str, int]:
     found = dict(dropped["filter"].value_counts().iter_rows())
-    names = [*(rule.__name__ for rule in FILTERS), "max_tokens"]
-    return {name: found.get(name, 0) for name in names}
+    return {name: found.get(name, 0) for name in DROPPING}

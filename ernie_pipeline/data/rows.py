@@ -1,23 +1,41 @@
 """What a row is, and the check of one: Nemotron's schema, field by field."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
-import polars as pl
+import msgspec
 
-MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-ROWS = pl.Schema({"line": pl.Int64(), "messages": MESSAGES, "question": pl.String(), "expected_answer": pl.String()})
-BAD_ROWS = pl.Schema({"line": pl.Int64, "field": pl.String, "problem": pl.String})
+from ernie_pipeline.data.contract import BadRows, RawRows, polars_schema
 
-INPUT = "responses_create_params.input"
+ROWS = polars_schema(RawRows)
+BAD_ROWS = polars_schema(BadRows)
+MESSAGES = ROWS["messages"]
 
 
-class Row(NamedTuple):
-    """A checked row. A null question or answer is allowed: the filters drop it and say so."""
+class Message(msgspec.Struct, gc=False):
+    """One turn of a prompt. Strings alone, and no cycles: the garbage collector need not look at it."""
 
-    messages: list[dict[str, str]]
+    role: str
+    content: str
+
+
+class Parameters(msgspec.Struct, gc=False):
+    """What a row asks a model with: its turns, at least one."""
+
+    input: Annotated[list[Message], msgspec.Meta(min_length=1)]
+
+
+class Row(msgspec.Struct, gc=False):
+    """A checked row, shaped as in the source. A null question or answer is allowed: the filters drop it and say so."""
+
+    responses_create_params: Parameters
     question: str | None
     expected_answer: str | None
+
+
+COLUMNS = Row.__struct_fields__
+"""What is read of a row of the source."""
+INPUT = "responses_create_params.input"
 
 
 class RowProblem(Exception):
@@ -29,17 +47,18 @@ class RowProblem(Exception):
         self.problem = problem
 
 
-def check_line(line: bytes) -> Row:
-    """The row that a line of JSON holds; raises `RowProblem`."""
+def parse_line(line: bytes) -> Any:
+    """What a line of JSON holds, each number as a float; raises `RowProblem`."""
     try:
-        record = json.loads(line.decode("utf-8"))
+        # an integer that nobody reads may have more digits than Python converts
+        return json.loads(line.decode("utf-8").rstrip("\r\n"), parse_int=float)
     except UnicodeDecodeError as error:
         raise RowProblem("row", f"is not UTF-8 (byte {error.start + 1} of the line)") from error
     except RecursionError as error:
         raise RowProblem("row", "is nested too deeply") from error
-    except ValueError as error:
-        raise RowProblem("row", f"is not JSON ({error})") from error
-    return check_record(record)
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg.removesuffix(' at')} at character {error.pos + 1} of the line"
+        raise RowProblem("row", f"is not JSON ({problem})") from error
 
 
 def check_record(record: Any) -> Row:
@@ -51,16 +70,18 @@ def check_record(record: Any) -> Row:
     if not messages:
         raise RowProblem(INPUT, "is an empty list")
     return Row(
-        messages=[_message(message, f"{INPUT}[{position}]") for position, message in enumerate(messages)],
+        Parameters([_message(message, f"{INPUT}[{position}]") for position, message in enumerate(messages)]),
         question=_optional_text(record, "question"),
         expected_answer=_optional_text(record, "expected_answer"),
     )
 
 
-def _message(message: Any, field: str) -> dict[str, str]:
+def _message(message: Any, field: str) -> Message:
     if not isinstance(message, dict):
         raise RowProblem(field, f"is {_kind(message)}, not an object")
-    return {key: _text(_member(message, key, str, f"{field}.{key}"), f"{field}.{key}") for key in ("role", "content")}
+    return Message(
+        *(_text(_member(message, key, str, f"{field}.{key}"), f"{field}.{key}") for key in ("role", "content"))
+    )
 
 
 def _optional_text(record: dict[str, Any], key: str) -> str | None:

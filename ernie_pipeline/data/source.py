@@ -1,14 +1,11 @@
 """Which version of the source there is: a content hash, a hub commit, or the demo generator's own version."""
 
-import hashlib
-import re
 from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.file_hash import sha256_of
+from ernie_pipeline.hub import hub_commit
 from ernie_pipeline.recipe import Source
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_TIMEOUT_S = 30.0
 
 
 def resolve_source(source: Source) -> str:
@@ -20,8 +17,8 @@ def resolve_source(source: Source) -> str:
     if source.kind == "file":
         return f"sha256:{_file_hash(source_file(source))}"
     if source.kind == "hub":
-        is_commit = COMMIT.fullmatch(source.revision)
-        return f"commit:{source.revision if is_commit else _hub_commit(source.dataset, source.revision)}"
+        commit = hub_commit("dataset", source.dataset, source.revision, "source.dataset", "source.revision")
+        return f"commit:{commit}"
     from ernie_pipeline.demo.problems import demo_version
 
     return f"demo:{demo_version(source.rows, source.seed)}"
@@ -53,41 +50,6 @@ def _absolute(source: Source) -> Path:
 
 def _file_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise PipelineError(f"source file {path} cannot be read ({error.strerror}); make it readable") from error
-
-
-def _hub_commit(dataset: str, revision: str) -> str:
-    import httpx  # what huggingface_hub raises when there is no network
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        commit = HfApi().dataset_info(dataset, revision=revision, timeout=HUB_TIMEOUT_S).sha
-    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, so it comes first
-        raise PipelineError(
-            f"data set {dataset} is gated; accept its terms on the hub and set HF_TOKEN to a token of that account"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise PipelineError(
-            f"data set {dataset} is not on the hub; check source.dataset, or set HF_TOKEN if it is private"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise PipelineError(
-            f"data set {dataset} has no revision {revision!r}; set source.revision to a branch, tag or commit of it"
-        ) from error
-    except (OSError, httpx.HTTPError) as error:
-        raise PipelineError(
-            f"the hub did not answer for data set {dataset} ({error}); check the network and HF_HUB_OFFLINE, "
-            "or set source.revision to a full commit"
-        ) from error
-    if commit is None or not COMMIT.fullmatch(commit):
-        raise PipelineError(f"the hub gave no commit for data set {dataset} at {revision!r}; try again")
-    return commit

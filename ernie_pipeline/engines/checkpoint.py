@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.file_hash import sha256_of
+from ernie_pipeline.hub import hub_commit
 
 NOT_WEIGHTS = {"README.md", "pretraining.json", "LICENSE"}
 """Files of a checkpoint folder that no loader reads; nor does one read what is hidden."""
-HUB_TIMEOUT_S = 30.0
 
 
 def resolve_checkpoint(name: str, revision: str) -> str:
@@ -26,7 +27,8 @@ def resolve_checkpoint(name: str, revision: str) -> str:
         raise PipelineError(
             f"base model {name}: there is no such folder; set base_model.name to a checkpoint folder or a hub id"
         )
-    return f"commit:{_hub_commit(name, revision)}"
+    commit = hub_commit("model", name, revision, "base_model.name", "base_model.revision")
+    return f"commit:{commit}"
 
 
 def pinned_checkpoint(name: str, version: str) -> tuple[str, str | None]:
@@ -46,37 +48,5 @@ def checkpoint_version(folder: Path) -> str:
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NOT_WEIGHTS):
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
             continue  # .git, and .cache of the hub's download tool
-        with file.open("rb") as stream:
-            digest.update(
-                f"{file.relative_to(folder).as_posix()}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
-            )
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_of(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _hub_commit(name: str, revision: str) -> str:
-    if len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
-        return revision
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return str(HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S).sha)
-    except GatedRepoError as error:
-        raise PipelineError(f"base model {name} is gated: accept its terms on the hub and set HF_TOKEN") from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise PipelineError(
-            f"base model {name} at revision {revision!r} is not on the hub: check base_model.name and "
-            "base_model.revision (a private one needs HF_TOKEN)"
-        ) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise PipelineError(
-            f"base model {name}: the hub does not answer ({type(error).__name__}); go online once, or set "
-            "base_model.revision to a full commit or base_model.name to a folder"
-        ) from error

@@ -11,46 +11,28 @@ only if math-verify parses both sides and finds them equal; so what does not par
 Outcome "timeout" means time alone. math-verify takes the `MemoryError` of an answer that does not fit the worker's
 memory cap for "does not parse", like any other error of its parser: that answer is then wrong, unless equal as text.
 
-Code in an answer is never run. Text reaches sympy's `eval` in two ways (math-verify 0.9, latex2sympy2_extended 1.11):
-by `parse_expr`, for which a regular expression lets only digits, blanks, points, brackets and signs of arithmetic
-through, and by `Number(text)`, which is given tokens of digits alone. All other text becomes the name of a symbol or
-function, which sympy takes as it is. Seen so with an audit hook on `compile`; the tests try it.
+No code in an answer is ever run: see mathverify.py.
 """
 
-import logging
 import multiprocessing
 import os
 import re
-import resource
 import signal
-import sys
 import time
-import warnings
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from ernie_pipeline.errors import PipelineError
-
-WORKER_MEMORY = 2 * 2**30
-"""Bytes of address space that an answer may take beyond what its worker took at start; Linux only."""
+from ernie_pipeline.mathverify import box, end_if_orphaned, equal, parse, prepare_worker, tidy
 
 MAX_WORKERS = 8
 """Unless told otherwise: these grade a thousand answers in a second, and each costs half a second of CPU to start."""
 
 _BRACES = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_GROUPED = re.compile(r"(?<=\d)(?:\\[,!;: ]|[ ~\u00a0\u202f])(?=\d{3}(?![\d/]))")
-_TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{([^{}\\]*)\}")
-
-# What math-verify and sympy raise when two parsed sides cannot be compared, seen over 100,000 pairs of odd answers
-# (1/0: ValueError; "x \neq 3" with another relation: KeyError), and what sympy documents for the undecidable. For
-# parsing, SympifyError is a ValueError: a number of over 4,300 digits. Anything else is a crash.
-_INCOMPARABLE = (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -88,7 +70,7 @@ def grade(answers: Sequence[str], golds: Sequence[str], *, timeout_s: float, wor
         return []
     count = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), len(answers))
     # spawn: a fork would copy the locks of the caller's torch threads, and its CUDA context
-    pool = ProcessPool(count, initializer=_prepare_worker, context=multiprocessing.get_context("spawn"))
+    pool = ProcessPool(count, initializer=prepare_worker, context=multiprocessing.get_context("spawn"))
     try:
         pairs = list(zip(answers, golds, strict=True))
         futures = [pool.schedule(_grade_one, (*pair, timeout_s), timeout=timeout_s) for pair in pairs]
@@ -137,66 +119,17 @@ def _what_happened(error: Exception) -> str:
     return f"grading raised {type(error).__name__}: {error}"
 
 
-def _prepare_worker() -> None:
-    """Make this process ready to grade; runs once in each worker, outside every answer's time."""
-    # gmpy2 aborts the process where Python's integers raise MemoryError: keep sympy off it, if it is installed
-    os.environ.update(SYMPY_GROUND_TYPES="python", MPMATH_NOGMPY="1")
-    warnings.simplefilter("ignore")
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
-    _equal(_parse(r"\boxed{1}"), _parse(r"\boxed{x=1}"))  # imports, and builds the regular expressions and grammar
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + WORKER_MEMORY
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
-
-
 def _grade_one(answer: str, gold: str, timeout_s: float) -> Grade:
     """Grade one answer; runs in a worker."""
-    # Should the parent die, nobody would end this process: after twice the time, as CPU time, the kernel does
-    signal.setitimer(signal.ITIMER_PROF, 2 * timeout_s + 1)
+    end_if_orphaned(timeout_s)
     started = time.perf_counter()
     boxed = last_boxed(answer)
-    gold = _tidy(gold)
+    gold = tidy(gold)
     if boxed is None:
-        parsed = _parse(answer)
+        parsed = parse(answer)
         text = str(parsed[-1]) if parsed else ""  # math-verify puts the text that it found last
     else:
-        text = _tidy(boxed)
-        parsed = _parse(_box(text)) if text and text != gold else []
-    right = bool(text) and (text == gold or _equal(_parse(_box(gold)), parsed))
+        text = tidy(boxed)
+        parsed = parse(box(text)) if text and text != gold else []
+    right = bool(text) and (text == gold or equal(parse(box(gold)), parsed))
     return Grade("right" if right else "wrong", boxed is not None, text or None, time.perf_counter() - started)
-
-
-def _tidy(text: str) -> str:
-    r"""Make plain what math-verify cannot read, or misreads: "10 000" (to it 10 times 0), "5.", `\text{Yes}`."""
-    text = " ".join(_GROUPED.sub("", text).split()).rstrip(".")
-    whole = _TEXT.fullmatch(text)
-    return whole[1].strip() if whole else text
-
-
-def _box(text: str) -> str:
-    return rf"\boxed{{{text}}}"
-
-
-def _parse(text: str) -> list[Any]:
-    """What math-verify reads in `text`: [sympy expression, its text], [text] if unparsable, [] if there is nothing."""
-    from math_verify import parse
-
-    try:
-        return list(parse(text, parsing_timeout=None, raise_on_error=True))
-    except _INCOMPARABLE:
-        return []
-
-
-def _equal(gold: list[Any], target: list[Any]) -> bool:
-    """Whether any reading of the gold equals any of the target, in this order: math-verify's test is asymmetric."""
-    from math_verify import verify
-
-    for one, other in product(gold, target):
-        try:
-            if verify(one, other, timeout_seconds=None, raise_on_error=True):
-                return True
-        except _INCOMPARABLE:
-            continue
-    return False

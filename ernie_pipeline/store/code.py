@@ -34,7 +34,7 @@ class Code:
 def read_code(modules: tuple[str, ...], libraries: tuple[str, ...], version_of: Callable[[str], str] = version) -> Code:
     """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions."""
     return Code(
-        modules={module: short_hash(_read(_text(module)).normalised) for module in sorted(reached(modules))},
+        modules={module: _read(_text(module)).shape for module in sorted(reached(modules))},
         libraries={library: version_of(library) for library in sorted(libraries)},
     )
 
@@ -85,17 +85,18 @@ def _package(module: str) -> str:
 
 @dataclass(frozen=True)
 class _Read:
-    """`imports`: ("", ["json"]) of "import json", ("..near", ["far"]) of "from ..near import far"."""
+    """`imports`: ("", ["json"]) of "import json", ("..near", ["far"]) of "from ..near import far". `shape`: a hash."""
 
     imports: list[tuple[str, list[str]]]
-    normalised: str
+    shape: str
 
 
 @lru_cache(maxsize=512)
 def _read(text: str) -> _Read:
     imports: list[tuple[str, list[str]]] = []
     shape = _shape(ast.parse(text), imports)
-    return _Read(imports, json.dumps(shape, default=repr))  # what is no JSON value: bytes, complex numbers, "..."
+    # what is no JSON value is told by its repr: bytes, complex numbers, "..."
+    return _Read(imports, short_hash(json.dumps(shape, default=repr)))
 
 
 def _shape(node: ast.AST, imports: list[tuple[str, list[str]]]) -> list[Any]:
@@ -103,22 +104,22 @@ def _shape(node: ast.AST, imports: list[tuple[str, list[str]]]) -> list[Any]:
 
     What it imports is added to `imports`: one pass for both, as this is most of what opening the code location costs.
     """
+    kind, fields = type(node), vars(node)
     if isinstance(node, ast.Import | ast.ImportFrom):
         imports.append(_import(node))
     elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         # a text that stands alone is a docstring or a comment on a constant
         node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    shape: list[Any] = [type(node).__name__]
-    for name in node._fields:
-        value = getattr(node, name, None)
-        if isinstance(value, ast.AST):
-            if name != "ctx":  # load or store: the node's place says which
-                shape.append((name, _shape(value, imports)))
-        elif isinstance(value, list):
+    shape: list[Any] = [kind.__name__]
+    for name in kind._fields:
+        value = fields.get(name)
+        if value is None or name == "ctx":  # load or store: the node's place says which
+            continue
+        if isinstance(value, list):
             if value:
                 shape.append((name, [_shape(v, imports) if isinstance(v, ast.AST) else v for v in value]))
-        elif value is not None:
-            shape.append((name, value))
+        else:
+            shape.append((name, _shape(value, imports) if isinstance(value, ast.AST) else value))
     return shape
 
 

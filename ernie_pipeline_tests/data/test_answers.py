@@ -1,9 +1,18 @@
 import json
 
+import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ernie_pipeline.data.answers import balanced, bare_answer, with_answer
+from ernie_pipeline.data.answers import balanced, bare_answer, is_balanced, with_answer
+from ernie_pipeline.data.answers import bare as as_bare
 from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, frame
+
+
+def by_expression(text: str) -> str:
+    found: str = pl.select(as_bare(pl.lit(text))).item()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,8 @@ from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, frame
         (r"\fbox{7}", "7"),
         (r"\( \boxed{ $5$ } \)", "5"),
         (r"\boxed{\boxed{5}}", "5"),
+        (r"\(\boxed{5}\)", "5"),
+        (r"\( $x$ \)", "x"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"$\$5$", r"\$5"),
         (r"\(\begin{pmatrix} 1 \\ 2 \end{pmatrix}\)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
@@ -29,6 +40,7 @@ from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, frame
 )
 def test_what_encloses_the_whole_answer_goes(given: str, bare: str) -> None:
     assert bare_answer(given) == bare
+    assert by_expression(given) == bare
 
 
 @pytest.mark.parametrize(
@@ -61,6 +73,7 @@ def test_what_encloses_the_whole_answer_goes(given: str, bare: str) -> None:
 )
 def test_what_encloses_less_stays(answer: str) -> None:
     assert bare_answer(answer) == answer
+    assert by_expression(answer) == answer
 
 
 def test_a_missing_answer_stays_missing() -> None:
@@ -85,3 +98,42 @@ def test_the_published_sample_rows() -> None:
         r"\sqrt{2}",
         "-3",
     ]
+
+
+PARTS = st.sampled_from(
+    [
+        *r"\()[]${}1x ,",
+        r"\(",
+        r"\)",
+        r"\[",
+        r"\]",
+        "$$",
+        r"\boxed{",
+        r"\fbox{",
+        r"\{",
+        r"\\",
+        "\n",
+        "\x1c",
+        "\u00a0",
+        r"\frac",
+    ]
+)
+answers = st.lists(st.one_of(PARTS, st.characters(exclude_categories=["Cs"])), max_size=10).map("".join)
+wrapped = st.one_of(answers, answers.map(lambda a: rf"\({a}\)"), answers.map(lambda a: rf" \( \({a}\) \) "))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.none(), wrapped), max_size=4))
+def test_the_expressions_answer_as_the_plain_functions(given_answers: list[str | None]) -> None:
+    table = pl.DataFrame({"text": given_answers}, schema={"text": pl.String})
+    found = table.select(bare=as_bare(pl.col("text")), balanced=is_balanced(pl.col("text")))
+    assert found["bare"].to_list() == [None if text is None else bare_answer(text) for text in given_answers]
+    assert [b for b, t in zip(found["balanced"], given_answers, strict=True) if t is not None] == [
+        balanced(text) for text in given_answers if text is not None
+    ]
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 40])
+def test_deeply_nested_braces_are_paired_too(depth: int) -> None:
+    texts = pl.DataFrame({"text": ["{" * depth + "}" * depth, "{" * depth + "}" * (depth - 1), "}{" * depth]})
+    assert texts.select(is_balanced(pl.col("text"))).to_series().to_list() == [True, False, False]

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,59 +7,130 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.make_split import SplitTables, make_split
+from ernie_pipeline.data.benchmark_sets import load_benchmarks, resolve_benchmarks
+from ernie_pipeline.data.make_raw import write_raw
+from ernie_pipeline.data.make_split import DROPPING, write_split
 from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.read import read_rows
 from ernie_pipeline.data.source import resolve_source
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Filters, Source, Split
+from ernie_pipeline.recipe import Recipe, Source, parse_recipe
 from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, jsonl, record, records, write
 
+SHORT_ROWS: dict[str, dict[str, Any]] = {"split": {"max_tokens": 500}}
 
-def raw_rows(tmp_path: Path) -> pl.DataFrame:
+
+def recipe_of(**sections: Any) -> Recipe:
+    return parse_recipe(SHORT_ROWS | sections, where="test")
+
+
+def rows_with_faults() -> list[Any]:
     long = record("How much is " + "1 + " * 200 + "1?", "201")
-    text = jsonl([*records(60), record(answer=None), record("short"), *records(2), long])
-    source = write(tmp_path / "rows.jsonl", text)
-    return read_rows(source, resolve_source(source))[0]
+    return [*records(60), record(answer=None), record("short"), *records(2), long]
 
 
-def parquet_bytes(tables: SplitTables, tmp_path: Path) -> list[bytes]:
-    path = tmp_path / "table.parquet"
-    contents = []
-    for table in (tables.train, tables.eval, tables.dropped):
-        write_table(table, path)
-        contents.append(path.read_bytes())
-    return contents
+def raw_of(folder: Path, rows: list[Any], max_bad_rows: int = 0) -> Path:
+    """The artifact `raw_nemotron` of these rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return raw_from(folder, write(folder / "rows.jsonl", jsonl(rows), max_bad_rows))
 
 
-def test_every_raw_row_is_in_one_table(tmp_path: Path, tokenizer: Any) -> None:
-    rows = raw_rows(tmp_path)
-    tables = make_split(rows, Filters(), Split(max_tokens=500), tokenizer)
-    assert sorted([*tables.train["line"], *tables.eval["line"], *tables.dropped["line"]]) == rows["line"].to_list()
-    assert {name: count for name, count in tables.counts.items() if count} == {
+def raw_from(folder: Path, source: Source) -> Path:
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    write_raw(source, resolve_source(source), raw)
+    return raw
+
+
+def split_of(raw: Path, tokenizer: Any, recipe: Recipe | None = None, name: str = "split") -> Path:
+    """The artifact `math_split` of raw rows."""
+    recipe = recipe or recipe_of()
+    out = raw.parent / name
+    out.mkdir()
+    sets = recipe.benchmarks.sets
+    write_split(raw, out, recipe, load_benchmarks(sets, resolve_benchmarks(sets) if sets else "none"), tokenizer)
+    return out
+
+
+def ledger_of(split: Path) -> pl.DataFrame:
+    return pl.read_parquet(split / "reports" / "ledger.parquet")
+
+
+def test_every_row_of_the_source_is_in_the_ledger_once(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [*rows_with_faults(), {"question": "no answer"}]
+    split = split_of(
+        raw_of(tmp_path, rows, max_bad_rows=1), tokenizer, recipe_of(split={"max_tokens": 500, "rows": 40})
+    )
+    ledger = ledger_of(split)
+    assert ledger["line"].to_list() == list(range(1, len(rows) + 1))
+    counts = json.loads((split / "reports" / "counts.json").read_text())
+    assert list(counts) == list(DROPPING)
+    assert {name: count for name, count in counts.items() if count} == {
+        "broken_row": 1,
         "missing_answer": 1,
         "question_length": 1,
         "exact_duplicate": 2,
         "max_tokens": 1,
     }
-    assert sum(tables.counts.values()) == tables.dropped.height
+    places = dict(ledger["place"].value_counts().iter_rows())
+    assert places == {"dropped": 6, "train": 38, "evaluation": 2, "unused": 20}
+    trained = ledger.filter(pl.col("place") == "train").height
+    assert trained == pl.read_parquet(split / "train.parquet").height
 
 
-def test_train_and_eval_have_what_training_and_evaluation_read(tmp_path: Path, tokenizer: Any) -> None:
-    tables = make_split(raw_rows(tmp_path), Filters(), Split(), tokenizer)
-    assert tables.train.schema == tables.eval.schema
-    assert {"row_id", "prompt", "completion", "prompt_text", "completion_text", "answer", "tokens"} <= set(
-        tables.train.columns
-    )
+def contents(split: Path) -> list[bytes]:
+    return [(split / f"{part}.parquet").read_bytes() for part in ("train", "eval")]
 
 
-def test_shuffled_input_gives_the_same_bytes(tmp_path: Path, tokenizer: Any) -> None:
-    rows = raw_rows(tmp_path)
-    expected = parquet_bytes(make_split(rows, Filters(), Split(max_tokens=500), tokenizer), tmp_path)
-    for seed in range(3):
-        shuffled = rows.sample(fraction=1, shuffle=True, seed=seed)
-        tables = make_split(shuffled, Filters(), Split(max_tokens=500), tokenizer)
-        assert parquet_bytes(tables, tmp_path) == expected
+def test_shuffled_rows_give_the_same_split_byte_for_byte(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [
+        *rows_with_faults(),
+        record("What is 7 + 0,  as a NUMBER?", "7"),
+        record("What is 9 + 0, as a number?", "8"),
+    ]
+    expected = contents(split_of(raw_of(tmp_path / "0", rows), tokenizer))
+    for number in (1, 2):
+        shuffled = pl.Series(range(len(rows))).sample(fraction=1, shuffle=True, seed=number)
+        assert contents(split_of(raw_of(tmp_path / str(number), [rows[i] for i in shuffled]), tokenizer)) == expected
+
+
+def test_another_file_format_gives_the_same_split_byte_for_byte(tmp_path: Path, tokenizer: Any) -> None:
+    rows = records(60)
+    expected = contents(split_of(raw_of(tmp_path / "lines", rows), tokenizer))
+    parquet, packed = tmp_path / "rows.parquet", tmp_path / "rows.jsonl.gz"
+    pl.DataFrame(rows).write_parquet(parquet)
+    import gzip
+
+    packed.write_bytes(gzip.compress(b"\n" + jsonl(rows)))
+    for file in (parquet, packed):
+        raw = raw_from(tmp_path / file.suffix, Source(kind="file", path=str(file)))
+        assert contents(split_of(raw, tokenizer)) == expected
+
+
+def test_rows_of_a_named_benchmark_are_dropped_with_the_words_they_share(tmp_path: Path, tokenizer: Any) -> None:
+    benchmark = tmp_path / "benchmark.jsonl"
+    stolen = "A lighthouse keeper counts forty ships before noon and thirty one after noon, how many in all?"
+    benchmark.write_text(json.dumps({"question": f"Once more. {stolen}"}) + "\n")
+    recipe = recipe_of(benchmarks={"sets": [str(benchmark)]})
+    split = split_of(raw_of(tmp_path, [*records(60), record(stolen, "71")]), tokenizer, recipe)
+    [dropped] = ledger_of(split).filter(pl.col("place") == "dropped").to_dicts()
+    assert (dropped["line"], dropped["filter"]) == (61, "benchmark_overlap")
+    assert "benchmark.jsonl" in dropped["reason"]
+
+
+def test_a_table_that_is_not_the_contract_s_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    raw = raw_of(tmp_path, records(30))
+    table = pl.read_parquet(raw / "rows.parquet")
+    write_table(table.rename({"expected_answer": "answer"}), raw / "rows.parquet")
+    with pytest.raises(PipelineError, match=r"rows\.parquet is no table of RawRows: column expected_answer is missing"):
+        split_of(raw, tokenizer)
+
+
+def test_nothing_left_says_what_each_filter_dropped(tmp_path: Path, tokenizer: Any) -> None:
+    raw = raw_of(tmp_path, rows_with_faults())
+    with pytest.raises(PipelineError, match=r"0 rows are left .*missing_answer 1, question_length 64"):
+        split_of(raw, tokenizer, recipe_of(filters={"min_question_chars": 5000, "max_question_chars": 9000}), "a")
+    with pytest.raises(PipelineError, match=r"0 rows are left .*max_tokens 61"):
+        split_of(raw, tokenizer, recipe_of(split={"max_tokens": 1}), "b")
 
 
 def test_the_chunks_of_a_frame_do_not_reach_its_file(tmp_path: Path) -> None:
@@ -70,31 +142,20 @@ def test_the_chunks_of_a_frame_do_not_reach_its_file(tmp_path: Path) -> None:
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "chunked.parquet").read_bytes()
 
 
-def test_nothing_left_says_what_each_filter_dropped(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(PipelineError, match=r"0 rows are left .*missing_answer 1, question_length 64"):
-        make_split(raw_rows(tmp_path), Filters(min_question_chars=5000), Split(), tokenizer)
-
-
-def test_all_too_long_says_so(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(PipelineError, match=r"0 rows are left .*max_tokens 61"):
-        make_split(raw_rows(tmp_path), Filters(), Split(max_tokens=1), tokenizer)
-
-
 @pytest.mark.skipif(not PUBLISHED_SAMPLE.is_file(), reason="the published sample rows lie outside the repository")
-def test_the_published_sample_rows_become_chats(tokenizer: Any) -> None:
-    source = Source(kind="file", path=str(PUBLISHED_SAMPLE))
-    rows, bad = read_rows(source, resolve_source(source))
-    tables = make_split(rows, Filters(), Split(), tokenizer)
-    assert bad.is_empty()
-    assert (tables.train.height, tables.eval.height) == (4, 1)
-    texts = pl.concat([tables.train, tables.eval]).sort("line")["completion_text"].to_list()
-    assert texts[2] == " \\boxed{\\frac{333}{1997}}\n</s>"
+def test_the_published_sample_rows_become_chats(tmp_path: Path, tokenizer: Any) -> None:
+    raw = raw_from(tmp_path, Source(kind="file", path=str(PUBLISHED_SAMPLE)))
+    split = split_of(raw, tokenizer, parse_recipe({}, where="test"))
+    train, held_out = (pl.read_parquet(split / f"{part}.parquet") for part in ("train", "eval"))
+    assert (train.height, held_out.height) == (4, 1)
+    texts = pl.concat([train, held_out])["completion_text"].to_list()
+    assert " \\boxed{\\frac{333}{1997}}\n</s>" in texts
 
 
 def test_importing_the_room_imports_nothing_heavy() -> None:
     program = (
-        "import sys, ernie_pipeline.data.make_split, ernie_pipeline.data.read, ernie_pipeline.data.parquet;"
-        "heavy = {'torch', 'transformers', 'datasets', 'huggingface_hub', 'reasoning_gym'};"
+        "import sys, ernie_pipeline.data.make_split, ernie_pipeline.data.make_raw;"
+        "heavy = {'torch', 'transformers', 'datasets', 'huggingface_hub', 'reasoning_gym', 'sympy', 'math_verify'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -2,11 +2,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from ernie_pipeline.data.template import chat_rows, drop_long
+from ernie_pipeline.data.answers import with_answer
+from ernie_pipeline.data.render import learn
+from ernie_pipeline.data.rows import ROWS as RAW_ROWS
+from ernie_pipeline.data.template import chat_rows
+from ernie_pipeline.demo.tokenizer import CHAT_TEMPLATE
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline_tests.data.conftest import ROLE_AND_CONTENT
 from ernie_pipeline_tests.data.samples import frame
 
 ROWS = frame([("What is 1 + 1?", r"\(2\)"), ("Was ist ½ + ½?", "1")])
@@ -31,15 +37,6 @@ def test_an_end_token_of_the_template_is_not_doubled(make_tokenizer: Callable[..
     assert texts == ["\\boxed{2}</s>\n", "\\boxed{1}</s>\n"]
 
 
-def test_tokens_count_both_texts_and_the_end_token_once(tokenizer: Any) -> None:
-    chats = chat_rows(ROWS, tokenizer)
-    bytes_and_end = [
-        len((row["prompt_text"] + row["completion_text"].removesuffix("</s>")).encode()) + 1
-        for row in chats.iter_rows(named=True)
-    ]
-    assert chats["tokens"].to_list() == bytes_and_end
-
-
 def test_a_template_that_rewrites_the_prompt_is_refused(make_tokenizer: Callable[..., Any]) -> None:
     with pytest.raises(PipelineError, match=r"line 1: .* writes another prompt"):
         chat_rows(ROWS, make_tokenizer(REWRITES))
@@ -50,21 +47,128 @@ def test_a_template_that_refuses_the_messages_is_told_with_the_line(make_tokeniz
         chat_rows(ROWS, make_tokenizer(REFUSES))
 
 
-def test_rows_of_exactly_the_most_tokens_stay(tokenizer: Any) -> None:
-    chats = chat_rows(ROWS, tokenizer)
-    short, long = sorted(chats["tokens"])
-    kept, dropped = drop_long(chats, short)
-    assert kept["tokens"].to_list() == [short]
-    assert dropped.select("filter", "reason").rows() == [
-        ("max_tokens", f"prompt and completion have {long} tokens, more than {short}")
-    ]
-
-
 def test_no_rows_give_no_chats(tokenizer: Any) -> None:
     assert chat_rows(ROWS.clear(), tokenizer).schema == chat_rows(ROWS, tokenizer).schema
 
 
-def test_a_saved_tokenizer_loads_and_counts_alike(tokenizer: Any, tmp_path: Path) -> None:
+ERNIE = (
+    "{%- if not cls_token is defined -%}{%- set cls_token = '<|begin_of_sentence|>' -%}{%- endif -%}{{- cls_token -}}"
+    "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{- 'User: ' + message['content'] + '\\n' -}}"
+    "{%- elif message['role'] == 'assistant' -%}{{- 'Assistant: ' + message['content'] + eos_token -}}"
+    "{%- elif message['role'] == 'system' -%}{{- message['content'] + '\\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- 'Assistant: ' -}}{%- endif -%}"
+)
+DATED = "{{ strftime_now('%Y-%m-%d') }}\n" + ENDED
+DEFAULT_SYSTEM = "{% if messages[0]['role'] != 'system' %}You are helpful.\n{% endif %}" + ENDED
+DROPS_SYSTEM = ENDED.replace("messages %}", "messages if m['role'] != 'system' %}")
+TWICE = ENDED.replace("{{ m['content'] }}", "{{ m['content'] ~ '|' ~ m['content'] }}")
+CHECKS_TYPE = ENDED.replace("{{ m['content'] }}", "{% if m['content'] is string %}{{ m.content }}{% endif %}")
+TRIMS = ENDED.replace("m['content']", "m['content'] | trim")
+UPPER = ENDED.replace("m['content']", "m['content'] | upper")
+STRIPS_A_COPY = ENDED.replace("m['content']", "('x ' + m['content']).strip()")
+REPLACES = ENDED.replace("m['content']", "m['content'] | replace('rare', 'seldom')")
+SPLITS = ENDED.replace("m['content']", "m['content'].split('</think>')[-1]")
+ON_CONTENT = ENDED.replace(
+    "{{ m['content'] }}",
+    "{% if 'rare' in m['content'] %}!{% endif %}{% if m['content'] == 'rarer' %}?{% endif %}{{ m['content'] }}",
+)
+ON_LENGTH = ENDED.replace("{{ m['content'] }}", "{% if m['content'] | length > 99 %}long{% endif %}{{ m['content'] }}")
+IF_ANY = ENDED.replace("{{ m['content'] }}", "{% if m['content'] %}{{ m['content'] }}{% endif %}")
+ESCAPES = ENDED.replace("m['content']", "m['content'] | tojson")
+JOINED = ENDED.replace("m['content']", "'%s' % m['content']")
+PLAIN = {
+    "role and content": ROLE_AND_CONTENT,
+    "ended": ENDED,
+    "ernie": ERNIE,
+    "dated": DATED,
+    "default": DEFAULT_SYSTEM,
+}
+PLAIN |= {"drops system": DROPS_SYSTEM, "twice": TWICE, "checks type": CHECKS_TYPE}
+OTHER = {"trims": TRIMS, "upper": UPPER, "strips a copy": STRIPS_A_COPY, "replaces": REPLACES, "splits": SPLITS}
+OTHER |= {"on content": ON_CONTENT, "on length": ON_LENGTH, "if any": IF_ANY, "escapes": ESCAPES, "%": JOINED}
+TEMPLATES = PLAIN | OTHER
+
+SOME = [
+    "What is 1 + 1?",
+    " a ",
+    "",
+    "\n",
+    "{{ m }}",
+    "{% x %}",
+    "</s>",
+    "</think>b",
+    "rare",
+    "rarer",
+    "é\u00a0",
+    "b" * 120,
+]
+
+
+def conversations(count: int) -> pl.DataFrame:
+    """Rows of three shapes; only one row, late, has the content that some template looks for."""
+    rows = []
+    for line in range(1, count + 1):
+        text = SOME[line % 8] if line != count - 1 else "rare"
+        messages = [{"role": "user", "content": f"{text}"}]
+        if line % 3 == 1:
+            messages.insert(0, {"role": "system", "content": SOME[(line * 5) % 8]})
+        if line % 50 == 2:
+            messages += [{"role": "assistant", "content": "ok"}, {"role": "user", "content": SOME[-(line % 5)]}]
+        rows.append((line, messages, text, "7" if line % 7 else r"\frac{1}{2}"))
+    return with_answer(pl.DataFrame(rows, schema=RAW_ROWS, orient="row"))
+
+
+def rendered(row: dict[str, Any], tokenizer: Any) -> tuple[str, str]:
+    """The texts of one row, by the template itself."""
+    whole = [*row["messages"], {"role": "assistant", "content": f"\\boxed{{{row['answer']}}}"}]
+    prompt = tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(whole, tokenize=False)
+    return prompt, text[len(prompt) :] + ("" if text.rstrip().endswith("</s>") else "</s>")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_row_is_as_the_template_renders_it(name: str, make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer, rows = make_tokenizer(TEMPLATES[name]), conversations(300)
+    chats = chat_rows(rows, tokenizer)
+    expected = [rendered(row, tokenizer) for row in rows.iter_rows(named=True)]
+    assert list(chats.select("prompt_text", "completion_text").iter_rows()) == expected
+    assert chats.rename({"prompt": "messages"}).select(rows.columns).equals(rows)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_only_a_template_that_joins_texts_is_learned(name: str, make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(TEMPLATES[name])
+    pieces = learn(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), ["system", "user"])
+    assert (pieces is not None) == (name in PLAIN)
+
+
+def test_a_template_that_leaves_out_the_answer_is_rendered(make_tokenizer: Callable[..., Any]) -> None:
+    """Whether its text ends with the end token depends on the question then."""
+    tokenizer = make_tokenizer("{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}{% endfor %} ")
+    rows = conversations(300)
+    expected = [rendered(row, tokenizer) for row in rows.iter_rows(named=True)]
+    assert list(chat_rows(rows, tokenizer).select("prompt_text", "completion_text").iter_rows()) == expected
+    assert {"", "</s>"} == {completion for _, completion in expected}
+
+
+def test_the_demo_s_template_is_learned(make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, tokenizer = conversations(300).filter(pl.col("messages").list.len() == 1), make_tokenizer(CHAT_TEMPLATE)
+    expected = [rendered(row, tokenizer) for row in rows.iter_rows(named=True)]
+    calls = []
+    render = tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: calls.append(a) or render(*a, **k))
+    assert list(chat_rows(rows, tokenizer).select("prompt_text", "completion_text").iter_rows()) == expected
+    assert len(calls) < 50
+
+
+def test_the_first_row_that_a_template_refuses_is_told(make_tokenizer: Callable[..., Any]) -> None:
+    no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + ENDED
+    rows = conversations(300).filter(pl.col("line") > 1)
+    with pytest.raises(PipelineError, match=r"^line 4: .* refuses the messages \(no system\)"):
+        chat_rows(rows, make_tokenizer(no_system))
+
+
+def test_a_saved_tokenizer_loads_and_renders_alike(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     assert chat_rows(ROWS, load_tokenizer(tmp_path)).equals(chat_rows(ROWS, tokenizer))
 

@@ -8,8 +8,6 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
-    GatedRepoError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -118,26 +116,15 @@ def test_a_full_commit_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (OfflineModeIsEnabled("offline"), r"the hub does not answer \(OfflineModeIsEnabled\); go online once, or set"),
-        (httpx.ConnectError("no route"), r"the hub does not answer \(ConnectError\)"),
-        (httpx.ReadTimeout("slow"), r"the hub does not answer \(ReadTimeout\)"),
-        (refusal(GatedRepoError, 403), "is gated: accept its terms on the hub and set HF_TOKEN"),
-        (refusal(RepositoryNotFoundError, 404), r"at revision 'v2' is not on the hub: check base_model\.name"),
-        (refusal(RevisionNotFoundError, 404), "at revision 'v2' is not on the hub"),
-    ],
-)
-def test_what_the_hub_refuses_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, answer: Exception, expected: str
-) -> None:
-    hub_answers(monkeypatch, answer)
-    with pytest.raises(PipelineError, match=rf"^base model someone/ernie.* {expected}") as caught:
+def test_what_the_hub_refuses_names_the_recipe_s_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_answers(monkeypatch, refusal(RepositoryNotFoundError, 404))
+    with pytest.raises(PipelineError, match=r"^base model someone/ernie is not on the hub; check base_model\.name"):
         resolve_checkpoint("someone/ernie", "v2")
-    assert "\n" not in str(caught.value)
+    hub_answers(monkeypatch, refusal(RevisionNotFoundError, 404))
+    with pytest.raises(PipelineError, match=r"has no revision 'v2'; set base_model\.revision"):
+        resolve_checkpoint("someone/ernie", "v2")
 
 
 def test_a_name_that_no_hub_id_can_be_is_one_sentence() -> None:
-    with pytest.raises(PipelineError, match=r"^base model my models/ernie .* is not on the hub"):
+    with pytest.raises(PipelineError, match=r"^base model my models/ernie is not on the hub"):
         resolve_checkpoint("my models/ernie", "main")

@@ -129,8 +129,9 @@ def test_both_models_answered_the_same_held_out_problems_and_none_was_trained_on
     train, held_out = pl.read_parquet(split / "train.parquet"), pl.read_parquet(split / "eval.parquet")
     assert base["row_id"].to_list() == adapter["row_id"].to_list() == held_out["row_id"].to_list()
     assert train.join(held_out, on="question", how="semi").is_empty()
-    sources = pl.read_parquet(split / "reports" / "lines.parquet")
-    assert sources.height == train.height + held_out.height
+    ledger = pl.read_parquet(split / "reports" / "ledger.parquet")
+    assert ledger.filter(pl.col("place").is_in(["train", "evaluation"])).height == train.height + held_out.height
+    assert ledger.height == 2400
 
 
 def test_every_target_of_every_expert_was_trained(demo: Demo) -> None:

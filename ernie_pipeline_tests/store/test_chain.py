@@ -9,7 +9,7 @@ import pytest
 
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe, parse_recipe
-from ernie_pipeline.stages import STAGES
+from ernie_pipeline.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.store.chain import Chain
 from ernie_pipeline.store.stage import Source, Work
@@ -33,6 +33,9 @@ def test_the_same_recipe_again_reuses_everything(store: ArtifactStore) -> None:
         ({"source": {"rows": 7, "seed": 7}}, []),  # these reach the chain as the version of nemotron_source
         ({"base_model": {"name": "someone/ernie"}}, []),  # and this as the version of base_model
         ({"filters": {"max_question_chars": 99}}, ["math_split"]),
+        ({"near_duplicates": {"threshold": 0.5}}, ["math_split"]),
+        ({"decontamination": {"ngram_words": 13}}, ["math_split"]),
+        ({"benchmarks": {"sets": ["math.jsonl"]}}, []),  # reaches the chain as the version of benchmark_sets
         ({"split": {"seed": 1}}, ["math_split"]),
         ({"quantization": {"double": False}}, [*MODELS, "registered_model"]),
         ({"lora": {"rank": 8}}, ["qlora_adapter", "adapter_evaluation", "registered_model"]),
@@ -56,7 +59,7 @@ def test_only_what_a_stage_declares_moves_its_fingerprint(
 
 def test_every_recipe_section_moves_some_stage_or_an_observed_version() -> None:
     declared = {path.partition(".")[0] for stage in STAGES.values() for path in stage.recipe}
-    assert declared | {"source", "base_model"} == set(Recipe.model_fields)
+    assert declared | {source.section for source in SOURCES.values()} == set(Recipe.model_fields)
 
 
 def test_going_back_to_an_earlier_recipe_reuses_its_artifacts(store: ArtifactStore) -> None:
@@ -175,19 +178,19 @@ def test_an_observed_version_is_asked_for_once(store: ArtifactStore) -> None:
         return "v"
 
     walk(Chain(Recipe(), store, STAGES, {name: Source(name, observe) for name in OBSERVED}))
-    assert len(asked) == 2
+    assert len(asked) == len(OBSERVED)
 
 
 FINGERPRINTS = """
 from pathlib import Path
 import sys
 from ernie_pipeline.recipe import Recipe
-from ernie_pipeline.stages import STAGES
+from ernie_pipeline.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.chain import Chain
 from ernie_pipeline.store.stage import Source
 source = Source("source", lambda recipe: "v")
-chain = Chain(Recipe(), ArtifactStore(Path(sys.argv[1])), STAGES, {"nemotron_source": source, "base_model": source})
+chain = Chain(Recipe(), ArtifactStore(Path(sys.argv[1])), STAGES, dict.fromkeys(SOURCES, source))
 versions = dict.fromkeys(STAGES, "v")
 print([chain.provenance(name, versions).fingerprint for name in STAGES])
 """

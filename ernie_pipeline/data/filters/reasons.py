@@ -1,0 +1,23 @@
+"""How a filter says what it found."""
+
+import polars as pl
+
+KEEPS = pl.lit(None, dtype=pl.String)
+"""The verdict of a filter that the recipe switched off."""
+
+SHOWN_CHARS = 60
+
+
+def found(text: pl.Expr, pattern: str, reason: str) -> pl.Expr:
+    """`reason` with what group 1 of `pattern` matched in its `{}`; null where nothing did.
+
+    One search a text. Write no `(?i)`, which is slower, but search the lower-cased text.
+    """
+    return pl.format(reason, quoted(text.str.extract(pattern)))
+
+
+def quoted(text: pl.Expr) -> pl.Expr:
+    """The text on one line, cut to `SHOWN_CHARS`, in quotes; null for null."""
+    shown = text.str.strip_chars().str.replace_all(r"\s+", " ")
+    cut = pl.when(shown.str.len_chars() > SHOWN_CHARS).then(shown.str.slice(0, SHOWN_CHARS) + "...").otherwise(shown)
+    return pl.format('"{}"', cut)
