@@ -19,8 +19,11 @@ currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and
 
 import polars as pl
 
+from ernie_pipeline.data.masked import where
+
 KINDS = ("integer", "decimal", "fraction", "interval", "set", "equation", "expression", "text")
 
+_PLAIN = r"^-?[0-9]+$"
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _FRACTION = rf"(?:{_INTEGER}/{_INTEGER}|\d*\\frac(?:\{{[-+]?{_INTEGER}\}}|\d)(?:\{{[-+]?{_INTEGER}\}}|\d))"
 
@@ -54,6 +57,11 @@ _RELATION = r"[=<>≤≥≠≡≈]|\\(?:leq?|geq?|neq?|leqslant|geqslant|equiv|a
 
 def answer_kind(answer: pl.Expr) -> pl.Expr:
     """One of `KINDS` for each bare answer [String]; null for null."""
+    plain = pl.when(answer.is_not_null()).then(pl.lit("integer"))  # most answers, known at a glance
+    return pl.coalesce(where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
+
+
+def _kind(answer: pl.Expr) -> pl.Expr:
     words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start("$ \t\r\n")
     words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(_SPELLING, leftmost=True)
     words = words.str.replace_all(_TEXT, " $1 ").str.strip_chars().str.strip_chars_end(".")
@@ -76,9 +84,7 @@ def answer_kind(answer: pl.Expr) -> pl.Expr:
     is_set = compact.str.contains(r"^\\\{.*\\\}$|^\\(?:emptyset|varnothing)$|^[∅]$") | outside.str.contains("[,;]")
     is_tuple = compact.str.contains(r"^[(\[].*[;,].*[)\]]$") & (outside.str.strip_chars() == "")
     return (
-        pl.when(answer.is_null())
-        .then(pl.lit(None, dtype=pl.String))
-        .when(compact.str.contains(rf"^[-+]?{_INTEGER}$"))
+        pl.when(compact.str.contains(rf"^[-+]?{_INTEGER}$"))
         .then(pl.lit("integer"))
         .when(compact.str.contains(rf"^[-+]?{_INTEGER}?\.\d+$"))
         .then(pl.lit("decimal"))
@@ -93,5 +99,4 @@ def answer_kind(answer: pl.Expr) -> pl.Expr:
         .when(is_set | is_tuple)
         .then(pl.lit("set"))
         .otherwise(pl.lit("expression"))
-        .alias("kind")
     )

@@ -59,19 +59,20 @@ def in_order(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 def _evaluation_groups(ordered: pl.DataFrame, used: int, held_out: int, stratify: bool) -> list[str]:
     """The groups whose rows are held out: in order, each kind up to its quota, then any until there are enough."""
     kind = pl.col("kind").first() if stratify else pl.lit("")
-    groups = list(ordered.group_by("group", maintain_order=True).agg(kind=kind, size=pl.len()).iter_rows())
+    groups = ordered.group_by("group", maintain_order=True).agg(kind=kind, size=pl.len())
     kinds = ordered[:used]["kind"] if stratify else pl.Series("kind", [""] * min(used, ordered.height))
     quotas = _quotas(dict(kinds.value_counts().iter_rows()), held_out)
-    chosen: dict[str, None] = {}
-    for group, group_kind, size in groups:
-        if 0 < size <= quotas.get(group_kind, 0):
-            quotas[group_kind] -= size
-            chosen[group] = None
     missing = sum(quotas.values())
-    for group, _, size in groups:
-        if missing and group not in chosen and size <= missing:
-            missing -= size
-            chosen[group] = None
+    chosen: dict[str, None] = {}
+    for within_quota in (True, False):
+        for group, group_kind, size in groups.iter_rows():
+            if not missing:
+                break
+            room = quotas.get(group_kind, 0) if within_quota else missing
+            if group not in chosen and size <= room:
+                quotas[group_kind] = quotas.get(group_kind, 0) - size
+                missing -= size
+                chosen[group] = None
     return list(chosen)
 
 

@@ -71,13 +71,9 @@ _COUNTS_STATEMENTS = (
 _PICTURE = r"(?:figure|diagram|picture|image|drawing|illustration|photo(?:graph)?|sketch)s?"
 # these are also things that problems are about: a graph's edges, a map from A to B, the graph below the x-axis
 _CHART = r"(?:graph|table|chart|map)s?"
+_LINK = r"(https?://\S+|\bwww\.\w+\.\w+|!\[[^\]]*\]\([^)]*\)?|<img\b|\\includegraphics\b)"
 _REFERENCE = "|".join(
     (
-        r"https?://\S+",
-        r"\bwww\.\w+\.\w+",
-        r"!\[[^\]]*\]\([^)]*\)?",
-        r"<img\b",
-        r"\\includegraphics\b",
         r"\b(?:shown|pictured|depicted|illustrated|drawn|given|indicated|marked|labell?ed|represented"
         r"|displayed) (?:in|on|by) "
         rf"(?:the|this) (?:(?:above|attached|accompanying|adjoining|adjacent|following) )?{_PICTURE}\b",
@@ -97,7 +93,7 @@ _MAY_REFER = (
 )
 _CONTAINED = (
     r"\[asy\]|\\begin\{(?:tikzpicture|tabular|array|asy|picture|pmatrix|bmatrix|matrix)\}"
-    r"|\|.*\||\t|(?:\n[^\n]*\d[^\n]*){2}"
+    r"|(?:^|\n)\s*\|[^\n]*\||\t|(?:\n[^\n]*\d[^\n]*){2}"
 )
 """A picture as code, or a table: the text holds what it refers to."""
 
@@ -190,6 +186,8 @@ def reference(filters: Filters) -> pl.Expr:
     drops: What is the area of the shape in the diagram below?
     drops: In the figure, AB = 3 and BC = 4. Find AC.
     drops: The table below gives the prices. What is their sum?
+    drops: Find $|x| + |y|$ as shown in the figure.
+    drops: The table is at www.example.org/a.¶| 1 | 2 |
     keeps: What is the area of the triangle below? [asy] draw((0,0)--(1,0)); [/asy] As shown in the figure, it is right.
     keeps: She skates a figure of eight. How long is it?
     keeps: How many sides does a plane figure with 5 corners have?
@@ -222,5 +220,6 @@ def _offers_its_answers(text: pl.Expr) -> pl.Expr:
 
 
 def _refers_to_what_is_absent(text: pl.Expr) -> pl.Expr:
+    told = "the question refers to what is not in it ({})"
     absent = pl.when(~text.str.contains(_CONTAINED)).then(text)
-    return found(absent, _REFERENCE, "the question refers to what is not in it ({})")
+    return pl.coalesce(found(text, _LINK, told), found(absent, _REFERENCE, told))

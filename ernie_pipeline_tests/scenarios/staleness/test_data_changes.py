@@ -62,3 +62,16 @@ def test_a_changed_file_of_the_base_model_makes_all_but_the_raw_rows_stale(built
     changed = f"stale: input base_model {before} -> {short(planned.values['sources']['base_model'])}"
     assert planned.status == 3
     assert planned.todo == dict.fromkeys(ASSETS[1:], changed)
+
+
+def test_a_named_benchmark_set_and_a_change_of_it_make_the_split_stale(built: Workplace, tmp_path: Path) -> None:
+    benchmark = tmp_path / "benchmark.txt"
+    benchmark.write_text("How many bees live in a hive of forty cells?\n")
+    built.edit_recipe("[split]", f'[benchmarks]\nsets = ["{benchmark}"]\n\n[split]')
+    versions = []
+    for question in ("How many ants carry nine leaves?\n", "How many ants carry ten leaves?\n"):
+        benchmark.write_text(question)
+        planned = built.plan()
+        versions.append(planned.values["sources"]["benchmark_sets"])
+        assert planned.todo["math_split"] == f"stale: input benchmark_sets none -> {short(versions[-1])}"
+    assert versions[0] != versions[1]
