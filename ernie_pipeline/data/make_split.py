@@ -18,7 +18,7 @@ from ernie_pipeline.data.kinds import answer_kind
 from ernie_pipeline.data.ledger import BROKEN, make_ledger
 from ernie_pipeline.data.near_duplicates import drop_near_duplicates
 from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.profile import make_profile, profile_markdown
+from ernie_pipeline.data.profile import make_profile, profile_markdown, spread
 from ernie_pipeline.data.split import Division, divide
 from ernie_pipeline.data.template import chat_rows
 from ernie_pipeline.data.tokens import drop_long, with_tokens
@@ -92,7 +92,7 @@ def write_split(
                 (ledger, reports / "ledger.parquet"),
             )
         ]
-        sample = (with_tokens(part.head(MEASURED_ROWS), tokenizer) for part in (train, held_out))  # in random order
+        sample = (with_tokens(spread(part, MEASURED_ROWS), tokenizer) for part in (train, held_out))
         profile = make_profile(train, held_out, [rows["tokens"] for rows in sample], ledger, counts)
         for table_written in written:
             table_written.result()

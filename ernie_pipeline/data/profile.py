@@ -32,9 +32,14 @@ def make_profile(
         "dropped": dict(counts),
         "tokens": {name: _lengths(lengths) for name, lengths in zip(parts, tokens, strict=True)},
         "kinds": {kind: {name: int((part["kind"] == kind).sum()) for name, part in parts.items()} for kind in kinds},
-        "kept": train.select("question", "answer", "kind").head(SHOWN).to_dicts(),
+        "kept": spread(train, SHOWN).select("question", "answer", "kind").to_dicts(),
         "first_dropped": _first_dropped(ledger, counts),
     }
+
+
+def spread(part: pl.DataFrame, count: int) -> pl.DataFrame:
+    """At most `count` rows, evenly from the whole of `part`: at its head one kind of answer may be rarer."""
+    return part.gather_every(max(1, -(-part.height // count))).head(count)
 
 
 def profile_markdown(profile: Profile) -> str:

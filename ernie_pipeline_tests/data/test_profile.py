@@ -2,7 +2,7 @@ import json
 
 import polars as pl
 
-from ernie_pipeline.data.profile import make_profile, profile_markdown
+from ernie_pipeline.data.profile import make_profile, profile_markdown, spread
 
 
 def part(*tokens: int, kind: str = "integer") -> pl.DataFrame:
@@ -62,3 +62,12 @@ def test_nothing_dropped_is_said() -> None:
     assert "## Samples that were dropped\n\nnone" in profile_markdown(
         make_profile(TRAIN, TRAIN, [TRAIN["tokens"]] * 2, kept, {})
     )
+
+
+def test_a_sample_is_spread_over_the_whole() -> None:
+    rows = pl.DataFrame({"n": range(1000)})
+    assert spread(rows, 4)["n"].to_list() == [0, 250, 500, 750]
+    assert spread(rows, 600)["n"][-1] == 998
+    assert spread(rows, 1000).equals(rows)
+    assert spread(rows, 5000).equals(rows)
+    assert spread(rows[:0], 5).is_empty()
