@@ -26,3 +26,8 @@ def disk_full_sentence(place: str) -> str:
         f"the disk that holds {place} is full; make room or set ERNIE_PIPELINE_HOME to another disk, then run again: "
         "nothing half-written is left"
     )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another library says, for a sentence of our own."""
+    return str(error).strip().split("\n")[0]

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.errors import PipelineError, first_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_TIMEOUT_S = 30.0
@@ -43,13 +43,9 @@ def hub_commit(kind: Literal["dataset", "model"], name: str, revision: str, name
         ) from error
     except (OSError, httpx.HTTPError) as error:  # the hub's other answers and its offline mode are kinds of OSError
         raise PipelineError(
-            f"the hub did not answer for {what} ({type(error).__name__}: {_first_line(error)}); check the network and "
+            f"the hub did not answer for {what} ({type(error).__name__}: {first_line(error)}); check the network and "
             f"HF_HUB_OFFLINE, or set {revision_key} to a full commit"
         ) from error
     if commit is None or not COMMIT.fullmatch(commit):
         raise PipelineError(f"the hub gave no commit for {what} at {revision!r}; try again")
     return commit
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

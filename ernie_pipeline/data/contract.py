@@ -5,7 +5,7 @@ from pathlib import Path
 import dataframely as dy
 import polars as pl
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.errors import PipelineError, first_line
 
 PLACES = ("train", "evaluation", "unused", "dropped")
 """Where a row of the source can end."""
@@ -80,8 +80,7 @@ def read_checked(schema: type[dy.Schema], file: Path) -> pl.DataFrame:
     try:
         table = pl.read_parquet(file)
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise PipelineError(f"{file} is not a readable Parquet file ({reason}); build it again") from error
+        raise PipelineError(f"{file} is not a readable Parquet file ({first_line(error)}); build it again") from error
     return checked(schema, table, str(file))
 
 

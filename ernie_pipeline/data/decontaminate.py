@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ernie_pipeline.data.filters import DROPPED
+from ernie_pipeline.data.filters import drop_rows
 from ernie_pipeline.data.words import (
     Hashes,
     Places,
@@ -75,10 +75,10 @@ def decontaminate(
     found = overlaps(rows["question"], references, settings.ngram_words, words)
     reason = pl.format('shares "{}" with {} row {}', "words", "set", "row")
     judged = rows.with_row_index("index").join(
-        found.select("index", filter=pl.lit(name), reason=reason), on="index", how="left", maintain_order="left"
+        found.select("index", reason=reason), on="index", how="left", maintain_order="left"
     )
-    kept = judged.filter(pl.col("reason").is_null()).drop("index", "filter", "reason")
-    return kept, judged.filter(pl.col("reason").is_not_null()).select(DROPPED)
+    kept, dropped = pl.collect_all(drop_rows(judged.drop("index").lazy(), name, pl.col("reason")))
+    return kept, dropped
 
 
 def references_of(rows: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ernie_pipeline.data.alike import Sets, alike_pairs, components
-from ernie_pipeline.data.filters import DROPPED
+from ernie_pipeline.data.filters import drop_rows
 from ernie_pipeline.data.words import Words, ngrams, split_words
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import NearDuplicates
@@ -79,9 +79,9 @@ def drop_near_duplicates(
         .select("row_id", "group", reason=_reason() if settings.keep == "one" else pl.lit(None, pl.String))
     )
     judged = rows.join(told, on="row_id", how="left", maintain_order="left")
-    judged = judged.with_columns(pl.col("group").fill_null(pl.col("row_id")), filter=pl.lit("near_duplicate"))
-    kept = judged.filter(pl.col("reason").is_null()).drop("filter", "reason")
-    return kept, judged.filter(pl.col("reason").is_not_null()).select(DROPPED)
+    judged = judged.with_columns(pl.col("group").fill_null(pl.col("row_id")))
+    kept, dropped = pl.collect_all(drop_rows(judged.lazy(), "near_duplicate", pl.col("reason")))
+    return kept, dropped
 
 
 def banding(threshold: float, permutations: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from ernie_pipeline.data.ledger import places_of
+
 BINS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Upper ends of the histogram's bins, in tokens."""
 BAR = 30
@@ -28,7 +30,7 @@ def make_profile(
     parts = {"train": train, "evaluation": held_out}
     kinds = pl.concat([part["kind"] for part in parts.values()]).unique().sort()
     return {
-        "places": dict(sorted(ledger["place"].value_counts().iter_rows())),
+        "places": places_of(ledger),
         "dropped": dict(counts),
         "tokens": {name: _lengths(lengths) for name, lengths in zip(parts, tokens, strict=True)},
         "kinds": {kind: {name: int((part["kind"] == kind).sum()) for name, part in parts.items()} for kind in kinds},

@@ -14,7 +14,7 @@ from ernie_pipeline.data.lines import numbered_lines
 from ernie_pipeline.data.rows import BAD_ROWS, COLUMNS, check_record
 from ernie_pipeline.data.source import describe_source, resolve_source, source_file
 from ernie_pipeline.data.tables import table_chunk
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.errors import PipelineError, first_line
 from ernie_pipeline.recipe import Source
 
 SHOWN_BAD_ROWS = 3
@@ -119,13 +119,13 @@ def _parquet_tables(path: Path) -> tuple[list[str], Iterator[pl.DataFrame]]:
                 row += batch.num_rows
         except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
             raise PipelineError(
-                f"{path} cannot be read after row {row} ({_first_line(error)}); write it again"
+                f"{path} cannot be read after row {row} ({first_line(error)}); write it again"
             ) from error
 
     try:
         file = pq.ParquetFile(path, pre_buffer=False)  # a row group can be as large as the file
     except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"{path} is not a readable Parquet file ({_first_line(error)}); write it again") from error
+        raise PipelineError(f"{path} is not a readable Parquet file ({first_line(error)}); write it again") from error
     return list(file.schema_arrow.names), tables()
 
 
@@ -138,7 +138,7 @@ def _hub_tables(source: Source, commit: str) -> tuple[list[str], Iterator[pl.Dat
         rows = datasets.load_dataset(source.dataset, split=source.split, revision=commit)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, httpx.HTTPError) as error:
         raise PipelineError(
-            f"{describe_source(source)} cannot be loaded at commit {commit} ({_first_line(error)}); check the network "
+            f"{describe_source(source)} cannot be loaded at commit {commit} ({first_line(error)}); check the network "
             "and source.split, and set HF_TOKEN if the data set is gated or private"
         ) from error
     wanted = [name for name in COLUMNS if name in rows.column_names]
@@ -178,7 +178,3 @@ def _too_many(source: Source, count: int, first: list[BadRow]) -> str:
         f"{describe_source(source)} has {count} broken rows where source.max_bad_rows tolerates "
         f"{source.max_bad_rows} ({shown}{more}); correct them or raise source.max_bad_rows"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
