@@ -56,11 +56,7 @@ STAGES: Mapping[str, Stage] = {
             name="math_split",
             inputs=("raw_nemotron", "base_model", "benchmark_sets"),
             recipe=("filters", "near_duplicates", "decontamination", "split"),
-            code=(
-                "ernie_pipeline.data.make_split",
-                "ernie_pipeline.data.benchmark_sets",
-                "ernie_pipeline.engines.chat",
-            ),
+            code=("ernie_pipeline.data.split_job",),
             libraries=(
                 "polars",
                 "pyarrow",

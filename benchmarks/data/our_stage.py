@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from job import Job
+
+from ernie_pipeline.data.split_job import prepare_process
+
+prepare_process()  # what follows imports Polars
+
+import polars as pl
 
 from ernie_pipeline.data.benchmark_sets import load_benchmarks, resolve_benchmarks
 from ernie_pipeline.data.make_raw import write_raw

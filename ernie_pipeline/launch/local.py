@@ -36,9 +36,9 @@ def run_module(
     job: dict[str, Any],
     *,
     threads: int,
-    memory_gib: float | None,
-    time_limit_s: float | None,
-    on_progress: Callable[[dict[str, Any]], None],
+    memory_gib: float | None = None,
+    time_limit_s: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] = lambda values: None,
 ) -> None:
     """Run `python -m module` on `job` until it ends; its log lines and progress reach Dagster while it runs.
 
