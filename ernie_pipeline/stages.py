@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.mathverify import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -13,7 +14,6 @@ from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.stage import Source, Stage
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-GRADING_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def _source_version(recipe: Recipe) -> str:

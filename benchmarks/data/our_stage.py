@@ -1,4 +1,5 @@
 """The project's own data stage, called as its assets call it. The only file here that knows its entry points."""
+# ruff: noqa: E402 (its process is prepared before Polars is imported)
 
 from pathlib import Path
 from typing import Any

@@ -51,11 +51,13 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     metrics = artifact.json("metrics.json")
+    kinds = metrics.pop("by_kind")
     predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
     return {
         "validation loss": metrics["validation_loss"],
         "accuracy": metrics["accuracy"],
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
+        "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
         "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),
         "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
     }

@@ -15,7 +15,7 @@ from ernie_pipeline.engines.device import choose_device
 from ernie_pipeline.engines.generate import generate
 from ernie_pipeline.evaluation.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
-from ernie_pipeline.evaluation.statistics import summarise
+from ernie_pipeline.evaluation.statistics import by_kind, summarise
 from ernie_pipeline.reporter import Reporter
 
 PROBE_TOKENS = 50
@@ -53,7 +53,8 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
         progress=lambda done, total: report(f"answered {done} of {total}", {}),
     )
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings["grading_timeout_s"])
-    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades)}
+    kinds = by_kind([row["kind"] for row in asked], grades)
+    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
     report(
         f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%})",
         {"accuracy": metrics["accuracy"]},

@@ -30,6 +30,7 @@ def test_every_held_out_row_gets_one_graded_answer(make_job: MakeJob) -> None:
     assert [p["gold"] for p in predictions] == [row["answer"] for row in rows]
     assert metrics["rows"] == metrics["validation_rows"] == 16
     assert metrics["accuracy"] == sum(p["right"] for p in predictions) / 16
+    assert sum(kind["rows"] for kind in metrics["by_kind"].values()) == 16
     assert metrics["unboxed_share"] == sum(not p["boxed"] for p in predictions) / 16
 
 
