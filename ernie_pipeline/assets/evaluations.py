@@ -30,7 +30,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     def write(work: Work, out: Path) -> list[Check]:
         base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
-        gpu.run(context, "ernie_pipeline.evaluation", job)
+        gpu.run(context, "ernie_pipeline.evaluation", job, on_one=True)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)
