@@ -30,7 +30,8 @@ from ernie_pipeline.training.job import training_job
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
     def write(work: Work, out: Path) -> list[Check]:
-        job = training_job(work.recipe, work.made_from.inputs["base_model"], checked_split(work), out)
+        base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
+        job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
         gpu.run(context, "ernie_pipeline.training", job)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"

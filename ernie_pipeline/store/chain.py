@@ -5,6 +5,7 @@ Dagster's UI, a schedule or the command line, and with an instance that was born
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -145,9 +146,12 @@ class Chain:
             recipe=DeclaredRecipe(self.recipe, declared, stage.name),
             made_from=made_from,
             artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
+            unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
         )
         artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
         remember(self.store, artifact.manifest)
+        with suppress(OSError):  # the artifact stands; what cannot be removed is left to `store prune`
+            self.store.forget_unfinished(made_from.stage, made_from.fingerprint)
         return artifact
 
     def _code_of(self, name: str) -> Code:
