@@ -36,6 +36,11 @@ def test_a_training_job_has_the_pinned_base_and_the_recipe_s_values(tmp_path: Pa
     assert training_job(seen_by("qlora_adapter"), f"commit:{COMMIT}", *places[:2], None)["checkpoints"] is None
 
 
+def test_which_engine_auto_stands_for_is_left_to_the_process_that_has_the_gpu(tmp_path: Path) -> None:
+    recipe = seen_by("qlora_adapter", Recipe())
+    assert training_job(recipe, f"commit:{COMMIT}", tmp_path, tmp_path, None)["engine"] == "auto"
+
+
 def test_an_evaluation_of_the_adapter_has_its_folder_and_its_targets(tmp_path: Path) -> None:
     recipe = seen_by("adapter_evaluation")
     job = evaluation_job(recipe, f"commit:{COMMIT}", tmp_path / "split", tmp_path / "trained", tmp_path / "out")

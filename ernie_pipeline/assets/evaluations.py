@@ -56,6 +56,7 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     return {
         "validation loss": metrics["validation_loss"],
         "accuracy": metrics["accuracy"],
+        **artifact.json("reports/run.json"),
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
         "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
         "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),

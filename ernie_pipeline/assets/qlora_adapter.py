@@ -51,6 +51,7 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         "trainable parameters": run["trainable_parameters"],
         "4-bit base parameters": run["four_bit_parameters"],
         "parameters per target": table(artifact.json("parameters.json")),
+        "engine": run["engine"],
         "device": run["device"],
         "steps": run["steps"],
         "training seconds": run["seconds"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.engines import engine_module
+from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
@@ -33,7 +33,9 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     engine = engine_module(job["engine"])
     base, lora, out = job["base"], job["lora"], Path(job["out"])
 
-    report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}", {})
+    report(
+        f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {engine_name(engine)}", {}
+    )
     tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
     model = engine.load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     model = engine.add_adapter(model, lora, job["training"]["seed"])
@@ -59,7 +61,8 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     with model.disable_adapter():
         change = (trained - engine.logits(model, probe)).abs().max().item()
     (out / "reports").mkdir()
-    _write_json(out / "reports" / "run.json", {**_facts(trainer, progress, device), **sums, "logit_change": change})
+    facts = {"engine": engine_name(engine), **_facts(trainer, progress, device), **sums, "logit_change": change}
+    _write_json(out / "reports" / "run.json", facts)
     del trainer, model
     _check_reload(engine, job, out / "adapter", probe, trained, device)
     report("adapter saved; reloaded from disk it gives the same logits", {})
