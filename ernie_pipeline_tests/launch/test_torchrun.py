@@ -35,6 +35,13 @@ def work(job, report):
 run_job(work)
 """
 
+ALONE = """
+from ernie_pipeline.errors import PipelineError
+def work(job, report):
+    raise PipelineError(f"{os.environ.get('WORLD_SIZE', 'alone')} with {job['gpu']['cpu_threads']} threads")
+run_job(work)
+"""
+
 SAVE = """
 from ernie_pipeline.training.stop import StopSignals
 def work(job, report):
@@ -74,7 +81,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(place: Path, work: str, interrupt: Any = None, **settings: Any) -> tuple[Any, list[dict[str, Any]]]:
+def run(
+    place: Path, work: str, interrupt: Any = None, on_one: bool = False, **settings: Any
+) -> tuple[Any, list[dict[str, Any]]]:
     """The step's failure, and what it heard."""
     (place / f"{CHILD}.py").write_text(HEAD + work)
 
@@ -83,7 +92,7 @@ def run(place: Path, work: str, interrupt: Any = None, **settings: Any) -> tuple
         if interrupt:
             threading.Thread(target=interrupt, daemon=True).start()
         with told_in_one_sentence():
-            gpu.run(context, CHILD, {"out": str(place)})
+            gpu.run(context, CHILD, {"out": str(place)}, on_one=on_one)
         return dg.MaterializeResult()
 
     gpu, instance = GpuResource(**settings), dg.DagsterInstance.ephemeral()
@@ -99,6 +108,11 @@ def test_they_train_together_one_reports_and_the_sentence_of_any_is_the_step_s(p
     assert heard == [{"sum": 3.0, "cpu_threads": 3, "checkpoint_s": 7.0}]
     assert failure.user_failure_data.description == "rank 1 has no row; add one"
     assert left_of(CHILD) == []
+
+
+def test_what_does_not_share_its_work_runs_on_one_with_all_the_threads(place: Path) -> None:
+    failure, _ = run(place, ALONE, on_one=True, gpus=2, cpu_threads=6)
+    assert failure.user_failure_data.description == "alone with 6 threads"
 
 
 def test_an_interrupted_step_lets_all_of_them_save(place: Path) -> None:
