@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.hash_cache import remembered_sha256
 from ernie_pipeline.mathverify import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.settings import Settings
@@ -25,7 +26,7 @@ def _source_version(recipe: Recipe) -> str:
 def _base_version(recipe: Recipe) -> str:
     from ernie_pipeline.engines.checkpoint import resolve_checkpoint
 
-    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
+    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision, remembered_sha256)
 
 
 def _benchmarks_version(recipe: Recipe) -> str:
