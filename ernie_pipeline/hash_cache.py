@@ -25,6 +25,8 @@ SETTLED_S = 2.0
 is a second). git has the same case: https://git-scm.com/docs/racy-git."""
 TRUSTED = frozenset({"ext4", "xfs"})
 """File systems of this machine's own disks, by their names in /proc/self/mountinfo (proc(5))."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Where the kernel tells what no two of its starts share."""
 
 State = dict[str, Any]
 
@@ -70,7 +72,7 @@ def _state(stream: BufferedReader) -> State:
     """Of the opened file, not of its name, which may by now be another one's."""
     found, boot = os.fstat(stream.fileno()), ""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = BOOT_ID.read_text().strip()
     return {
         "boot": boot,
         "device": found.st_dev,
