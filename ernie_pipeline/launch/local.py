@@ -5,7 +5,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,14 @@ def run_module(
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
         job_file = Path(folder) / "job.json"
         job_file.write_text(json.dumps({**job, "step": myself()}), encoding="utf-8")
-        with dg.open_pipes_session(
-            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        ) as session:
-            listener = _Listener(session, job_file.parent, on_progress)
+        listener = _Listener(job_file.parent, on_progress)
+        with (
+            _told_when_interrupted(context, listener),
+            dg.open_pipes_session(
+                context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+            ) as session,
+        ):
+            listener.session = session
             environment = {
                 **os.environ,
                 **QUIET,
@@ -88,17 +93,30 @@ def run_module(
 class _Listener:
     """Hands on what the child reports beyond its log lines."""
 
-    def __init__(self, session: Any, folder: Path, on_progress: Callable[[dict[str, Any]], None]):
-        self.session, self.folder, self.on_progress, self.heard, self.failure = session, folder, on_progress, 0, ""
+    def __init__(self, folder: Path, on_progress: Callable[[dict[str, Any]], None]):
+        self.folder, self.on_progress, self.heard, self.failure = folder, on_progress, 0, ""
+        self.session: Any = None
 
     def listen(self) -> None:
-        messages = self.session.get_custom_messages()[self.heard :]
+        messages = self.session.get_custom_messages()[self.heard :] if self.session else []
         self.heard += len(messages)
         for message in messages:
             if "error" in message:
                 self.failure = message["error"]
             else:
                 self.on_progress(message["progress"])
+
+
+@contextmanager
+def _told_when_interrupted(context: dg.AssetExecutionContext, listener: _Listener) -> Iterator[None]:
+    """What the child said to its end, such as after which step it has saved, comes before the interrupt's own error."""
+    try:
+        yield
+    except BaseException:
+        listener.listen()
+        if listener.failure:
+            context.log.info(listener.failure)
+        raise
 
 
 class _Limits:

@@ -157,10 +157,11 @@ def test_an_interrupted_step_lets_its_child_save(run_child: Any, tmp_path: Path,
         for delay, number in enumerate(signals):
             threading.Timer(0.1 + 0.2 * delay, lambda number=number: os.kill(os.getpid(), number)).start()
 
-    result, _ = run_child(SAVE, interrupt)
+    result, instance = run_child(SAVE, interrupt)
     assert (tmp_path / "saved").read_text() == SAVED
     [event] = result.get_step_failure_events()
     assert event.step_failure_data.error.cls_name == "DagsterExecutionInterruptedError"
+    assert "stopped by SIGTERM after step 1" in [log.user_message for log in instance.all_logs(result.run_id)]
     assert left_of(CHILD) == []
 
 
