@@ -31,11 +31,10 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     device = choose_device(job["gpu"], report)
     _make_deterministic(job["training"]["seed"], device)
     engine = engine_module(job["engine"])
+    job = {**job, "engine": engine_name(engine)}
     base, lora, out = job["base"], job["lora"], Path(job["out"])
 
-    report(
-        f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {engine_name(engine)}", {}
-    )
+    report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {job['engine']}", {})
     tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
     model = engine.load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     model = engine.add_adapter(model, lora, job["training"]["seed"])
@@ -61,7 +60,7 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     with model.disable_adapter():
         change = (trained - engine.logits(model, probe)).abs().max().item()
     (out / "reports").mkdir()
-    facts = {"engine": engine_name(engine), **_facts(trainer, progress, device), **sums, "logit_change": change}
+    facts = {"engine": job["engine"], **_facts(trainer, progress, device), **sums, "logit_change": change}
     _write_json(out / "reports" / "run.json", facts)
     del trainer, model
     _check_reload(engine, job, out / "adapter", probe, trained, device)
