@@ -11,7 +11,7 @@ from ernie_pipeline.data.slices import slices_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 1000
+BATCH = 100
 TEXT = pl.concat_str("prompt_text", "completion_text")
 
 
