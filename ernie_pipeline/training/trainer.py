@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -261,10 +262,17 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             save_weights(self.best_weights, folder / BEST)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
-        self.state.save_to_json(str(folder / "trainer_state.json"))
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         set_weights(self.model, read_weights(Path(resume_from_checkpoint) / ADAPTER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the Trainer does for one process: for several it maps to their devices, which fails for "cpu:0"."""
+        if checkpoint is not None:
+            for part, file in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
+                state = torch.load(Path(checkpoint) / file, map_location="cpu", weights_only=True)
+                part.load_state_dict(state)
 
     def _restore(self, folder: Path, facts: dict[str, Any]) -> None:
         """What the Trainer does not load itself."""
