@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: forked from the test's, so that none imports torch again, and killed for real."""
+"""Trainings in processes of their own: forked from the test's, so that none imports torch anew; killed for real."""
 
 import multiprocessing
 import os
@@ -25,7 +25,10 @@ class Started:
     """`work` in a process of its own with further `environment`; `disturb` hears each line there."""
 
     def __init__(
-        self, work: Callable[[Report], Any], disturb: Disturb = lambda line: None, environment: dict[str, str] | None = None
+        self,
+        work: Callable[[Report], Any],
+        disturb: Disturb = lambda line: None,
+        environment: dict[str, str] | None = None,
     ):
         self.receive, send = multiprocessing.Pipe(duplex=False)
 
