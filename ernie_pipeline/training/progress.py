@@ -59,11 +59,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
         if "loss" not in values:
             return
-        if not math.isfinite(values["loss"]):
-            raise PipelineError(
-                f"the training loss is no number any more after step {self.step} of {self.steps}: lower "
-                "training.learning_rate, or raise training.warmup_fraction"
-            )
+        self._check(values["loss"])
         self.pause()
         rate = self.window["tokens"] / max(self.window["seconds"], 1e-9)
         self.window = {"tokens": 0.0, "seconds": 0.0}
@@ -84,6 +80,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def evaluated(self, loss: float, seconds: float) -> None:
         """The validation loss after the steps so far."""
+        self._check(loss)
         self.seconds += seconds
         self._other_seconds.append(seconds)
         self._tell({"eval_loss": loss}, {})
@@ -113,6 +110,13 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         """Go on from where `state` was taken."""
         for name, value in state.items():
             setattr(self, name, value)
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise PipelineError(
+                f"the loss is no number any more after step {self.step} of {self.steps}: lower training.learning_rate, "
+                "or raise training.warmup_fraction"
+            )
 
     def _tell(self, values: dict[str, float], passing: dict[str, float]) -> None:
         """`values` go into the curve; both are shown."""

@@ -82,6 +82,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             data_collator=self._one_step,
             callbacks=[self.progress, _AfterEachStep(self)],
         )
+        attention = str(self.model.config._attn_implementation)
+        if plan.settings["packing"] and "flash" in attention:  # it heeds positions that start again in single rows only
+            raise PipelineError(f'training.packing with attention "{attention}" would mix samples; set it to false')
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -317,6 +320,5 @@ class _AfterEachStep(TrainerCallback):  # type: ignore[misc]
             control.should_log = True
         if asked:
             trainer.ended_by = trainer.stop.requested or "a signal to another rank"
-            control.should_evaluate = False  # it is made by who goes on from here
             control.should_training_stop = True
         control.should_save = asked or late

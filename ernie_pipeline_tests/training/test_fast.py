@@ -15,7 +15,7 @@ MakeJob = Callable[..., dict[str, Any]]
 
 def test_on_the_demo_model_fast_reaches_the_validation_loss_of_seed_after_the_same_samples(make_job: MakeJob) -> None:
     """Their own steps and layout; fewer steps, at the demo's learning rate and with its optimizer."""
-    demo = {"max_steps": 8, "eval_every": 4, "learning_rate": 3e-3, "optimizer": "adamw_torch"}
+    demo = {"max_steps": 8, "eval_every": 2, "learning_rate": 3e-3, "optimizer": "adamw_torch"}
     losses, runs = {}, {}
     for name in ("seed", "fast"):
         job = make_job(name)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training.batches import Document, collate, split_documents
 from ernie_pipeline.training.rows import Row, as_dataset
 from ernie_pipeline.training.validation import batches_by_length, validation_loss
@@ -104,10 +105,18 @@ def test_packed_padded_and_in_parts_a_step_has_one_loss_and_one_gradient(make_tr
         assert (flat - wanted).norm() < 1e-4 * wanted.norm()
 
 
+def test_an_attention_that_would_mix_packed_samples_is_refused(
+    make_trainer: MakeTrainer, demo_adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_adapter.config, "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(PipelineError, match=r'training\.packing with attention "flash_attention_2" would mix'):
+        make_trainer(packing=True)
+    make_trainer(packing=False)
+
+
 def test_the_validation_loss_is_the_mean_over_all_counted_tokens_in_any_batches(
     make_trainer: MakeTrainer, sums: list[Row]
 ) -> None:
-    sums = sums[:12]
     trainer = make_trainer(eval_rows=sums)
     total, means = 0.0, []
     for row in sums:

@@ -21,7 +21,7 @@ def test_two_processes_give_the_losses_and_the_gradients_of_one(make_job: MakeJo
 
     Between the first step and the others they end together, for a signal that only the second one was sent.
     """
-    settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "gradient_checkpointing": False}
+    settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
     one, two = make_job("one"), make_job("two", checkpoints=str(tmp_path / "checkpoints"))
     for job in (one, two):
         job["training"] = job["training"] | settings

@@ -109,5 +109,8 @@ def test_in_the_middle_of_a_window_another_process_goes_on_with_its_sums(telling
 
 def test_a_loss_that_is_no_number_ends_the_training(telling: Callable[..., Told]) -> None:
     told = telling(steps=4, eval_every=4)
-    with pytest.raises(PipelineError, match=r"no number any more after step 1 of 4: lower training\.learning_rate"):
+    sentence = r"the loss is no number any more after step 1 of 4: lower training\.learning_rate"
+    with pytest.raises(PipelineError, match=sentence):
         told.step(loss=float("nan"))
+    with pytest.raises(PipelineError, match=sentence):
+        told.progress.evaluated(float("inf"), 1.0)
