@@ -21,9 +21,8 @@ def demo_tokenizer() -> Any:
     return load_tokenizer(str(BASE))
 
 
-@pytest.fixture(scope="session")
-def demo_adapter() -> Any:
-    """Its first layers, with an adapter that already changes the logits, so that every weight gets a gradient."""
+def adapted_demo(layers: int) -> Any:
+    """Its first layers, in 4 bits, with a fresh adapter."""
     import torch
 
     from ernie_pipeline.demo import BASE
@@ -31,14 +30,52 @@ def demo_adapter() -> Any:
 
     torch.set_num_threads(1)
     base = peft_engine.load_base(str(BASE), None, FP32, "cpu")
-    base.model.layers = base.model.layers[:2]  # a dense one and one of experts: three times as fast
-    base.config.num_hidden_layers = 2
-    model = peft_engine.add_adapter(base, Lora(rank=4, alpha=8).model_dump(mode="json"), seed=0)
+    base.model.layers = base.model.layers[:layers]
+    base.config.num_hidden_layers = layers
+    return peft_engine.add_adapter(base, Lora(rank=4, alpha=8).model_dump(mode="json"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def demo_adapter() -> Any:
+    """A dense layer and one of experts, and an adapter that changes the logits: all of it gets a gradient."""
+    import torch
+
+    model = adapted_demo(layers=2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
     return model
+
+
+def trainer_of(
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    eval_rows: Any,
+    settings: dict[str, Any],
+    report: Callable[[str, dict[str, Any]], None] = lambda line, values: None,
+    checkpoints: Path | None = None,
+    save_every_s: float = 300.0,
+) -> Any:
+    """A trainer on one CPU process; `settings` is a whole section training."""
+    from ernie_pipeline.training.config import trainer_config
+    from ernie_pipeline.training.order import Plan
+    from ernie_pipeline.training.parallel import Ranks
+    from ernie_pipeline.training.resume import Saved
+    from ernie_pipeline.training.trainer import AdapterTrainer
+
+    plan = Plan(settings, rows, eval_rows)
+    return AdapterTrainer(
+        model,
+        tokenizer,
+        trainer_config(settings, len(plan.steps), bf16=False, device="cpu"),
+        plan,
+        ranks=Ranks(),
+        saved=Saved(str(checkpoints) if checkpoints else None, repr(settings), Ranks(), report),
+        report=report,
+        save_every_s=save_every_s,
+    )
 
 
 @pytest.fixture
@@ -47,48 +84,33 @@ def make_trainer(demo_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[
 
     By default 16 rows to train on, 4 to evaluate, and no checkpoints.
     """
-    from ernie_pipeline.training.config import trainer_config
-    from ernie_pipeline.training.order import Plan
-    from ernie_pipeline.training.parallel import Ranks
-    from ernie_pipeline.training.resume import Saved, copy_weights, set_weights
-    from ernie_pipeline.training.trainer import AdapterTrainer
+    from ernie_pipeline.training.resume import copy_weights, set_weights
 
     before = copy_weights(demo_adapter)
+
+    def as_it_was() -> None:
+        demo_adapter.zero_grad()
+        set_weights(demo_adapter, before)
+        if demo_adapter.is_gradient_checkpointing:
+            demo_adapter.gradient_checkpointing_disable()
 
     def make(
         said: list[str] | None = None,
         *,
         report: Callable[[str, dict[str, Any]], None] | None = None,
-        rows: Any = None,
         eval_rows: Any = None,
         checkpoints: Path | None = None,
         save_every_s: float = 300.0,
-        limit_gib: float | None = None,
         **settings: Any,
     ) -> Any:
-        set_weights(demo_adapter, before)
-        if demo_adapter.is_gradient_checkpointing:
-            demo_adapter.gradient_checkpointing_disable()
+        as_it_was()
         recipe = Training(optimizer="adamw_torch", gradient_checkpointing=False).model_dump(mode="json") | settings
-        plan = Plan(recipe, rows or sums[:16], eval_rows or sums[16:20])
         tell = report or (lambda line, values: said.append(line) if said is not None else None)
-        return AdapterTrainer(
-            demo_adapter,
-            demo_tokenizer,
-            trainer_config(recipe, len(plan.steps), bf16=False, device="cpu"),
-            plan,
-            ranks=Ranks(),
-            saved=Saved(str(checkpoints) if checkpoints else None, repr(recipe), Ranks(), tell),
-            report=tell,
-            save_every_s=save_every_s,
-            limit_gib=limit_gib,
-        )
+        rows = sums[:16], eval_rows or sums[16:20]
+        return trainer_of(demo_adapter, demo_tokenizer, *rows, recipe, tell, checkpoints, save_every_s)
 
     yield make
-    demo_adapter.zero_grad()
-    set_weights(demo_adapter, before)
-    if demo_adapter.is_gradient_checkpointing:
-        demo_adapter.gradient_checkpointing_disable()
+    as_it_was()
 
 
 @pytest.fixture(scope="session")
