@@ -76,3 +76,8 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", [len(row.ids) for row in self.rows])
         object.__setattr__(self, "steps", plan_steps(self.lengths, self.settings))
+
+    @property
+    def row_tokens(self) -> int | None:
+        """The tokens of a packed row at most; None: each sample has a row of its own."""
+        return int(self.settings["pack_tokens"]) if self.settings["packing"] else None

@@ -119,8 +119,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             )
 
     def _tell(self, values: dict[str, float], passing: dict[str, float]) -> None:
-        """`values` go into the curve; both are shown."""
-        self.curve.append({"step": self.step, **values})
+        """`values` go into the curve, in an order that a checkpoint keeps; both are shown."""
+        self.curve.append(dict(sorted({"step": self.step, **values}.items())))
         left = self.seconds_left
         end = datetime.now().astimezone() + timedelta(seconds=left)
         told = {

@@ -151,12 +151,11 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
 
 def _padding_share(plan: Plan, micro_batch: int, ranks: int) -> float:
     """The share of the tokens computed that were padding, with the micro-batch in use at last."""
-    lengths, pack_tokens = plan.lengths, plan.settings["pack_tokens"] if plan.settings["packing"] else None
     computed = wanted = 0
     for step in plan.steps:
         for rank in range(ranks):
-            own = [lengths[sample] for sample in share_of(step, lengths, rank, ranks)]
-            computed += computed_tokens(own, lay_out(own, micro_batch, pack_tokens))
+            own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
+            computed += computed_tokens(own, lay_out(own, micro_batch, plan.row_tokens))
             wanted += sum(own)
     return 1 - wanted / computed
 

@@ -20,7 +20,7 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.batches import Document, collate, lay_out, share_of, split_documents
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room
-from ernie_pipeline.training.order import Plan
+from ernie_pipeline.training.order import Plan, samples_of_a_step
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.progress import Progress
 from ernie_pipeline.training.resume import (
@@ -61,8 +61,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         tokens = [sum(plan.lengths[sample] for sample in step) for step in plan.steps]
         self.progress = Progress(report, tokens, plan.settings["eval_every"])
         self.stop = StopSignals()
-        self.micro_batch = int(plan.settings["batch_size"])
-        """Samples that are computed at a time."""
+        self.micro_batch = min(plan.settings["batch_size"], -(-samples_of_a_step(plan.settings) // ranks.size))
+        """Samples that a rank computes at a time."""
         self.evaluated = 0
         """The step after which the last validation loss was taken."""
         self.best: dict[str, float] = {}
@@ -168,12 +168,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
         """The loss of these documents, its gradient in the parameters; None: out of memory."""
         total = torch.zeros((), device=self.args.device)
-        packing = self.plan.settings["packing"]
-        layout = lay_out(
-            [len(document.ids) for document in documents],
-            self.micro_batch,
-            self.plan.settings["pack_tokens"] if packing else None,
-        )
+        layout = lay_out([len(document.ids) for document in documents], self.micro_batch, self.plan.row_tokens)
         try:
             for rows in layout:
                 batch = collate([[documents[i] for i in row] for row in rows], self.processing_class.pad_token_id)

@@ -217,7 +217,7 @@ def test_the_whole_training_is_gone_on_with_to_the_same_adapter(make_job: Any, t
     """With dropout: what is random in a step follows from the seed and the step."""
     jobs = {name: make_job(name) for name in ("undisturbed", "killed")}
     for job in jobs.values():
-        job["training"] |= SMALL | {"max_steps": 4}
+        job["training"] |= SMALL | {"max_steps": 4, "log_every": 1}
         job["lora"] |= {"dropout": 0.1}
         job["gpu"] |= {"checkpoint_s": 1e-9}
     jobs["killed"]["checkpoints"] = str(tmp_path / "checkpoints")
