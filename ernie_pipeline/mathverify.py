@@ -10,15 +10,27 @@ function, which sympy takes as it is. Seen so with an audit hook on `compile`; t
 """
 
 import logging
+import multiprocessing
 import os
 import re
 import resource
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+"""The distributions that decide what an answer means."""
+
+MAX_WORKERS = 8
+"""Unless told otherwise: these grade a thousand answers in a second, and each costs half a second of CPU to start."""
 
 WORKER_MEMORY = 2 * 2**30
 """Bytes of address space that an answer may take beyond what its worker took at start; Linux only."""
@@ -30,6 +42,24 @@ _TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{([^{}\\]*)\}")
 # (1/0: ValueError; "x \neq 3" with another relation: KeyError), and what sympy documents for the undecidable. For
 # parsing, SympifyError is a ValueError: a number of over 4,300 digits. Anything else is a crash.
 _INCOMPARABLE = (ValueError, KeyError, TypeError, NotImplementedError, ArithmeticError, RecursionError, MemoryError)
+
+
+@contextmanager
+def worker_pool(answers: int, workers: int | None = None) -> "Iterator[ProcessPool]":
+    """A pool of `workers` processes (None: as many as cores, at most `MAX_WORKERS`), no more than there are `answers`.
+
+    Each is made ready outside every answer's time. None outlives the context.
+    """
+    from pebble import ProcessPool  # not needed to open the code location
+
+    count = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), answers)
+    # spawn: a fork would copy the locks of the caller's threads (torch, Polars), and its CUDA context
+    pool = ProcessPool(count, initializer=prepare_worker, context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
 
 
 def prepare_worker() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.hash_cache import remembered_sha256
+from ernie_pipeline.mathverify import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -13,7 +15,6 @@ from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.stage import Source, Stage
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-GRADING_LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def _source_version(recipe: Recipe) -> str:
@@ -25,7 +26,7 @@ def _source_version(recipe: Recipe) -> str:
 def _base_version(recipe: Recipe) -> str:
     from ernie_pipeline.engines.checkpoint import resolve_checkpoint
 
-    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision)
+    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision, remembered_sha256)
 
 
 def _benchmarks_version(recipe: Recipe) -> str:
@@ -56,11 +57,7 @@ STAGES: Mapping[str, Stage] = {
             name="math_split",
             inputs=("raw_nemotron", "base_model", "benchmark_sets"),
             recipe=("filters", "near_duplicates", "decontamination", "split"),
-            code=(
-                "ernie_pipeline.data.make_split",
-                "ernie_pipeline.data.benchmark_sets",
-                "ernie_pipeline.engines.chat",
-            ),
+            code=("ernie_pipeline.data.split_job",),
             libraries=(
                 "polars",
                 "pyarrow",

@@ -61,6 +61,7 @@ def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(
             {
                 "row_id": f"{number:016x}",
+                "kind": "integer",
                 "question": question,
                 "answer": str(a + b),
                 "prompt": prompt,

@@ -26,12 +26,19 @@ def seen_by(stage: str, recipe: Recipe = RECIPE) -> Any:
 
 
 def test_a_training_job_has_the_pinned_base_and_the_recipe_s_values(tmp_path: Path) -> None:
-    job = training_job(seen_by("qlora_adapter"), f"commit:{COMMIT}", tmp_path / "split", tmp_path / "out")
+    places = tmp_path / "split", tmp_path / "out", tmp_path / "checkpoints"
+    job = training_job(seen_by("qlora_adapter"), f"commit:{COMMIT}", *places)
     assert json.loads(json.dumps(job)) == job
     assert (job["engine"], job["base"]) == ("peft", {"name": "a/b", "checkpoint": "a/b", "revision": COMMIT})
     for section in ("quantization", "lora", "training"):
         assert job[section] == getattr(RECIPE, section).model_dump(mode="json")
-    assert (job["split"], job["out"]) == (str(tmp_path / "split"), str(tmp_path / "out"))
+    assert (job["split"], job["out"], job["checkpoints"]) == tuple(map(str, places))
+    assert training_job(seen_by("qlora_adapter"), f"commit:{COMMIT}", *places[:2], None)["checkpoints"] is None
+
+
+def test_which_engine_auto_stands_for_is_left_to_the_process_that_has_the_gpu(tmp_path: Path) -> None:
+    recipe = seen_by("qlora_adapter", Recipe())
+    assert training_job(recipe, f"commit:{COMMIT}", tmp_path, tmp_path, None)["engine"] == "auto"
 
 
 def test_an_evaluation_of_the_adapter_has_its_folder_and_its_targets(tmp_path: Path) -> None:

@@ -1,10 +1,16 @@
 """The project's own data stage, called as its assets call it. The only file here that knows its entry points."""
+# ruff: noqa: E402 (its process is prepared before Polars is imported)
 
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from job import Job
+
+from ernie_pipeline.data.split_job import prepare_process
+
+prepare_process()  # what follows imports Polars
+
+import polars as pl
 
 from ernie_pipeline.data.benchmark_sets import load_benchmarks, resolve_benchmarks
 from ernie_pipeline.data.make_raw import write_raw

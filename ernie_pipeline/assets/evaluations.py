@@ -30,7 +30,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     def write(work: Work, out: Path) -> list[Check]:
         base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
-        gpu.run(context, "ernie_pipeline.evaluation", job)
+        gpu.run(context, "ernie_pipeline.evaluation", job, on_one=True)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)
@@ -51,11 +51,14 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     metrics = artifact.json("metrics.json")
+    kinds = metrics.pop("by_kind")
     predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
     return {
         "validation loss": metrics["validation_loss"],
         "accuracy": metrics["accuracy"],
+        **artifact.json("reports/run.json"),
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
+        "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
         "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),
         "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
     }

@@ -1,5 +1,6 @@
 """The filtered, templated rows, divided into training and evaluation."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import dagster as dg
 
 from ernie_pipeline.assets.pictures import dropped_rows
 from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.data.split_job import split_job
+from ernie_pipeline.engines.checkpoint import pinned_checkpoint
+from ernie_pipeline.launch.local import run_module
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.stage import Work
@@ -31,7 +35,15 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
     ],
 )
 def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    return build_or_reuse(context, _write, _show)
+    def write(work: Work, out: Path) -> list[Check]:
+        recipe, versions, raw = work.recipe, work.made_from.inputs, work.folder("raw_nemotron")
+        base = pinned_checkpoint(recipe.base_model.name, versions["base_model"])
+        cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
+        job = split_job(recipe, base, (recipe.benchmarks.sets, versions["benchmark_sets"]), raw, out, cache)
+        run_module(context, "ernie_pipeline.data", job, threads=os.cpu_count() or 1)
+        return _checks(raw, out, recipe.split.rows)
+
+    return build_or_reuse(context, write, _show)
 
 
 def checked_split(work: Work) -> Path:
@@ -42,20 +54,6 @@ def checked_split(work: Work) -> Path:
     for part in ("train", "eval"):
         read_checked(SplitRows, folder / f"{part}.parquet")
     return folder
-
-
-def _write(work: Work, out: Path) -> list[Check]:
-    from ernie_pipeline.data.benchmark_sets import load_benchmarks
-    from ernie_pipeline.data.make_split import write_split
-    from ernie_pipeline.engines.chat import load_tokenizer
-    from ernie_pipeline.engines.checkpoint import pinned_checkpoint
-
-    recipe, versions = work.recipe, work.made_from.inputs
-    tokenizer = load_tokenizer(*pinned_checkpoint(recipe.base_model.name, versions["base_model"]))
-    references = load_benchmarks(recipe.benchmarks.sets, versions["benchmark_sets"])
-    cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
-    write_split(work.folder("raw_nemotron"), out, recipe, references, tokenizer, cache)
-    return _checks(work.folder("raw_nemotron"), out, recipe.split.rows)
 
 
 def _checks(raw: Path, out: Path, wanted: int) -> list[Check]:

@@ -30,7 +30,8 @@ from ernie_pipeline.training.job import training_job
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
     def write(work: Work, out: Path) -> list[Check]:
-        job = training_job(work.recipe, work.made_from.inputs["base_model"], checked_split(work), out)
+        base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
+        job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
         gpu.run(context, "ernie_pipeline.training", job)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
@@ -50,8 +51,15 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         "trainable parameters": run["trainable_parameters"],
         "4-bit base parameters": run["four_bit_parameters"],
         "parameters per target": table(artifact.json("parameters.json")),
+        "engine": run["engine"],
         "device": run["device"],
         "steps": run["steps"],
+        "step of the adapter": run["kept_step"],
+        "samples": run["samples"],
+        "tokens trained": run["tokens"],
+        "padding share": run["padding_share"],
+        "tokens per second (median)": run["tokens_per_s"],
         "training seconds": run["seconds"],
+        **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
         **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
     }

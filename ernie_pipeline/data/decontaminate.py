@@ -73,11 +73,9 @@ def decontaminate(
     if not settings.enabled:
         references = references.clear()
     found = overlaps(rows["question"], references, settings.ngram_words, words)
-    reason = pl.format('shares "{}" with {} row {}', "words", "set", "row")
-    judged = rows.with_row_index("index").join(
-        found.select("index", reason=reason), on="index", how="left", maintain_order="left"
-    )
-    kept, dropped = pl.collect_all(drop_rows(judged.drop("index").lazy(), name, pl.col("reason")))
+    told = found.select(pl.format('shares "{}" with {} row {}', "words", "set", "row")).to_series()
+    reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True).scatter(found["index"], told)
+    kept, dropped = pl.collect_all(drop_rows(rows.lazy(), name, pl.lit(reasons)))
     return kept, dropped
 
 

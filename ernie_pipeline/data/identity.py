@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import polars as pl
 
+from ernie_pipeline.data.slices import slices_of
+
 ROW_ID_DIGITS = 16
 BETWEEN = "\0"
 """No field of a checked row holds a NUL, so that no two rows of other contents are joined to the same text."""
@@ -15,9 +17,13 @@ def with_row_id(rows: pl.DataFrame) -> pl.DataFrame:
     message = pl.concat_str(pl.element().struct.field("role"), pl.element().struct.field("content"), separator=BETWEEN)
     fields = (pl.col("question"), pl.col("expected_answer"), pl.col("messages").list.eval(message).list.join(BETWEEN))
     told = [(pl.lit("=") + field).fill_null("") for field in fields]  # so that null is not the empty text
-    contents = rows.select(pl.concat_str(told, separator=BETWEEN)).to_series()
-    ids = [hashlib.blake2b(text.encode(), digest_size=ROW_ID_DIGITS // 2).hexdigest() for text in contents]
+    content = pl.concat_str(told, separator=BETWEEN)
+    ids = [_digest(text) for some in slices_of(rows) for text in some.select(content).to_series()]
     return rows.with_columns(pl.Series("row_id", ids, pl.String))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=ROW_ID_DIGITS // 2).hexdigest()
 
 
 def places(row_ids: pl.Series, seed: int) -> pl.Series:

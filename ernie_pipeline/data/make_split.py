@@ -39,6 +39,7 @@ DROPPING = (
 )
 """Everything that drops a row, in the order in which rows meet it."""
 
+CHAT = ("line", "prompt", "completion", "prompt_text", "completion_text")
 MEASURED_ROWS = 500
 """Of each part, whose tokens the profile counts: to tokenise every row takes longer than all the rest together."""
 
@@ -75,8 +76,8 @@ def write_split(
     `references` and `cache` as for `make_split`. Raises `PipelineError`, see there, and for a table that breaks its
     contract.
     """
-    rows, bad_rows = read_checked(RawRows, raw / "rows.parquet"), read_checked(BadRows, raw / "bad_rows.parquet")
-    tables = make_split(rows, recipe, references, tokenizer, cache)
+    bad_rows = read_checked(BadRows, raw / "bad_rows.parquet")
+    tables = make_split(read_checked(RawRows, raw / "rows.parquet"), recipe, references, tokenizer, cache)
     counts = tables.counts(bad_rows.height)
     parts = {"train": tables.train, "evaluation": tables.eval, "unused": tables.unused}
     ledger = make_ledger(parts, tables.dropped, bad_rows)
@@ -92,8 +93,9 @@ def write_split(
                 (ledger, reports / "ledger.parquet"),
             )
         ]
-        sample = (with_tokens(spread(part, MEASURED_ROWS), tokenizer) for part in (train, held_out))
-        profile = make_profile(train, held_out, [rows["tokens"] for rows in sample], ledger, counts)
+        samples = (spread(part.select("prompt_text", "completion_text"), MEASURED_ROWS) for part in (train, held_out))
+        tokens = [with_tokens(rows, tokenizer)["tokens"] for rows in samples]
+        profile = make_profile(train, held_out, tokens, ledger, counts)
         for table_written in written:
             table_written.result()
     (reports / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
@@ -114,17 +116,27 @@ def make_split(
     the benchmark sets, see `load_benchmarks`; `cache` a file in which answers that math-verify has parsed are kept.
     Raises `PipelineError` with too few rows.
     """
-    kept, filtered = apply_filters(with_answer(with_row_id(rows)), recipe.filters)
+    rows = with_row_id(rows)
+    kept, filtered = apply_filters(with_answer(rows.drop("messages")), recipe.filters)
     kept = kept.with_columns(kind=answer_kind(pl.col("answer")))
     kept, unverifiable = drop_unverifiable(kept, recipe.filters, cache)
-    kept, too_long = drop_long(chat_rows(kept, tokenizer), recipe.split.max_tokens, tokenizer)
+    chats = chat_rows(_with(kept, rows.select("line", "messages")), tokenizer)
+    del rows  # each kept row is in `chats`
+    chats, too_long = drop_long(chats, recipe.split.max_tokens, tokenizer)
+    kept, chats = chats.select(kept.columns), chats.select(CHAT)  # what is judged, and what waits for the end
     words = _words(kept, recipe)
     kept, alike = drop_near_duplicates(kept, recipe.near_duplicates, words(kept))
     kept, contaminated = decontaminate(kept, references, recipe.decontamination, words=words(kept))
     dropped = pl.concat([filtered, unverifiable, too_long, alike, contaminated])
     parts = _divide(kept, recipe, words, _counts(dropped))
     dropped = pl.concat([dropped, parts.dropped]).sort("line")
-    return SplitTables(parts.train, parts.evaluation, parts.unused, dropped)
+    return SplitTables(_with(parts.train, chats), _with(parts.evaluation, chats), parts.unused, dropped)
+
+
+def _with(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with the columns that `more` has of the same lines."""
+    more = more.rechunk()  # of lists in pieces, rows are gathered at forty times the cost
+    return rows.join(more, on="line", how="left", maintain_order="left", validate="1:1")
 
 
 def _words(rows: pl.DataFrame, recipe: Any) -> Callable[[pl.DataFrame], Words | None]:

@@ -23,6 +23,8 @@ MOST_MISSED = 0.001
 """The largest probability with which a pair exactly at the threshold may share no band."""
 SEED = 3407
 """Of the signatures: any would do. It is no recipe key, since it changes nothing but which rare pair is missed."""
+BANDS_AT_ONCE = 7
+"""Of the signatures, which take 4 bytes a value: one band has nothing to do with the others."""
 
 GROUPS = pl.Schema(
     {"row_id": pl.String, "group": pl.String, "first": pl.String, "similar_to": pl.String, "similarity": pl.Float64}
@@ -78,9 +80,9 @@ def drop_near_duplicates(
         .join(line_of.rename({"row_id": "first", "line": "stays"}), on="first", how="left")
         .select("row_id", "group", reason=_reason() if settings.keep == "one" else pl.lit(None, pl.String))
     )
-    judged = rows.join(told, on="row_id", how="left", maintain_order="left")
-    judged = judged.with_columns(pl.col("group").fill_null(pl.col("row_id")))
-    kept, dropped = pl.collect_all(drop_rows(judged.lazy(), "near_duplicate", pl.col("reason")))
+    of_rows = rows.select("row_id").join(told, on="row_id", how="left", maintain_order="left")
+    grouped = rows.with_columns(of_rows["group"].fill_null(rows["row_id"]))
+    kept, dropped = pl.collect_all(drop_rows(grouped.lazy(), "near_duplicate", pl.lit(of_rows["reason"])))
     return kept, dropped
 
 
@@ -108,9 +110,15 @@ def _sharing_a_band(words: Words, settings: NearDuplicates) -> NDArray[np.bool_]
     if not len(words):
         return np.zeros(0, np.bool_)
     hashes, offsets = ngrams(words, settings.shingle_words)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), bands * rows, SEED)
-    flags = RMinHashLSH(settings.threshold, bands * rows, bands).query_duplicate_flags_matrix_one_shot(matrix)
-    return np.array(flags, np.bool_)
+    flags = np.zeros(len(words), np.bool_)
+    for first in range(0, bands, BANDS_AT_ONCE):
+        some = min(BANDS_AT_ONCE, bands - first)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            hashes, offsets.astype(np.uint64), some * rows, SEED + first
+        )
+        lsh = RMinHashLSH(settings.threshold, some * rows, some)
+        flags |= np.array(lsh.query_duplicate_flags_matrix_one_shot(matrix), np.bool_)
+    return flags
 
 
 def _partners(

@@ -67,8 +67,10 @@ class TableWriter:
             return
         if self._check:
             self._check(rows)
-        # as one piece: where a column's pieces end, its pages end
-        self._writer.write_table(rows.rechunk().to_arrow(compat_level=OLDEST), GROUP_ROWS)
+        # as one piece: where a column's pieces end, its pages end; and a copy, as of lists that have been cut to these
+        # rows all the values, those of the other rows too, are made into Arrow's type
+        alone = rows.rechunk().select(pl.all().gather(pl.int_range(pl.len())))
+        self._writer.write_table(alone.to_arrow(compat_level=OLDEST), GROUP_ROWS)
 
     def _abandon(self) -> None:
         with suppress(OSError, pa.ArrowException):

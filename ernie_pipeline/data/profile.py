@@ -34,7 +34,7 @@ def make_profile(
         "dropped": dict(counts),
         "tokens": {name: _lengths(lengths) for name, lengths in zip(parts, tokens, strict=True)},
         "kinds": {kind: {name: int((part["kind"] == kind).sum()) for name, part in parts.items()} for kind in kinds},
-        "kept": spread(train, SHOWN).select("question", "answer", "kind").to_dicts(),
+        "kept": spread(train.select("question", "answer", "kind"), SHOWN).to_dicts(),
         "first_dropped": _first_dropped(ledger, counts),
     }
 

@@ -32,7 +32,7 @@ def chat_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.Da
     shapes = shapes.with_row_index("position").group_by("roles", maintain_order=True).agg("position")
     texts, unlearned = [], []
     for roles, positions in shapes.iter_rows():
-        some = chats[positions]
+        some = chats if len(positions) == chats.height else chats[positions]
         pieces = _learn(some, roles, tokenizer) if len(positions) >= FEW else None
         if pieces is None:
             unlearned += positions

@@ -9,6 +9,8 @@ letter that stands alone: `X` and `x` may be two variables (`A` and `a` may not:
 
 import polars as pl
 
+from ernie_pipeline.data.slices import slices_of
+
 _TYPESETTING = {
     **dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "$", "~", r"\,", r"\;", r"\:", r"\!", "\\ ", "\\\n"), " "),
     **dict.fromkeys((r"\quad", r"\qquad", "“", "”", "„", "«", "»", "``"), " "),
@@ -57,8 +59,10 @@ def alike(questions: pl.Series) -> pl.DataFrame:
     Most questions differ in how often a few characters occur already; only the others are normalised.
     """
     question = pl.col("question")
-    table = questions.alias("question").to_frame().select(_compatible(question)).with_row_index("position")
-    table = table.filter(_counts(question.str.to_lowercase()).is_duplicated())
+    lowered = _compatible(question).str.to_lowercase()
+    table = questions.alias("question").to_frame().with_row_index("position")
+    counts = pl.concat([some.select(_counts(lowered)) for some in slices_of(table)])
+    table = table.filter(counts.to_series().is_duplicated())
     table = table.with_columns(same=normalised(question)).filter(pl.col("same").is_duplicated())
     table = table.with_columns(same=question_key(question))
     return table.filter(pl.col("same").is_duplicated()).select("position", "same")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ernie_pipeline.data.filters import drop_rows
+from ernie_pipeline.data.slices import slices_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 1000
+BATCH = 100
 TEXT = pl.concat_str("prompt_text", "completion_text")
 
 
@@ -26,14 +27,19 @@ def drop_long(
 
     Only texts that `most_tokens` does not bound by the limit are tokenised.
     """
-    unsure = (most_tokens(rows.select(TEXT).to_series(), tokenizer) > max_tokens).fill_null(True)
-    counted = with_tokens(rows.filter(unsure), tokenizer).select("line", "tokens")
-    judged = rows.join(counted, on="line", how="left", maintain_order="left", validate="1:1")
-    reason = pl.when(pl.col("tokens") > max_tokens).then(
-        pl.format(f"prompt and completion have {{}} tokens, more than {max_tokens}", "tokens")
-    )
-    kept, dropped = pl.collect_all(drop_rows(judged.lazy(), "max_tokens", reason))
-    return kept.drop("tokens"), dropped
+    tokens = pl.concat([_tokens_if_many(some, max_tokens, tokenizer) for some in slices_of(rows)])
+    told = pl.format(f"prompt and completion have {{}} tokens, more than {max_tokens}", "tokens")
+    reasons = tokens.to_frame().select(pl.when(pl.col("tokens") > max_tokens).then(told)).to_series()
+    kept, dropped = pl.collect_all(drop_rows(rows.lazy(), "max_tokens", pl.lit(reasons)))
+    return kept, dropped
+
+
+def _tokens_if_many(rows: pl.DataFrame, max_tokens: int, tokenizer: Any) -> pl.Series:
+    """`tokens`: how many each row has where that may be more than `max_tokens`, else null."""
+    texts = rows.select(TEXT).to_series()
+    unsure = (most_tokens(texts, tokenizer) > max_tokens).fill_null(True)
+    counts = pl.repeat(None, rows.height, dtype=pl.UInt32, eager=True).alias("tokens")
+    return counts.scatter(unsure.arg_true(), _token_counts(texts.filter(unsure), tokenizer))
 
 
 def most_tokens(texts: pl.Series, tokenizer: Any) -> pl.Series:

@@ -7,7 +7,6 @@ An answer costs milliseconds, so what was found is kept in a file, by answer and
 """
 
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,21 +14,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
-from pebble import ProcessFuture, ProcessPool
+from pebble import ProcessFuture
 
 from ernie_pipeline.data.filters import DROPPED, drop_rows
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.mathverify import box, end_if_orphaned, parse, prepare_worker, tidy
+from ernie_pipeline.mathverify import LIBRARIES, box, end_if_orphaned, parse, tidy, worker_pool
 from ernie_pipeline.recipe import Filters
 
 TIMEOUT_S = 5.0
 """Seconds for one answer. What takes longer is no answer that grading, with the same limit by default, could use."""
 
-MAX_WORKERS = 8
 CHUNK = 2000
 """Answers between two writes of the cache: what was found by then survives a kill."""
-
-LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 def drop_unverifiable(
@@ -73,15 +69,9 @@ def unverifiable(
 
 
 def _asked(answers: list[str], timeout_s: float, workers: int | None) -> dict[str, str | None]:
-    count = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), len(answers))
-    # spawn: a fork would copy the locks of Polars' threads
-    pool = ProcessPool(count, initializer=prepare_worker, context=multiprocessing.get_context("spawn"))
-    try:
+    with worker_pool(len(answers), workers) as pool:
         futures = [pool.schedule(_why_not, (answer, timeout_s), timeout=timeout_s) for answer in answers]
         return {answer: _collect(answer, future, timeout_s) for answer, future in zip(answers, futures, strict=True)}
-    finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
 
 
 def _collect(answer: str, future: "ProcessFuture[str | None]", timeout_s: float) -> str | None:

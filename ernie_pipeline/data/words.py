@@ -26,6 +26,7 @@ WORD = r"[\p{L}\p{M}\p{N}\p{Sm}|%*/^_-]+(?:\.\p{N}+)*"
 BASE = np.uint64(0x9E3779B97F4A7C15)
 """Of the polynomial over the word hashes: odd, so that multiplying loses nothing; 2**64 over the golden ratio."""
 CHUNK_ROWS = 16_384
+TEXTS_AT_ONCE = 8192
 THREADS = 2
 
 
@@ -69,7 +70,7 @@ class Words:
 def split_words(questions: pl.Series) -> Words:
     """The words of each question; a null has none."""
     categories = pl.Categories.random(physical=pl.UInt32)
-    parts = [questions[start : start + CHUNK_ROWS] for start in range(0, len(questions), CHUNK_ROWS)]
+    parts = [questions[start : start + TEXTS_AT_ONCE] for start in range(0, len(questions), TEXTS_AT_ONCE)]
     with ThreadPoolExecutor(THREADS) as pool:
         coded = list(pool.map(lambda part: _coded(part, categories), parts))
     known: dict[int, str] = {}

@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from ernie_pipeline.engines import choose_engine
 from ernie_pipeline.engines.checkpoint import pinned_checkpoint
 from ernie_pipeline.recipe import BaseModelRef, Quantization
 
 
 def base_job(engine: str, base: BaseModelRef, version: str, quantization: Quantization) -> dict[str, Any]:
-    """The keys `engine`, `base` {name, checkpoint, revision} and `quantization`; `version` is the base model's."""
+    """The keys `engine`, `base` {name, checkpoint, revision} and `quantization`; `version` is the base model's.
+
+    `engine` may be "auto": it is the process that loads the model that knows what there is, see `choose_engine`.
+    """
     checkpoint, revision = pinned_checkpoint(base.name, version)
     return {
-        "engine": choose_engine(engine),
+        "engine": engine,
         "base": {"name": base.name, "checkpoint": checkpoint, "revision": revision},
         "quantization": quantization.model_dump(mode="json"),
     }

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ernie_pipeline.engines import engine_module
+from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.chat import load_tokenizer, token_ids
 from ernie_pipeline.engines.device import choose_device
 from ernie_pipeline.engines.generate import generate
 from ernie_pipeline.evaluation.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
-from ernie_pipeline.evaluation.statistics import summarise
+from ernie_pipeline.evaluation.statistics import by_kind, summarise
 from ernie_pipeline.reporter import Reporter
 
 PROBE_TOKENS = 50
@@ -27,7 +27,8 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
     `job`: engine, base {name, checkpoint, revision}, quantization, lora, adapter (a folder, or None for the base
     model), evaluation (the recipe's section), split (a folder with eval.parquet), out, gpu (see `choose_device`).
     Writes `predictions.parquet` (one row a held-out problem), `metrics.json`, and `probe.json`: the highest logits
-    after the first held-out prompt, by which a copy of the model can be told from another one.
+    after the first held-out prompt, by which a copy of the model can be told from another one; and below `reports/`
+    what it ran on.
     """
     device = choose_device(job["gpu"], report)
     settings, out, base = job["evaluation"], Path(job["out"]), job["base"]
@@ -53,13 +54,17 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
         progress=lambda done, total: report(f"answered {done} of {total}", {}),
     )
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings["grading_timeout_s"])
-    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades)}
+    kinds = by_kind([row["kind"] for row in asked], grades)
+    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
     report(
         f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%})",
         {"accuracy": metrics["accuracy"]},
     )
     pq.write_table(_predictions(asked, answers, grades), out / "predictions.parquet")
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    (out / "reports").mkdir()
+    ran_on = {"engine": engine_name(engine), "device": device}
+    (out / "reports" / "run.json").write_text(json.dumps(ran_on, indent=1) + "\n", encoding="utf-8")
     (out / "probe.json").write_text(json.dumps(_probe(engine, model, prompts[0])) + "\n", encoding="utf-8")
 
 

@@ -14,8 +14,6 @@ memory cap for "does not parse", like any other error of its parser: that answer
 No code in an answer is ever run: see mathverify.py.
 """
 
-import multiprocessing
-import os
 import re
 import signal
 import time
@@ -24,13 +22,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Literal
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessFuture
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.mathverify import box, end_if_orphaned, equal, parse, prepare_worker, tidy
-
-MAX_WORKERS = 8
-"""Unless told otherwise: these grade a thousand answers in a second, and each costs half a second of CPU to start."""
+from ernie_pipeline.mathverify import box, end_if_orphaned, equal, parse, tidy, worker_pool
 
 _BRACES = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 
@@ -53,7 +48,7 @@ def grade(answers: Sequence[str], golds: Sequence[str], *, timeout_s: float, wor
     r"""Grade `answers[i]`, a model's whole output, against `golds[i]`, bare LaTeX such as `\frac{1}{2}` or `1,000`.
 
     Each answer may take `timeout_s` seconds. `workers` processes share the work: as many as the machine has cores, at
-    most `MAX_WORKERS`, if None. Returns one `Grade` an answer, in order.
+    most `mathverify.MAX_WORKERS`, if None. Returns one `Grade` an answer, in order.
 
     Raises `ValueError` for unequal lengths or a limit that is not positive, and `PipelineError` for an empty gold
     answer, and for an answer on which a worker died or failed unexpectedly: that is never counted as wrong.
@@ -68,16 +63,10 @@ def grade(answers: Sequence[str], golds: Sequence[str], *, timeout_s: float, wor
             raise PipelineError(f"row {row}: the gold answer is empty, so no answer can be right; drop the row")
     if not answers:
         return []
-    count = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), len(answers))
-    # spawn: a fork would copy the locks of the caller's torch threads, and its CUDA context
-    pool = ProcessPool(count, initializer=prepare_worker, context=multiprocessing.get_context("spawn"))
-    try:
-        pairs = list(zip(answers, golds, strict=True))
+    pairs = list(zip(answers, golds, strict=True))
+    with worker_pool(len(answers), workers) as pool:
         futures = [pool.schedule(_grade_one, (*pair, timeout_s), timeout=timeout_s) for pair in pairs]
         return [_collect(row, future, *pairs[row], timeout_s) for row, future in enumerate(futures)]
-    finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
 
 
 def last_boxed(answer: str) -> str | None:

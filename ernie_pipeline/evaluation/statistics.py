@@ -81,6 +81,12 @@ def summarise(grades: Sequence[Grade]) -> dict[str, float | int]:
     }
 
 
+def by_kind(kinds: Sequence[str], grades: Sequence[Grade]) -> dict[str, dict[str, float | int]]:
+    """`rows` and `accuracy` of each kind of answer; `kinds[i]` is that of `grades[i]`'s row. No intervals: few rows."""
+    rights = {kind: [g.outcome == "right" for k, g in zip(kinds, grades, strict=True) if k == kind] for kind in kinds}
+    return {kind: {"rows": len(found), "accuracy": sum(found) / len(found)} for kind, found in sorted(rights.items())}
+
+
 def _gain_interval(both: int, won: int, lost: int, neither: int) -> tuple[float, float]:
     """95 % interval of (won - lost) / rows: the hybrid score interval for paired proportions.
 

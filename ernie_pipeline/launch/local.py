@@ -1,21 +1,30 @@
-"""The local launcher: a child process on this machine, followed through Dagster Pipes."""
+"""The local launcher: a child process on this machine, or several that train together, followed through a pipe."""
 
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.launch.child import left_error
+from ernie_pipeline.launch.ending import end
+from ernie_pipeline.launch.parent import myself
+from ernie_pipeline.launch.torchrun import command, surroundings
 
 POLL_S = 0.25
-GRACE_S = 10.0
+STOP_GRACE_S = 120.0
+FAILED_GRACE_S = 10.0
+"""For one that takes too much memory, or whose companion has failed: there is nothing to save."""
+AGENT_S = 5.0
+"""What torchrun gets on top, to end after its processes."""
+AGAIN = "run again: it goes on from its last checkpoint, if it wrote one"
 
 QUIET = {
     # GOMP's threads spin while they wait: beside another process on the same cores that costs ten times the time
@@ -36,45 +45,60 @@ def run_module(
     job: dict[str, Any],
     *,
     threads: int,
-    memory_gib: float | None,
-    time_limit_s: float | None,
-    on_progress: Callable[[dict[str, Any]], None],
+    memory_gib: float | None = None,
+    time_limit_s: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] = lambda values: None,
+    processes: int = 1,
+    stop_grace_s: float = STOP_GRACE_S,
 ) -> None:
     """Run `python -m module` on `job` until it ends; its log lines and progress reach Dagster while it runs.
 
-    Raises `PipelineError` with the child's own sentence, or one that says how it died. Whatever ends this call ends
-    the child and its children too.
+    Several `processes` run under torchrun, with `threads` each. Raises `PipelineError` with the child's own sentence,
+    or one that says how it died. Whatever ends this call ends the child and all that it started: an interrupt and the
+    time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
     """
-    started = time.monotonic()
+    limits = _Limits(module, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
         job_file = Path(folder) / "job.json"
-        job_file.write_text(json.dumps({**job, "parent": os.getpid()}), encoding="utf-8")
-        with dg.open_pipes_session(
-            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        ) as session:
-            listener = _Listener(session, on_progress)
-            environment = {**os.environ, **QUIET, **session.get_bootstrap_env_vars(), "OMP_NUM_THREADS": str(threads)}
-            child = subprocess.Popen([sys.executable, "-m", module, str(job_file)], env=environment)
+        job_file.write_text(json.dumps({**job, "step": myself()}), encoding="utf-8")
+        listener = _Listener(job_file.parent, on_progress)
+        with (
+            _told_when_interrupted(context, listener),
+            dg.open_pipes_session(
+                context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+            ) as session,
+        ):
+            listener.session = session
+            environment = {
+                **os.environ,
+                **QUIET,
+                **surroundings(processes, stop_grace_s),
+                **session.get_bootstrap_env_vars(),
+                "OMP_NUM_THREADS": str(threads),
+            }
+            # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
+            child = subprocess.Popen(command(module, job_file, processes), env=environment, start_new_session=True)
             try:
-                while child.poll() is None:
-                    time.sleep(POLL_S)
-                    listener.listen()
-                    _check_limits(child.pid, module, started, memory_gib, time_limit_s)
+                _follow(child, listener, limits, one_fails_all=processes > 1)
             finally:
-                _end(child)
+                end(child, limits.grace_s)
         listener.listen()  # the closed session has read everything that the child sent
-    if child.returncode:
+        listener.failure = listener.failure or left_error(job_file.parent)
+    if limits.passed:
+        raise PipelineError(limits.passed + (f" ({listener.failure})" if listener.failure else ""))
+    if listener.failure or child.returncode:
         raise PipelineError(listener.failure or _how_it_died(module, child.returncode))
 
 
 class _Listener:
     """Hands on what the child reports beyond its log lines."""
 
-    def __init__(self, session: Any, on_progress: Callable[[dict[str, Any]], None]):
-        self.session, self.on_progress, self.heard, self.failure = session, on_progress, 0, ""
+    def __init__(self, folder: Path, on_progress: Callable[[dict[str, Any]], None]):
+        self.folder, self.on_progress, self.heard, self.failure = folder, on_progress, 0, ""
+        self.session: Any = None
 
     def listen(self) -> None:
-        messages = self.session.get_custom_messages()[self.heard :]
+        messages = self.session.get_custom_messages()[self.heard :] if self.session else []
         self.heard += len(messages)
         for message in messages:
             if "error" in message:
@@ -83,19 +107,51 @@ class _Listener:
                 self.on_progress(message["progress"])
 
 
-def _check_limits(pid: int, module: str, started: float, memory_gib: float | None, time_limit_s: float | None) -> None:
-    if time_limit_s and time.monotonic() - started > time_limit_s:
-        raise PipelineError(f"{module} ran past gpu.time_limit_s = {time_limit_s:g} and was ended; raise the limit")
-    if memory_gib and (taken := _resident_gib(pid)) > memory_gib:
-        raise PipelineError(
-            f"{module} took {taken:.1f} GiB where gpu.memory_gib = {memory_gib:g} and was ended; raise the limit"
-        )
+@contextmanager
+def _told_when_interrupted(context: dg.AssetExecutionContext, listener: _Listener) -> Iterator[None]:
+    """What the child said to its end, such as after which step it has saved, comes before the interrupt's own error."""
+    try:
+        yield
+    except BaseException:
+        listener.listen()
+        if listener.failure:
+            context.log.info(listener.failure)
+        raise
+
+
+class _Limits:
+    """What the child may take, how long it has to end once it is asked to, and in `passed` of what it took more."""
+
+    def __init__(self, module: str, time_limit_s: float | None, memory_gib: float | None, grace_s: float):
+        self.module, self.time_limit_s, self.memory_gib, self.grace_s = module, time_limit_s, memory_gib, grace_s
+        self.start, self.passed = time.monotonic(), ""
+
+    def check(self, pid: int) -> bool:
+        """Whether one is passed now."""
+        if self.time_limit_s and time.monotonic() - self.start > self.time_limit_s:
+            past = f"{self.module} ran past gpu.time_limit_s = {self.time_limit_s:g} and was ended"
+            self.passed = f"{past}; raise the limit, or {AGAIN}"
+        elif self.memory_gib and (taken := _resident_gib(pid)) > self.memory_gib:
+            past = f"{self.module} took {taken:.1f} GiB where gpu.memory_gib = {self.memory_gib:g} and was ended"
+            self.passed = f"{past}; raise the limit"
+            self.grace_s = min(self.grace_s, FAILED_GRACE_S)
+        return bool(self.passed)
+
+
+def _follow(child: "subprocess.Popen[bytes]", listener: _Listener, limits: _Limits, one_fails_all: bool) -> None:
+    """Return when the child has ended, passed a limit or, with `one_fails_all`, when one process of it has failed."""
+    while child.poll() is None and not limits.check(child.pid):
+        time.sleep(POLL_S)
+        listener.listen()
+        if one_fails_all and (listener.failure or left_error(listener.folder)):
+            limits.grace_s = min(limits.grace_s, FAILED_GRACE_S)
+            return
 
 
 def _how_it_died(module: str, code: int) -> str:
     if code < 0:
         signal = {9: " (killed, perhaps for want of memory)", 15: " (terminated)", 2: " (interrupted)"}.get(-code, "")
-        return f"{module} was ended by signal {-code}{signal}; nothing was stored, run again"
+        return f"{module} was ended by signal {-code}{signal}; nothing was stored, {AGAIN}"
     return f"{module} failed with exit status {code}; its traceback is in this step's stderr; nothing was stored"
 
 
@@ -108,14 +164,3 @@ def _resident_gib(pid: int) -> float:
         return float(sum(p.memory_info().rss for p in family)) / 2**30
     except psutil.Error:
         return 0.0
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End what is left of the child's process group: first asked to, then made to."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()

@@ -13,7 +13,7 @@ from typing import Any
 import ernie_pipeline
 
 PINNED = ("mlflow", "torch", "transformers", "peft", "bitsandbytes")
-SERVED_CODE = ("__init__.py", "errors.py", "demo/__init__.py", "engines/*.py")
+SERVED_CODE = ("__init__.py", "errors.py", "file_hash.py", "hub.py", "demo/__init__.py", "engines/*.py")
 
 
 def write_model_folder(

@@ -69,7 +69,7 @@ def make_request(
             "train_rows": run["train_rows"],
             "eval_rows": run["eval_rows"],
         },
-        training={"steps": run["steps"], "seconds": run["seconds"], "device": run["device"], **losses},
+        training={**{name: run[name] for name in ("steps", "seconds", "engine", "device")}, **losses},
         evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
         comparison=comparison,
         targets=_json(adapter / "parameters.json"),

@@ -4,20 +4,20 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.manifest import Files, damaged_file, discard, list_files, read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 NOT_BUILT = "not built yet"
+UNFINISHED = ".unfinished"
 REPORTS = "reports"
 """Files below this folder are for people: they are verified, but do not count in the data version."""
 
@@ -82,7 +82,10 @@ class Provenance:
 
 
 class ArtifactStore:
-    """The folder `<root>/<stage>/<fingerprint>/` for each artifact."""
+    """The folder `<root>/<stage>/<fingerprint>/` for each artifact.
+
+    And `<root>/.unfinished/<stage>/<fingerprint>/` for what a build of it wants to find again if it is cut short.
+    """
 
     def __init__(self, root: Path):
         self.root = root
@@ -95,7 +98,8 @@ class ArtifactStore:
         """The intact artifact, or None and the reason: "not built yet", or what is wrong with what is there."""
         folder = self.folder(stage, fingerprint)
         manifest, problem = self.manifest(stage, fingerprint)
-        problem = problem or _damaged_file(folder, manifest["files"])
+        if not problem and (damaged := damaged_file(folder, manifest["files"])):
+            problem = f"artifact altered: {damaged}"
         return (None, problem) if problem else (Artifact(folder, manifest), "")
 
     def manifest(self, stage: str, fingerprint: str) -> tuple[dict[str, Any], str]:
@@ -103,17 +107,10 @@ class ArtifactStore:
         folder = self.folder(stage, fingerprint)
         if not folder.is_dir():
             return {}, "artifact altered: it is no folder" if os.path.lexists(folder) else NOT_BUILT
-        try:
-            content = (folder / MANIFEST).read_bytes()
-            manifest = json.loads(content)
-            sealed = manifest["seal"] == _seal(manifest) and content == _text(manifest).encode()
-        except FileNotFoundError:
-            return {}, f"artifact altered: {MANIFEST} is missing"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}, f"artifact altered: {MANIFEST} is not readable"
-        if not sealed or manifest["fingerprint"] != fingerprint:
-            return {}, f"artifact altered: {MANIFEST}"
-        return manifest, ""
+        manifest, problem = read_sealed(folder / MANIFEST)
+        if not problem and manifest.get("fingerprint") != fingerprint:
+            problem = MANIFEST
+        return ({}, f"artifact altered: {problem}") if problem else (manifest, "")
 
     def stages(self) -> list[str]:
         """The stages of which there is an artifact, or was one."""
@@ -131,6 +128,23 @@ class ArtifactStore:
                 found.setdefault(match[1], []).append(path)
         return found
 
+    def unfinished(self, stage: str, fingerprint: str) -> Path:
+        """Where a build of the artifact keeps what a later one may go on from; for its sole builder only."""
+        return self.root / UNFINISHED / stage / fingerprint
+
+    def all_unfinished(self) -> list[tuple[str, str]]:
+        """The stage and the fingerprint of each build that was cut short or is under way and has kept something."""
+        found = sorted((self.root / UNFINISHED).glob("*/*"))
+        return [(path.parent.name, path.name) for path in found if FINGERPRINT.fullmatch(path.name)]
+
+    def forget_unfinished(self, stage: str, fingerprint: str) -> None:
+        """Remove what a build had kept: out of its place in one step, then from the disk. For its sole builder only."""
+        kept = self.unfinished(stage, fingerprint)
+        if os.path.lexists(kept):
+            (self.root / stage).mkdir(parents=True, exist_ok=True)
+            kept.rename(self._aside(stage, fingerprint))
+            self.sweep(stage, fingerprint)
+
     def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
         """Let `write` fill a folder aside, add the manifest, and rename it into its place in one step.
 
@@ -139,13 +153,12 @@ class ArtifactStore:
         """
         final = self.folder(made_from.stage, made_from.fingerprint)
         self.sweep(made_from.stage, made_from.fingerprint)
-        aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
+        aside = self._aside(made_from.stage, made_from.fingerprint)
         start = time.monotonic()
         try:
             aside.mkdir(parents=True)
             checks = write(aside) or ()
-            manifest = _manifest(aside, made_from, checks, time.monotonic() - start)
-            _write_synced(aside / MANIFEST, _text(manifest))
+            manifest = write_sealed(aside / MANIFEST, _manifest(aside, made_from, checks, time.monotonic() - start))
             if os.path.lexists(final):
                 final.rename(aside.with_name(aside.name + ".old"))
             aside.rename(final)
@@ -154,52 +167,29 @@ class ArtifactStore:
                 raise PipelineError(f"{made_from.stage}: {disk_full_sentence(str(self.root))}") from error
             raise
         finally:
-            _discard(aside)
-            _discard(aside.with_name(aside.name + ".old"))
+            discard(aside)
+            discard(aside.with_name(aside.name + ".old"))
         return Artifact(final, manifest, reused=False, note=note)
 
     def remove(self, stage: str, fingerprint: str) -> None:
         """Remove an artifact: out of its place in one step, then from the disk. For its sole builder only."""
         folder = self.folder(stage, fingerprint)
         if os.path.lexists(folder):
-            folder.rename(folder.with_name(f".{fingerprint}.{uuid.uuid4().hex[:8]}"))
+            folder.rename(self._aside(stage, fingerprint))
         self.sweep(stage, fingerprint)
 
     def sweep(self, stage: str, fingerprint: str) -> None:
         """Remove what killed builders of this artifact left aside. For its sole builder only."""
         for left in (self.root / stage).glob(f".{fingerprint}.*"):
-            _discard(left)
+            discard(left)
 
-
-def _discard(path: Path) -> None:
-    """Remove a folder, or what stands in the place of one, as far as it can be."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _damaged_file(folder: Path, files: dict[str, Any]) -> str:
-    for name, wanted in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"artifact altered: {name} is missing"
-        try:
-            if file.stat().st_size != wanted["size"] or _sha256(file) != wanted["sha256"]:
-                return f"artifact altered: {name}"
-        except OSError as error:
-            return f"artifact altered: {name} cannot be read ({error.strerror})"
-    return ""
+    def _aside(self, stage: str, fingerprint: str) -> Path:
+        return self.root / stage / f".{fingerprint}.{uuid.uuid4().hex[:8]}"
 
 
 def _manifest(folder: Path, made_from: Provenance, checks: Iterable[Check], seconds: float) -> dict[str, Any]:
-    files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    manifest = {
+    files = list_files(folder)
+    return {
         **asdict(made_from),
         "data_version": _data_version(files),
         "files": files,
@@ -207,31 +197,8 @@ def _manifest(folder: Path, made_from: Provenance, checks: Iterable[Check], seco
         "seconds": round(seconds, 3),
         "built": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    return {**manifest, "seal": _seal(manifest)}
 
 
-def _seal(manifest: dict[str, Any]) -> str:
-    """A hash of the manifest itself: a changed byte of it is noticed like one of a file."""
-    sealed = {name: value for name, value in manifest.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _text(manifest: dict[str, Any]) -> str:
-    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-
-
-def _data_version(files: dict[str, dict[str, Any]]) -> str:
+def _data_version(files: Files) -> str:
     read_below = {name: entry["sha256"] for name, entry in files.items() if not name.startswith(f"{REPORTS}/")}
     return hashlib.sha256(json.dumps(read_below, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_synced(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -5,6 +5,7 @@ Dagster's UI, a schedule or the command line, and with an instance that was born
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
-from ernie_pipeline.store.code import Code, read_code, short_hash
+from ernie_pipeline.store.code import Code, read_code, read_module, short_hash
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.store.reasons import differences, nearest
@@ -47,7 +48,7 @@ class Chain:
         self._artifacts: dict[str, Artifact] = {}
         self._found: dict[tuple[str, str], Artifact] = {}
         self._code: dict[str, Code] = {}
-        self._version_of = cache(version)
+        self._version_of, self._module_of = cache(version), cache(read_module)
 
     def version(self, name: str) -> str:
         """The data version of an input: observed, or of the artifact that the recipe asks for.
@@ -145,14 +146,18 @@ class Chain:
             recipe=DeclaredRecipe(self.recipe, declared, stage.name),
             made_from=made_from,
             artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
+            unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
         )
         artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
         remember(self.store, artifact.manifest)
+        with suppress(OSError):  # the artifact stands; what cannot be removed is left to `store prune`
+            self.store.forget_unfinished(made_from.stage, made_from.fingerprint)
         return artifact
 
     def _code_of(self, name: str) -> Code:
         if name not in self._code:
-            self._code[name] = read_code(self.stages[name].code, self.stages[name].libraries, self._version_of)
+            stage = self.stages[name]
+            self._code[name] = read_code(stage.code, stage.libraries, self._version_of, self._module_of)
         return self._code[name]
 
     def _declared_recipe(self, name: str) -> dict[str, Any]:

@@ -31,10 +31,20 @@ class Code:
         return short_hash([self.modules, self.libraries])
 
 
-def read_code(modules: tuple[str, ...], libraries: tuple[str, ...], version_of: Callable[[str], str] = version) -> Code:
-    """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions."""
+def read_code(
+    modules: tuple[str, ...],
+    libraries: tuple[str, ...],
+    version_of: Callable[[str], str] = version,
+    module_of: "ModuleOf | None" = None,
+) -> Code:
+    """The code as it stands in the files now: `modules`, what they import of this package, the libraries' versions.
+
+    `version_of` and `module_of` (default: `read_module`) may remember what they found: stages share most of it.
+    """
+    module_of = module_of or read_module
+    found = {name: module_of(name) for name in sorted(reached(modules, module_of))}
     return Code(
-        modules={module: _read(_text(module)).shape for module in sorted(reached(modules))},
+        modules={name: module.shape for name, module in found.items() if module},
         libraries={library: version_of(library) for library in sorted(libraries)},
     )
 
@@ -44,15 +54,44 @@ def short_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def reached(modules: tuple[str, ...]) -> set[str]:
+@dataclass(frozen=True)
+class Module:
+    """`shape`: a hash of its syntax tree. `imports`: what it may import of this package: modules, and names in them."""
+
+    shape: str
+    imports: frozenset[str]
+
+
+ModuleOf = Callable[[str], Module | None]
+
+
+def read_module(name: str) -> Module | None:
+    """The module as it stands in its file now, None where there is no such module.
+
+    Read anew each time: a scheduler's process outlives many an edit.
+    """
+    file = _file(name)
+    if file is None:
+        return None
+    read, package = (
+        _read(file.read_text(encoding="utf-8")),
+        name if file.stem == "__init__" else name.rpartition(".")[0],
+    )
+    imports = {absolute for origin, names in read.imports for absolute in _absolute(origin, names, package)}
+    return Module(read.shape, frozenset(i for i in imports if i.startswith(f"{PACKAGE}.")))
+
+
+def reached(modules: tuple[str, ...], module_of: ModuleOf = read_module) -> set[str]:
     """`modules` and what they import inside this package, transitively, imports inside functions included."""
+    if missing := [name for name in modules if module_of(name) is None]:
+        raise ModuleNotFoundError(f"{missing[0]} is named as a stage's code, but there is no such module")
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
-        module = waiting.pop()
-        if module not in found and module not in BESIDE_THE_WORK:
-            found.add(module)
-            waiting += _imports(module)
+        name = waiting.pop()
+        if name not in found and name not in BESIDE_THE_WORK and (module := module_of(name)):
+            found.add(name)
+            waiting += module.imports
     return found
 
 
@@ -61,26 +100,12 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def _text(module: str) -> str:
-    """Read anew each time: a scheduler's process outlives many an edit."""
-    file = _file(module)
-    if file is None:
-        raise ModuleNotFoundError(f"{module} is named as a stage's code, but there is no such module")
-    return file.read_text(encoding="utf-8")
-
-
-def _imports(module: str) -> set[str]:
-    package, names = _package(module), set[str]()
-    for origin, imported in _read(_text(module)).imports:
-        absolute = resolve_name(origin, package) if origin else ""
-        names |= {absolute, *(f"{absolute}.{name}" for name in imported)} if origin else set(imported)
-    return {name for name in names if name.startswith(f"{PACKAGE}.") and _file(name)}
-
-
-def _package(module: str) -> str:
-    """What a relative import in `module` starts from."""
-    file = _file(module)
-    return module if file and file.name == "__init__.py" else module.rpartition(".")[0]
+def _absolute(origin: str, names: list[str], package: str) -> list[str]:
+    """What `import names`, or with an `origin` `from origin import names`, in `package` may import."""
+    if not origin:
+        return names
+    absolute = resolve_name(origin, package)
+    return [absolute, *(f"{absolute}.{name}" for name in names)]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Looking after the store: what is in it and what for, whether it is intact, and removing what nothing needs."""
 
 import os
+import stat
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,10 @@ from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
 from ernie_pipeline.store.history import Build, recorded, remember
 from ernie_pipeline.store.lock import holder, unless_held
+
+ASKED_FOR = "asked for by the recipe"
+KEPT_DAYS = 14
+"""How long what an unfinished build keeps is left alone after its last change, if nothing else asks for it."""
 
 Key = tuple[str, str]
 """An asset and a fingerprint."""
@@ -51,15 +58,19 @@ class Aside:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that is in the store; `notes` are sentences about what could not be found out."""
+    """All that is in the store; `notes` are sentences about what could not be found out.
+
+    `unfinished`: what builds that were cut short, or are under way, keep to go on from.
+    """
 
     artifacts: tuple[Entry, ...]
     aside: tuple[Aside, ...]
     notes: tuple[str, ...] = ()
+    unfinished: tuple[Entry, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same as values, with the sum of the sizes."""
-        return {**asdict(self), "size": sum(entry.size for entry in self.artifacts)}
+        return {**asdict(self), "size": _sum(self.artifacts)}
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Pruned:
     aside: tuple[Aside, ...]
     size: int
     notes: tuple[str, ...]
+    unfinished: tuple[Entry, ...] = ()
 
 
 def take_stock(store: ArtifactStore, asked_for: Mapping[str, str], held: Mapping[str, Held]) -> Contents:
@@ -98,7 +110,11 @@ def take_stock(store: ArtifactStore, asked_for: Mapping[str, str], held: Mapping
         for asset in assets
         for fingerprint, paths in store.aside(asset).items()
     ]
-    return Contents(tuple(entries), tuple(aside), tuple(notes))
+    unfinished = [
+        Entry(*key, _size(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for))
+        for key in store.all_unfinished()
+    ]
+    return Contents(tuple(entries), tuple(aside), tuple(notes), tuple(unfinished))
 
 
 def verify(store: ArtifactStore) -> list[Damage]:
@@ -108,24 +124,34 @@ def verify(store: ArtifactStore) -> list[Damage]:
 
 
 def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pruned:
-    """Remove the artifacts that nothing needs and what killed builders left aside; unless `delete`, only say which.
+    """Remove what nothing needs and what killed builders left aside; unless `delete`, only say which.
 
     What another process holds the lock of is left alone, and so is what was built again since `contents` was taken.
     """
     going: dict[Key, Entry] = {(e.asset, e.fingerprint): e for e in contents.artifacts if not e.needed_for}
     aside: dict[Key, Aside] = {(a.asset, a.fingerprint): a for a in contents.aside}
-    keys, notes = [*going, *(key for key in aside if key not in going)], list(contents.notes)
-    gone: list[Key] = []
-    for key in keys:
-        problem = _remove(store, key, going.get(key)) if delete else _taken(holder(store.root, *key))
+    unfinished: dict[Key, Entry] = {(u.asset, u.fingerprint): u for u in contents.unfinished if not u.needed_for}
+    notes, gone = list(contents.notes), list[Key]()
+    for key in dict.fromkeys([*going, *aside, *unfinished]):
+        problem = _remove(store, key, going.get(key), key in unfinished) if delete else _taken(holder(store.root, *key))
         if problem:
             notes.append(f"{' '.join(key)} is left alone: {problem}")
         else:
             gone.append(key)
     artifacts = tuple(going[key] for key in gone if key in going)
     left = tuple(aside[key] for key in gone if key in aside)
-    size = sum(entry.size for entry in artifacts) + sum(rest.size for rest in left)
-    return Pruned(delete, artifacts, left, size, tuple(notes))
+    cut_short = tuple(unfinished[key] for key in gone if key in unfinished)
+    size = _sum(artifacts) + _sum(left) + _sum(cut_short)
+    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short)
+
+
+def _why_unfinished_is_kept(store: ArtifactStore, key: Key, asked_for: Mapping[str, str]) -> tuple[str, ...]:
+    """Where the artifact stands, there is nothing to go on with; where it does not, another recipe may ask for it."""
+    if not store.manifest(*key)[1]:
+        return ()
+    young = time.time() - _last_change(store.unfinished(*key)) < KEPT_DAYS * 24 * 3600
+    reasons = {ASKED_FOR: key in asked_for.items(), f"changed in the last {KEPT_DAYS} days": young}
+    return tuple(reason for reason, holds in reasons.items() if holds)
 
 
 def _directly_needed(
@@ -136,7 +162,7 @@ def _directly_needed(
     notes = []
     for key in asked_for.items():
         if key in needed:
-            needed[key].append("asked for by the recipe")
+            needed[key].append(ASKED_FOR)
     newest: dict[str, Key] = {}
     usable = [key for key in known if store.manifest(*key)[0]]  # the others are known from the history at most
     for key in sorted(usable, key=lambda key: str(known[key]["built"])):
@@ -171,23 +197,27 @@ def _add_what_they_were_built_from(needed: dict[Key, list[str]], known: Mapping[
                     waiting.append(key)
 
 
-def _remove(store: ArtifactStore, key: Key, entry: Entry | None) -> str:
-    """Remove the artifact, or if `entry` is None what was left aside of it; "" or why it was not done."""
+def _remove(store: ArtifactStore, key: Key, entry: Entry | None, unfinished: bool) -> str:
+    """Remove the artifact, or if `entry` is None what was left aside of it; "" or why it was not done.
+
+    `unfinished`: and what an unfinished build of it has kept.
+    """
     with unless_held(store.root, *key) as held_by:
         if held_by:
             return _taken(held_by)
         build = _known(store, *key)
-        if entry is None:
-            store.sweep(*key)
-        elif build.get("built") != entry.built:
+        if entry and build.get("built") != entry.built:
             return "it was built again just now"
-        else:
-            if build and build["built"] not in [b["built"] for b in recorded(store, key[0])]:
-                remember(store, build)  # so that the plan can still tell what changed since
-            try:
+        if entry and build and build["built"] not in [b["built"] for b in recorded(store, key[0])]:
+            remember(store, build)  # so that the plan can still tell what changed since
+        try:
+            if unfinished:
+                store.forget_unfinished(*key)
+            if entry:
                 store.remove(*key)
-            except OSError as error:
-                return f"it cannot be removed ({error.strerror})"
+        except OSError as error:
+            return f"it cannot be removed ({error.strerror})"
+        store.sweep(*key)
         return "some of it cannot be removed" if key[1] in store.aside(key[0]) else ""
 
 
@@ -206,20 +236,32 @@ def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, 
     return replace(entry, **{name: build[name] for name in ("data_version", "built", "seconds") if build})
 
 
+def _sum(entries: Iterable[Entry | Aside]) -> int:
+    return sum(entry.size for entry in entries)
+
+
 def _size(path: Path) -> int:
     """Of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
-    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
-    total = 0
-    for file in files:
+    return sum(found.st_size for found in _stats(path) if not stat.S_ISDIR(found.st_mode))
+
+
+def _last_change(path: Path) -> float:
+    """Of a file, or of a folder and all that is in it, in seconds since the epoch."""
+    return max((found.st_mtime for found in _stats(path)), default=0.0)
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of what stands there and all that is below it; what vanishes meanwhile is passed over."""
+    for place in [path, *(Path(folder, name) for folder, *names in os.walk(path) for name in chain(*names))]:
         with suppress(OSError):
-            total += file.lstat().st_size
-    return total
+            yield place.lstat()
 
 
 def render_contents(contents: Contents) -> str:
     """A line for each artifact, and what they come to."""
+    unfinished = [_told_unfinished(kept) for kept in contents.unfinished]
     if not contents.artifacts:
-        return "There is no artifact in the store."
+        return "\n".join(["There is no artifact in the store.", *unfinished])
     rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
     rows += [
         (
@@ -234,10 +276,10 @@ def render_contents(contents: Contents) -> str:
         for entry in contents.artifacts
     ]
     idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
-    total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
+    total = f"{len(rows) - 1} artifacts, {human_size(_sum(contents.artifacts))}."
     if idle:
         total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "python -m ernie_pipeline store prune".'
-    return "\n".join([aligned(rows), "", total, *_notes(contents.notes)])
+    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes)])
 
 
 def render_damage(damaged: list[Damage]) -> str:
@@ -252,6 +294,7 @@ def render_pruned(pruned: Pruned) -> str:
     """A line for each artifact that went or would go, and what that comes to."""
     lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
     lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
+    lines += [_told_unfinished(kept) for kept in pruned.unfinished]
     if not lines:
         lines = ["There is nothing to remove."]
     elif pruned.deleted:
@@ -259,6 +302,11 @@ def render_pruned(pruned: Pruned) -> str:
     else:
         lines += ["", f"Nothing was removed. These are {human_size(pruned.size)}; --delete removes them."]
     return "\n".join([*lines, *_notes(pruned.notes)])
+
+
+def _told_unfinished(kept: Entry) -> str:
+    why = f", {', '.join(kept.needed_for)}" if kept.needed_for else ""
+    return f"{kept.asset} {kept.fingerprint}, kept by an unfinished build{why}  {human_size(kept.size)}"
 
 
 def _notes(notes: tuple[str, ...]) -> Iterator[str]:

@@ -12,8 +12,14 @@ SHOWN_DIGITS = 8
 
 def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
     """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted."""
-    inputs = {name: version for name, version in wanted.inputs.items() if name not in ignored_inputs}
-    built_from = {name: version for name, version in build["inputs"].items() if name not in ignored_inputs}
+    inputs, built_from = (
+        {name: version for name, version in side.items() if name not in ignored_inputs}
+        for side in (wanted.inputs, build["inputs"])
+    )
+    for name in {*inputs} & {*built_from}:
+        if (before := _parts(name, built_from[name])) and (after := _parts(name, inputs[name])):
+            del built_from[name], inputs[name]
+            built_from, inputs = built_from | before, inputs | after
     return [
         *_changes("recipe", flatten(build["recipe"]), flatten(wanted.recipe)),
         *_changes("input", built_from, inputs, told=_short),
@@ -42,6 +48,12 @@ def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
+
+
+def _parts(name: str, version: str) -> dict[str, str]:
+    """{"sets a": "sha256:1f..", "sets b": ...} of the version "a=sha256:1f.., b=..." of `sets`; {} of a plain one."""
+    parts = [part.rpartition("=") for part in version.split(", ")]
+    return {f"{name} {part}": told for part, _, told in parts} if all(part for part, _, _ in parts) else {}
 
 
 def _short(version: str) -> str:

@@ -40,11 +40,15 @@ class Work:
     """What a stage sees while it works: what its fingerprint covers, and nothing besides.
 
     `recipe` is a `DeclaredRecipe`. `artifacts` are its built inputs by name, `made_from.inputs` every input's version.
+    `unfinished` is a folder of this fingerprint's own, not there until it is made, in which a build leaves what the
+    next one may go on from: it outlives one that fails, is cancelled or killed, and goes once the artifact stands. What
+    is in it may be half-written, or damaged since.
     """
 
     recipe: Any
     made_from: Provenance
     artifacts: Mapping[str, Artifact]
+    unfinished: Path
 
     def folder(self, name: str) -> Path:
         """The folder of a built input's artifact."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.engines import engine_module
+from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
@@ -42,6 +42,7 @@ def train(job: dict[str, Any], report: Reporter) -> None:
         if device == "cpu":
             torch.use_deterministic_algorithms(True)
         engine = engine_module(job["engine"])
+        job = {**job, "engine": engine_name(engine)}
         model, parameters = _load(engine, job, device, report)
         trainer = _trainer(model, job, device, ranks, limit, report)
         del model
@@ -59,7 +60,7 @@ def train(job: dict[str, Any], report: Reporter) -> None:
 def _load(engine: Any, job: dict[str, Any], device: str, report: Reporter) -> tuple[Any, list[dict[str, Any]]]:
     """The model with a fresh adapter, and the checked table of what is trained."""
     base, lora = job["base"], job["lora"]
-    report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}", {})
+    report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {job['engine']}", {})
     model = engine.load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     model = engine.add_adapter(model, lora, job["training"]["seed"])
     config = engine.causal_lm_config(base["checkpoint"], base["revision"])
@@ -110,7 +111,8 @@ def _write(
         change = (trained - engine.logits(model, probe)).abs().max().item()
     (out / "reports").mkdir()
     _write_json(out / "reports" / "speed.json", trainer.progress.speed)
-    _write_json(out / "reports" / "run.json", {**_facts(trainer, device), **totals(parameters), "logit_change": change})
+    facts = {"engine": job["engine"], **_facts(trainer, device), **totals(parameters), "logit_change": change}
+    _write_json(out / "reports" / "run.json", facts)
     return probe, trained
 
 

@@ -93,6 +93,15 @@ def test_shuffled_rows_give_the_same_split_byte_for_byte(tmp_path: Path, tokeniz
         assert contents(split_of(raw_of(tmp_path / str(number), [rows[i] for i in shuffled]), tokenizer)) == expected
 
 
+def test_small_slices_give_the_same_split_byte_for_byte(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = raw_of(tmp_path, rows_with_faults())
+    whole = contents(split_of(raw, tokenizer))
+    monkeypatch.setattr("ernie_pipeline.data.slices.SLICE_ROWS", 7)
+    assert contents(split_of(raw, tokenizer, name="sliced")) == whole
+
+
 def test_another_file_format_gives_the_same_split_byte_for_byte(tmp_path: Path, tokenizer: Any) -> None:
     rows = records(60)
     expected = contents(split_of(raw_of(tmp_path / "lines", rows), tokenizer))

@@ -30,6 +30,8 @@ def test_every_held_out_row_gets_one_graded_answer(make_job: MakeJob) -> None:
     assert [p["gold"] for p in predictions] == [row["answer"] for row in rows]
     assert metrics["rows"] == metrics["validation_rows"] == 16
     assert metrics["accuracy"] == sum(p["right"] for p in predictions) / 16
+    assert sum(kind["rows"] for kind in metrics["by_kind"].values()) == 16
+    assert json.loads((out / "reports" / "run.json").read_text()) == {"engine": "peft", "device": "cpu"}
     assert metrics["unboxed_share"] == sum(not p["boxed"] for p in predictions) / 16
 
 
@@ -46,7 +48,7 @@ def test_the_same_model_gives_the_same_bytes(make_job: MakeJob) -> None:
     for name in ("first", "second"):
         job = make_job(name)
         evaluate(job, quiet)
-        files.append({file.name: file.read_bytes() for file in Path(job["out"]).iterdir()})
+        files.append({file.name: file.read_bytes() for file in Path(job["out"]).rglob("*.*")})
     assert files[0] == files[1]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_pipeline.evaluation.grading import Grade
-from ernie_pipeline.evaluation.statistics import accuracy_interval, compare_paired, summarise
+from ernie_pipeline.evaluation.statistics import accuracy_interval, by_kind, compare_paired, summarise
 
 
 def _rows(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -95,6 +95,14 @@ def test_summary() -> None:
         "accuracy_high": high,
         "unboxed_share": 0.25,
         "timeout_share": 0.25,
+    }
+
+
+def test_each_kind_of_answer_has_its_own_accuracy() -> None:
+    grades = [Grade(outcome, True, "1", 0.1) for outcome in ("right", "wrong", "right", "timeout")]
+    assert by_kind(["integer", "set", "integer", "set"], grades) == {
+        "integer": {"rows": 2, "accuracy": 1.0},
+        "set": {"rows": 2, "accuracy": 0.0},
     }
 
 

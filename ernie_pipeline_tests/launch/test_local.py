@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 import pytest
 
 from ernie_pipeline.assets.report import told_in_one_sentence
+from ernie_pipeline.launch import ending
 from ernie_pipeline.launch.local import run_module
+from ernie_pipeline_tests.launch.children import gone, left_of, wait_until
+
+CHILD = f"child_of_test_{os.getpid()}"
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(
         work: str, on_progress: Callable[[dict[str, Any]], None] = lambda _: None, **limits: Any
     ) -> tuple[dg.ExecuteInProcessResult, dg.DagsterInstance]:
-        (tmp_path / "child_of_test.py").write_text(
+        (tmp_path / f"{CHILD}.py").write_text(
             "import os, signal, time\n"
             "from ernie_pipeline.errors import PipelineError\n"
             "from ernie_pipeline.launch.child import run_job\n"
@@ -40,7 +43,7 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def parent(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with told_in_one_sentence():
                 job = {"number": 42, "out": str(tmp_path)}
-                run_module(context, "child_of_test", job, on_progress=on_progress, **allowed)
+                run_module(context, CHILD, job, on_progress=on_progress, **allowed)
             return dg.MaterializeResult()
 
         instance = dg.DagsterInstance.ephemeral()
@@ -91,21 +94,13 @@ def test_a_full_disk_in_the_child_is_told_with_the_place(run_child: Any, tmp_pat
 
 def test_a_killed_child_is_told_as_killed(run_child: Any) -> None:
     result, _ = run_child("os.kill(os.getpid(), signal.SIGKILL)")
-    assert "child_of_test was ended by signal 9" in failure(result)
+    assert f"{CHILD} was ended by signal 9" in failure(result)
     assert "run again" in failure(result)
 
 
 def test_a_crash_points_to_its_traceback(run_child: Any) -> None:
     result, _ = run_child("1 / 0")
     assert "failed with exit status 1" in failure(result)
-
-
-def test_the_time_limit_ends_the_child(run_child: Any) -> None:
-    start = time.monotonic()
-    result, _ = run_child("time.sleep(60)", time_limit_s=2)
-    assert "gpu.time_limit_s = 2" in failure(result)
-    assert time.monotonic() - start < 30
-    assert not [p for p in psutil.Process().children(recursive=True) if "child_of_test" in " ".join(p.cmdline())]
 
 
 def test_the_memory_limit_ends_the_child(run_child: Any) -> None:
@@ -115,7 +110,7 @@ def test_the_memory_limit_ends_the_child(run_child: Any) -> None:
 
 def test_a_step_killed_outright_takes_its_child_with_it(tmp_path: Path) -> None:
     """SIGKILL leaves the step no moment to end its child, which must notice by itself."""
-    child, parent = tmp_path / "child_of_test.py", tmp_path / "parent.py"
+    child, parent = tmp_path / f"{CHILD}.py", tmp_path / "parent.py"
     child.write_text(
         "import os, time, pathlib\nfrom ernie_pipeline.launch.child import run_job\n"
         "def work(job, report):\n"
@@ -124,32 +119,96 @@ def test_a_step_killed_outright_takes_its_child_with_it(tmp_path: Path) -> None:
     parent.write_text(
         "import dagster as dg\nfrom ernie_pipeline.launch.local import run_module\n"
         "@dg.asset\ndef a(context: dg.AssetExecutionContext) -> dg.MaterializeResult:\n"
-        f"    run_module(context, 'child_of_test', {{'pid': {str(tmp_path / 'pid')!r}}}, threads=1, memory_gib=None,\n"
+        f"    run_module(context, {CHILD!r}, {{'pid': {str(tmp_path / 'pid')!r}}}, threads=1, memory_gib=None,\n"
         "               time_limit_s=None, on_progress=print)\n    return dg.MaterializeResult()\n"
         "dg.materialize([a])\n"
     )
     step = subprocess.Popen(
-        [sys.executable, str(parent)], env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "parent"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.DEVNULL
     )
     wait_until((tmp_path / "pid").exists)
     pid = int((tmp_path / "pid").read_text())
     step.kill()
     step.wait()
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: gone(pid))
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
+SAVE = """
+    from ernie_pipeline.training.stop import StopSignals
+    with StopSignals() as stop:
+        report('training', {'step': 1})
+        while not stop.requested:
+            time.sleep(0.02)
+        with open(f"{job['out']}/saved", 'w') as file:
+            for number in range(5):
+                file.write(f'{number}\\n')
+                file.flush()
+                time.sleep(0.1)
+    raise PipelineError(f'stopped by {stop.requested} after step 1')
+"""
+SAVED = "".join(f"{number}\n" for number in range(5))
 
 
-def test_a_cancelled_step_leaves_no_child_behind(run_child: Any) -> None:
-    """Dagster cancels with SIGINT."""
-    threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_an_interrupted_step_lets_its_child_save(run_child: Any, tmp_path: Path, signals: list[signal.Signals]) -> None:
+    """Twice: as Ctrl-C reaches a step from the terminal, and by way of the executor."""
+
+    def interrupt(values: dict[str, Any]) -> None:
+        for delay, number in enumerate(signals):
+            threading.Timer(0.1 + 0.2 * delay, lambda number=number: os.kill(os.getpid(), number)).start()
+
+    result, instance = run_child(SAVE, interrupt)
+    assert (tmp_path / "saved").read_text() == SAVED
+    [event] = result.get_step_failure_events()
+    assert event.step_failure_data.error.cls_name == "DagsterExecutionInterruptedError"
+    assert "stopped by SIGTERM after step 1" in [log.user_message for log in instance.all_logs(result.run_id)]
+    assert left_of(CHILD) == []
+
+
+def test_the_time_limit_lets_the_child_save_and_tells_what_it_says(run_child: Any, tmp_path: Path) -> None:
+    result, _ = run_child(SAVE, time_limit_s=3)
+    assert "gpu.time_limit_s = 3" in failure(result)
+    assert failure(result).endswith(" (stopped by SIGTERM after step 1)")
+    assert (tmp_path / "saved").read_text() == SAVED
+
+
+STUBBORN = f"""
+    import subprocess, sys
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleep = "import time; time.sleep(60) # {CHILD}'s"
+    for alone in (False, True):
+        subprocess.Popen([sys.executable, "-c", sleep], start_new_session=alone)
+    report('training', {{'step': 1}})
+    time.sleep(60)
+"""
+
+
+def test_after_its_grace_it_is_killed_with_all_that_it_started(run_child: Any) -> None:
     start = time.monotonic()
-    result, _ = run_child("time.sleep(60)")
+    result, _ = run_child(STUBBORN, time_limit_s=2, stop_grace_s=0.5)
+    assert failure(result) == (
+        f"{CHILD} ran past gpu.time_limit_s = 2 and was ended; raise the limit, or run again: it goes on from its "
+        "last checkpoint, if it wrote one"
+    )
+    assert time.monotonic() - start < 15
+    wait_until(lambda: left_of(CHILD) == [])
+
+
+def test_a_second_interrupt_later_on_ends_the_waiting(run_child: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "SAME_INTERRUPT_S", 0.5)
+
+    def interrupt(values: dict[str, Any]) -> None:
+        for delay in (0.1, 1.1):
+            threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    start = time.monotonic()
+    result, _ = run_child(STUBBORN, interrupt, stop_grace_s=60)
     assert not result.success
-    assert time.monotonic() - start < 30
-    assert not [p for p in psutil.Process().children(recursive=True) if "child_of_test" in " ".join(p.cmdline())]
+    assert time.monotonic() - start < 15
+    wait_until(lambda: left_of(CHILD) == [])
+
+
+def test_what_a_child_that_ends_by_itself_leaves_running_is_ended(run_child: Any) -> None:
+    result, _ = run_child(STUBBORN.replace("(False, True)", "(False,)").replace("time.sleep(60)\n", "pass\n"))
+    assert result.success
+    wait_until(lambda: left_of(CHILD) == [])

@@ -32,7 +32,7 @@ BUILT_WITH = [{"split": {"seed": 5}}, {"training": {"seed": 1}, "lora": {"target
 @pytest.fixture
 def request_made(tmp_path: Path) -> RegistrationRequest:
     measured = {"rows": 2, "accuracy": 0.5, "accuracy_low": 0.1, "accuracy_high": 0.9, "validation_loss": 1.0}
-    run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "device": "cpu"}
+    run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "engine": "peft", "device": "cpu"}
     values: dict[str, Any] = {
         "qlora_adapter/curve.json": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "eval_loss": 1.25}],
         "qlora_adapter/reports/run.json": run,

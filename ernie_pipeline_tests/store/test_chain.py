@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -112,6 +113,53 @@ def test_an_artifact_whose_effect_elsewhere_is_lost_is_built_again(store: Artifa
     again = walk(chain_of(store, lost={"registered_model": lost}))
     assert set(asked) == set(built(again)) == {"registered_model"}
     assert again["registered_model"].note == "version 3 is gone"
+
+
+def test_what_a_failed_build_kept_is_found_by_the_next_one_and_gone_when_the_artifact_stands(
+    store: ArtifactStore,
+) -> None:
+    def cut_short(work: Work, out: Path) -> None:
+        work.unfinished.mkdir(parents=True)
+        (work.unfinished / "checkpoint").write_text("half way")
+        (out / "output.json").write_text("1")
+        raise KeyboardInterrupt
+
+    def go_on(work: Work, out: Path) -> None:
+        (out / "output.json").write_text((work.unfinished / "checkpoint").read_text())
+
+    def look(work: Work, out: Path) -> None:
+        (out / "output.json").write_text(json.dumps(work.unfinished.exists()))
+
+    with pytest.raises(KeyboardInterrupt):
+        chain_of(store).reuse_or_build("raw_nemotron", cut_short)
+    fingerprint = chain_of(store).provenance("raw_nemotron").fingerprint
+    assert store.all_unfinished() == [("raw_nemotron", fingerprint)]
+    assert store.find("raw_nemotron", fingerprint) == (None, "not built yet")
+    other = chain_of(store, nemotron_source="others").reuse_or_build("raw_nemotron", look)
+    assert other.json("output.json") is False, "it is of another fingerprint"
+    artifact = chain_of(store).reuse_or_build("raw_nemotron", go_on)
+    assert (artifact.folder / "output.json").read_text() == "half way"
+    assert store.all_unfinished() == []
+    assert sorted(path.name for path in artifact.folder.iterdir()) == ["manifest.json", "output.json"]
+    assert not list((store.root / "raw_nemotron").glob(".*")), "nothing is left aside"
+
+
+def test_what_cannot_be_removed_does_not_fail_the_build_that_stands(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(work: Work, out: Path) -> None:
+        work.unfinished.mkdir(parents=True)
+        constant(work, out)
+
+    def refuse(path: Path, target: Path) -> Path:
+        if ".unfinished" in path.parts:
+            raise OSError(errno.EXDEV, "it is on another disk")
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert not chain_of(store).reuse_or_build("raw_nemotron", write).reused
+    assert chain_of(store).reuse_or_build("raw_nemotron", write).reused
 
 
 TOO_FEW = Check("sizes", False, "0 of 4 rows")

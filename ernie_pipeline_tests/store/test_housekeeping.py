@@ -1,8 +1,10 @@
 """What the store's keeper keeps, removes and leaves alone."""
 
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.chain import Chain
 from ernie_pipeline.store.housekeeping import Contents, Entry, Held, prune, take_stock, verify
 from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.store.stage import Work
 from ernie_pipeline_tests.store.chains import chain_of, constant, recipe_with, tree, walk, writes
 
 Key = tuple[str, str]
@@ -212,6 +215,85 @@ def test_what_a_living_builder_writes_aside_is_left_alone(store: ArtifactStore) 
         for delete in (False, True):
             pruned = prune(store, stock(chain_of(store)), delete)
             assert (pruned.aside, len(pruned.notes)) == ((), 1)
+        (out / "output.json").write_text("1")
+
+    assert not chain_of(store).reuse_or_build("raw_nemotron", write).reused
+
+
+def cut_short(chain: Chain, asset: str = "qlora_adapter") -> Key:
+    """Keep half a build of the asset, as one that was killed would."""
+
+    def write(work: Work, out: Path) -> None:
+        (work.unfinished / "deep").mkdir(parents=True)
+        (work.unfinished / "deep" / "half").write_bytes(bytes(512))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        chain.reuse_or_build(asset, write)
+    return asset, chain.provenance(asset).fingerprint
+
+
+def make_old(folder: Path) -> None:
+    """Let all that is in it be last changed just before the time for which it is left alone."""
+    then = time.time() - housekeeping.KEPT_DAYS * 24 * 3600 - 60
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (then, then))
+
+
+def test_an_unfinished_build_stays_while_it_is_young_or_the_recipe_asks_for_it(
+    store: ArtifactStore, three: list[dict[str, Artifact]]
+) -> None:
+    changed, other = chain_of(store, recipe_with(lora={"rank": 8}), nemotron_source="v2"), chain_of(store)
+    key = cut_short(changed)
+    young, asked = "changed in the last 14 days", "asked for by the recipe"
+    assert stock(changed).unfinished == (Entry(*key, size=512, needed_for=(asked, young)),)
+    assert stock(other).unfinished == (Entry(*key, size=512, needed_for=(young,)),)
+
+    make_old(store.unfinished(*key))
+    for chain in (changed, other):
+        (store.unfinished(*key) / "deep" / "half").touch()
+        assert prune(store, stock(chain), delete=True).unfinished == ()
+        make_old(store.unfinished(*key))
+    contents = stock(changed)
+    assert contents.unfinished == (Entry(*key, size=512, needed_for=(asked,)),)
+    assert f"{' '.join(key)}, kept by an unfinished build, asked for by the recipe  512 B" in (
+        housekeeping.render_contents(contents).splitlines()
+    )
+    assert verify(store) == []
+    assert prune(store, contents, delete=True).unfinished == ()
+    assert store.all_unfinished() == [key]
+
+    contents = stock(chain_of(store, nemotron_source="v2"))
+    dry, pruned = prune(store, contents), prune(store, contents, delete=True)
+    assert dry.unfinished == pruned.unfinished == (Entry(*key, size=512),)
+    assert (dry.size, pruned.size) == (512, 512)
+    assert f"{' '.join(key)}, kept by an unfinished build  512 B" in housekeeping.render_pruned(pruned).splitlines()
+    assert store.all_unfinished() == []
+    assert standing(store) == keys(three[2])
+    assert not list(store.root.glob("[!.]*/.*")), "nothing is left aside"
+
+
+def test_what_an_unfinished_build_kept_goes_once_the_artifact_stands(store: ArtifactStore) -> None:
+    """A process that was killed between the two left both."""
+    chain = chain_of(store)
+    walk(chain)
+    key = ("raw_nemotron", chain.provenance("raw_nemotron").fingerprint)
+    store.unfinished(*key).mkdir(parents=True)
+    prune(store, stock(chain), delete=True)
+    assert store.all_unfinished() == []
+    assert store.find(*key)[0] is not None
+
+
+def test_what_a_living_builder_keeps_is_left_alone(store: ArtifactStore) -> None:
+    other = chain_of(store, nemotron_source="another")
+
+    def write(work: Work, out: Path) -> None:
+        work.unfinished.mkdir(parents=True)
+        (work.unfinished / "half").touch()
+        make_old(work.unfinished)
+        for delete in (False, True):
+            assert prune(store, stock(other), delete).unfinished == ()
+        assert (work.unfinished / "half").exists()
         (out / "output.json").write_text("1")
 
     assert not chain_of(store).reuse_or_build("raw_nemotron", write).reused

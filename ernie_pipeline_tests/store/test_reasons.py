@@ -54,6 +54,17 @@ def test_each_difference_is_told_in_its_words(changes: dict[str, Any], told: lis
     assert differences(WANTED, build(**changes)) == told
 
 
+def test_of_several_sets_those_that_differ_are_named() -> None:
+    wanted = replace(WANTED, inputs={"benchmark_sets": "a.txt=sha256:1f1f, b.txt=sha256:2e2e, c.txt=sha256:3d3d"})
+    before = build(inputs={"benchmark_sets": "a.txt=sha256:1f1f, b.txt=sha256:0000, d=commit:4c4c"})
+    assert differences(wanted, before) == [
+        "input benchmark_sets b.txt 0000 -> 2e2e",
+        "input benchmark_sets c.txt (none) -> 3d3d",
+        "input benchmark_sets d 4c4c -> (none)",
+    ]
+    assert differences(wanted, build(inputs={"benchmark_sets": "none"})) == ["input benchmark_sets none -> 3d3d"]
+
+
 def test_inputs_that_differ_in_late_digits_only_differ() -> None:
     inputs = WANTED.inputs | {"math_split": WANTED.inputs["math_split"][:-1] + "0"}
     assert len(differences(WANTED, build(inputs=inputs))) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.engines import choose_engine
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Quantization
 from ernie_pipeline.training.train import train
@@ -23,7 +24,7 @@ def losses(out: Path, name: str) -> list[float]:
 
 
 def test_it_learns_reports_while_it_trains_and_saves_what_it_trained(make_job: MakeJob) -> None:
-    job, heard = make_job(), list[dict[str, Any]]()
+    job, heard = make_job(engine="auto"), list[dict[str, Any]]()
     train(job, lambda line, values: heard.append({"line": line, **values}))
     out = Path(job["out"])
 
@@ -37,6 +38,7 @@ def test_it_learns_reports_while_it_trains_and_saves_what_it_trained(make_job: M
     told = {"tokens", "tokens_per_s", "seconds", "seconds_left", "estimated_end", "learning_rate", "max_steps"}
     assert told <= {*live}
     run = json.loads((out / "reports" / "run.json").read_text())
+    assert run["engine"] == choose_engine("auto")
     assert run["logit_change"] > 0
     assert (run["steps"], run["samples"], run["processes"], run["resumed_from"]) == (6, 48, 1, [])
     speed = json.loads((out / "reports" / "speed.json").read_text())

@@ -25,6 +25,7 @@ from ernie_pipeline.data.filters.fields import (
 )
 from ernie_pipeline.data.filters.language import non_english
 from ernie_pipeline.data.filters.questions import multi_part, multiple_choice, proof, reference, yes_no
+from ernie_pipeline.data.slices import slices_of
 from ernie_pipeline.recipe import Filters
 
 Filter = Callable[[Filters], pl.Expr]
@@ -77,10 +78,9 @@ def drop_rows(rows: pl.LazyFrame, name: str, reason: pl.Expr) -> tuple[pl.LazyFr
 
 def _judged(rows: pl.DataFrame, rules: tuple[Filter, ...], filters: Filters) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(kept, dropped), with the first of `rules` that fires: all are asked at once, on all cores."""
-    reasons = rows.lazy().select(rule(filters).alias(rule.__name__) for rule in rules).collect()
-    is_kept = reasons.select(pl.all_horizontal(pl.all().is_null())).to_series()
-    first = reasons.filter(~is_kept).select(
-        filter=pl.coalesce(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in reasons.columns),
-        reason=pl.coalesce(reasons.columns),
-    )
-    return rows.filter(is_kept), rows.filter(~is_kept).hstack(first).select(DROPPED)
+    reasons = [rule(filters).alias(rule.__name__) for rule in rules]
+    names = [pl.when(pl.col(rule.__name__).is_not_null()).then(pl.lit(rule.__name__)) for rule in rules]
+    first = {"filter": pl.coalesce(names), "reason": pl.coalesce(rule.__name__ for rule in rules)}
+    verdicts = pl.concat([some.lazy().select(reasons).select(**first).collect() for some in slices_of(rows)])
+    is_kept = verdicts["reason"].is_null()
+    return rows.filter(is_kept), rows.filter(~is_kept).hstack(verdicts.filter(~is_kept)).select(DROPPED)
