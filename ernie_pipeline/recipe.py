@@ -137,9 +137,13 @@ class Training(Section):
     """The optimisation."""
 
     engine: Literal["auto", "peft", "unsloth"] = "auto"
-    batch_size: Positive = 4
-    accumulation: Positive = 2
-    max_steps: Natural = Field(0, description="optimizer steps; 0 means `epochs`")
+    batch_size: Positive = Field(4, description="samples computed at a time, fewer where memory runs out")
+    accumulation: Positive = Field(2, description="times batch_size: the samples of an optimizer step")
+    packing: bool = Field(False, description="several samples a row instead of padding; the steps stay the same")
+    pack_tokens: Positive = Field(2048, description="packing: tokens that a row holds at most")
+    memory_limit_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="GPU memory that may be taken")
+    max_steps: Natural = Field(0, description="full optimizer steps; 0 means `max_samples` or `epochs`")
+    max_samples: Natural = Field(0, description="samples seen, repeats included; 0 means `max_steps` or `epochs`")
     epochs: Annotated[float, Field(gt=0)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
@@ -151,7 +155,14 @@ class Training(Section):
     gradient_checkpointing: bool = True
     eval_every: Positive = Field(100, description="steps between two validation losses")
     log_every: Positive = Field(10, description="steps between two training losses")
+    keep: Literal["best", "last"] = Field("best", description="the adapter of the best validation loss, or the last")
     seed: Natural = 3407
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if self.max_steps and self.max_samples:
+            raise ValueError("training.max_steps and training.max_samples are both set; set one of them to 0")
+        return self
 
 
 class Evaluation(Section):

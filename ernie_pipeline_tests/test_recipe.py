@@ -47,7 +47,11 @@ DEMO: dict[str, dict[str, Any]] = {
         "engine": "auto",
         "batch_size": 16,
         "accumulation": 1,
+        "packing": False,
+        "pack_tokens": 2048,
+        "memory_limit_gib": None,
         "max_steps": 200,
+        "max_samples": 0,
         "epochs": 1.0,
         "learning_rate": 3e-3,
         "schedule": "cosine",
@@ -59,6 +63,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": False,
         "eval_every": 100,
         "log_every": 10,
+        "keep": "best",
         "seed": 3407,
     },
     "evaluation": {"rows": 0, "batch_size": 64, "max_new_tokens": 24, "grading_timeout_s": 5.0},
@@ -84,6 +89,7 @@ def test_the_seed_recipe_is_the_reference_run() -> None:
     assert recipe.training.batch_size * recipe.training.accumulation == 8
     assert (recipe.training.max_steps, recipe.training.learning_rate) == (700, 2e-4)
     assert (recipe.training.optimizer, recipe.training.warmup_fraction) == ("adamw_8bit", 0.05)
+    assert (recipe.training.eval_every, recipe.training.keep) == (100, "best")
     assert recipe.base_model.name.endswith("ERNIE-4.5-21B-A3B-PT")
 
 
@@ -102,6 +108,7 @@ def test_the_seed_recipe_is_the_reference_run() -> None:
         ({"training": {"learning_rate": float("nan")}}, "recipe here: training.learning_rate = nan: input should be"),
         ({"training": {"epochs": "many"}}, "recipe here: training.epochs = 'many': input should be a valid number"),
         ({"training": {"max_steps": 1.5}}, "recipe here: training.max_steps = 1.5: input should be a valid integer"),
+        ({"training": {"max_steps": 9, "max_samples": 9}}, "recipe here: training.max_steps and training.max_samples"),
         ({"lora": 16}, "recipe here: lora = 16: input should be a valid"),
         ({"source": {"kind": "file"}}, 'recipe here: source.path is missing: kind = "file" needs the path'),
         ({"source": {"kind": "hub"}}, 'recipe here: source.dataset is missing: kind = "hub" needs a data set id'),
@@ -126,7 +133,7 @@ def test_broken_toml_names_the_file(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml", "."])
 def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
-    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, .*seed\) nor a TOML file"):
+    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, .*seed, small\) nor a TOML file"):
         load_recipe(name)
 
 

@@ -54,6 +54,12 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         "engine": run["engine"],
         "device": run["device"],
         "steps": run["steps"],
+        "step of the adapter": run["kept_step"],
+        "samples": run["samples"],
+        "tokens trained": run["tokens"],
+        "padding share": run["padding_share"],
+        "tokens per second (median)": run["tokens_per_s"],
         "training seconds": run["seconds"],
+        **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
         **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
     }

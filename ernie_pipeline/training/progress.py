@@ -1,40 +1,140 @@
-"""Training and validation loss while it trains: to the log, to Dagster by way of the pipe, and kept as a curve."""
+"""Losses and speed while it trains: to the log, to Dagster by way of the pipe, and kept as a curve."""
 
+import math
+import statistics
 import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
+from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 
-KEPT = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+KEPT = ("loss", "learning_rate", "grad_norm")
+SHOWN = ("loss", "eval_loss", "learning_rate", "tokens_per_s")
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Collects `curve`, one entry a log event, and sends each to `report`."""
+    """Adds tokens, speed and an estimated end to what the Trainer logs, and reports each log entry and validation loss.
 
-    def __init__(self, report: Reporter):
-        self.report = report
+    `curve` has what follows from the recipe and the rows alone, the same whatever interrupted the run; `speed` has the
+    timings of each window between two log entries. Seconds are those of the training: of a resumed run, all its
+    processes' together. `step_tokens`: the tokens of each planned step, all ranks' together, padding excluded.
+    """
+
+    def __init__(self, report: Reporter, step_tokens: Sequence[int], eval_every: int):
+        self.report, self.step_tokens, self.eval_every = report, step_tokens, eval_every
         self.curve: list[dict[str, float]] = []
-        self.start = time.monotonic()
+        self.speed: list[dict[str, float]] = []
+        self.step = self.tokens = 0
+        self.seconds = 0.0
+        self.window = {"tokens": 0.0, "seconds": 0.0}
+        self._running_since: float | None = None
+        self._steps: list[float] = [0, 0.0]
+        """This process' steps and their seconds, without the first, slow one."""
+        self._other_seconds: list[float] = []
 
     @property
-    def seconds(self) -> float:
-        """Since the training began."""
-        return time.monotonic() - self.start
+    def steps(self) -> int:
+        """Of the whole run."""
+        return len(self.step_tokens)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.start = time.monotonic()
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._running_since is None:
+            self._running_since = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step = state.global_step
+        self.tokens += self.step_tokens[self.step - 1]
+        self.window["tokens"] += self.step_tokens[self.step - 1]
+        self._steps[0] += 1
+        if self._steps[0] == 1:
+            self.pause()
+            self._steps[1] = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        values = {KEPT[name]: float(value) for name, value in (logs or {}).items() if name in KEPT}
-        if not values:
+        values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
+        if "loss" not in values:
             return
-        seconds = self.seconds
-        self.curve.append({"step": state.global_step, **values})
-        left = seconds / max(state.global_step, 1) * (state.max_steps - state.global_step)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "grad_norm")
+        self._check(values["loss"])
+        self.pause()
+        rate = self.window["tokens"] / max(self.window["seconds"], 1e-9)
+        self.window = {"tokens": 0.0, "seconds": 0.0}
+        self.speed.append({"step": self.step, "tokens_per_s": rate, "seconds": self.seconds})
+        self._tell({**values, "tokens": self.tokens}, {"tokens_per_s": round(rate, 1)})
+
+    def pause(self) -> None:
+        """Stop the clock of the steps, until the next one begins; what the GPU has still to do counts."""
+        if self._running_since is None:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        passed = time.monotonic() - self._running_since
+        self._running_since = None
+        self.seconds += passed
+        self.window["seconds"] += passed
+        self._steps[1] += passed
+
+    def evaluated(self, loss: float, seconds: float) -> None:
+        """The validation loss after the steps so far."""
+        self._check(loss)
+        self.seconds += seconds
+        self._other_seconds.append(seconds)
+        self._tell({"eval_loss": loss}, {})
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint was written."""
+        self.seconds += seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """At the mean pace of this process' steps, without the first, slow one; with the validations to come."""
+        validations = -(-self.steps // self.eval_every) - self.step // self.eval_every
+        pace = self._steps[1] / max(1, self._steps[0] - 1)
+        return pace * (self.steps - self.step) + validations * statistics.fmean(self._other_seconds or [0.0])
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The median over the windows: neither the first, slow step nor a pause counts for much."""
+        return statistics.median(entry["tokens_per_s"] for entry in self.speed)
+
+    def state(self) -> dict[str, Any]:
+        """What another process needs to go on from here, see `restore`; values of JSON's types."""
+        names = ("curve", "speed", "step", "tokens", "seconds", "window")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise PipelineError(
+                f"the loss is no number any more after step {self.step} of {self.steps}: lower training.learning_rate, "
+                "or raise training.warmup_fraction"
+            )
+
+    def _tell(self, values: dict[str, float], passing: dict[str, float]) -> None:
+        """`values` go into the curve, in an order that a checkpoint keeps; both are shown."""
+        self.curve.append(dict(sorted({"step": self.step, **values}.items())))
+        left = self.seconds_left
+        end = datetime.now().astimezone() + timedelta(seconds=left)
+        told = {
+            **values,
+            **passing,
+            "seconds": round(self.seconds, 1),
+            "seconds_left": round(left, 1),
+            "estimated_end": end.isoformat(timespec="seconds"),
+        }
+        if torch.cuda.is_available():
+            told["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        line = ", ".join(f"{name.replace('_per_', '/')} {told[name]:.4g}" for name in SHOWN if name in told)
+        clock = f"{self.seconds:.0f} s, about {left:.0f} s left, until {end:%H:%M:%S}"
         self.report(
-            f"step {state.global_step}/{state.max_steps}: {shown} ({seconds:.0f} s, about {left:.0f} s left)",
-            {"step": state.global_step, "max_steps": state.max_steps, "seconds": round(seconds, 1), **values},
+            f"step {self.step}/{self.steps}: {line} ({clock})",
+            {"step": self.step, "max_steps": self.steps, **told},
         )

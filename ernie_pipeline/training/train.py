@@ -1,8 +1,6 @@
 """One training run: base in 4 bits, adapter on it, TRL's SFTTrainer, adapter saved, reloaded and compared."""
 
 import json
-import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,109 +12,108 @@ from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.progress import Progress
-from ernie_pipeline.training.rows import training_rows
+from ernie_pipeline.training.batches import computed_tokens, lay_out, share_of
+from ernie_pipeline.training.memory import free_memory, smaller_limit
+from ernie_pipeline.training.order import Plan
+from ernie_pipeline.training.parallel import Ranks, join_ranks
+from ernie_pipeline.training.resume import Saved, run_key
+from ernie_pipeline.training.rows import read_rows
 
-MAX_EVAL_BATCH = 64
+CHECKPOINT_S = 300.0
+"""Seconds between two checkpoints, unless the `gpu` resource says otherwise: as much is lost when it is killed."""
 
 
 def train(job: dict[str, Any], report: Reporter) -> None:
     """Train what `job` describes and fill its folder `out`.
 
     `job`: engine, base {name, checkpoint, revision}, quantization, lora, training (recipe sections as tables), split (a
-    folder with train.parquet and eval.parquet), out, gpu (see `choose_device`).
+    folder with train.parquet and eval.parquet), out, gpu (see `choose_device`, and `checkpoint_s`), and `checkpoints`,
+    a folder that outlives a killed run, from which the next one goes on (None or absent: there are none).
     Writes `adapter/` (PEFT's format), `parameters.json` (the table of what was trained), `curve.json`, and below
-    `reports/` what it ran on. Raises `PipelineError` when the model is not what the recipe asks for.
+    `reports/` what it ran on and how fast (run.json, speed.json). Started by torchrun, each process trains on its
+    share and the first one reports and writes. Raises `PipelineError` when the model is not what the recipe asks for,
+    when memory is too small, and when a signal stopped it.
     """
-    device = choose_device(job["gpu"], report)
-    _make_deterministic(job["training"]["seed"], device)
-    engine = engine_module(job["engine"])
-    job = {**job, "engine": engine_name(engine)}
-    base, lora, out = job["base"], job["lora"], Path(job["out"])
+    with join_ranks() as ranks:
+        if not ranks.first:
+            report = _silent
+        limit = smaller_limit(job["gpu"]["memory_gib"], job["training"]["memory_limit_gib"])
+        device = choose_device({**job["gpu"], "memory_gib": limit}, report)
+        if device == "cpu":
+            torch.use_deterministic_algorithms(True)
+        engine = engine_module(job["engine"])
+        job = {**job, "engine": engine_name(engine)}
+        model, parameters = _load(engine, job, device, report)
+        trainer = _trainer(model, job, device, ranks, limit, report)
+        del model
+        config = engine.causal_lm_config(job["base"]["checkpoint"], job["base"]["revision"])
+        engine.check_model(trainer.model, config, job["lora"], training=True)  # TRL and accelerate may cast it
+        trainer.fit()
+    if ranks.first:
+        probe, trained = _write(engine, job, trainer, parameters, device)
+        del trainer
+        free_memory()
+        _check_reload(engine, job, Path(job["out"]) / "adapter", probe, trained, device)
+        report("adapter saved; reloaded from disk it gives the same logits", {})
 
+
+def _load(engine: Any, job: dict[str, Any], device: str, report: Reporter) -> tuple[Any, list[dict[str, Any]]]:
+    """The model with a fresh adapter, and the checked table of what is trained."""
+    base, lora = job["base"], job["lora"]
     report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {job['engine']}", {})
-    tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
     model = engine.load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     model = engine.add_adapter(model, lora, job["training"]["seed"])
     config = engine.causal_lm_config(base["checkpoint"], base["revision"])
     parameters = engine.check_model(model, config, lora, training=True)
     sums = totals(parameters)
     report(f"{sums['trainable_parameters']:,} trainable parameters on {sums['modules']} 4-bit layers", {})
+    return model, parameters
 
-    progress = Progress(report)
-    trainer = _trainer(model, tokenizer, job, device, progress)
-    engine.check_model(model, config, lora, training=True)  # TRL and accelerate may cast what they are given
-    trainer.train()
-    if "eval_loss" not in progress.curve[-1]:
-        trainer.evaluate()
 
+def _trainer(model: Any, job: dict[str, Any], device: str, ranks: Ranks, limit: float | None, report: Reporter) -> Any:
+    from ernie_pipeline.training.config import trainer_config  # after the engine's own imports
+    from ernie_pipeline.training.trainer import AdapterTrainer
+
+    base, settings, split = job["base"], job["training"], Path(job["split"])
+    tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
+    rows, eval_rows = (
+        read_rows(split / f"{part}.parquet", tokenizer, completion_only_loss=settings["completion_only_loss"])
+        for part in ("train", "eval")
+    )
+    plan = Plan(settings, rows, eval_rows)
+    bf16 = job["quantization"]["compute_dtype"] == "bfloat16"
+    return AdapterTrainer(
+        model,
+        tokenizer,
+        trainer_config(settings, len(plan.steps), bf16=bf16, device=device),
+        plan,
+        ranks=ranks,
+        saved=Saved(job.get("checkpoints"), run_key(job, rows, eval_rows), ranks, report),
+        report=report,
+        save_every_s=job["gpu"].get("checkpoint_s") or CHECKPOINT_S,
+        limit_gib=limit,
+    )
+
+
+def _write(
+    engine: Any, job: dict[str, Any], trainer: Any, parameters: list[dict[str, Any]], device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill the job's folder; the tokens of a held-out row, and the trained model's logits for them."""
+    out, base = Path(job["out"]), job["base"]
     # without accelerate's autocast, which is for training: the adapter is used without it
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     engine.save_adapter(model, out / "adapter", base["name"], base["revision"])
     _write_json(out / "parameters.json", parameters)
-    _write_json(out / "curve.json", progress.curve)
-    probe = torch.tensor(trainer.eval_dataset[0]["input_ids"])
+    _write_json(out / "curve.json", trainer.progress.curve)
+    probe = torch.tensor(trainer.plan.eval_rows[0].ids)
     trained = engine.logits(model, probe)
     with model.disable_adapter():
         change = (trained - engine.logits(model, probe)).abs().max().item()
     (out / "reports").mkdir()
-    facts = {"engine": job["engine"], **_facts(trainer, progress, device), **sums, "logit_change": change}
+    _write_json(out / "reports" / "speed.json", trainer.progress.speed)
+    facts = {"engine": job["engine"], **_facts(trainer, device), **totals(parameters), "logit_change": change}
     _write_json(out / "reports" / "run.json", facts)
-    del trainer, model
-    _check_reload(engine, job, out / "adapter", probe, trained, device)
-    report("adapter saved; reloaded from disk it gives the same logits", {})
-
-
-def _trainer(model: Any, tokenizer: Any, job: dict[str, Any], device: str, progress: Progress) -> Any:
-    from transformers import PrinterCallback, ProgressCallback
-    from trl import SFTConfig, SFTTrainer
-
-    settings, split = job["training"], Path(job["split"])
-    only = settings["completion_only_loss"]
-    train_rows = training_rows(split / "train.parquet", tokenizer, completion_only_loss=only)
-    eval_rows = training_rows(split / "eval.parquet", tokenizer, completion_only_loss=only)
-    bf16 = job["quantization"]["compute_dtype"] == "bfloat16"
-    config = SFTConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is saved there
-        per_device_train_batch_size=settings["batch_size"],
-        per_device_eval_batch_size=min(MAX_EVAL_BATCH, 4 * settings["batch_size"]),
-        gradient_accumulation_steps=settings["accumulation"],
-        max_steps=settings["max_steps"] or -1,
-        num_train_epochs=settings["epochs"],
-        learning_rate=settings["learning_rate"],
-        lr_scheduler_type=settings["schedule"],
-        warmup_steps=settings["warmup_fraction"],  # below 1, transformers 5 reads it as the share of all steps
-        optim=settings["optimizer"],
-        weight_decay=settings["weight_decay"],
-        max_grad_norm=settings["max_grad_norm"],
-        bf16=bf16,
-        use_cpu=device == "cpu",
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        completion_only_loss=only,
-        router_aux_loss_coef=0.0,  # TRL adds it by default: it is no part of the loss that is reported
-        max_length=None,  # the split holds no row that is too long
-        packing=False,
-        eval_strategy="steps",
-        eval_steps=settings["eval_every"],
-        logging_steps=settings["log_every"],
-        save_strategy="no",
-        seed=settings["seed"],
-        data_seed=settings["seed"],
-        dataloader_pin_memory=device != "cpu",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        args=config,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        callbacks=[progress],
-    )
-    for noisy in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(noisy)
-    return trainer
+    return probe, trained
 
 
 def _check_reload(
@@ -132,23 +129,41 @@ def _check_reload(
         )
 
 
-def _make_deterministic(seed: int, device: str) -> None:
-    random.seed(seed)
-    torch.manual_seed(seed)
-    if device == "cpu":
-        torch.use_deterministic_algorithms(True)
-
-
-def _facts(trainer: Any, progress: Progress, device: str) -> dict[str, Any]:
-    on_gpu = device != "cpu"
+def _facts(trainer: Any, device: str) -> dict[str, Any]:
+    on_gpu, progress, plan = device != "cpu", trainer.progress, trainer.plan
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "processes": trainer.ranks.size,
         "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
-        "steps": trainer.state.global_step,
+        "steps": progress.step,
         "seconds": round(progress.seconds, 1),
-        "train_rows": len(trainer.train_dataset),
-        "eval_rows": len(trainer.eval_dataset),
+        "train_rows": len(plan.rows),
+        "eval_rows": len(plan.eval_rows),
+        "samples": sum(map(len, plan.steps)),
+        "tokens": progress.tokens,
+        "tokens_per_s": round(progress.tokens_per_s, 1),
+        "padding_share": round(_padding_share(plan, trainer.micro_batch, trainer.ranks.size), 4),
+        "best_step": trainer.best["step"],
+        "kept_step": trainer.best["step"] if plan.settings["keep"] == "best" else progress.step,
+        "micro_batch": trainer.micro_batch,
+        "gradient_checkpointing": trainer.args.gradient_checkpointing,
+        "resumed_from": trainer.resumed_from,
     }
+
+
+def _padding_share(plan: Plan, micro_batch: int, ranks: int) -> float:
+    """The share of the tokens computed that were padding, with the micro-batch in use at last."""
+    computed = wanted = 0
+    for step in plan.steps:
+        for rank in range(ranks):
+            own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
+            computed += computed_tokens(own, lay_out(own, micro_batch, plan.row_tokens))
+            wanted += sum(own)
+    return 1 - wanted / computed
+
+
+def _silent(line: str, values: dict[str, Any]) -> None:
+    """What ranks other than the first have to say."""
 
 
 def _write_json(file: Path, value: Any) -> None:

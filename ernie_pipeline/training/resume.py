@@ -1,0 +1,98 @@
+"""A training run's own part of a checkpoint, and back: with it, another process goes on as if nothing had been."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints
+from ernie_pipeline.training.parallel import Ranks
+from ernie_pipeline.training.rows import Row
+
+ADAPTER = "adapter.safetensors"
+BEST = "best.safetensors"
+
+Weights = dict[str, torch.Tensor]
+"""The values of the trainable parameters by their names in the model in memory, on the CPU.
+
+Not in PEFT's format: what it loads by name it first renames for the model's type, and an engine's may be its own.
+"""
+
+
+def copy_weights(model: torch.nn.Module) -> Weights:
+    """The adapter as it is now."""
+    trainable = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in trainable}
+
+
+def set_weights(model: torch.nn.Module, weights: Weights) -> None:
+    """Make the adapter what it was. Raises `PipelineError` unless it has the very parameters of `weights`."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if {name: p.shape for name, p in parameters.items()} != {name: value.shape for name, value in weights.items()}:
+        raise PipelineError(
+            "the checkpoint's adapter has other parameters than this one; remove the checkpoint's folder"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def save_weights(weights: Weights, file: Path) -> None:
+    """Write them."""
+    save_file(weights, file)
+
+
+def read_weights(file: Path) -> Weights:
+    """What `save_weights` wrote. Raises `PipelineError` for a file that this version cannot read."""
+    try:
+        weights: Weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(
+            f"checkpoint {file} is intact but cannot be read ({error}); remove {file.parent} and run again"
+        ) from error
+    return weights
+
+
+def run_key(job: dict[str, Any], rows: Iterable[Row], eval_rows: Iterable[Row]) -> str:
+    """A hash of what a run is made of: a checkpoint of another run is of no use to it."""
+    made_of = {name: job[name] for name in ("engine", "quantization", "lora", "training")}
+    base = {name: job["base"][name] for name in ("name", "revision")}
+    return hashlib.sha256(json.dumps([made_of, base, [*rows], [*eval_rows]], sort_keys=True).encode()).hexdigest()
+
+
+class Saved:
+    """The checkpoints of the run `key` in a folder, or nowhere. Only the first rank writes; all of them read."""
+
+    def __init__(self, folder: str | None, key: str, ranks: Ranks, report: Reporter):
+        self.checkpoints = Checkpoints(Path(folder)) if folder else None
+        self.key, self.ranks, self.report = key, ranks, report
+        self.last: int | None = None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest intact checkpoint, said aloud; None when there is none to go on from."""
+        if not self.checkpoints:
+            return None
+        found = self.checkpoints.newest(on_broken=lambda told: self.report(told, {}))
+        if not found:
+            return None
+        if found.facts["run"] != self.key:
+            self.report(f"checkpoint {found.folder} is of a run with another recipe or rows, and is not used", {})
+            return None
+        self.last = found.step
+        self.report(f"going on after step {found.step}, from checkpoint {found.folder}", {"resumed_step": found.step})
+        return found
+
+    def write(self, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        """Write a checkpoint, see `Checkpoints.write`; keep it and the one before."""
+        if self.checkpoints and self.ranks.first:
+            self.checkpoints.write(step, fill, {**facts, "run": self.key})
+            self.checkpoints.keep(step, *([] if self.last is None else [self.last]))
+        self.last = step
+        self.ranks.wait()

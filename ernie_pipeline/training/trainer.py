@@ -1,0 +1,319 @@
+"""TRL's SFTTrainer on planned steps: the same ones however they lie in memory, and through kills, stops and full GPUs.
+
+The Trainer keeps its loop, optimizer, schedule, clipping, logging and state. Its data loader gives a whole optimizer
+step at a time (this rank's share of it), so that a step which ran out of memory can begin anew in smaller pieces.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.training.batches import Document, collate, lay_out, share_of, split_documents
+from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room
+from ernie_pipeline.training.order import Plan, samples_of_a_step
+from ernie_pipeline.training.parallel import Ranks
+from ernie_pipeline.training.progress import Progress
+from ernie_pipeline.training.resume import (
+    ADAPTER,
+    BEST,
+    Saved,
+    Weights,
+    copy_weights,
+    read_weights,
+    save_weights,
+    set_weights,
+)
+from ernie_pipeline.training.rows import as_dataset
+from ernie_pipeline.training.stop import StopSignals
+from ernie_pipeline.training.validation import validation_loss
+
+
+class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
+    """Trains the adapter of `model` on a plan, from the newest checkpoint in `saved` if any; see `fit`."""
+
+    control: Any
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: SFTConfig,
+        plan: Plan,
+        *,
+        ranks: Ranks,
+        saved: Saved,
+        report: Reporter,
+        save_every_s: float,
+        limit_gib: float | None = None,
+    ):
+        self.plan, self.ranks, self.saved, self.report = plan, ranks, saved, report
+        self.save_every_s, self.limit_gib = save_every_s, limit_gib
+        tokens = [sum(plan.lengths[sample] for sample in step) for step in plan.steps]
+        self.progress = Progress(report, tokens, plan.settings["eval_every"])
+        self.stop = StopSignals()
+        self.micro_batch = min(plan.settings["batch_size"], -(-samples_of_a_step(plan.settings) // ranks.size))
+        """Samples that a rank computes at a time."""
+        self.evaluated = 0
+        """The step after which the last validation loss was taken."""
+        self.best: dict[str, float] = {}
+        """The `step` and `loss` of the best validation so far."""
+        self.best_weights: Weights | None = None
+        self.resumed_from: list[int] = []
+        self.ended_by = ""
+        self._window: list[float] | None = None
+        self._last_save = time.monotonic()
+        self._flat = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
+        super().__init__(
+            model=model,
+            processing_class=tokenizer,
+            args=config,
+            train_dataset=as_dataset(plan.rows),
+            eval_dataset=as_dataset(plan.eval_rows),
+            data_collator=self._one_step,
+            callbacks=[self.progress, _AfterEachStep(self)],
+        )
+        attention = str(self.model.config._attn_implementation)
+        if plan.settings["packing"] and "flash" in attention:  # it heeds positions that start again in single rows only
+            raise PipelineError(f'training.packing with attention "{attention}" would mix samples; set it to false')
+        for noisy in (PrinterCallback, ProgressCallback):
+            self.remove_callback(noisy)
+        self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def fit(self) -> None:
+        """Train to the end of the plan; then the model has the adapter that the recipe keeps: the best, or the last.
+
+        Raises `PipelineError` when it was asked to stop, with a checkpoint saved, and when memory is too small for the
+        smallest piece of a step.
+        """
+        found = self.saved.newest()
+        if found:
+            self._restore(found.folder, found.facts)
+        with self.stop:
+            try:
+                self.train(resume_from_checkpoint=str(found.folder) if found else None)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise no_room("the optimizer's state", self.limit_gib) from error
+        if self.ended_by:
+            raise self._stopped()
+        if self.plan.settings["keep"] == "best" and self.best_weights is not None:
+            set_weights(self.model, self.best_weights)
+        self.model.eval()
+
+    # The steps
+
+    def get_train_dataloader(self) -> Any:
+        """A batch is this rank's share of a planned step."""
+        ranks, lengths = self.ranks, self.plan.lengths
+        shares = [share_of(step, lengths, ranks.rank, ranks.size) for step in self.plan.steps]
+        return torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=shares,  # type: ignore[arg-type]
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Leave the gradient of a step's loss, the mean over all ranks' counted tokens, in the parameters.
+
+        When memory runs out on some rank, all begin the step anew with less at a time. So the gradients are summed
+        here and not by DDP, for whose sums in the middle of a backward pass a rank without memory would let the others
+        wait. What is random in a step (dropout) follows from the seed, the step and the rank alone.
+        """
+        documents = split_documents(inputs)
+        step = self.state.global_step + 1
+        seed = f"{self.args.seed}: step {step}, rank {self.ranks.rank}"
+        if not self.model.training:  # with 20,000 modules not for nothing
+            self.model.train()
+        while True:
+            torch.manual_seed(random.Random(seed).getrandbits(63))
+            loss = self._accumulate(documents, num_items_in_batch)
+            if not self.ranks.any(loss is None)[0]:
+                break
+            self._need_less(step)
+        self.ranks.average_gradients(self.trainable)
+        assert loss is not None
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The Trainer's own loss.
+
+        SFTTrainer's adds the tokens' entropy and accuracy, which nobody reads: a softmax over the vocabulary, and an
+        exchange between ranks, which may have unlike numbers of micro-batches.
+        """
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: it goes through all parameters at each step, for a figure that nobody reads."""
+        return 0
+
+    def _one_step(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if samples:
+            return dict(self._flat(samples))
+        return {name: torch.empty((1, 0), dtype=torch.long) for name in ("input_ids", "labels", "position_ids")}
+
+    def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
+        """The loss of these documents, its gradient in the parameters; None: out of memory."""
+        total = torch.zeros((), device=self.args.device)
+        layout = lay_out([len(document.ids) for document in documents], self.micro_batch, self.plan.row_tokens)
+        try:
+            for rows in layout:
+                batch = collate([[documents[i] for i in row] for row in rows], self.processing_class.pad_token_id)
+                loss = self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=counted)
+                self.accelerator.backward(loss)
+                total += loss.detach()
+            return total
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _need_less(self, step: int) -> None:
+        self.model.zero_grad()
+        free_memory()
+        if self.micro_batch > 1:
+            self.micro_batch //= 2
+            now = f"{self.micro_batch} samples at a time" if self.micro_batch > 1 else "one sample at a time"
+        elif not self.args.gradient_checkpointing:
+            self.args.gradient_checkpointing = True
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+            now = "gradient checkpointing"
+        else:
+            raise no_room(f"step {step}", self.limit_gib)
+        self.report(f"step {step} ran out of memory: it begins anew with {now}, with the same samples a step", {})
+
+    # Validation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The mean loss over all counted tokens of the held-out rows. Asked to stop, it saves and ends the training."""
+        self.progress.pause()
+        start = time.monotonic()
+        self.model.eval()
+        documents = [Document(torch.tensor(row.ids), torch.tensor(row.labels)) for row in self.plan.eval_rows]
+        loss = validation_loss(
+            self._loss_sum,
+            documents,
+            self.ranks,
+            interrupted=lambda: bool(self.stop.requested),
+            limit_gib=self.limit_gib,
+        )
+        self.model.train()
+        if loss is None:
+            self.ended_by = self.stop.requested or "a signal to another rank"
+            self._save_checkpoint(self.model, None)
+            raise self._stopped()
+        self.evaluated = self.state.global_step
+        self.progress.evaluated(loss, time.monotonic() - start)
+        if not self.best or loss < self.best["loss"]:
+            self.best = {"step": self.evaluated, "loss": loss}
+            self.best_weights = copy_weights(self.model) if self.plan.settings["keep"] == "best" else None
+            self.control.should_save = True
+        metrics = {"eval_loss": loss}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _loss_sum(self, documents: Sequence[Document]) -> torch.Tensor:
+        batch = collate([[document] for document in documents], self.processing_class.pad_token_id)
+        loss: torch.Tensor = self.model(**self._prepare_inputs(batch), use_cache=False, num_items_in_batch=1).loss
+        return loss
+
+    # Checkpoints
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a checkpoint is due by the clock of the first rank, which decides for all."""
+        return self.ranks.first and time.monotonic() - self._last_save >= self.save_every_s
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.progress.pause()
+        start = time.monotonic()
+        loss = self.ranks.sum(float(self._tr_loss))[0] / self.ranks.size
+        facts = {
+            "window": [loss, self._globalstep_last_logged],
+            "progress": self.progress.state(),
+            "best": self.best,
+            "evaluated": self.evaluated,
+            "micro_batch": self.micro_batch,
+            "checkpointing": self.args.gradient_checkpointing,
+            "resumed_from": self.resumed_from,
+        }
+        self.saved.write(self.state.global_step, self._fill, facts)
+        self._last_save = time.monotonic()
+        self.progress.saved(self._last_save - start)
+
+    def _fill(self, folder: Path) -> None:
+        save_weights(copy_weights(self.model), folder / ADAPTER)
+        if self.best_weights is not None and self.best["step"] != self.state.global_step:
+            save_weights(self.best_weights, folder / BEST)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        set_weights(self.model, read_weights(Path(resume_from_checkpoint) / ADAPTER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the Trainer does for one process: for several it maps to their devices, which fails for "cpu:0"."""
+        if checkpoint is not None:
+            for part, file in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
+                state = torch.load(Path(checkpoint) / file, map_location="cpu", weights_only=True)
+                part.load_state_dict(state)
+
+    def _restore(self, folder: Path, facts: dict[str, Any]) -> None:
+        """What the Trainer does not load itself."""
+        self.progress.restore(facts["progress"])
+        step = self.progress.step
+        self.best, self.evaluated, self._window = facts["best"], facts["evaluated"], facts["window"]
+        if self.best and self.plan.settings["keep"] == "best":
+            self.best_weights = read_weights(folder / (ADAPTER if self.best["step"] == step else BEST))
+        self.resumed_from = [*facts["resumed_from"], step]
+        self.micro_batch = min(self.micro_batch, facts["micro_batch"])
+        self.args.gradient_checkpointing = facts["checkpointing"]
+        due = step % self.plan.settings["eval_every"] == 0 or step == len(self.plan.steps)
+        self.args.eval_on_start = due and self.evaluated < step
+
+    def _stopped(self) -> PipelineError:
+        told = f"stopped by {self.ended_by} after step {self.state.global_step} of {len(self.plan.steps)}"
+        if self.saved.checkpoints is None:
+            return PipelineError(f"{told}; it keeps no checkpoints, so the same command begins anew")
+        return PipelineError(f"{told}; its checkpoint is kept: run the same command again and it goes on from there")
+
+    def _send_telemetry(self) -> None:
+        """None is sent."""
+
+
+class _AfterEachStep(TrainerCallback):  # type: ignore[misc]
+    """What the Trainer's own rules do not ask for: a checkpoint by the clock, an end when asked, the last log entry."""
+
+    def __init__(self, trainer: AdapterTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        trainer._last_save = time.monotonic()
+        if trainer._window:  # the losses since the last log entry before the checkpoint
+            trainer._tr_loss += trainer._window[0]
+            trainer._globalstep_last_logged = int(trainer._window[1])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        asked, late = trainer.ranks.any(bool(trainer.stop.requested), trainer.is_late)
+        if state.global_step == state.max_steps:
+            control.should_log = True
+        if asked:
+            trainer.ended_by = trainer.stop.requested or "a signal to another rank"
+            control.should_training_stop = True
+        control.should_save = asked or late

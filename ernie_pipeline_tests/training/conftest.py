@@ -1,0 +1,134 @@
+"""The demo model with a fresh adapter, loaded once, and trainers of it."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.recipe import Lora, Quantization, Training
+
+MakeTrainer = Callable[..., Any]
+FP32 = Quantization(compute_dtype="float32", double=False).model_dump(mode="json")
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizer() -> Any:
+    from ernie_pipeline.demo import BASE
+    from ernie_pipeline.engines.chat import load_tokenizer
+
+    return load_tokenizer(str(BASE))
+
+
+def adapted_demo(layers: int) -> Any:
+    """Its first layers, in 4 bits, with a fresh adapter."""
+    import torch
+
+    from ernie_pipeline.demo import BASE
+    from ernie_pipeline.engines import peft_engine
+
+    torch.set_num_threads(1)
+    base = peft_engine.load_base(str(BASE), None, FP32, "cpu")
+    base.model.layers = base.model.layers[:layers]
+    base.config.num_hidden_layers = layers
+    return peft_engine.add_adapter(base, Lora(rank=4, alpha=8).model_dump(mode="json"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def demo_adapter() -> Any:
+    """A dense layer and one of experts, and an adapter that changes the logits: all of it gets a gradient."""
+    import torch
+
+    model = adapted_demo(layers=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    return model
+
+
+def trainer_of(
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    eval_rows: Any,
+    settings: dict[str, Any],
+    report: Callable[[str, dict[str, Any]], None] = lambda line, values: None,
+    checkpoints: Path | None = None,
+    save_every_s: float = 300.0,
+) -> Any:
+    """A trainer on one CPU process; `settings` is a whole section training."""
+    from ernie_pipeline.training.config import trainer_config
+    from ernie_pipeline.training.order import Plan
+    from ernie_pipeline.training.parallel import Ranks
+    from ernie_pipeline.training.resume import Saved
+    from ernie_pipeline.training.trainer import AdapterTrainer
+
+    plan = Plan(settings, rows, eval_rows)
+    return AdapterTrainer(
+        model,
+        tokenizer,
+        trainer_config(settings, len(plan.steps), bf16=False, device="cpu"),
+        plan,
+        ranks=Ranks(),
+        saved=Saved(str(checkpoints) if checkpoints else None, repr(settings), Ranks(), report),
+        report=report,
+        save_every_s=save_every_s,
+    )
+
+
+@pytest.fixture
+def make_trainer(demo_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[MakeTrainer]:
+    """A trainer of that model on rows of `sums`; after the test the model is as it was. `said` gets what it reports.
+
+    By default 16 rows to train on, 4 to evaluate, and no checkpoints.
+    """
+    from ernie_pipeline.training.resume import copy_weights, set_weights
+
+    before = copy_weights(demo_adapter)
+
+    def as_it_was() -> None:
+        demo_adapter.zero_grad()
+        set_weights(demo_adapter, before)
+        if demo_adapter.is_gradient_checkpointing:
+            demo_adapter.gradient_checkpointing_disable()
+
+    def make(
+        said: list[str] | None = None,
+        *,
+        report: Callable[[str, dict[str, Any]], None] | None = None,
+        eval_rows: Any = None,
+        checkpoints: Path | None = None,
+        save_every_s: float = 300.0,
+        **settings: Any,
+    ) -> Any:
+        as_it_was()
+        recipe = Training(optimizer="adamw_torch", gradient_checkpointing=False).model_dump(mode="json") | settings
+        tell = report or (lambda line, values: said.append(line) if said is not None else None)
+        rows = sums[:16], eval_rows or sums[16:20]
+        return trainer_of(demo_adapter, demo_tokenizer, *rows, recipe, tell, checkpoints, save_every_s)
+
+    yield make
+    as_it_was()
+
+
+@pytest.fixture(scope="session")
+def sums(demo_tokenizer: Any) -> Any:
+    """40 rows of 30 to 90 tokens: sums of two to nine terms."""
+    from ernie_pipeline.engines.chat import prompt_text, token_ids
+    from ernie_pipeline.training.rows import Row
+
+    rng, rows = random.Random(1), []
+    for _ in range(40):
+        terms = [rng.randint(10, 99) for _ in range(rng.randint(2, 9))]
+        question = f"What is {' + '.join(map(str, terms))}?"
+        texts = prompt_text(demo_tokenizer, [{"role": "user", "content": question}]), f"\\boxed{{{sum(terms)}}}</s>"
+        prompt, completion = token_ids(demo_tokenizer, texts)
+        rows.append(Row(prompt + completion, len(prompt)))
+    return rows
+
+
+def adapter_bytes(out: Path) -> bytes:
+    """The saved adapter."""
+    return (out / "adapter" / "adapter_model.safetensors").read_bytes()

@@ -1,0 +1,63 @@
+"""How a step's samples are shared, divided and packed."""
+
+import random
+
+import pytest
+
+from ernie_pipeline.training.batches import computed_tokens, lay_out, share_of
+from ernie_pipeline.training.packing import best_fit_decreasing, pack
+
+
+def test_packs_are_full_whole_and_within_the_capacity() -> None:
+    lengths = [random.Random(i).randint(30, 300) for i in range(2000)]
+    packs = best_fit_decreasing(lengths, 2048)
+    assert sorted(i for row in packs for i in row) == list(range(2000))
+    assert max(sum(lengths[i] for i in row) for row in packs) <= 2048
+    assert len(packs) == -(-sum(lengths) // 2048)  # the fewest possible, here
+
+
+def test_best_fit_takes_the_fullest_pack_that_has_room() -> None:
+    assert best_fit_decreasing([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
+    assert best_fit_decreasing([10, 10], 10) == [[0], [1]]
+    assert best_fit_decreasing([], 10) == []
+
+
+def test_as_few_rows_are_made_as_narrow_as_they_can_be() -> None:
+    lengths = [random.Random(i).randint(30, 300) for i in range(60)]  # 9,955 tokens, in 5 rows of 2,048
+    rows = pack(lengths, 2048)
+    assert sorted(i for row in rows for i in row) == list(range(60))
+    assert len(rows) == len(best_fit_decreasing(lengths, 2048))
+    widths = [sum(lengths[i] for i in row) for row in rows]
+    assert max(widths) <= min(2048, 1.01 * sum(lengths) / len(rows))
+    assert max(widths) < max(sum(lengths[i] for i in row) for row in best_fit_decreasing(lengths, 2048))
+    assert pack([7], 10) == [[0]]
+    assert pack([5, 5, 5], 5) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 11])
+def test_every_sample_of_a_step_is_some_rank_s_and_their_shares_are_alike(ranks: int) -> None:
+    lengths, step = [random.Random(i).randint(30, 300) for i in range(100)], list(range(40, 50))
+    shares = [share_of(step, lengths, rank, ranks) for rank in range(ranks)]
+    assert sorted(sample for share in shares for sample in share) == step
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("pack_tokens", [None, 500])
+def test_a_layout_has_every_sample_in_micro_batches_of_the_size(pack_tokens: int | None) -> None:
+    lengths = sorted((random.Random(i).randint(30, 300) for i in range(21)), reverse=True)
+    for micro_batch in (1, 4, 21, 64):
+        layout = lay_out(lengths, micro_batch, pack_tokens)
+        assert sorted(i for batch in layout for row in batch for i in row) == list(range(21))
+        assert max(sum(map(len, batch)) for batch in layout) <= micro_batch
+        assert len(layout) == -(-21 // micro_batch)
+        rows = [row for batch in layout for row in batch]
+        assert all(sum(lengths[i] for i in row) <= 500 for row in rows)
+        assert (max(map(len, rows)) > 1) == (pack_tokens is not None and micro_batch > 1)
+    assert lay_out([], 4, pack_tokens) == []
+
+
+def test_packing_leaves_less_padding() -> None:
+    lengths = sorted((random.Random(i).randint(30, 300) for i in range(24)), reverse=True)
+    assert computed_tokens([10, 5, 3], [[[0], [1, 2]]]) == 20
+    padded, packed = (computed_tokens(lengths, lay_out(lengths, 8, tokens)) for tokens in (None, 2048))
+    assert packed == sum(lengths) < 0.9 * padded

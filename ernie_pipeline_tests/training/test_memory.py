@@ -1,0 +1,129 @@
+"""When memory runs out: fewer samples at a time, then gradient checkpointing, then one sentence."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.training.memory import is_out_of_memory
+from ernie_pipeline.training.resume import copy_weights
+
+MakeTrainer = Callable[..., Any]
+Holds = Callable[[torch.Tensor, bool], bool]
+
+
+@pytest.fixture
+def memory_that(demo_adapter: Any) -> Iterator[Any]:
+    """Makes the model's memory one that holds an input when `holds(its ids, with gradient checkpointing)`."""
+    hooks = []
+
+    def limit(holds: Holds) -> None:
+        def check(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            if not holds(kwargs["input_ids"], demo_adapter.is_gradient_checkpointing):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        hooks.append(demo_adapter.register_forward_pre_hook(check, with_kwargs=True))
+
+    yield limit
+    for hook in hooks:
+        hook.remove()
+
+
+def trained(trainer: Any) -> torch.Tensor:
+    """Its adapter at the end."""
+    trainer.fit()
+    return torch.cat([weights.flatten() for weights in copy_weights(trainer.model).values()])
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) == is_one
+
+
+def test_it_goes_on_with_fewer_samples_at_a_time_as_if_it_had_begun_so(
+    make_trainer: MakeTrainer, memory_that: Any
+) -> None:
+    whole = trained(make_trainer(batch_size=4, accumulation=1, max_steps=2))
+    halves = trained(make_trainer(batch_size=2, accumulation=2, max_steps=2))
+    said: list[str] = []
+    memory_that(lambda ids, checkpointing: len(ids) <= 2)
+    trainer = make_trainer(said, batch_size=4, accumulation=1, max_steps=2)
+    found = trained(trainer)
+    assert torch.equal(found, halves)
+    assert (found - whole).abs().max() < 1e-5
+    assert [line for line in said if "memory" in line] == [
+        "step 1 ran out of memory: it begins anew with 2 samples at a time, with the same samples a step",
+    ]
+    assert (trainer.micro_batch, trainer.args.gradient_checkpointing) == (2, False)
+
+
+def test_a_packed_row_is_divided_too(make_trainer: MakeTrainer, memory_that: Any) -> None:
+    settings = {"batch_size": 8, "accumulation": 1, "packing": True, "max_steps": 1}
+    wanted = trained(make_trainer(**settings))
+    memory_that(lambda ids, checkpointing: ids.numel() < 250)
+    trainer = make_trainer(**settings)
+    assert (trained(trainer) - wanted).abs().max() < 1e-5
+    assert trainer.micro_batch < 8
+
+
+def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpointing_on(
+    make_trainer: MakeTrainer, memory_that: Any
+) -> None:
+    settings = {"batch_size": 1, "accumulation": 3, "max_steps": 2, "log_every": 1}
+    wanted = trained(make_trainer(**settings))
+    said, calls = list[str](), list[int]()
+
+    def holds(ids: torch.Tensor, checkpointing: bool) -> bool:
+        calls.append(len(ids))
+        return checkpointing or len(calls) <= 4
+
+    memory_that(holds)
+    trainer = make_trainer(said, **settings)
+    found = trained(trainer)
+    assert "step 2 ran out of memory: it begins anew with gradient checkpointing, with the same samples a step" in said
+    assert (trainer.micro_batch, trainer.args.gradient_checkpointing) == (1, True)
+    assert torch.equal(found, wanted)  # nothing of the broken step was counted twice
+
+
+def test_what_is_too_much_with_all_that_is_told_with_what_would_help(
+    make_trainer: MakeTrainer, memory_that: Any
+) -> None:
+    memory_that(lambda ids, checkpointing: False)
+    with pytest.raises(PipelineError) as told:
+        make_trainer(batch_size=2, max_steps=1).fit()
+    assert str(told.value) == (
+        "step 1 does not fit into this machine's memory, one sample at a time and with gradient checkpointing: lower "
+        "split.max_tokens or lora.rank, or use a machine with more of it"
+    )
+    with pytest.raises(PipelineError, match=r"a held-out row does not fit"):
+        make_trainer().evaluate()
+
+
+def test_validation_takes_smaller_batches(make_trainer: MakeTrainer, memory_that: Any, sums: Any) -> None:
+    wanted = make_trainer(eval_rows=sums[:12]).evaluate()["eval_loss"]
+    memory_that(lambda ids, checkpointing: len(ids) <= 7)
+    assert make_trainer(eval_rows=sums[:12]).evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_another_error_is_none_of_memory(make_trainer: MakeTrainer, demo_adapter: Any) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    hook = demo_adapter.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="shapes"):
+            make_trainer(batch_size=2, max_steps=1).fit()
+        with pytest.raises(RuntimeError, match="shapes"):
+            make_trainer().evaluate()
+    finally:
+        hook.remove()

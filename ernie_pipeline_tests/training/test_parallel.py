@@ -1,0 +1,55 @@
+"""Two processes that train together are one with the same batch."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.training.train import train
+from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
+from ernie_pipeline_tests.training.processes import Report, run, run_ranks
+
+MakeJob = Callable[..., dict[str, Any]]
+
+
+def test_two_processes_give_the_losses_and_the_gradients_of_one(make_job: MakeJob, tmp_path: Path) -> None:
+    """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
+
+    Between the first step and the others they end together, for a signal that only the second one was sent.
+    """
+    settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
+    one, two = make_job("one"), make_job("two", checkpoints=str(tmp_path / "checkpoints"))
+    for job in (one, two):
+        job["training"] = job["training"] | settings
+
+    def ask_the_second(report: Report) -> None:
+        step = AdapterTrainer.training_step
+
+        def asked(self: Any, *args: Any) -> Any:
+            if self.ranks.rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *args)
+
+        AdapterTrainer.training_step = asked
+        train(two, report)
+
+    stopped = run_ranks(2, ask_the_second)
+    assert [ended.told.partition(" after step 1 of 3; its checkpoint is kept")[0] for ended in stopped] == [
+        "stopped by a signal to another rank",
+        "stopped by SIGTERM",
+    ]
+    first, second = run_ranks(2, lambda report: train(two, report))
+    assert run(lambda report: train(one, report)).code == 0
+    assert (first.code, second.code) == (0, 0)
+    assert sum(line.startswith("adapter saved; ") for line in first.lines) == 1
+    assert second.lines == []
+
+    curves = [json.loads((Path(job["out"]) / "curve.json").read_text()) for job in (one, two)]
+    for alone, together in zip(*curves, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    facts = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
+    assert (facts["processes"], facts["samples"], facts["resumed_from"]) == (2, 7, [1])
