@@ -54,7 +54,8 @@ def make_request(
         "max_new_tokens": recipe.evaluation.max_new_tokens,
         "max_batch": MAX_SERVED_BATCH,
     }
-    losses = {"final training loss": _last(curve, "loss"), "final validation loss": _last(curve, "eval_loss")}
+    validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
+    losses = {"final training loss": _last(curve, "loss"), "validation loss": _last(validation, "eval_loss")}
     card = model_card(
         name=recipe.registry.model_name,
         license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
@@ -85,7 +86,7 @@ def make_request(
         served=served,
         params={key: value for keys in built_with for key, value in _flat(keys).items()},
         metrics=_flat({**measured, "comparison": dict(comparison)}),
-        curve=curve,
+        curve=[*curve, *_json(adapter / "reports" / "speed.json")],
         dataset=DatasetFiles(
             name="math_split",
             source=source,

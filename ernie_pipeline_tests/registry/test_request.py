@@ -33,8 +33,14 @@ BUILT_WITH = [{"split": {"seed": 5}}, {"training": {"seed": 1}, "lora": {"target
 def request_made(tmp_path: Path) -> RegistrationRequest:
     measured = {"rows": 2, "accuracy": 0.5, "accuracy_low": 0.1, "accuracy_high": 0.9, "validation_loss": 1.0}
     run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "engine": "peft", "device": "cpu"}
+    run |= {"kept_step": 2}
     values: dict[str, Any] = {
-        "qlora_adapter/curve.json": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "eval_loss": 1.25}],
+        "qlora_adapter/curve.json": [
+            {"step": 1, "loss": 2.0},
+            {"step": 2, "loss": 1.5, "eval_loss": 1.25},
+            {"step": 4, "eval_loss": 1.5},
+        ],
+        "qlora_adapter/reports/speed.json": [{"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}],
         "qlora_adapter/reports/run.json": run,
         "qlora_adapter/parameters.json": TARGETS,
         "base_evaluation/metrics.json": measured,
@@ -82,4 +88,6 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     candidate = request_made.candidate
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
+    assert request_made.curve[-1] == {"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}
+    assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one
     assert "cc-by-4.0" in request_made.card.lower()
