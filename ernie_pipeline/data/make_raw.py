@@ -1,14 +1,20 @@
 """The artifact `raw_nemotron`: the source's rows as Parquet."""
 
 import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from ernie_pipeline.data.chunks import Chunk
 from ernie_pipeline.data.contract import BadRows, RawRows, checked
 from ernie_pipeline.data.parquet import TableWriter
 from ernie_pipeline.data.read import Reading, bad_table
 from ernie_pipeline.data.rows import BAD_ROWS, ROWS
 from ernie_pipeline.recipe import Source
+
+CHUNKS_AHEAD = 2
+"""Read and not written yet, at most."""
 
 
 def write_raw(source: Source, version: str, out: Path) -> None:
@@ -23,10 +29,20 @@ def write_raw(source: Source, version: str, out: Path) -> None:
     with (
         TableWriter(good, ROWS, partial(checked, RawRows, where=str(good))) as rows,
         TableWriter(broken, BAD_ROWS, partial(checked, BadRows, where=str(broken))) as bad,
+        ThreadPoolExecutor(1) as writer,  # Arrow writes while Python reads on
     ):
-        for chunk in reading.chunks():
+
+        def write(chunk: Chunk) -> None:
             rows.add(chunk.rows)
             bad.add(bad_table(chunk.bad))
+
+        waiting = deque[Future[None]]()
+        for chunk in reading.chunks():
+            waiting.append(writer.submit(write, chunk))
+            if len(waiting) > CHUNKS_AHEAD:
+                waiting.popleft().result()
+        for written in waiting:
+            written.result()
     (out / "reports").mkdir()
     columns = {"left_out": reading.columns_left_out}
     (out / "reports" / "columns.json").write_text(json.dumps(columns, indent=1) + "\n")
