@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
+
+from ernie_pipeline.store.parsed import Parsed
 
 PACKAGE = "ernie_pipeline"
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,7 @@ def read_code(
     """
     module_of = module_of or read_module
     found = {name: module_of(name) for name in sorted(reached(modules, module_of))}
+    _PARSED.keep()
     return Code(
         modules={name: module.shape for name, module in found.items() if module},
         libraries={library: version_of(library) for library in sorted(libraries)},
@@ -74,11 +76,11 @@ def read_module(name: str) -> Module | None:
     if file is None:
         return None
     read, package = (
-        _read(file.read_text(encoding="utf-8")),
+        _PARSED.of(file.read_text(encoding="utf-8")),
         name if file.stem == "__init__" else name.rpartition(".")[0],
     )
-    imports = {absolute for origin, names in read.imports for absolute in _absolute(origin, names, package)}
-    return Module(read.shape, frozenset(i for i in imports if i.startswith(f"{PACKAGE}.")))
+    imports = {absolute for origin, names in read["imports"] for absolute in _absolute(origin, names, package)}
+    return Module(read["shape"], frozenset(i for i in imports if i.startswith(f"{PACKAGE}.")))
 
 
 def reached(modules: tuple[str, ...], module_of: ModuleOf = read_module) -> set[str]:
@@ -108,20 +110,15 @@ def _absolute(origin: str, names: list[str], package: str) -> list[str]:
     return [absolute, *(f"{absolute}.{name}" for name in names)]
 
 
-@dataclass(frozen=True)
-class _Read:
+def _read(text: str) -> dict[str, Any]:
     """`imports`: ("", ["json"]) of "import json", ("..near", ["far"]) of "from ..near import far". `shape`: a hash."""
-
-    imports: list[tuple[str, list[str]]]
-    shape: str
-
-
-@lru_cache(maxsize=512)
-def _read(text: str) -> _Read:
     imports: list[tuple[str, list[str]]] = []
     shape = _shape(ast.parse(text), imports)
     # what is no JSON value is told by its repr: bytes, complex numbers, "..."
-    return _Read(imports, short_hash(json.dumps(shape, default=repr)))
+    return {"imports": imports, "shape": short_hash(json.dumps(shape, default=repr))}
+
+
+_PARSED = Parsed(_read, reader=Path(__file__))
 
 
 def _shape(node: ast.AST, imports: list[tuple[str, list[str]]]) -> list[Any]:
