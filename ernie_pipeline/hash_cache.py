@@ -9,14 +9,14 @@ machine's clock (so few are trusted); and a crash, which may keep a content and 
 import hashlib
 import os
 import time
-import uuid
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.file_hash import digest_of
-from ernie_pipeline.manifest import read_sealed, write_sealed
+from ernie_pipeline.manifest import read_sealed
+from ernie_pipeline.user_cache import remember, users_cache
 
 SMALL = 2**20
 """Bytes below which reading a file costs as little as remembering it."""
@@ -38,7 +38,9 @@ def remembered_sha256(file: Path, cache: Path | None = None) -> str:
     the machine was not started anew. `cache` is a folder, by default one in the user's cache folder; where it cannot be
     read or written, or what is in it is damaged, the file is read. Raises `OSError` when the file cannot be read.
     """
-    entry = (cache or _users_cache()) / f"{hashlib.sha256(os.fsencode(file.absolute())).hexdigest()[:32]}.json"
+    entry = (
+        cache or users_cache() / "file_hashes"
+    ) / f"{hashlib.sha256(os.fsencode(file.absolute())).hexdigest()[:32]}.json"
     with file.open("rb") as stream:
         state = _state(stream)
         if state["size"] < SMALL or not state["boot"] or _file_system(state["device"]) not in TRUSTED:
@@ -55,7 +57,7 @@ def _read_and_remember(stream: BufferedReader, entry: Path, path: str) -> str:
     found = digest_of(stream)
     settled = start - max(state["changed_ns"], state["inode_changed_ns"]) >= SETTLED_S * 1e9
     if synchronised and settled and _state(stream) == state:
-        _remember(entry, {"path": path, "state": state, "sha256": found})
+        remember(entry, {"path": path, "state": state, "sha256": found})
     return found
 
 
@@ -92,22 +94,3 @@ def _file_system(device: int) -> str:
             if place.split()[2] == number:
                 return mounted.split()[0]
     return ""
-
-
-def _remember(entry: Path, values: dict[str, object]) -> None:
-    """Whole or not at all; of several that write the same entry, one stays."""
-    if not entry.is_absolute():  # the folder of a user who has none: "~/.cache"
-        return
-    made = entry.with_name(f".{uuid.uuid4().hex}")
-    with suppress(OSError, UnicodeError):  # a full or a read-only disk, a path that is no text
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(made, values)
-        made.replace(entry)
-    with suppress(OSError):
-        made.unlink()
-
-
-def _users_cache() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("ernie_pipeline", appauthor=False) / "file_hashes"
