@@ -46,6 +46,11 @@ class Settings:
         return self.home / "store"
 
     @property
+    def packed_bases(self) -> Path:
+        """Where base models are kept in 4 bits, each once for all that use it."""
+        return self.store / ".bases"
+
+    @property
     def artifact_root(self) -> Path | None:
         """Where MLflow puts files beside its SQLite database; None where a server decides."""
         return self.home / "mlartifacts" if self.tracking_uri.startswith("sqlite:") else None

@@ -2,41 +2,45 @@
 
 Training, evaluation and the registered MLflow model go through here alike, so that what was trained is what is
 measured and what is served. An engine is a module `<name>_engine` with the functions of `peft_engine`; its name in
-`ENGINES` and its place in `engine_module` are where another one (unsloth) is added.
+`ENGINES` and its place in `engine_module` are where another one is added.
 """
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from ernie_pipeline.errors import PipelineError
 
-ENGINES = ("peft",)
-"""Those that this version has."""
+ENGINES = ("peft", "unsloth")
+UNSLOTHS = {"type": "nf4", "double": True, "compute_dtype": "bfloat16"}
+"""The quantisation that Unsloth makes, and no other."""
 
 
-def choose_engine(wanted: str) -> str:
+def choose_engine(wanted: str, quantization: Mapping[str, Any] = UNSLOTHS) -> str:
     """The name of the engine that `wanted` (the recipe's training.engine) stands for in this process.
 
-    "auto" is unsloth where a CUDA device and the package are, else peft: like the device it says where and how fast,
-    so it is asked where the model is loaded, not where the recipe is read. Raises `PipelineError` where another one is
-    asked for and missing.
+    "auto" is unsloth where a CUDA device and the package are and `quantization` (the recipe's section) is what it
+    makes, else peft: like the device it says where and how fast, so it is asked where the model is loaded, not where
+    the recipe is read. Raises `PipelineError` where unsloth is asked for and cannot be had.
     """
-    missing = _what_is_missing("unsloth" if wanted == "auto" else wanted)
-    if wanted == "auto":
-        return "peft" if missing else "unsloth"
-    if missing:
-        raise PipelineError(f'training.engine = "{wanted}" {missing}; set it to "auto" or "peft"')
-    return wanted
+    if wanted not in ("auto", "unsloth"):
+        return wanted
+    missing = _what_unsloth_lacks(quantization)
+    if missing and wanted == "unsloth":
+        raise PipelineError(f'training.engine = "unsloth" {missing}; set it to "auto" or "peft"')
+    return "peft" if missing else "unsloth"
 
 
-def engine_module(wanted: str) -> ModuleType:
+def engine_module(wanted: str, quantization: Mapping[str, Any] = UNSLOTHS) -> ModuleType:
     """The module of the engine that `wanted` stands for, see `choose_engine`."""
-    name = choose_engine(wanted)
-    if name == "peft":
-        from ernie_pipeline.engines import peft_engine  # written out: the code of a stage is found by its imports
+    if choose_engine(wanted, quantization) == "unsloth":
+        from ernie_pipeline.engines import unsloth_engine  # written out: the code of a stage is found by its imports
 
-        return peft_engine
-    raise NotImplementedError(name)
+        return unsloth_engine
+    from ernie_pipeline.engines import peft_engine
+
+    return peft_engine
 
 
 def engine_name(engine: ModuleType) -> str:
@@ -44,16 +48,15 @@ def engine_name(engine: ModuleType) -> str:
     return engine.__name__.rpartition(".")[2].removesuffix("_engine")
 
 
-def _what_is_missing(name: str) -> str:
-    """What an engine needs and this version or machine lacks, in a clause, or ""."""
-    if name not in ENGINES:
-        return "is not in this version"
-    if name != "unsloth":
-        return ""
+def _what_unsloth_lacks(quantization: Mapping[str, Any]) -> str:
+    """What the engine unsloth needs and this machine or recipe has not, in a clause, or ""."""
     import torch
 
     if not torch.cuda.is_available():
         return "needs a CUDA device, and this machine shows none"
     if find_spec("unsloth") is None:
         return 'needs the package unsloth, which is not installed here: pip install "ernie_pipeline[gpu]"'
+    for name, value in UNSLOTHS.items():
+        if quantization[name] != value:
+            return f"makes quantization.{name} = {value!r}, and the recipe asks for {quantization[name]!r}"
     return ""

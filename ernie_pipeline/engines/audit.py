@@ -6,16 +6,16 @@ never touched, and the found ones from the model in memory; where they differ, t
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ernie_pipeline.engines.grouped import TARGETS, ExpertsAdapter, GroupedExperts
+from ernie_pipeline.engines.grouped_products import PARTS
 from ernie_pipeline.errors import PipelineError
-
-FUSED = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
-"""transformers 5's 3-D expert parameters, and the projections that each one holds."""
 
 
 @dataclass
@@ -61,6 +61,9 @@ def found_table(model: nn.Module, lora: dict[str, Any]) -> Table:
 
     table: Table = {}
     for name, module in model.named_modules():
+        if isinstance(module, GroupedExperts):
+            _add_stacks(table, name, module, lora["targets"])
+            continue
         base = getattr(module, "base_layer", module)
         target = name.rpartition(".")[2]
         if target not in lora["targets"] or not isinstance(base, nn.Linear):
@@ -75,6 +78,19 @@ def found_table(model: nn.Module, lora: dict[str, Any]) -> Table:
                 row.lora_parameters += parameter.numel()
                 row.trainable_parameters += parameter.numel() if parameter.requires_grad else 0
     return table
+
+
+def _add_stacks(table: Table, name: str, experts: GroupedExperts, targets: Sequence[str]) -> None:
+    for target in TARGETS:
+        if target in targets:
+            row = _row(table, _part(f"{name}."), target)
+            modules, size, four_bit = experts.parameters_of(target)
+            own = [] if experts.adapter is None else [*experts.adapter.parameters_of(target)]
+            row.modules += modules
+            row.base_parameters += size
+            row.four_bit_parameters += four_bit
+            row.lora_parameters += sum(p.numel() for p in own)
+            row.trainable_parameters += sum(p.numel() for p in own if p.requires_grad)
 
 
 def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training: bool) -> list[dict[str, Any]]:
@@ -92,7 +108,10 @@ def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training
             f"do not use this run.\nexpected:\n{render(expected)}\nfound:\n{render(found)}"
         )
     adapted = {
-        id(p) for n, m in model.named_modules() if n.rpartition(".")[2] in lora["targets"] for p in m.parameters()
+        id(p)
+        for n, m in model.named_modules()
+        if n.rpartition(".")[2] in lora["targets"] or isinstance(m, ExpertsAdapter)
+        for p in m.parameters()
     }
     stray = [
         name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in adapted
@@ -123,9 +142,9 @@ def render(table: Table) -> str:
 def _projections(name: str, parameter: torch.Tensor) -> list[tuple[str, int, int, int]]:
     """(target, copies, inputs, outputs) of the projections that a checkpoint parameter holds."""
     last = name.removesuffix(".weight").rpartition(".")[2]
-    if parameter.ndim == 3 and last in FUSED:
+    if parameter.ndim == 3 and last in PARTS:
         copies, outputs, inputs = parameter.shape
-        return [(target, copies, inputs, outputs // len(FUSED[last])) for target in FUSED[last]]
+        return [(target, copies, inputs, outputs // len(PARTS[last])) for target in PARTS[last]]
     return [(last, 1, parameter.shape[1], parameter.shape[0])] if parameter.ndim == 2 else []
 
 

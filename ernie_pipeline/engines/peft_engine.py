@@ -5,7 +5,7 @@ its remap of `gate_proj/up_proj/down_proj` (which drops the shared experts and t
 injection and at reload.
 """
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,21 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from ernie_pipeline.engines.adapter_file import WEIGHTS, check_places, name_base
 from ernie_pipeline.engines.audit import check_model as check_model  # an engine has it
 from ernie_pipeline.engines.experts import unfuse_experts
 from ernie_pipeline.engines.quantize import COMPUTE_DTYPES, quantize_linears
 from ernie_pipeline.errors import PipelineError
 
 OWN_MODEL_TYPE = "ernie_pipeline_unfused"
+end_to_end = None
+"""Its model takes rows, padded or packed, and no documents laid end to end."""
+
+
+def base_of(job: dict[str, Any], device: str) -> Any:
+    """The frozen 4-bit base model that a job names, see `load_base`."""
+    base = job["base"]
+    return load_base(base["checkpoint"], base["revision"], job["quantization"], device)
 
 
 def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any], device: str) -> Any:
@@ -74,9 +83,14 @@ def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
 
 def add_adapter(model: Any, lora: dict[str, Any], seed: int) -> Any:
     """A `PeftModel` with a fresh fp32 adapter on every target, initialised from `seed`."""
+    torch.manual_seed(seed)
+    return fresh_adapter(model, lora)
+
+
+def fresh_adapter(model: Any, lora: dict[str, Any]) -> Any:
+    """A `PeftModel` with an adapter on every linear layer that is a target."""
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(seed)
     config = LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
@@ -95,14 +109,7 @@ def save_adapter(model: Any, folder: Path, base_name: str, revision: str | None)
     """
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template; the registry writes the real card
-    config_file = folder / "adapter_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config |= {
-        "base_model_name_or_path": base_name,
-        "revision": revision,
-        "target_modules": sorted(config["target_modules"]),
-    }
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    name_base(folder, base_name, revision)
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -111,28 +118,30 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from safetensors import safe_open
 
     try:
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
             saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
+        with_adapter = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise PipelineError(f"adapter {folder} cannot be loaded ({_first_line(error)})") from error
     placed = {
         name.replace(".default.", "."): tuple(parameter.shape)
-        for name, parameter in adapted.named_parameters()
+        for name, parameter in with_adapter.named_parameters()
         if "lora_" in name
     }
-    if placed != saved:
-        lost = sorted(set(saved.items()) ^ set(placed.items()))
-        raise PipelineError(f"adapter {folder}: {len(lost)} tensors did not find their place, among them {lost[0][0]}")
-    return adapted.eval()
+    check_places(folder, saved, placed)
+    return with_adapter.eval()
 
 
 def load(job: dict[str, Any], device: str) -> Any:
-    """The model that a job description names, checked: base, quantization, lora, and an adapter's folder or none."""
+    """The model that a job names, checked: base, quantization, lora, and an adapter's folder or none."""
+    return adapted(base_of(job, device), job, load_adapter)
+
+
+def adapted(model: Any, job: dict[str, Any], load_one: Callable[[Any, Path], Any]) -> Any:
+    """A base model with the job's adapter, if it names one, held against the recipe."""
     base, lora = job["base"], job["lora"]
-    model = load_base(base["checkpoint"], base["revision"], job["quantization"], device)
     if job.get("adapter"):
-        model = load_adapter(model, Path(job["adapter"]))
+        model = load_one(model, Path(job["adapter"]))
     else:
         lora = {**lora, "rank": 0}
     check_model(model, causal_lm_config(base["checkpoint"], base["revision"]), lora, training=False)

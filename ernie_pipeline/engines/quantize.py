@@ -1,5 +1,6 @@
 """4-bit base weights: bitsandbytes' `Linear4bit` in the place of every `nn.Linear` but the output layer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,8 +21,6 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
     `quantization` holds the recipe's section: type, double, compute_dtype. Dettmers et al. 2023, "QLoRA", section 3.
     Raises `PipelineError` for a layer whose rows no block size divides.
     """
-    from bitsandbytes.nn import Linear4bit
-
     head = model.get_output_embeddings()  # type: ignore[operator]
     places = [
         (parent, name)
@@ -31,23 +30,31 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
     ]
     for parent, name in places:
         linear = getattr(parent, name)
-        with torch.device("meta"):
-            packed = Linear4bit(
-                linear.in_features,
-                linear.out_features,
-                bias=linear.bias is not None,
-                compute_dtype=COMPUTE_DTYPES[quantization["compute_dtype"]],
-                compress_statistics=quantization["double"],
-                quant_type=quantization["type"],
-            )
-        # On a CPU with AVX512-BF16 bitsandbytes would repack the weights at the first forward pass outside training and
-        # compute in bf16 whatever the recipe says, and it fails where in_features is no multiple of 64.
-        packed.support_avx512bf16_for_cpu = False
+        packed = empty_linear4bit(linear, quantization)
         packed.weight = _params(linear.weight, quantization, packed).to(device)
         if linear.bias is not None:
             packed.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
         setattr(parent, name, packed)
     return len(places)
+
+
+def empty_linear4bit(linear: nn.Linear, quantization: Mapping[str, Any]) -> Any:
+    """A `Linear4bit` of that layer's shape, without weights yet."""
+    from bitsandbytes.nn import Linear4bit
+
+    with torch.device("meta"):
+        packed = Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=COMPUTE_DTYPES[quantization["compute_dtype"]],
+            compress_statistics=quantization["double"],
+            quant_type=quantization["type"],
+        )
+    # On a CPU with AVX512-BF16 bitsandbytes would repack the weights at the first forward pass outside training and
+    # compute in bf16 whatever the recipe says, and it fails where in_features is no multiple of 64.
+    packed.support_avx512bf16_for_cpu = False
+    return packed
 
 
 def _block_size(weight: torch.Tensor) -> int:

@@ -37,7 +37,7 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
 
     report(f"loading {base['name']}" + (" and its adapter" if job["adapter"] else ""), {})
     tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
-    engine = engine_module(job["engine"])
+    engine = engine_module(job["engine"], job["quantization"])
     model = engine.load(job, device)
 
     prompts = token_ids(tokenizer, [row["prompt_text"] for row in rows])

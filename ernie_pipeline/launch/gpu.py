@@ -37,8 +37,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Run `python -m module` on `job` and wait; what it reports becomes observations of the asset.
 
         It is `gpus` processes under torchrun, on a machine without a GPU too; with `on_one` one process, for what
-        does not share its work. The job gets the key `gpu`: kind, memory_gib, cpu_threads (of each process) and
-        checkpoint_s. Raises `PipelineError`, see `run_module`.
+        does not share its work. The job gets the key `gpu`: kind, memory_gib, cpu_threads (of each process),
+        checkpoint_s and bases. Raises `PipelineError`, see `run_module`.
         """
         processes = 1 if on_one else self.gpus
         on_gpu = Path("/dev/nvidiactl").exists()
@@ -51,6 +51,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             "memory_gib": self.memory_gib,
             "cpu_threads": threads,
             "checkpoint_s": self.checkpoint_s,
+            "bases": str(Settings.from_environment().packed_bases),
         }
         with _one_at_a_time() if on_gpu else contextlib.nullcontext():
             run_module(

@@ -43,10 +43,11 @@ def make_request(
     split, adapter = folders["math_split"], folders["qlora_adapter"]
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
-    base = {**job["base"], "version": versions["base_model"]}
+    base = job["base"]
     example = _example(split, folders["adapter_evaluation"])
     served = {
-        "engine": job["engine"],
+        # each engine loads the adapter of the other: where Unsloth is not, it is served by what is there
+        "engine": "auto" if job["engine"] == "unsloth" else job["engine"],
         "base": base,
         "quantization": job["quantization"],
         "lora": lora,

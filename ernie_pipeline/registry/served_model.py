@@ -32,7 +32,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         base = self.served["base"] | {"checkpoint": pinned_checkpoint(self.served["base"])}
         job = {key: self.served[key] for key in ("quantization", "lora")}
         job |= {"base": base, "adapter": context.artifacts["adapter"]}
-        self.engine = engine_module(self.served["engine"])
+        self.engine = engine_module(self.served["engine"], self.served["quantization"])
         self.model = self.engine.load(job, "cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
         self.turn = threading.Lock()  # the scoring server answers in threads; max_batch and seed hold for one at a time

@@ -57,6 +57,34 @@ def split_documents(batch: dict[str, torch.Tensor]) -> list[Document]:
     return [Document(*document) for document in zip(ids, labels, strict=True)]
 
 
+def lay_end_to_end(
+    documents: Sequence[Document], pad_id: int, tokens: int | None = None, number: int | None = None
+) -> dict[str, torch.Tensor]:
+    """The inputs of a model that takes documents laid end to end: `input_ids`, `labels` and `position_ids` [1, tokens],
+    and `starts` [number + 1] int32, where each document begins, with the end of the last.
+
+    With `tokens` it is filled up to as many by a document of padding that is not counted, and with `number` by empty
+    documents: batches of the same two numbers have the same shapes.
+    """
+    lengths = [len(document.ids) for document in documents]
+    spare = 0 if tokens is None else tokens - sum(lengths)
+    ids = torch.cat([document.ids for document in documents] + [torch.full((spare,), pad_id)])
+    labels = torch.full_like(ids, NOT_COUNTED)
+    starts = [0]
+    for document in documents:
+        start, end = starts[-1], starts[-1] + len(document.ids)
+        labels[start + 1 : end] = document.labels[1:]
+        starts.append(end)
+    positions = torch.cat([torch.arange(length) for length in (*lengths, spare)])
+    ends = [len(ids)] * ((number or len(starts)) + 1 - len(starts)) if tokens is not None else []
+    return {
+        "input_ids": ids[None],
+        "labels": labels[None],
+        "position_ids": positions[None],
+        "starts": torch.tensor([*starts, *ends], dtype=torch.int32),
+    }
+
+
 def collate(rows: Sequence[Sequence[Document]], pad_id: int) -> dict[str, torch.Tensor]:
     """The model's inputs for rows of one document, or of several packed ones: `input_ids` and `labels` [rows, width].
 

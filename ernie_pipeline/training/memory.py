@@ -6,6 +6,10 @@ import torch
 
 from ernie_pipeline.errors import PipelineError
 
+FIXED = int(1.7 * 2**30)
+"""Of a step's memory what does not grow with its tokens: a layer's unpacked weights, a piece of the logits."""
+MARGIN = 3 * 2**30
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it is CUDA's or Python's own error for it, or the one that torch raises on a CPU."""
@@ -33,6 +37,19 @@ def no_room(what: str, limit_gib: float | None) -> PipelineError:
         f"{what} does not fit into {where}, one sample at a time and with gradient checkpointing: lower "
         f"split.max_tokens or lora.rank, or {more}"
     )
+
+
+def spare_memory(standing: int, passing: int, growth: float, limit_gib: float | None) -> int:
+    """Bytes of GPU memory that no step needs, or 0, from what a first step showed.
+
+    `standing`: bytes allocated between steps; `passing`: what the step took on top at its peak; `growth`: the tokens of
+    the largest step over those of the first. A step needs its memory twice: recorded steps keep theirs, and one of a
+    new shape is launched beside them. What cannot be told beforehand (fragments, a validation) has `MARGIN`.
+    """
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    limit = min(total, limit_gib * 2**30) if limit_gib else total
+    steps = FIXED + max(0, passing - FIXED) * max(1.0, growth)
+    return max(0, int(limit - standing - 2 * steps - MARGIN))
 
 
 def smaller_limit(*limits_gib: float | None) -> float | None:

@@ -38,6 +38,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._other_seconds: list[float] = []
 
     @property
+    def steps_here(self) -> int:
+        """That this process has made."""
+        return int(self._steps[0])
+
+    @property
     def steps(self) -> int:
         """Of the whole run."""
         return len(self.step_tokens)

@@ -41,10 +41,10 @@ def train(job: dict[str, Any], report: Reporter) -> None:
         device = choose_device({**job["gpu"], "memory_gib": limit}, report)
         if device == "cpu":
             torch.use_deterministic_algorithms(True)
-        engine = engine_module(job["engine"])
+        engine = engine_module(job["engine"], job["quantization"])
         job = {**job, "engine": engine_name(engine)}
         model, parameters = _load(engine, job, device, report)
-        trainer = _trainer(model, job, device, ranks, limit, report)
+        trainer = _trainer(engine, model, job, device, ranks, limit, report)
         del model
         config = engine.causal_lm_config(job["base"]["checkpoint"], job["base"]["revision"])
         engine.check_model(trainer.model, config, job["lora"], training=True)  # TRL and accelerate may cast it
@@ -61,7 +61,7 @@ def _load(engine: Any, job: dict[str, Any], device: str, report: Reporter) -> tu
     """The model with a fresh adapter, and the checked table of what is trained."""
     base, lora = job["base"], job["lora"]
     report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {job['engine']}", {})
-    model = engine.load_base(base["checkpoint"], base["revision"], job["quantization"], device)
+    model = engine.base_of(job, device)
     model = engine.add_adapter(model, lora, job["training"]["seed"])
     config = engine.causal_lm_config(base["checkpoint"], base["revision"])
     parameters = engine.check_model(model, config, lora, training=True)
@@ -70,7 +70,9 @@ def _load(engine: Any, job: dict[str, Any], device: str, report: Reporter) -> tu
     return model, parameters
 
 
-def _trainer(model: Any, job: dict[str, Any], device: str, ranks: Ranks, limit: float | None, report: Reporter) -> Any:
+def _trainer(
+    engine: Any, model: Any, job: dict[str, Any], device: str, ranks: Ranks, limit: float | None, report: Reporter
+) -> Any:
     from ernie_pipeline.training.config import trainer_config  # after the engine's own imports
     from ernie_pipeline.training.trainer import AdapterTrainer
 
@@ -92,6 +94,7 @@ def _trainer(model: Any, job: dict[str, Any], device: str, ranks: Ranks, limit: 
         report=report,
         save_every_s=job["gpu"].get("checkpoint_s") or CHECKPOINT_S,
         limit_gib=limit,
+        end_to_end=engine.end_to_end,
     )
 
 
@@ -142,22 +145,23 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
         "samples": sum(map(len, plan.steps)),
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens_per_s, 1),
-        "padding_share": round(_padding_share(plan, trainer.micro_batch, trainer.ranks.size), 4),
+        "padding_share": 0.0 if trainer.end_to_end else round(_padding_share(trainer), 4),
         "best_step": trainer.best["step"],
         "kept_step": trainer.best["step"] if plan.settings["keep"] == "best" else progress.step,
         "micro_batch": trainer.micro_batch,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
+        "layers_kept_unpacked": trainer.layers_unpacked,
         "resumed_from": trainer.resumed_from,
     }
 
 
-def _padding_share(plan: Plan, micro_batch: int, ranks: int) -> float:
+def _padding_share(trainer: Any) -> float:
     """The share of the tokens computed that were padding, with the micro-batch in use at last."""
-    computed = wanted = 0
+    computed, wanted, plan, ranks = 0, 0, trainer.plan, trainer.ranks.size
     for step in plan.steps:
         for rank in range(ranks):
             own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            computed += computed_tokens(own, lay_out(own, micro_batch, plan.row_tokens))
+            computed += computed_tokens(own, lay_out(own, trainer.micro_batch, plan.row_tokens))
             wanted += sum(own)
     return 1 - wanted / computed
 

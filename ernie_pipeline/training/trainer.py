@@ -5,6 +5,7 @@ step at a time (this rank's share of it), so that a step which ran out of memory
 """
 
 import random
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from ernie_pipeline.engines.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.batches import Document, collate, lay_out, share_of, split_documents
-from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room
+from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, lay_out, share_of, split_documents
+from ernie_pipeline.training.flat import FlatParameters
+from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
 from ernie_pipeline.training.order import Plan, samples_of_a_step
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.progress import Progress
+from ernie_pipeline.training.recorded import RecordedPasses
 from ernie_pipeline.training.resume import (
     ADAPTER,
     BEST,
@@ -42,6 +46,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains the adapter of `model` on a plan, from the newest checkpoint in `saved` if any; see `fit`."""
 
     control: Any
+    optimizer: Any
 
     def __init__(
         self,
@@ -55,9 +60,11 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         report: Reporter,
         save_every_s: float,
         limit_gib: float | None = None,
+        end_to_end: EndToEnd | None = None,
     ):
+        """With `end_to_end` the model takes documents laid end to end instead of rows."""
         self.plan, self.ranks, self.saved, self.report = plan, ranks, saved, report
-        self.save_every_s, self.limit_gib = save_every_s, limit_gib
+        self.save_every_s, self.limit_gib, self.end_to_end = save_every_s, limit_gib, end_to_end
         tokens = [sum(plan.lengths[sample] for sample in step) for step in plan.steps]
         self.progress = Progress(report, tokens, plan.settings["eval_every"])
         self.stop = StopSignals()
@@ -83,11 +90,18 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             callbacks=[self.progress, _AfterEachStep(self)],
         )
         attention = str(self.model.config._attn_implementation)
-        if plan.settings["packing"] and "flash" in attention:  # it heeds positions that start again in single rows only
+        if (
+            plan.settings["packing"] and not end_to_end and "flash" in attention
+        ):  # it heeds positions that start again in single rows only
             raise PipelineError(f'training.packing with attention "{attention}" would mix samples; set it to false')
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.longest = max(len(row.ids) for row in (*plan.rows, *plan.eval_rows))
+        self.flat = FlatParameters(self.trainable) if end_to_end else None
+        self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
+        self.layers_unpacked = 0
+        """Of the model's, those that spare memory makes faster."""
 
     def fit(self) -> None:
         """Train to the end of the plan; then the model has the adapter that the recipe keeps: the best, or the last.
@@ -133,6 +147,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """
         documents = split_documents(inputs)
         step = self.state.global_step + 1
+        if self.recorded and self.progress.steps_here == 1:
+            self._spend_spare_memory()
         seed = f"{self.args.seed}: step {step}, rank {self.ranks.rank}"
         if not self.model.training:  # with 20,000 modules not for nothing
             self.model.train()
@@ -142,9 +158,38 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             if not self.ranks.any(loss is None)[0]:
                 break
             self._need_less(step)
-        self.ranks.average_gradients(self.trainable)
+        self.ranks.average_gradients([self.flat.values] if self.flat else self.trainable)
         assert loss is not None
         return loss
+
+    def _spend_spare_memory(self) -> None:
+        """Once the first step has shown what a step takes, with the optimizer's state, the rest may make it faster."""
+        assert self.end_to_end is not None
+        standing, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        spare = spare_memory(standing, peak - standing, self._largest_over_first(), self.limit_gib)
+        free_memory()
+        self.layers_unpacked = self.end_to_end.spend_memory(self.model.get_base_model(), spare)
+        if self.layers_unpacked:
+            self.report(f"spare memory keeps {self.layers_unpacked} layers' experts unpacked", {})
+
+    def _largest_over_first(self) -> float:
+        """How many times as many tokens as in this process' first step there may be in another one."""
+        tokens = self.progress.step_tokens
+        return max(tokens) / max(1, tokens[self.progress.step - 1])
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's own, over the adapter as one vector where it is one."""
+        if self.flat and self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            group = {"params": [self.flat.values], "weight_decay": self.args.weight_decay}
+            self.optimizer = kind([group], **settings)
+            return self.optimizer
+        return super().create_optimizer(*args, **kwargs)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.flat:
+            return torch.nn.utils.clip_grad_norm_([self.flat.values], self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -167,24 +212,58 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
         """The loss of these documents, its gradient in the parameters; None: out of memory."""
+        lengths = [len(document.ids) for document in documents]
+        layout = lay_out(lengths, self.micro_batch, sys.maxsize if self.end_to_end else self.plan.row_tokens)
+        passes = self._passes_end_to_end if self.end_to_end else self._passes_over_rows
         total = torch.zeros((), device=self.args.device)
-        layout = lay_out([len(document.ids) for document in documents], self.micro_batch, self.plan.row_tokens)
         try:
+            if self.flat:
+                self.flat.clear_gradients()
             for rows in layout:
-                batch = collate([[documents[i] for i in row] for row in rows], self.processing_class.pad_token_id)
-                loss = self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=counted)
-                self.accelerator.backward(loss)
-                total += loss.detach()
+                total += passes([[documents[i] for i in row] for row in rows], counted)
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         return None
 
+    def _passes_over_rows(self, rows: Sequence[Sequence[Document]], counted: Any) -> torch.Tensor:
+        batch = collate(rows, self.processing_class.pad_token_id)
+        loss = self.compute_loss(self.model, self._prepare_inputs(batch), num_items_in_batch=counted)
+        self.accelerator.backward(loss)
+        detached: torch.Tensor = loss.detach()
+        return detached
+
+    def _passes_end_to_end(self, rows: Sequence[Sequence[Document]], counted: Any) -> torch.Tensor:
+        documents = [document for row in rows for document in row]
+        # the ranks' gradients are averaged, and `counted` is the number of all ranks' tokens
+        share = torch.as_tensor(counted, dtype=torch.float32, device=self.args.device) / self.ranks.size
+        if self.recorded:
+            return self.recorded(documents, share)
+        inputs = self._prepare_inputs(lay_end_to_end(documents, self.processing_class.pad_token_id))
+        loss = self._loss_end_to_end(inputs, share)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _loss_end_to_end(self, inputs: dict[str, torch.Tensor], counted: torch.Tensor | float) -> torch.Tensor:
+        """Of the model without what TRL and accelerate wrap around it: it says itself what is computed in what."""
+        assert self.end_to_end is not None
+        return self.end_to_end.loss(self.model.get_base_model(), inputs, self.longest) / counted
+
+    def _recorded_passes(self) -> RecordedPasses:
+        pad_id = self.processing_class.pad_token_id
+        return RecordedPasses(self._loss_end_to_end, self.micro_batch, pad_id, self.report)
+
     def _need_less(self, step: int) -> None:
         self.model.zero_grad()
+        if self.recorded:
+            self.recorded.forget()
         free_memory()
-        if self.micro_batch > 1:
+        if self.layers_unpacked:
+            assert self.end_to_end is not None
+            self.layers_unpacked = self.end_to_end.spend_memory(self.model.get_base_model(), 0)
+            now = "no layer's experts kept unpacked"
+        elif self.micro_batch > 1:
             self.micro_batch //= 2
             now = f"{self.micro_batch} samples at a time" if self.micro_batch > 1 else "one sample at a time"
         elif not self.args.gradient_checkpointing:
@@ -220,12 +299,14 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if not self.best or loss < self.best["loss"]:
             self.best = {"step": self.evaluated, "loss": loss}
             self.best_weights = copy_weights(self.model) if self.plan.settings["keep"] == "best" else None
-            self.control.should_save = True
         metrics = {"eval_loss": loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _loss_sum(self, documents: Sequence[Document]) -> torch.Tensor:
+        if self.end_to_end:
+            inputs = self._prepare_inputs(lay_end_to_end(documents, self.processing_class.pad_token_id))
+            return self._loss_end_to_end(inputs, 1)
         batch = collate([[document] for document in documents], self.processing_class.pad_token_id)
         loss: torch.Tensor = self.model(**self._prepare_inputs(batch), use_cache=False, num_items_in_batch=1).loss
         return loss

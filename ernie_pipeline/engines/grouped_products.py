@@ -1,0 +1,262 @@
+"""The experts of a layer as products of groups, one group of rows an expert, with their adapters inside the products.
+
+A layer's weights are unpacked once for all its experts. An adapter costs its two small products: what its first one
+gives stands in further columns beside the input, and the weights of its second one in columns beside the base's, so
+that one product adds both, in fp32 before it is rounded. For rows x of an expert with weights W, adapter A, B and
+scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'.
+
+What the backward pass needs and can be had cheaply (gathered rows, unpacked weights, activations) is made again there:
+between the passes a token costs the 2I values of gate and up in each of its slots, and little more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from ernie_pipeline.engines.glue import gated, gated_backward, summed
+from ernie_pipeline.engines.nf4 import unpack
+
+PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+"""transformers' fused expert parameters, and the LoRA targets whose rows they hold, one after the other."""
+ALIGNED = 8
+"""Columns after which another target's may begin: the product on CUDA wants them at multiples of 16 bytes."""
+
+
+class LoraPair(NamedTuple):
+    """A [experts, rank, inputs] and B [experts, outputs, rank] of a target."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+Pairs = Mapping[str, LoraPair]
+"""By target."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The weights of one of `PARTS`, [experts, outputs, inputs], as `Params4bit`, and perhaps unpacked already."""
+
+    packed: Any
+    kept: torch.Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, outputs, inputs)."""
+        experts, outputs, inputs = self.packed.quant_state.shape
+        return experts, outputs, inputs
+
+    def unpacked(self, pairs: Pairs, dtype: torch.dtype) -> torch.Tensor:
+        """[experts, outputs, inputs + width]; what is in the adapter's columns does not count yet."""
+        experts, outputs, inputs = self.shape
+        width = _width(pairs) if pairs else 0
+        if self.kept is not None and self.kept.shape[2] == inputs + width:
+            return self.kept
+        weight = torch.empty(experts, outputs, inputs + width, dtype=dtype, device=self.packed.device)
+        unpack(self.packed, weight)
+        return weight
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A layer's stacks by `PARTS`, and the adapter: A and B of each target that has them, and the scale."""
+
+    stacks: Mapping[str, Stack]
+    pairs: Pairs
+    scale: float
+
+
+class Routing(NamedTuple):
+    """The (token, slot) pairs in the order of their experts: `rows` of them."""
+
+    token: torch.Tensor
+    """[rows] the token of each row."""
+    ends: torch.Tensor
+    """[experts] the row after each expert's last, int32, as the grouped product wants it."""
+    places: torch.Tensor
+    """[tokens, k] the row of each pair."""
+
+
+def route(chosen: torch.Tensor, experts: int) -> Routing:
+    """The order in which the grouped products take the pairs of `chosen` [tokens, k]. It never waits for the GPU."""
+    of_row, order = chosen.flatten().sort(stable=True)
+    numbers = torch.arange(experts, device=chosen.device)
+    ends = torch.searchsorted(of_row, numbers, right=True).to(torch.int32)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    return Routing(order // chosen.shape[1], ends, places.view_as(chosen))
+
+
+def grouped_experts(
+    hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, experts: Experts
+) -> torch.Tensor:
+    """[tokens, hidden]: for each token the sum over its `chosen` experts [tokens, k] of weight x down(silu(gate) x up).
+
+    Differentiable in `hidden`, `weights` [tokens, k] and the adapter.
+    """
+    lora = [tensor for pair in experts.pairs.values() for tensor in pair]
+    out: torch.Tensor = _Grouped.apply(hidden, weights, chosen, experts, *lora)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Grouped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Any, weights: Any, chosen: Any, experts: Experts, *lora: Any) -> torch.Tensor:  # type: ignore[override]
+        routing = route(chosen, experts.stacks["down_proj"].shape[0])
+        weight_of_row = _by_row(weights, routing)
+
+        side = _side(experts, "gate_up_proj", hidden.dtype)
+        rows = F.pad(hidden, (0, side.width))[routing.token]
+        in_ranks = _extend(rows, side, routing.ends)
+        gate_up = _product(rows, side.weight, routing.ends)
+        del side, rows
+
+        side = _side(experts, "down_proj", hidden.dtype)
+        active = gate_up.new_empty(len(gate_up), side.inputs + side.width)
+        gate, up = gate_up.chunk(2, dim=1)
+        gated(gate, up, weight_of_row, active)
+        down_ranks = _extend(active, side, routing.ends)
+        out = summed(_product(active, side.weight, routing.ends), None, routing.places, hidden.shape[1])
+
+        ctx.experts, ctx.ranks = experts, (in_ranks, down_ranks)
+        ctx.save_for_backward(hidden, gate_up, weight_of_row, *routing)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Any) -> Any:  # type: ignore[override]
+        hidden, gate_up, weight_of_row, *rest = ctx.saved_tensors
+        routing, experts = Routing(*rest), ctx.experts
+        in_ranks, down_ranks = ctx.ranks
+        gate, up = gate_up.chunk(2, dim=1)
+
+        side = _side(experts, "down_proj", hidden.dtype)
+        grad = grad_out[routing.token]
+        grad_active, more = _grad_input(grad, side, routing.ends)
+        active = torch.empty_like(gate, memory_format=torch.contiguous_format)
+        gated(gate, up, weight_of_row, active)
+        grads = _grad_lora(experts, side, active, down_ranks, grad, grad_active, routing.ends)
+        del side, active, grad
+        grad_gate_up, grad_weight = gated_backward(gate, up, weight_of_row, grad_active, more)
+        assert grad_weight is not None
+        del grad_active, more
+
+        side = _side(experts, "gate_up_proj", hidden.dtype)
+        grad_rows, more = _grad_input(grad_gate_up, side, routing.ends)
+        grad_hidden = summed(grad_rows, more, routing.places, hidden.shape[1])
+        if side.columns:
+            rows = hidden[routing.token]
+            grads |= _grad_lora(experts, side, rows, in_ranks, grad_gate_up, grad_rows, routing.ends)
+        of_lora = [gradient for target in experts.pairs for gradient in grads[target]]
+        return grad_hidden, grad_weight[routing.places], None, None, *of_lora
+
+
+def _by_row(weights: torch.Tensor, routing: Routing) -> torch.Tensor:
+    """The router's weights [tokens, k], by row [rows]."""
+    of_row = torch.empty_like(weights.flatten())
+    of_row[routing.places.flatten()] = weights.flatten()
+    return of_row
+
+
+# One of the two stacks with its adapter
+
+
+class _Side(NamedTuple):
+    weight: torch.Tensor
+    """[experts, outputs, inputs + width]: the base, and in the columns behind it B of each target over its own rows."""
+    first: torch.Tensor | None
+    """[experts, width, inputs]: A of each target; None without an adapter."""
+    columns: dict[str, slice]
+    """Of the width, those of each target."""
+    inputs: int
+
+    @property
+    def width(self) -> int:
+        """The adapter's columns, with what aligns them."""
+        return self.weight.shape[2] - self.inputs
+
+
+def _side(experts: Experts, fused: str, dtype: torch.dtype) -> _Side:
+    stack = experts.stacks[fused]
+    number, outputs, inputs = stack.shape
+    pairs = {target: experts.pairs[target] for target in PARTS[fused] if target in experts.pairs}
+    weight, columns, height = stack.unpacked(pairs, dtype), _columns(pairs), outputs // len(PARTS[fused])
+    if not pairs:
+        return _Side(weight, None, columns, inputs)
+    first, second = weight.new_zeros(number, _width(pairs), inputs), weight[:, :, inputs:]
+    second.zero_()
+    for target, (a, b) in pairs.items():
+        first[:, columns[target]] = a
+        start = PARTS[fused].index(target) * height
+        second[:, start : start + height, columns[target]] = _scaled(b, experts.scale)
+    return _Side(weight, first, columns, inputs)
+
+
+def _columns(pairs: Pairs) -> dict[str, slice]:
+    starts, start = {}, 0
+    for target, pair in pairs.items():
+        starts[target] = slice(start, start + pair.a.shape[1])
+        start += _aligned(pair.a.shape[1])
+    return starts
+
+
+def _width(pairs: Pairs) -> int:
+    return sum(_aligned(pair.a.shape[1]) for pair in pairs.values())
+
+
+def _aligned(rank: int) -> int:
+    return -(-rank // ALIGNED) * ALIGNED
+
+
+def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
+    return tensor if scale == 1 else tensor * scale
+
+
+# The products
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """rows [rows, inputs] times each own expert's weight [experts, outputs, inputs], transposed."""
+    return torch._grouped_mm(rows, weight.transpose(-2, -1), ends)
+
+
+def _extend(rows: torch.Tensor, side: _Side, ends: torch.Tensor) -> torch.Tensor | None:
+    """What the adapter's A makes of rows[:, :inputs], put into the columns behind them and returned."""
+    if side.first is None:
+        return None
+    ranks = _product(rows[:, : side.inputs], side.first, ends)
+    rows[:, side.inputs :] = ranks
+    return ranks
+
+
+def _grad_input(grad: torch.Tensor, side: _Side, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gradient [rows, inputs + width] through base and B, and what comes through A on top [rows, inputs]."""
+    of_input = torch._grouped_mm(grad, side.weight, ends)
+    if side.first is None:
+        return of_input, None
+    return of_input, torch._grouped_mm(of_input[:, side.inputs :], side.first, ends)
+
+
+def _grad_lora(
+    experts: Experts,
+    side: _Side,
+    rows: torch.Tensor,
+    ranks: torch.Tensor | None,
+    grad: torch.Tensor,
+    grad_input: torch.Tensor,
+    ends: torch.Tensor,
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The gradients of A and B of a side's targets, from its input `rows` [rows, inputs] and what A made of them."""
+    if ranks is None:
+        return {}
+    of_first = torch._grouped_mm(grad_input[:, side.inputs :].t(), rows, ends)
+    parts = next(parts for parts in PARTS.values() if next(iter(side.columns)) in parts)
+    height, grads = grad.shape[1] // len(parts), {}
+    for target, columns in side.columns.items():
+        start, rank = parts.index(target) * height, columns.stop - columns.start
+        own = ranks[:, columns.start : columns.start + _aligned(rank)]
+        of_second = torch._grouped_mm(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
+        grads[target] = of_first[:, columns], _scaled(of_second, experts.scale)
+    return grads

@@ -1,0 +1,127 @@
+"""The Triton kernels behind `glue.py` and `nf4.py`; what each computes is told there. Imported only where Triton is."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def gated(
+    gate, up, weight, out, gate_stride, up_stride, out_stride,
+    INNER: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    there = column < INNER
+    g = tl.load(gate + row * gate_stride + column, mask=there, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask=there, other=0.0).to(tl.float32)
+    value = g * tl.sigmoid(g) * u
+    if WEIGHTED:
+        value *= tl.load(weight + row).to(tl.float32)
+    tl.store(out + row * out_stride + column, value.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def gated_backward(
+    gate, up, weight, grad, more, grads, of_weight, gate_stride, up_stride, grad_stride, more_stride,
+    INNER: tl.constexpr, WEIGHTED: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    there = column < INNER
+    g = tl.load(gate + row * gate_stride + column, mask=there, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask=there, other=0.0).to(tl.float32)
+    total = tl.load(grad + row * grad_stride + column, mask=there, other=0.0).to(tl.float32)
+    if MORE:
+        total += tl.load(more + row * more_stride + column, mask=there, other=0.0).to(tl.float32)
+    sigmoid = tl.sigmoid(g)
+    silu = g * sigmoid
+    if WEIGHTED:
+        tl.store(of_weight + row, tl.sum(total * silu * u, axis=0).to(of_weight.dtype.element_ty))
+        total *= tl.load(weight + row).to(tl.float32)
+    kind = grads.dtype.element_ty
+    place = grads + row * 2 * INNER + column
+    tl.store(place, (total * u * (sigmoid + silu * (1 - sigmoid))).to(kind), mask=there)
+    tl.store(place + INNER, (total * silu).to(kind), mask=there)
+
+
+@triton.jit
+def summed(
+    slots, more, places, out, stride, more_stride,
+    W: tl.constexpr, SLOTS: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    there = column < W
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for slot in tl.static_range(SLOTS):
+        row = tl.load(places + token * SLOTS + slot)
+        total += tl.load(slots + row * stride + column, mask=there, other=0.0).to(tl.float32)
+        if MORE:
+            total += tl.load(more + row * more_stride + column, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + token * W + column, total.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def turned(heads, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    start = (token * HEADS + tl.program_id(1)) * 2 * HALF
+    pair = tl.arange(0, HALF)
+    first = tl.load(heads + start + 2 * pair).to(tl.float32)
+    second = tl.load(heads + start + 2 * pair + 1).to(tl.float32)
+    c = tl.load(cos + token * HALF + pair)
+    s = tl.load(sin + token * HALF + pair)
+    both = tl.interleave(first * c - second * s, second * c + first * s)
+    tl.store(out + start + tl.arange(0, 2 * HALF), both.to(out.dtype.element_ty))
+
+
+@triton.jit
+def loss_and_gradient(logits, labels, losses, V: tl.constexpr, IGNORED: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    label = tl.load(labels + row)
+    own = logits + row * V
+    column = tl.arange(0, BLOCK)
+    highest = -float("inf")
+    total = 0.0
+    for start in range(0, V, BLOCK):  # the sum of exponentials, rescaled whenever a higher logit turns up
+        piece = tl.load(own + start + column, mask=start + column < V, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(highest, tl.max(piece, axis=0))
+        total = total * tl.exp(highest - higher) + tl.sum(tl.exp(piece - higher), axis=0)
+        highest = higher
+    log_total = highest + tl.log(total)
+    counted = label != IGNORED
+    wanted = tl.load(own + tl.where(counted, label, 0)).to(tl.float32)
+    tl.store(losses + row, tl.where(counted, log_total - wanted, 0.0))
+    tl.debug_barrier()  # the label's logit is read by every thread before one of them overwrites it
+    for start in range(0, V, BLOCK):
+        there = start + column < V
+        piece = tl.load(own + start + column, mask=there, other=0.0).to(tl.float32)
+        gradient = tl.exp(piece - log_total) - tl.where(start + column == label, 1.0, 0.0)
+        tl.store(own + start + column, tl.where(counted, gradient, 0.0).to(logits.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def unpack(
+    packed, absmax, code2, absmax2, offset, code, out, n_bytes, stride,
+    K: tl.constexpr, BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    # a row of the tile is a block of values that share a constant, so that it is looked up once
+    HALF: tl.constexpr = BLOCK // 2
+    BLOCKS: tl.constexpr = BYTES // HALF
+    first = tl.program_id(0).to(tl.int64) * BLOCKS
+    block = first + tl.arange(0, BLOCKS)
+    inside = block < n_bytes // HALF
+    if NESTED:
+        inner = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(code2 + inner) * tl.load(absmax2 + block // BLOCK2, mask=inside, other=0.0)
+        scale += tl.load(offset).to(tl.float32)
+    else:
+        scale = tl.load(absmax + block, mask=inside, other=0.0)
+    byte = block[:, None] * HALF + tl.arange(0, HALF)[None, :]
+    both = tl.load(packed + byte, mask=inside[:, None], other=0).to(tl.int32)
+    high = tl.load(code + (both >> 4)) * scale[:, None]  # the earlier value is in the high bits
+    low = tl.load(code + (both & 15)) * scale[:, None]
+    values = tl.interleave(high, low)
+    place = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    row = place // K
+    tl.store(out + row * stride + (place - row * K), values.to(out.dtype.element_ty), mask=inside[:, None])

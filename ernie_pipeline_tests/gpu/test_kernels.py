@@ -1,0 +1,92 @@
+"""Each kernel on CUDA against the same function in torch's operations on a CPU, or against bitsandbytes."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from ernie_pipeline.engines import glue
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"),
+]
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
+
+
+def close(on_gpu: torch.Tensor, on_cpu: torch.Tensor) -> None:
+    """Up to bf16's rounding."""
+    difference = (on_gpu.cpu().float() - on_cpu.float()).norm()
+    assert difference < 5e-3 * on_cpu.float().norm()
+
+
+@pytest.mark.parametrize("rows", [1, 37])
+@pytest.mark.parametrize("inner", [160, 1536])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_gated(rows: int, inner: int, weighted: bool) -> None:
+    both, weight = random(rows, 2 * inner), random(rows, seed=1)
+    grad, more = random(rows, inner + 16, seed=2), random(rows, inner, seed=3)
+
+    def passes(device: str) -> list[Any]:
+        gate, up = both.to(device).chunk(2, dim=1)
+        own = weight.to(device) if weighted else None
+        out = torch.full((rows, inner + 16), 7.0, dtype=torch.bfloat16, device=device)
+        glue.gated(gate, up, own, out)
+        return [out, *glue.gated_backward(gate, up, own, grad.to(device), more.to(device))]
+
+    for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
+        assert (on_gpu is None) == (on_cpu is None)
+        if on_cpu is not None:
+            close(on_gpu, on_cpu)
+
+
+def test_summed() -> None:
+    slots, more = random(60, 272), random(60, 256, seed=1)
+    places = torch.randperm(60, generator=torch.Generator().manual_seed(2)).view(20, 3)
+    for extra in (None, more):
+        on_gpu = glue.summed(slots.cuda(), None if extra is None else extra.cuda(), places.cuda(), 256)
+        close(on_gpu, glue.summed(slots, extra, places, 256))
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_turned_and_its_gradient(size: int) -> None:
+    heads, angles = random(11, 5, size), torch.rand(11, size // 2) * 6
+
+    def passes(device: str) -> list[torch.Tensor]:
+        own = heads.to(device).requires_grad_()
+        out = glue.Rotated.apply(own, angles.cos().to(device), angles.sin().to(device))  # type: ignore[no-untyped-call]
+        (out * heads.to(device).flip(0)).sum().backward()
+        assert own.grad is not None
+        return [out.detach(), own.grad]
+
+    for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
+        close(on_gpu, on_cpu)
+
+
+@pytest.mark.parametrize("vocabulary", [768, 103_424])
+def test_loss_and_gradient(vocabulary: int) -> None:
+    logits = random(9, vocabulary) * 4
+    labels = torch.tensor([0, 5, glue.NOT_COUNTED, vocabulary - 1, 700, 3, glue.NOT_COUNTED, 2, 1])
+    on_gpu, on_cpu = logits.cuda(), logits.clone()
+    losses = glue.loss_and_gradient(on_gpu, labels.cuda()), glue.loss_and_gradient(on_cpu, labels)
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
+    close(on_gpu, on_cpu)
+    assert not on_gpu[2].any()
+
+
+@pytest.mark.parametrize("shape", [(8, 320, 256), (8, 256, 160), (2560, 2560)])
+@pytest.mark.parametrize("nested", [True, False])
+def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...], nested: bool) -> None:
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Params4bit
+
+    from ernie_pipeline.engines.nf4 import unpack
+
+    weight = Params4bit(random(*shape), False, None, 64, nested, "nf4").to("cuda")
+    out = torch.full((*shape[:-1], shape[-1] + 16), 7.0, dtype=torch.bfloat16, device="cuda")
+    unpack(weight, out)
+    assert torch.equal(out[..., : shape[-1]], dequantize_4bit(weight.data, weight.quant_state).view(shape))
+    assert (out[..., shape[-1] :] == 7).all()

@@ -1,0 +1,186 @@
+"""Engine `unsloth` on the demo model: packed by Unsloth, trained, killed, evaluated, loaded by the other engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ernie_pipeline.engines import peft_engine
+from ernie_pipeline.engines.audit import totals
+from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.recipe import Quantization
+from ernie_pipeline.training.batches import Document, lay_end_to_end
+from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
+from ernie_pipeline.training.train import train
+
+MakeJob = Callable[..., dict[str, Any]]
+BF16 = Quantization().model_dump(mode="json")
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"),
+    pytest.mark.skipif(find_spec("unsloth") is None, reason="needs the package unsloth: the extra gpu"),
+]
+
+
+@pytest.fixture(autouse=True)
+def usual_kernels() -> None:
+    """A CPU training in the same session asks for deterministic algorithms, which not all CUDA kernels are."""
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the demo's base is packed, once."""
+    return str(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture
+def unsloth_job(make_job: MakeJob, bases: str) -> MakeJob:
+    """A job of the demo for this engine: 40 steps of 8 samples."""
+
+    def make(name: str = "out", **changes: Any) -> dict[str, Any]:
+        job = make_job(name, engine="unsloth", quantization=BF16, **changes)
+        job["base"]["version"] = "the demo's"
+        job["gpu"]["bases"] = bases
+        job["training"] |= {"max_steps": 40, "eval_every": 20, "log_every": 10, "gradient_checkpointing": False}
+        return job
+
+    return make
+
+
+@pytest.fixture
+def adapted(unsloth_job: MakeJob) -> Any:
+    """The demo with an adapter that changes its logits."""
+    from ernie_pipeline.engines import unsloth_engine
+
+    job = unsloth_job("adapted")
+    model = unsloth_engine.add_adapter(unsloth_engine.base_of(job, "cuda"), job["lora"], seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model.train()
+
+
+def quiet(line: str, values: dict[str, Any]) -> None:
+    pass
+
+
+def documents(*lengths: int) -> list[Document]:
+    made = [torch.randint(5, 700, (length,), generator=torch.Generator().manual_seed(length)) for length in lengths]
+    return [Document(ids, ids.clone()) for ids in made]
+
+
+def last_losses(job: dict[str, Any]) -> list[float]:
+    curve = json.loads((Path(job["out"]) / "curve.json").read_text())
+    return [entry["eval_loss"] for entry in curve if "eval_loss" in entry]
+
+
+def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(unsloth_job: MakeJob) -> None:
+    job = unsloth_job("trained")
+    job["training"]["optimizer"] = "adamw_8bit"
+    train(job, quiet)
+    out = Path(job["out"])
+    run = json.loads((out / "reports" / "run.json").read_text())
+    assert run["engine"] == "unsloth"
+    parameters = json.loads((out / "parameters.json").read_text())
+    assert totals(parameters)["trainable_parameters"] == 279_936
+    assert totals(parameters)["four_bit_parameters"] == totals(parameters)["base_parameters"]
+    losses = last_losses(job)
+    assert losses[-1] < losses[0]
+
+    measured = unsloth_job("measured", adapter=str(out / "adapter"))
+    evaluate(measured, quiet)
+    metrics = json.loads((Path(measured["out"]) / "metrics.json").read_text())
+    assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.02)
+
+    from ernie_pipeline.engines import unsloth_engine
+
+    tokens = torch.arange(5, 45)
+    here = unsloth_engine.logits(unsloth_engine.load(measured, "cuda"), tokens)
+    there = peft_engine.logits(peft_engine.load({**measured, "engine": "peft"}, "cuda"), tokens)
+    assert (here - there).norm() < 0.05 * here.norm()  # their 4-bit constants are rounded in other groups
+
+
+def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:
+    from ernie_pipeline.engines.end_to_end import end_to_end_loss
+
+    docs = documents(17, 40, 9, 33)
+
+    def loss(batch: list[Document]) -> float:
+        inputs = {name: value.cuda() for name, value in lay_end_to_end(batch, 0).items()}
+        with torch.no_grad():
+            return end_to_end_loss(adapted.get_base_model(), inputs, longest=64).item()
+
+    alone = [loss([document]) for document in docs]
+    together = [loss(docs[: number + 1]) for number in range(len(docs))]
+    assert together[-1] == pytest.approx(sum(alone), rel=5e-3)
+    usual = 0.0
+    for document in docs:
+        with torch.no_grad():
+            logits = adapted(input_ids=document.ids[None].cuda(), use_cache=False).logits[0].float()
+        usual += torch.nn.functional.cross_entropy(logits[:-1], document.ids[1:].cuda(), reduction="sum").item()
+    assert sum(alone) == pytest.approx(usual, rel=1e-2)
+
+
+def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any) -> None:
+    from ernie_pipeline.engines.end_to_end import end_to_end_loss
+    from ernie_pipeline.training.flat import FlatParameters
+
+    flat = FlatParameters([parameter for parameter in adapted.parameters() if parameter.requires_grad])
+
+    def loss_of(inputs: dict[str, torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
+        return end_to_end_loss(adapted.get_base_model(), inputs, longest=128) / counted
+
+    passes = RecordedPasses(loss_of, documents=4, pad_id=0, report=quiet)
+    counted = torch.tensor(95.0, device="cuda")
+    gradients = []
+    for batch in [documents(17, 40, 9, 33), documents(20, 30), documents(17, 40, 9, 33), documents(17, 40, 9, 33)]:
+        flat.clear_gradients()
+        loss = passes(batch, counted)
+        gradients.append((loss.item(), flat.gradients.clone()))
+    assert list(passes.recordings) == [BUCKET]  # the first pass of its shape was launched, the others recorded
+    first, other, *again = gradients
+    assert other[0] != pytest.approx(first[0], rel=0.1)
+    for loss, gradient in again:
+        assert loss == pytest.approx(first[0], rel=1e-3)
+        assert (gradient - first[1]).norm() < 1e-2 * first[1].norm()
+
+
+def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(unsloth_job: MakeJob, tmp_path: Path) -> None:
+    undisturbed = unsloth_job("undisturbed")
+    train(undisturbed, quiet)
+
+    job = unsloth_job("killed", checkpoints=str(tmp_path / "checkpoints"))
+    job["gpu"]["checkpoint_s"] = 1e-9
+    job_file = tmp_path / "job.json"
+    job_file.write_text(json.dumps(job))
+    command = [sys.executable, "-m", "ernie_pipeline.training", str(job_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 30/"):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    lines: list[str] = []
+    train(job, lambda line, values: lines.append(line))
+    assert any(line.startswith("going on after step") for line in lines)
+    assert last_losses(job)[-1] == pytest.approx(last_losses(undisturbed)[-1], rel=0.01)
+
+
+def test_with_a_tight_limit_it_takes_fewer_samples_at_a_time(unsloth_job: MakeJob) -> None:
+    lines: list[str] = []
+    job = unsloth_job("tight")
+    whole = json.loads(json.dumps(job))
+    job["training"] |= {"memory_limit_gib": 0.1, "max_steps": 4, "batch_size": 64}
+    train(job, lambda line, values: lines.append(line))
+    assert any("ran out of memory: it begins anew" in line for line in lines), lines
+    assert whole["training"]["batch_size"] == 8
