@@ -71,10 +71,12 @@ class FusedExperts(nn.Module):
         self.gate_up_proj = nn.Parameter(gate_up, requires_grad=False)
         self.down_proj = nn.Parameter(down, requires_grad=False)
         self.act_fn = act_fn
-        self.register_buffer("numbers", torch.arange(len(gate_up), device=gate_up.device), persistent=False)
+        numbers = torch.arange(len(gate_up), dtype=torch.int16, device=gate_up.device)
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        expert_of_pair, order = chosen.flatten().sort(stable=True)  # (token, slot) pairs, expert by expert
+        # (token, slot) pairs, expert by expert; 16 bits, since the time that a device sorts goes with a key's bits
+        expert_of_pair, order = chosen.flatten().to(torch.int16).sort(stable=True)
         ends = torch.searchsorted(expert_of_pair, self.numbers, right=True, out_int32=True)
         pairs = hidden[order // chosen.shape[1]]
         gate, up = grouped_mm(pairs, self.gate_up_proj.transpose(1, 2), offs=ends).chunk(2, dim=-1)

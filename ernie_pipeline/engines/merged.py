@@ -57,6 +57,7 @@ def fast_generator(model: Any, rows: int, length: int) -> Generator:
     device, dtype = next(base.parameters()).device, _dtype(base)
     recordable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in RECORDABLE
     if recordable and dtype == torch.bfloat16 and only_argmax(base.generation_config):
+        torch.cuda.empty_cache()  # what loading left in small pieces is whole again
         left = free_bytes(device) - merged_bytes(base)
         if rows_that_fit(row_bytes(base.config, length, dtype), left) >= min(rows, LEAST_ROWS):
             return Generator(merge(model), "merged bfloat16, recorded")
@@ -119,10 +120,10 @@ def _fill(target: nn.Module, source: Any, path: str) -> None:
             child.weight = _frozen(_fitting(dense_weight(twin), child.weight, place))
             if child.bias is not None:
                 child.bias = _frozen(_fitting(getattr(twin, "base_layer", twin).bias, child.bias, place))
-        elif isinstance(twin, type(child)):
+        elif twin is not None:
             _fill(child, twin, f"{place}.")
         else:
-            raise PipelineError(f"{place} of the model in memory is a {type(twin).__name__}: it cannot be merged")
+            raise PipelineError(f"{place} is missing in the model in memory: it cannot be merged")
     for name, parameter in target._parameters.items():
         if parameter is not None:
             target._parameters[name] = _frozen(_fitting(source._parameters.get(name), parameter, f"{path}{name}"))

@@ -147,10 +147,14 @@ def test_an_adapter_that_is_no_plain_lora_is_refused() -> None:
         merge(get_peft_model(new_base(), dora))
 
 
-def test_a_part_of_another_kind_or_size_is_named() -> None:
+def test_a_part_that_is_missing_or_of_another_size_is_named() -> None:
+    model = new_base()
+    del model.model.layers[1].self_attn
+    with pytest.raises(PipelineError, match=r"model\.layers\.1\.self_attn is missing"):
+        merge(model)
     model = new_base()
     model.model.layers[1].self_attn.q_proj = torch.nn.Identity()
-    with pytest.raises(PipelineError, match=r"model\.layers\.1\.self_attn\.q_proj .* is a Identity"):
+    with pytest.raises(PipelineError, match=r"self_attn\.q_proj\.weight .* has not the shape \(256, 256\)"):
         merge(model)
     model = new_base()
     model.model.norm.weight = torch.nn.Parameter(torch.ones(3))
