@@ -8,7 +8,7 @@ up, and when at most half of the rows are unfinished they move together and the 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,17 +22,18 @@ from ernie_pipeline.engines.room import cache_shape
 
 ATTENTION = "ernie_pipeline_decode"
 
-CHECK_EVERY = 16
-"""Steps between two looks at which rows have finished: each look waits for the device."""
 
-LENGTH_STEP = 128
-"""Tokens by which the part of the cache that is read grows."""
+class Pace(NamedTuple):
+    """What decides about speed and memory, and nothing else."""
 
-LEAST_ROWS = 8
-"""A smaller batch is not halved: its steps take as long."""
-
-PREFILL_TOKENS = 16_384
-"""Tokens of prompts that go through the model together, padding included."""
+    check_every: int = 16
+    """Steps between two looks at which rows have finished: each look waits for the device."""
+    length_step: int = 128
+    """Tokens by which the part of the cache that is read grows."""
+    least_rows: int = 8
+    """A batch is not halved to fewer: its steps would take as long."""
+    prefill_tokens: int = 16_384
+    """Tokens of prompts that go through the model together, padding included."""
 
 
 def decode(
@@ -43,10 +44,7 @@ def decode(
     eos: Sequence[int],
     rows: int,
     record: bool,
-    check_every: int = CHECK_EVERY,
-    length_step: int = LENGTH_STEP,
-    least_rows: int = LEAST_ROWS,
-    prefill_tokens: int = PREFILL_TOKENS,
+    pace: Pace = Pace(),  # noqa: B008 - immutable
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `eos`, included.
@@ -58,17 +56,17 @@ def decode(
     if not order:
         return answers
     length = len(prompts[order[-1]]) + max_new_tokens
-    state = _State(model, min(rows, len(order)), _rounded_up(length, length_step), max_new_tokens, eos)
+    state = _State(model, min(rows, len(order)), _rounded_up(length, pace.length_step), max_new_tokens, eos)
     with torch.inference_mode(), _attention(model):
         steps = _Steps(model, state, record)
         for start in range(0, len(order), state.rows):
             wave = order[start : start + state.rows]
+            asked = [prompts[i] for i in wave]
+            state.begin(asked)
+            _prefill(model, state, asked, pace.prefill_tokens)
             told = partial(_tell, progress, start, len(order))
-            state.begin([prompts[i] for i in wave])
-            _prefill(model, state, [prompts[i] for i in wave], prefill_tokens)
-            longest = len(prompts[wave[-1]])
-            for i, tokens in _run(steps, state, wave, longest, check_every, length_step, least_rows, told):
-                answers[i] = up_to_end(tokens, eos)
+            for number, tokens in _run(steps, state, asked, pace, told):
+                answers[wave[number]] = up_to_end(tokens, eos)
     return answers
 
 
@@ -172,26 +170,23 @@ class _Steps:
 def _run(
     steps: _Steps,
     state: _State,
-    wave: Sequence[int],
-    longest: int,
-    check_every: int,
-    length_step: int,
-    least_rows: int,
+    prompts: Sequence[Sequence[int]],
+    pace: Pace,
     told: Callable[[int], None],
 ) -> Iterator[tuple[int, list[int]]]:
-    """Decode a wave: each of its numbers and tokens, the end token and whatever came after it included."""
-    owners, rows, known = list(wave), len(wave), len(wave)
+    """Decode prompts that are prefilled: each one's number and tokens, whatever came after the end token included."""
+    rows = live = len(prompts)
+    owners, longest = list(range(rows)), max(map(len, prompts))
     for step in range(1, state.max_new_tokens + 1):
-        steps.run(rows, _rounded_up(longest + step - 1, length_step))
-        if step % check_every and step < state.max_new_tokens:
+        steps.run(rows, _rounded_up(longest + step - 1, pace.length_step))
+        if step % pace.check_every and step < state.max_new_tokens:
             continue
         finished = state.finished[:rows].tolist()
-        live = finished.count(False)
+        before, live = live, finished.count(False)
         last = live == 0 or step == state.max_new_tokens
-        if last or live < known:
-            told(len(wave) if last else len(wave) - live)
-            known = live
-        fewer = 0 if last else _halved(rows, live, least_rows)
+        if last or live < before:
+            told(len(prompts) if last else len(prompts) - live)
+        fewer = 0 if last else _halved(rows, live, pace.least_rows)
         if fewer < rows:
             kept = sorted(sorted(range(rows), key=finished.__getitem__)[:fewer])  # finished ones only to fill up
             leaving = sorted(set(range(rows)) - set(kept))

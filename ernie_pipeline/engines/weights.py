@@ -8,6 +8,7 @@ from torch import nn
 from ernie_pipeline.errors import PipelineError
 
 
+@torch.no_grad()
 def dense_weight(layer: Any) -> torch.Tensor:
     """The weight [out, in] of an `nn.Linear`, 4-bit or not, with or without PEFT's LoRA around it.
 
@@ -34,7 +35,6 @@ def is_linear(layer: Any) -> bool:
     return isinstance(getattr(layer, "base_layer", layer), nn.Linear)
 
 
-@torch.no_grad()
 def _unpacked(weight: torch.Tensor) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 

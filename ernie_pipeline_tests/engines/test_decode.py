@@ -10,7 +10,7 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.engines.decode import decode
+from ernie_pipeline.engines.decode import Pace, decode
 from ernie_pipeline.engines.generate import generate_tokens
 from ernie_pipeline.engines.merged import merge
 from ernie_pipeline_tests.engines.conftest import new_adapted
@@ -49,8 +49,9 @@ def plain(merged: Any, prompts: list[str]) -> list[list[int]]:
 
 
 def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+    pace = Pace(**{key: changes.pop(key) for key in Pace._fields if key in changes})
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "eos": EOS, "rows": 100, "record": False}
-    return decode(model, ids, **usual | changes)
+    return decode(model, ids, pace=pace, **usual | changes)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids, up_to_end
-from ernie_pipeline.engines.decode import decode
+from ernie_pipeline.engines.decode import Pace, decode
 from ernie_pipeline.engines.generate import generate_tokens
 from ernie_pipeline.engines.merged import RECORDABLE, Generator, fast_generator, merge
 from ernie_pipeline.evaluation.evaluate import evaluate
@@ -93,8 +93,8 @@ def assert_same_but_for_ties(
 @pytest.mark.parametrize("record", [False, True])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"check_every": 2, "length_step": 32, "least_rows": 2}, {"rows": 17, "prefill_tokens": 500}],
-    ids=str,
+    [{}, {"pace": Pace(check_every=2, length_step=32, least_rows=2)}, {"rows": 17, "pace": Pace(prefill_tokens=500)}],
+    ids=["usual", "halved", "in waves"],
 )
 def test_the_answers_are_those_of_transformers_generate(
     generator: Generator, prompts: list[str], plain: list[list[int]], record: bool, changes: dict[str, Any]
@@ -164,7 +164,7 @@ def test_layers_of_the_real_model_s_size_are_recorded() -> None:
     merged = merge(model)
     ids = torch.randint(3, 100_000, (20, 30), generator=torch.Generator().manual_seed(0)).tolist()
     eager, recorded = (
-        decode(merged, ids, max_new_tokens=20, eos=[], rows=20, record=record, length_step=32)
+        decode(merged, ids, max_new_tokens=20, eos=[], rows=20, record=record, pace=Pace(length_step=32))
         for record in (False, True)
     )
     assert_same_but_for_ties(merged, ids, recorded, eager)
