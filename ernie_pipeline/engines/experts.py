@@ -4,14 +4,13 @@ transformers 5 keeps a layer's experts as two 3-D parameters, which bitsandbytes
 taken apart again into gate, up and down projections per expert, with the names that ERNIE's own checkpoint has.
 
 A module of routed experts, this one or another engine's, has the method `dense`: gate and up [experts, 2 x
-intermediate, hidden] and down [experts, hidden, intermediate], unpacked and with the adapter. `FusedExperts` runs them.
+intermediate, hidden] and down [experts, hidden, intermediate], unpacked and with the adapter (`merged` asks for it).
 """
 
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import grouped_mm
 
 from ernie_pipeline.engines.weights import dense_weight
 
@@ -55,38 +54,6 @@ class UnfusedExperts(nn.ModuleList):
         """See the module's docstring."""
         gate_up = [torch.cat([dense_weight(expert.gate_proj), dense_weight(expert.up_proj)]) for expert in self]
         return torch.stack(gate_up), torch.stack([dense_weight(expert.down_proj) for expert in self])
-
-
-class FusedExperts(nn.Module):
-    """The experts of one layer as two 3-D weights, each product one kernel for all: for inference, see `dense`.
-
-    Unlike transformers' own, no step asks the device for a value, so a CUDA graph can hold it, and no package replaces
-    it. Takes and gives what `UnfusedExperts` does.
-    """
-
-    numbers: torch.Tensor
-
-    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, act_fn: Any):
-        super().__init__()
-        self.gate_up_proj = nn.Parameter(gate_up, requires_grad=False)
-        self.down_proj = nn.Parameter(down, requires_grad=False)
-        self.act_fn = act_fn
-        numbers = torch.arange(len(gate_up), dtype=torch.int16, device=gate_up.device)
-        self.register_buffer("numbers", numbers, persistent=False)
-
-    def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        # (token, slot) pairs, expert by expert; 16 bits, since the time that a device sorts goes with a key's bits
-        expert_of_pair, order = chosen.flatten().to(torch.int16).sort(stable=True)
-        ends = torch.searchsorted(expert_of_pair, self.numbers, right=True, out_int32=True)
-        pairs = hidden[order // chosen.shape[1]]
-        gate, up = grouped_mm(pairs, self.gate_up_proj.transpose(1, 2), offs=ends).chunk(2, dim=-1)
-        outputs = grouped_mm(self.act_fn(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
-        of_pair = torch.empty_like(outputs).index_copy_(0, order, outputs).view(*chosen.shape, -1)
-        return (of_pair * weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
-
-    def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See the module's docstring."""
-        return self.gate_up_proj, self.down_proj
 
 
 def unfuse_experts(model: nn.Module) -> int:

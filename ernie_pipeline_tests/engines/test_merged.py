@@ -5,7 +5,8 @@ import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.experts import FusedExperts, UnfusedExperts, unfuse_experts
+from ernie_pipeline.engines.experts import UnfusedExperts, unfuse_experts
+from ernie_pipeline.engines.fused import FusedExperts
 from ernie_pipeline.engines.merged import decodable, fast_generator, merge, merged_bytes, only_argmax
 from ernie_pipeline.engines.room import row_bytes, rows_that_fit
 from ernie_pipeline.engines.weights import dense_weight
