@@ -12,8 +12,9 @@ from torch.nn.functional import grouped_mm
 
 
 class FusedExperts(nn.Module):
-    """The experts of one layer as `dense` gives them: gate_up [experts, 2 x intermediate, hidden], down [experts, hidden,
-    intermediate]. Takes and gives what `experts.UnfusedExperts` does.
+    """The experts of one layer: `gate_up` [experts, 2 x intermediate, hidden], `down` [experts, hidden, intermediate].
+
+    Takes and gives what `experts.UnfusedExperts` does.
     """
 
     numbers: torch.Tensor
