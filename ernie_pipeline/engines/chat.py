@@ -43,3 +43,9 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         "input_ids"
     ]
     return encoded
+
+
+def up_to_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """An answer's tokens up to the first end token and with it: what comes after is not part of the answer."""
+    end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[: end + 1]

@@ -2,12 +2,17 @@
 
 transformers 5 keeps a layer's experts as two 3-D parameters, which bitsandbytes skips and PEFT remaps; here they are
 taken apart again into gate, up and down projections per expert, with the names that ERNIE's own checkpoint has.
+
+A module of routed experts, this one or another engine's, has the method `dense`: gate and up [experts, 2 x
+intermediate, hidden] and down [experts, hidden, intermediate], unpacked and with the adapter (`merged` asks for it).
 """
 
 from typing import Any
 
 import torch
 from torch import nn
+
+from ernie_pipeline.engines.weights import dense_weight
 
 
 class Expert(nn.Module):
@@ -43,6 +48,12 @@ class UnfusedExperts(nn.ModuleList):
         # back in the order of the pairs, then summed: adding into place has another order each time on CUDA
         of_pair = torch.cat(outputs)[order.argsort()].view(*chosen.shape, -1)
         return (of_pair * weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
+
+    @torch.no_grad()
+    def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See the module's docstring."""
+        gate_up = [torch.cat([dense_weight(expert.gate_proj), dense_weight(expert.up_proj)]) for expert in self]
+        return torch.stack(gate_up), torch.stack([dense_weight(expert.down_proj) for expert in self])
 
 
 def unfuse_experts(model: nn.Module) -> int:

@@ -1,9 +1,16 @@
-"""Answers of a model to prompts, in batches."""
+"""Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from ernie_pipeline.engines.chat import token_ids, up_to_end
+from ernie_pipeline.engines.merged import decodable
+from ernie_pipeline.engines.room import free_bytes, row_bytes, rows_that_fit
+
+Progress = Callable[[int, int], None]
+"""Hears (done, total)."""
 
 
 def generate(
@@ -15,18 +22,82 @@ def generate(
     batch_size: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
-    """The text that follows each prompt, in the prompts' order; greedy at temperature 0.
+    """The text that follows each prompt, in the prompts' order; greedy at temperature 0. See `generate_tokens`."""
+    answers = generate_tokens(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+        top_p=top_p,
+        progress=progress,
+    )
+    return answer_texts(tokenizer, answers)
 
-    Prompts of similar length share a batch, so little is spent on padding. `progress` hears (done, total) after each.
+
+def answer_texts(tokenizer: Any, answers: Sequence[Sequence[int]]) -> list[str]:
+    """The texts of generated tokens."""
+    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True) if answers else []
+    return texts
+
+
+def generate_tokens(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, in the prompts' order, up to the end token and with it.
+
+    A merged model on CUDA answers greedily as many at once as memory holds; any other, or sampling, `batch_size`.
     """
-    device = next(model.parameters()).device
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [""] * len(prompts)
+    tell = progress or (lambda done, total: None)
+    if temperature == 0 and next(model.parameters()).is_cuda and decodable(model):
+        return _decoded(model, token_ids(tokenizer, prompts), max_new_tokens, tell)
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
     )
+    return _in_batches(model, tokenizer, prompts, max_new_tokens, batch_size, sampling, tell)
+
+
+def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress: Progress) -> list[list[int]]:
+    from ernie_pipeline.engines.decode import Pace, decode
+
+    embeddings = model.get_input_embeddings().weight
+    longest = max(map(len, prompts), default=0) + max_new_tokens + Pace().length_step
+    bytes_a_row = row_bytes(model.config, longest, embeddings.dtype)
+    return decode(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        eos=_end_tokens(model),
+        rows=max(1, rows_that_fit(bytes_a_row, free_bytes(embeddings.device))),
+        record=True,
+        progress=progress,
+    )
+
+
+def _in_batches(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    sampling: dict[str, Any],
+    progress: Progress,
+) -> list[list[int]]:
+    """By the model's own `generate`. Prompts of similar length share a batch, so little is spent on padding."""
+    device, ends = next(model.parameters()).device, _end_tokens(model)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
@@ -40,9 +111,13 @@ def generate(
                 pad_token_id=tokenizer.pad_token_id,
                 **sampling,
             )
-        texts = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
-        for index, text in zip(chosen, texts, strict=True):
-            answers[index] = text
-        if progress:
-            progress(min(start + batch_size, len(order)), len(order))
+        for index, tokens in zip(chosen, output[:, input_ids.shape[1] :].tolist(), strict=True):
+            answers[index] = up_to_end(tokens, ends)
+        progress(min(start + batch_size, len(order)), len(order))
     return answers
+
+
+def _end_tokens(model: Any) -> list[int]:
+    """The tokens at which the model's own `generate` ends an answer."""
+    ends = model.generation_config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

@@ -1,6 +1,7 @@
 """One model on the held-out rows: validation loss, greedy answers, grades, metrics."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.chat import load_tokenizer, token_ids
 from ernie_pipeline.engines.device import choose_device
-from ernie_pipeline.engines.generate import generate
+from ernie_pipeline.engines.generate import answer_texts, generate_tokens
+from ernie_pipeline.engines.merged import fast_generator
 from ernie_pipeline.evaluation.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
 from ernie_pipeline.evaluation.statistics import by_kind, summarise
@@ -42,17 +44,10 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
 
     prompts = token_ids(tokenizer, [row["prompt_text"] for row in rows])
     completions = token_ids(tokenizer, [row["completion_text"] for row in rows])
-    loss = completion_loss(model, prompts, completions, settings["batch_size"])
+    loss = completion_loss(model, prompts, completions)
     report(f"validation loss {loss:.4f} on {len(rows)} rows", {"validation_loss": loss})
 
-    answers = generate(
-        model,
-        tokenizer,
-        [row["prompt_text"] for row in asked],
-        max_new_tokens=settings["max_new_tokens"],
-        batch_size=settings["batch_size"],
-        progress=lambda done, total: report(f"answered {done} of {total}", {}),
-    )
+    answers, generation = _answer(model, tokenizer, asked, prompts, settings, report)
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings["grading_timeout_s"])
     kinds = by_kind([row["kind"] for row in asked], grades)
     metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
@@ -63,9 +58,39 @@ def evaluate(job: dict[str, Any], report: Reporter) -> None:
     pq.write_table(_predictions(asked, answers, grades), out / "predictions.parquet")
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (out / "reports").mkdir()
-    ran_on = {"engine": engine_name(engine), "device": device}
+    ran_on = {"engine": engine_name(engine), "device": device, **generation}
     (out / "reports" / "run.json").write_text(json.dumps(ran_on, indent=1) + "\n", encoding="utf-8")
     (out / "probe.json").write_text(json.dumps(_probe(engine, model, prompts[0])) + "\n", encoding="utf-8")
+
+
+def _answer(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    prompts: list[list[int]],
+    settings: dict[str, Any],
+    report: Reporter,
+) -> tuple[list[str], dict[str, Any]]:
+    """A greedy answer to each row, and how it was made. `prompts`: token ids, of these rows and perhaps of more."""
+    longest = max(map(len, prompts[: len(rows)])) + settings["max_new_tokens"]
+    start = time.monotonic()
+    generator = fast_generator(model, len(rows), longest)
+    report(f"answering {len(rows)} rows with the {generator.kind} model", {})
+    tokens = generate_tokens(
+        generator.model,
+        tokenizer,
+        [row["prompt_text"] for row in rows],
+        max_new_tokens=settings["max_new_tokens"],
+        batch_size=settings["batch_size"],
+        progress=lambda done, total: report(f"answered {done} of {total}", {}),
+    )
+    seconds, number = time.monotonic() - start, sum(map(len, tokens))
+    made = {
+        "generation": generator.kind,
+        "generated_tokens": number,
+        "generated_tokens_per_s": round(number / seconds, 1),  # with the time that merging took
+    }
+    return answer_texts(tokenizer, tokens), made
 
 
 def _predictions(rows: list[dict[str, Any]], answers: list[str], grades: list[Grade]) -> pa.Table:

@@ -31,7 +31,10 @@ def test_every_held_out_row_gets_one_graded_answer(make_job: MakeJob) -> None:
     assert metrics["rows"] == metrics["validation_rows"] == 16
     assert metrics["accuracy"] == sum(p["right"] for p in predictions) / 16
     assert sum(kind["rows"] for kind in metrics["by_kind"].values()) == 16
-    assert json.loads((out / "reports" / "run.json").read_text()) == {"engine": "peft", "device": "cpu"}
+    run = json.loads((out / "reports" / "run.json").read_text())
+    assert run.pop("generated_tokens_per_s") > 0
+    assert 16 <= run.pop("generated_tokens") <= 16 * job["evaluation"]["max_new_tokens"]
+    assert run == {"engine": "peft", "device": "cpu", "generation": "4-bit"}
     assert metrics["unboxed_share"] == sum(not p["boxed"] for p in predictions) / 16
 
 
@@ -48,34 +51,35 @@ def test_the_same_model_gives_the_same_bytes(make_job: MakeJob) -> None:
     for name in ("first", "second"):
         job = make_job(name)
         evaluate(job, quiet)
-        files.append({file.name: file.read_bytes() for file in Path(job["out"]).rglob("*.*")})
+        files.append({file.name: file.read_bytes() for file in Path(job["out"]).glob("*.*")})  # reports: with times
+    assert len(files[0]) == 3
     assert files[0] == files[1]
 
 
 class Uniform:
-    """A model that gives every token of eight the same chance, and notes how wide its batches are."""
+    """A model that gives every token of eight the same chance, and notes its batches: rows, width."""
 
-    widths: list[int]
+    shapes: list[tuple[int, ...]]
 
     def __init__(self) -> None:
-        self.widths = []
+        self.shapes = []
 
     def parameters(self) -> Any:
         return iter([torch.zeros(1)])
 
     def __call__(self, input_ids: torch.Tensor, **_: Any) -> Any:
-        self.widths.append(input_ids.shape[1])
+        self.shapes.append(tuple(input_ids.shape))
         return type("Output", (), {"logits": torch.zeros(*input_ids.shape, 8)})
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_a_uniform_model_pays_the_logarithm_of_the_vocabulary_a_token(batch_size: int) -> None:
+@pytest.mark.parametrize("max_tokens", [1, 8, 10, 4096])
+def test_a_uniform_model_pays_the_logarithm_of_the_vocabulary_a_token(max_tokens: int) -> None:
     prompts, completions = [[1, 2], [3], [4, 5, 6]], [[1], [2, 3, 4, 5], [6, 7]]
-    loss = completion_loss(Uniform(), prompts, completions, batch_size)
+    loss = completion_loss(Uniform(), prompts, completions, max_tokens)
     assert loss == pytest.approx(torch.tensor(8.0).log().item())
 
 
-def test_rows_of_like_length_share_a_batch() -> None:
+def test_rows_of_like_length_share_a_batch_of_so_many_tokens_and_a_longer_one_has_its_own() -> None:
     model = Uniform()
-    completion_loss(model, [[1] * n for n in (9, 1, 8, 2)], [[1]] * 4, batch_size=2)
-    assert model.widths == [3, 10]
+    completion_loss(model, [[1] * n for n in (9, 1, 40, 8, 2)], [[1]] * 5, max_tokens=20)
+    assert model.shapes == [(2, 3), (2, 10), (1, 41)]

@@ -94,7 +94,7 @@ def expected_completion_loss(make_job: MakeJob) -> float:
     rows = pq.read_table(Path(job["split"]) / "eval.parquet")
     tokenizer = load_tokenizer(job["base"]["checkpoint"])
     prompts, completions = (token_ids(tokenizer, rows[f"{part}_text"].to_pylist()) for part in ("prompt", "completion"))
-    return completion_loss(peft_engine.load(job, "cpu"), prompts, completions, batch_size=16)
+    return completion_loss(peft_engine.load(job, "cpu"), prompts, completions)
 
 
 def test_a_base_that_is_no_language_model_is_told_in_one_sentence(make_job: MakeJob, tmp_path: Path) -> None:

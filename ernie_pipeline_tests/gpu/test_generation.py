@@ -1,0 +1,180 @@
+"""Merged and recorded generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ernie_pipeline.demo import BASE
+from ernie_pipeline.demo.problems import demo_rows
+from ernie_pipeline.engines import peft_engine
+from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids, up_to_end
+from ernie_pipeline.engines.decode import Pace, decode
+from ernie_pipeline.engines.generate import generate_tokens
+from ernie_pipeline.engines.merged import RECORDABLE, Generator, fast_generator, merge
+from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.recipe import Lora, Quantization
+
+MakeJob = Callable[..., dict[str, Any]]
+
+RECORDS = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in RECORDABLE
+NEW_TOKENS = 48
+TIE = 2**-5
+"""Of the logit: four steps of bfloat16."""
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not RECORDS, reason="needs a CUDA device of compute capability 9 or 10, and there is none"),
+]
+
+
+@pytest.fixture(autouse=True)
+def usual_kernels() -> None:
+    """A CPU training in the same session asks for deterministic algorithms, which not all CUDA kernels are."""
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    """Of many lengths, in no order of length."""
+    tokenizer = load_tokenizer(str(BASE))
+    messages = [row["responses_create_params"]["input"] for row in demo_rows(40, seed=5)]
+    long = [prompt_text(tokenizer, each) for each in messages]
+    short = [f"<s>{'1 + ' * (number % 7)}{number} =" for number in range(40)]
+    return [prompt for pair in zip(long, short, strict=True) for prompt in pair]
+
+
+@pytest.fixture(scope="module")
+def adapted() -> Any:
+    quantization, lora = Quantization().model_dump(mode="json"), Lora(rank=4, alpha=8).model_dump(mode="json")
+    model = peft_engine.add_adapter(peft_engine.load_base(str(BASE), None, quantization, "cuda"), lora, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def generator(adapted: Any, prompts: list[str]) -> Generator:
+    return fast_generator(adapted, rows=len(prompts), length=512)
+
+
+@pytest.fixture(scope="module")
+def plain(generator: Generator, prompts: list[str]) -> list[list[int]]:
+    """The answers of transformers' `generate` with the merged model."""
+    tokenizer = load_tokenizer(str(BASE))
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to("cuda")
+    output = generator.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    return [up_to_end(tokens, [2]) for tokens in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+
+def assert_same_but_for_ties(
+    model: Any, prompts: Sequence[list[int]], found: Sequence[list[int]], wanted: Sequence[list[int]]
+) -> None:
+    """Where an answer first differs from the wanted one, its token is the highest up to rounding.
+
+    That is told by a pass of the model over what they share, or else by one in fp32: where two experts tie in the
+    router, rounding decides which of them answers, and the logits in bfloat16 differ by more than a few of its steps.
+    """
+    same = 0
+    for prompt, own, other in zip(prompts, found, wanted, strict=True):
+        step = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None)
+        if step is None:
+            assert own == other
+            same += 1
+        elif _below_highest(model, prompt + own[:step], own[step]) > TIE:
+            exact = copy.deepcopy(model).cpu().float()
+            assert _below_highest(exact, prompt + own[:step], own[step]) <= TIE
+    assert same > 0.7 * len(prompts)
+
+
+def _below_highest(model: Any, tokens: list[int], token: int) -> float:
+    """How far the logit of `token` after `tokens` is below the highest, as a share of that one."""
+    with torch.no_grad():
+        ids = torch.tensor([tokens], device=model.lm_head.weight.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+    return float((logits.max() - logits[token]) / logits.max().abs())
+
+
+@pytest.mark.parametrize("record", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pace": Pace(check_every=2, length_step=32, least_rows=2)}, {"rows": 17, "pace": Pace(prefill_tokens=500)}],
+    ids=["usual", "halved", "in waves"],
+)
+def test_the_answers_are_those_of_transformers_generate(
+    generator: Generator, prompts: list[str], plain: list[list[int]], record: bool, changes: dict[str, Any]
+) -> None:
+    ids = token_ids(load_tokenizer(str(BASE)), prompts)
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "eos": [2], "rows": 400, "record": record}
+    found = decode(generator.model, ids, **usual | changes)
+    assert len({len(answer) for answer in found}) > 5
+    assert_same_but_for_ties(generator.model, ids, found, plain)
+
+
+def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
+    adapted: Any, generator: Generator, prompts: list[str], plain: list[list[int]]
+) -> None:
+    tokenizer = load_tokenizer(str(BASE))
+    assert generator.kind == "merged bfloat16, recorded"
+    heard: list[tuple[int, int]] = []
+    found = generate_tokens(
+        generator.model,
+        tokenizer,
+        prompts,
+        max_new_tokens=NEW_TOKENS,
+        batch_size=2,
+        progress=lambda done, total: heard.append((done, total)),
+    )
+    assert_same_but_for_ties(generator.model, token_ids(tokenizer, prompts), found, plain)
+    assert heard[-1] == (len(prompts), len(prompts))
+    assert len(heard) < len(prompts) / 2, "not in batches of 2"
+    tokens = torch.arange(5, 45)
+    packed, merged = (peft_engine.logits(model, tokens) for model in (adapted, generator.model))
+    assert (packed - merged).abs().max() < 0.03 * packed.abs().max()
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[float], None]]:
+    yield torch.cuda.set_per_process_memory_fraction
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_without_room_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: Callable[[float], None]) -> None:
+    in_fp32 = Quantization(compute_dtype="float32").model_dump(mode="json")
+    base = peft_engine.load_base(str(BASE), None, in_fp32, "cuda")
+    assert fast_generator(base, rows=4, length=64) == (base, "4-bit")
+    limited(2**30 / torch.cuda.get_device_properties(0).total_memory)  # less than the work beside the weights
+    assert fast_generator(adapted, rows=4, length=64) == (adapted, "4-bit")
+
+
+def test_an_evaluation_says_that_it_was_recorded(make_job: MakeJob) -> None:
+    job = make_job(quantization=Quantization().model_dump(mode="json"))
+    evaluate(job, lambda line, values: None)
+    run = json.loads((Path(job["out"]) / "reports" / "run.json").read_text())
+    assert run["generation"] == "merged bfloat16, recorded"
+    assert run["generated_tokens"] > 0
+
+
+def test_layers_of_the_real_model_s_size_are_recorded() -> None:
+    """ERNIE-4.5-21B-A3B's widths and experts in 2 of its 28 layers (dense, and routed with shared), random weights."""
+    from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = Ernie4_5_MoeForCausalLM(Ernie4_5_MoeConfig(num_hidden_layers=2)).to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if name.endswith("mlp.gate.weight"):
+            parameter.data = torch.nn.init.normal_(parameter.data.float(), std=0.02)
+    peft_engine.unfuse_experts(model)
+    merged = merge(model)
+    ids = torch.randint(3, 100_000, (20, 30), generator=torch.Generator().manual_seed(0)).tolist()
+    eager, recorded = (
+        decode(merged, ids, max_new_tokens=20, eos=[], rows=20, record=record, pace=Pace(length_step=32))
+        for record in (False, True)
+    )
+    assert_same_but_for_ties(merged, ids, recorded, eager)
