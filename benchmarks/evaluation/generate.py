@@ -1,6 +1,6 @@
 """Generation as an evaluation does it, beside other ways, on one GPU. One RESULT line for each variant.
 
-    python benchmarks/evaluation/generate.py CHECKPOINT [--engine peft] [--variants ours transformers four_bit]
+    python benchmarks/evaluation/generate.py CHECKPOINT [--engine auto] [--variants ours transformers four_bit]
     python benchmarks/evaluation/generate.py CHECKPOINT --variants unsloth
 
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (benchmarks/full_size/make_checkpoint.py). No
@@ -11,8 +11,10 @@ import argparse
 import gc
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 Answers = list[list[int]]
@@ -41,8 +43,10 @@ def main() -> None:
     from ernie_pipeline.engines.chat import load_tokenizer
 
     engine, start = engine_module(options.engine), time.time()
-    base = engine.load_base(options.checkpoint, None, QUANTIZATION, "cuda")
-    model = _with_adapter(engine.add_adapter(base, LORA, seed=0))
+    checkpoint = str(Path(options.checkpoint).resolve())
+    base = {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": "as it is"}
+    job = {"base": base, "quantization": QUANTIZATION, "gpu": {"bases": str(options.home / "bases")}}
+    model = _with_adapter(engine.add_adapter(engine.base_of(job, "cuda"), LORA, seed=0))
     tokenizer = load_tokenizer(options.checkpoint)
     _tell("loaded", engine=engine_name(engine), load_s=round(time.time() - start, 1))
     prompts = _prompts(tokenizer, options.rows)
@@ -235,7 +239,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = {"type": int, "nargs": 2, "metavar": ("ROWS", "NEW_TOKENS")}
     parser.add_argument("checkpoint")
-    parser.add_argument("--engine", default="peft", choices=["peft", "unsloth", "auto"])
+    home = Path(tempfile.gettempdir()) / "ernie-benchmark"
+    parser.add_argument("--home", type=Path, default=home, help="where the engine unsloth keeps its packed base")
+    parser.add_argument("--engine", default="auto", choices=["peft", "unsloth", "auto"])
     variants = ["ours", "transformers", "four_bit", "profile", "unsloth"]
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")

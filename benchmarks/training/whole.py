@@ -21,8 +21,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ernie_pipeline.engines.checkpoint import checkpoint_version
-from ernie_pipeline.hash_cache import remembered_sha256
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.recipe import load_recipe
 
@@ -35,6 +33,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--samples", type=int, default=5600)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--limit-gib", type=float, default=40)
     parser.add_argument("--eval-every", type=int)
     parser.add_argument("--processes", type=int, default=1)
@@ -53,20 +52,17 @@ def _job(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     recipe = load_recipe(asked.recipe)
     training = recipe.training.model_dump(mode="json") | {
         "batch_size": asked.batch_size,
-        "accumulation": 1,
-        "max_steps": asked.samples // asked.batch_size,
+        "accumulation": asked.accumulation,
+        "max_steps": asked.samples // (asked.batch_size * asked.accumulation),
         "memory_limit_gib": asked.limit_gib,
         "eval_every": asked.eval_every or recipe.training.eval_every,
     }
     _write_rows(folder)
     (folder / "out").mkdir()
     checkpoint = str(asked.checkpoint.resolve())
-    version = checkpoint_version(
-        asked.checkpoint, lambda file: f"{file.stat().st_size}" if "safet" in file.name else remembered_sha256(file)
-    )
     return {
         "engine": "auto",
-        "base": {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": version},
+        "base": {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": "as it is"},
         "quantization": recipe.quantization.model_dump(mode="json"),
         "lora": recipe.lora.model_dump(mode="json"),
         "training": training,

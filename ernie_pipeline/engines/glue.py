@@ -98,7 +98,7 @@ class Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         gate, up = ctx.saved_tensors
-        both, _ = gated_backward(gate, up, None, grad.contiguous())
+        both, _ = gated_backward(gate, up, None, grad)
         return both[:, : gate.shape[1]], both[:, gate.shape[1] :]
 
 
@@ -149,7 +149,7 @@ def _turned(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
         return torch.stack((first * c - second * s, second * c + first * s), dim=-1).flatten(-2).to(heads.dtype)
     tokens, number, size = heads.shape
     heads, out = heads.contiguous(), heads.new_empty(heads.shape)
-    kernels.turned[(tokens, number)](heads, cos, sin, out, HEADS=number, HALF=size // 2, num_warps=1)
+    kernels.turned[(tokens,)](heads, cos, sin, out, HEADS=number, HALF=size // 2, num_warps=1)
     return out
 
 

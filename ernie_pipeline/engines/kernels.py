@@ -65,14 +65,15 @@ def summed(
 @triton.jit
 def turned(heads, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
-    start = (token * HEADS + tl.program_id(1)) * 2 * HALF
     pair = tl.arange(0, HALF)
-    first = tl.load(heads + start + 2 * pair).to(tl.float32)
-    second = tl.load(heads + start + 2 * pair + 1).to(tl.float32)
+    place = token * HEADS * 2 * HALF + tl.arange(0, 2 * HALF)
     c = tl.load(cos + token * HALF + pair)
     s = tl.load(sin + token * HALF + pair)
-    both = tl.interleave(first * c - second * s, second * c + first * s)
-    tl.store(out + start + tl.arange(0, 2 * HALF), both.to(out.dtype.element_ty))
+    for head in range(HEADS):
+        values = tl.load(heads + place + head * 2 * HALF).to(tl.float32)
+        first, second = tl.split(tl.reshape(values, (HALF, 2)))
+        both = tl.interleave(first * c - second * s, second * c + first * s)
+        tl.store(out + place + head * 2 * HALF, both.to(out.dtype.element_ty))
 
 
 @triton.jit

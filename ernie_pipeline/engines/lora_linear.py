@@ -58,7 +58,6 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         x, ranks, a, b = ctx.saved_tensors
-        grad = grad.contiguous()
         of_ranks = grad @ b
         of_x = None
         if ctx.needs_input_grad[0]:

@@ -27,3 +27,14 @@ class FlatParameters:
         self.values.grad = self.gradients
         for parameter, part in zip(self.parameters, self.parts, strict=True):
             parameter.grad = part
+
+
+def step_without_waiting() -> None:
+    """From now on bitsandbytes' optimizers do not wait for the GPU after a tensor's step, in this process.
+
+    They do so for the sake of the paged ones, which the recipe does not have; without it the next step is prepared while
+    the GPU still works on this one.
+    """
+    from bitsandbytes.optim import optimizer
+
+    optimizer.sync_gpu = lambda tensor: None

@@ -21,7 +21,7 @@ from ernie_pipeline.engines.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, lay_out, share_of, split_documents
-from ernie_pipeline.training.flat import FlatParameters
+from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
 from ernie_pipeline.training.order import Plan, samples_of_a_step
 from ernie_pipeline.training.parallel import Ranks
@@ -39,7 +39,7 @@ from ernie_pipeline.training.resume import (
 )
 from ernie_pipeline.training.rows import as_dataset
 from ernie_pipeline.training.stop import StopSignals
-from ernie_pipeline.training.validation import validation_loss
+from ernie_pipeline.training.validation import MAX_TOKENS, MAX_TOKENS_END_TO_END, validation_loss
 
 
 class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
@@ -182,6 +182,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if self.flat and self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             group = {"params": [self.flat.values], "weight_decay": self.args.weight_decay}
+            step_without_waiting()
             self.optimizer = kind([group], **settings)
             return self.optimizer
         return super().create_optimizer(*args, **kwargs)
@@ -286,6 +287,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self._loss_sum,
             documents,
             self.ranks,
+            max_tokens=MAX_TOKENS_END_TO_END if self.end_to_end else MAX_TOKENS,
             interrupted=lambda: bool(self.stop.requested),
             limit_gib=self.limit_gib,
         )

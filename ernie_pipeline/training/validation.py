@@ -11,6 +11,8 @@ from ernie_pipeline.training.rows import NOT_COUNTED
 
 MAX_TOKENS = 4096
 """Tokens of a batch, padding included: they keep a GPU busy; their fp32 logits over 103,424 tokens are 1.6 GiB."""
+MAX_TOKENS_END_TO_END = 8192
+"""The same where the logits are never there at once."""
 
 LossSum = Callable[[Sequence[Document]], torch.Tensor]
 """The sum of the negative log-likelihood, in nats, over the counted tokens of a padded batch."""

@@ -56,7 +56,7 @@ def test_turned_and_its_gradient(size: int) -> None:
     heads, angles = random(11, 5, size), torch.rand(11, size // 2) * 6
 
     def passes(device: str) -> list[torch.Tensor]:
-        own = heads.to(device).requires_grad_()
+        own = heads.detach().clone().to(device).requires_grad_()
         out = glue.Rotated.apply(own, angles.cos().to(device), angles.sin().to(device))  # type: ignore[no-untyped-call]
         (out * heads.to(device).flip(0)).sum().backward()
         assert own.grad is not None

@@ -18,6 +18,7 @@ from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.recipe import Quantization
 from ernie_pipeline.training.batches import Document, lay_end_to_end
+from ernie_pipeline.training.memory import free_memory
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.train import train
 
@@ -32,9 +33,11 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def usual_kernels() -> None:
-    """A CPU training in the same session asks for deterministic algorithms, which not all CUDA kernels are."""
+def as_usual() -> None:
+    """A CPU training in the same session asks for deterministic algorithms, which not all CUDA kernels are; and a job
+    with a memory limit leaves it to the process."""
     torch.use_deterministic_algorithms(False)
+    torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.fixture(scope="session")
@@ -178,9 +181,16 @@ def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(unsloth_job: MakeJo
 
 def test_with_a_tight_limit_it_takes_fewer_samples_at_a_time(unsloth_job: MakeJob) -> None:
     lines: list[str] = []
-    job = unsloth_job("tight")
-    whole = json.loads(json.dumps(job))
-    job["training"] |= {"memory_limit_gib": 0.1, "max_steps": 4, "batch_size": 64}
-    train(job, lambda line, values: lines.append(line))
+    roomy, tight = unsloth_job("roomy"), unsloth_job("tight")
+    for job in (roomy, tight):
+        job["training"] |= {"max_steps": 4, "eval_every": 4, "batch_size": 64}
+    free_memory()
+    torch.cuda.reset_peak_memory_stats()
+    standing = torch.cuda.memory_allocated()
+    train(roomy, quiet)
+    taken = torch.cuda.max_memory_reserved() - standing
+    free_memory()
+    tight["training"]["memory_limit_gib"] = (standing + 0.7 * taken) / 2**30
+    train(tight, lambda line, values: lines.append(line))
     assert any("ran out of memory: it begins anew" in line for line in lines), lines
-    assert whole["training"]["batch_size"] == 8
+    assert last_losses(tight)[-1] == pytest.approx(last_losses(roomy)[-1], rel=0.02)
