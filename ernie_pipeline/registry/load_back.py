@@ -21,7 +21,7 @@ def load_back(uri: str, input_ids: list[int], question: str, folder: Path) -> di
     asked.write_text(json.dumps({"uri": uri, "input_ids": input_ids, "question": question}), encoding="utf-8")
     # -P: neither this folder nor the working directory may stand in for the model's code; -B: leave no cache beside it
     command = [sys.executable, "-P", "-B", __file__, str(asked), str(told)]
-    # as in launch/local.py: GOMP's threads spin while they wait, which beside other work on the same cores takes far longer
+    # as in launch/local.py: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment)
     if not told.is_file():
