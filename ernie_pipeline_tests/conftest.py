@@ -1,5 +1,6 @@
 """What several rooms' tests share: a tiny split to train on, a recipe of seconds, and a quiet environment."""
 
+import gc
 import os
 import random
 import signal
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     folders = ("scenarios", "registry", "training", "launch")
     items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so a collection of garbage, which accelerate asks for, need not walk all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
