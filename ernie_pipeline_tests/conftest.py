@@ -1,7 +1,9 @@
 """What several rooms' tests share: a tiny split to train on, a recipe of seconds, and a quiet environment."""
 
+import gc
 import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,39 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# the many processes that tests start would each compile the whole package, its copies in temporary folders included
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # as a shell starts what runs in its background; the tests of interrupts, and the processes that they start, hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
-STALENESS = "ernie_pipeline_tests/scenarios/staleness/"
+TOGETHER = ("ernie_pipeline_tests/scenarios/staleness/", "ernie_pipeline_tests/registry/")
+"""Folders whose files share what takes long to build: a home with everything in it; a registered model."""
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scenarios take minutes, so they are begun first."""
-    items.sort(key=lambda item: "scenarios" not in item.path.parts)
+    """The scenarios take minutes, so they are begun first; then what takes half a minute a file, then the many others.
+
+    So all processes have work to the end.
+    """
+    folders = ("scenarios", "registry", "training", "launch")
+    items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so a collection of garbage, which accelerate asks for, need not walk all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests stay in one process, for their fixtures; so do all that copy the one home of `staleness/`."""
+    """A file's tests stay in one process, for their fixtures; so do those of each folder in `TOGETHER`."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return STALENESS if file.startswith(STALENESS) else file
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +26,7 @@ print(json.dumps([time.process_time() - start, sorted(sys.modules)]))
 def fresh_import(module: str) -> tuple[float, set[str]]:
     """CPU seconds of an import in a new process, and the modules that are then loaded."""
     command = [sys.executable, "-W", "ignore", "-c", IMPORT.format(module=module)]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # to compile is not to open
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, modules = json.loads(done.stdout)
     return seconds, set(modules)
 
@@ -40,9 +38,13 @@ def test_opening_the_code_location_loads_no_heavy_library() -> None:
 
 
 def test_opening_the_code_location_takes_little_longer_than_dagster_itself() -> None:
-    runs = [(fresh_import("ernie_pipeline.definitions")[0], fresh_import("dagster")[0]) for _ in range(5)]
-    ours, dagsters = (min(seconds) for seconds in zip(*runs, strict=True))
-    assert ours <= 1.5 * dagsters
+    """Of the quickest imports of each; up to five, as something else may have slowed one of them down."""
+    ours: list[float] = []
+    dagsters: list[float] = []
+    while len(ours) < 5 and (not ours or min(ours) > 1.5 * min(dagsters)):
+        ours.append(fresh_import("ernie_pipeline.definitions")[0])
+        dagsters.append(fresh_import("dagster")[0])
+    assert min(ours) <= 1.5 * min(dagsters)
 
 
 def imports(file: Path) -> set[str]:

@@ -5,6 +5,7 @@ gives all memory back when it ends. So this file is run as a script, and imports
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ def load_back(uri: str, input_ids: list[int], question: str, folder: Path) -> di
     asked.write_text(json.dumps({"uri": uri, "input_ids": input_ids, "question": question}), encoding="utf-8")
     # -P: neither this folder nor the working directory may stand in for the model's code; -B: leave no cache beside it
     command = [sys.executable, "-P", "-B", __file__, str(asked), str(told)]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL)
+    # as in launch/local.py: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment)
     if not told.is_file():
         reason = f"signal {-ended.returncode}" if ended.returncode < 0 else f"status {ended.returncode}"
         return {"error": f"the process that loads it ended with {reason} and no result; is there enough memory?"}

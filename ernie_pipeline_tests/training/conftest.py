@@ -1,6 +1,8 @@
 """The demo model with a fresh adapter, loaded once, and trainers of it."""
 
+import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,27 @@ def adapted_demo(layers: int) -> Any:
     base.model.layers = base.model.layers[:layers]
     base.config.num_hidden_layers = layers
     return peft_engine.add_adapter(base, Lora(rank=4, alpha=8).model_dump(mode="json"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The key `base` of a job: a checkpoint of the demo model's first two layers, a dense one and one of experts.
+
+    For whole trainings whose claim does not depend on the model's depth: each is loaded, adapted and loaded back.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from ernie_pipeline.demo import BASE
+
+    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(BASE / "model.safetensors")
+    kept = {
+        name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
+    }
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"name": "short", "checkpoint": str(folder), "revision": None}
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,16 @@ from ernie_pipeline_tests.training.processes import Report, run, run_ranks
 MakeJob = Callable[..., dict[str, Any]]
 
 
-def test_two_processes_give_the_losses_and_the_gradients_of_one(make_job: MakeJob, tmp_path: Path) -> None:
+def test_two_processes_give_the_losses_and_the_gradients_of_one(
+    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path
+) -> None:
     """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
 
     Between the first step and the others they end together, for a signal that only the second one was sent.
     """
     settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
-    one, two = make_job("one"), make_job("two", checkpoints=str(tmp_path / "checkpoints"))
+    one = make_job("one", base=short_base)
+    two = make_job("two", base=short_base, checkpoints=str(tmp_path / "checkpoints"))
     for job in (one, two):
         job["training"] = job["training"] | settings
 

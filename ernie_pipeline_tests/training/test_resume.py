@@ -213,9 +213,9 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [tensor for part in value.values() for tensor in _tensors(part)] if isinstance(value, dict) else []
 
 
-def test_the_whole_training_is_gone_on_with_to_the_same_adapter(make_job: Any, tmp_path: Path) -> None:
+def test_the_whole_training_is_gone_on_with_to_the_same_adapter(make_job: Any, short_base: Any, tmp_path: Path) -> None:
     """With dropout: what is random in a step follows from the seed and the step."""
-    jobs = {name: make_job(name) for name in ("undisturbed", "killed")}
+    jobs = {name: make_job(name, base=short_base) for name in ("undisturbed", "killed")}
     for job in jobs.values():
         job["training"] |= SMALL | {"max_steps": 4, "log_every": 1}
         job["lora"] |= {"dropout": 0.1}

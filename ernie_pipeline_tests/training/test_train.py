@@ -59,10 +59,12 @@ def test_in_bf16_too_the_reloaded_adapter_gives_the_trained_one_s_logits(make_jo
     assert heard[-1] == "adapter saved; reloaded from disk it gives the same logits"
 
 
-def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_does_not(make_job: MakeJob) -> None:
+def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_does_not(
+    make_job: MakeJob, short_base: dict[str, Any]
+) -> None:
     adapters = {}
     for name, seed in (("first", 1), ("second", 1), ("other", 2)):
-        job = make_job(name)
+        job = make_job(name, base=short_base)
         job["training"] = job["training"] | {"seed": seed, "max_steps": 2}
         train(job, quiet)
         adapters[name] = (Path(job["out"]) / "adapter" / "adapter_model.safetensors").read_bytes()
@@ -70,19 +72,21 @@ def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_doe
     assert adapters["first"] != adapters["other"]
 
 
-def test_the_loss_counts_the_completion_alone_unless_told_otherwise(make_job: MakeJob) -> None:
+def test_the_loss_counts_the_completion_alone_unless_told_otherwise(
+    make_job: MakeJob, short_base: dict[str, Any]
+) -> None:
     """The prompt's text is strange to the base model, so a loss over all tokens differs from the completion's."""
     first = {}
     for only in (True, False):
-        job = make_job(f"only-{only}")
+        job = make_job(f"only-{only}", base=short_base)
         job["training"] = job["training"] | {"completion_only_loss": only, "max_steps": 1, "learning_rate": 1e-9}
         train(job, quiet)
         first[only] = losses(Path(job["out"]), "eval_loss")[-1]
-    assert first[True] == pytest.approx(expected_completion_loss(make_job), rel=1e-3)
+    assert first[True] == pytest.approx(expected_completion_loss(make_job("plain", base=short_base)), rel=1e-3)
     assert abs(first[False] - first[True]) > 0.1
 
 
-def expected_completion_loss(make_job: MakeJob) -> float:
+def expected_completion_loss(job: dict[str, Any]) -> float:
     """The untrained model's loss on the evaluation rows, computed without the trainer."""
     import pyarrow.parquet as pq
 
@@ -90,7 +94,6 @@ def expected_completion_loss(make_job: MakeJob) -> float:
     from ernie_pipeline.engines.chat import load_tokenizer, token_ids
     from ernie_pipeline.evaluation.loss import completion_loss
 
-    job = make_job("plain")
     rows = pq.read_table(Path(job["split"]) / "eval.parquet")
     tokenizer = load_tokenizer(job["base"]["checkpoint"])
     prompts, completions = (token_ids(tokenizer, rows[f"{part}_text"].to_pylist()) for part in ("prompt", "completion"))

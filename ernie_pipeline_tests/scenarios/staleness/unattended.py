@@ -1,19 +1,33 @@
-"""Scenario 18, with Dagster's real daemon: the schedule's ticks, the sensor's ticks, and the runs that they launch."""
+"""What Dagster's real daemon does with a built home: watched in a thread beside other tests, as it mostly waits."""
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import dagster as dg
-import pytest
 from dagster._core.scheduler.instigation import TickStatus
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, finish, row, start_python, write_rows
+from ernie_pipeline_tests.scenarios.chain import finish, row, start_python, write_rows
 from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, Workplace
 
 ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 LOCATION = ["-m", "ernie_pipeline.definitions"]
+WAIT_S = 180
+
+
+@dataclass(frozen=True)
+class Watched:
+    """All runs, the oldest first; what each materialized, and whether it was reused; the last tick of each automation.
+
+    A tick: its status, and why it skipped.
+    """
+
+    runs: list[dg.DagsterRun]
+    reported: list[dict[str, bool]]
+    ticks: dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +55,11 @@ class Site:
         return {m.asset_key.to_user_string(): bool(m.metadata["reused"].value) for m in found if m}
 
 
-@pytest.fixture
-def site(built: Workplace, tmp_path: Path) -> Iterator[Site]:
+@contextmanager
+def daemon_of(place: Workplace) -> Iterator[Site]:
     """The file holds the rows that the home was built from, and one that the filters drop."""
-    rows = tmp_path / "rows.jsonl"
+    rows, folder = place.home.parent / "rows.jsonl", place.home.parent / "dagster"
     write_rows(rows, [*ROWS, row("1 + 1 = ?", "2")])
-    folder = tmp_path / "dagster"
     folder.mkdir()
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     environment = {
@@ -59,11 +72,11 @@ def site(built: Workplace, tmp_path: Path) -> Iterator[Site]:
     def command(*arguments: str) -> list[str]:
         return ["-m", *arguments, *LOCATION]
 
-    place = (built.home, built.recipe, built.code, environment)
+    started_in = (place.home, place.recipe, place.code, environment)
     for kind in ("schedule", "sensor"):
-        run = finish(start_python(command("dagster", kind, "start", "--start-all"), *place))
+        run = finish(start_python(command("dagster", kind, "start", "--start-all"), *started_in))
         assert run.status == 0, run.output
-    daemon = start_python(command("dagster._daemon", "run"), *place)
+    daemon = start_python(command("dagster._daemon", "run"), *started_in)
     try:
         yield Site(rows, dg.DagsterInstance.from_config(str(folder)))
     finally:
@@ -71,28 +84,22 @@ def site(built: Workplace, tmp_path: Path) -> Iterator[Site]:
         finish(daemon)
 
 
-def test_the_daemon_builds_what_is_stale_once_and_leaves_a_failed_refresh_alone(site: Site) -> None:
-    _until(lambda: bool(site.runs()) and "raw_nemotron" in site.reported(site.runs()[0]))
-    with site.rows.open("a") as rows:  # while that run is under way: it does not concern it
-        rows.write('{"question": "cut o\n')
-    _until(lambda: any("is STARTED: the next evaluation" in reason for _, reason in site.ticks("source_changed")))
-    _until(lambda: len(site.runs()) >= 2 and all(run.status in ENDED for run in site.runs()))
-    before = {name: len(site.ticks(name)) for name in ("source_changed", "ernie_refresh")}
-    _until(lambda: all(len(site.ticks(name)) > count for name, count in before.items()))
-    first, second = site.runs()
+def watch(place: Workplace, stop: Event) -> Watched:
+    """Its daemon builds what is stale; then a broken row comes, and another evaluation of each after that failed."""
 
-    assert (first.job_name, first.status) == ("refresh", dg.DagsterRunStatus.SUCCESS)
-    assert {key.to_user_string() for key in first.asset_selection or ()} == set(ASSETS)
-    assert site.reported(first) == {name: name not in ("raw_nemotron", "math_split") for name in ASSETS}
-    assert (second.job_name, second.status) == ("refresh", dg.DagsterRunStatus.FAILURE)
-    after = {name: site.ticks(name)[-1] for name in before}
-    assert {status for status, _ in after.values()} == {"SKIPPED"}
-    assert "the sources are as they were" in after["source_changed"][1]
-    assert f"run {second.run_id} for the same recipe, code and sources ended" in after["ernie_refresh"][1]
+    def until(reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not reached():
+            assert time.monotonic() < deadline
+            assert not stop.wait(0.2), "the tests ended before it"
 
-
-def _until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    with daemon_of(place) as site:
+        until(lambda: bool(site.runs()) and "raw_nemotron" in site.reported(site.runs()[0]))
+        with site.rows.open("a") as rows:  # while that run is under way: it does not concern it
+            rows.write('{"question": "cut o\n')
+        until(lambda: any("is STARTED: the next evaluation" in reason for _, reason in site.ticks("source_changed")))
+        until(lambda: len(site.runs()) >= 2 and all(run.status in ENDED for run in site.runs()))
+        before = {name: len(site.ticks(name)) for name in ("source_changed", "ernie_refresh")}
+        until(lambda: all(len(site.ticks(name)) > count for name, count in before.items()))
+        runs = site.runs()
+        return Watched(runs, [site.reported(run) for run in runs], {name: site.ticks(name)[-1] for name in before})
