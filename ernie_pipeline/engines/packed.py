@@ -30,6 +30,8 @@ from ernie_pipeline.manifest import damaged_file, discard, list_files, read_seal
 from ernie_pipeline.user_cache import users_cache
 
 MANIFEST = "base.json"
+PACKAGE = Path(__file__).parents[1]
+"""This package, which beside a registered model is on no path that a process inherits."""
 LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
 """Those whose versions decide what is written."""
 FORMAT = 1
@@ -104,6 +106,7 @@ def _surroundings(folder: Path) -> dict[str, str]:
     return {
         **{name: value for name, value in kept.items() if not name.startswith(("TORCHELASTIC_", "DAGSTER_PIPES"))},
         "CUDA_VISIBLE_DEVICES": shown[local] if shown != [""] else str(local),
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *filter(None, [kept.get("PYTHONPATH")])]),
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_COMPILE_DISABLE": "1",
         "UNSLOTH_COMPILE_LOCATION": str(folder / "compiled"),
@@ -140,6 +143,8 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
     """
     from transformers import AutoModelForCausalLM
 
+    if device == "cuda":  # safetensors, and the threads that read, would take the first one
+        device = f"cuda:{torch.cuda.current_device()}"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPES[quantization["compute_dtype"]])
     tensors = _read_tensors(folder, device)
