@@ -88,7 +88,7 @@ def take_stock(root: Path, asked: Asked) -> Bases:
 def verify(root: Path) -> dict[str, str]:
     """What is wrong with each damaged packed base, by its key; every file of each is read, several at a time."""
     found = {key: damage(root / FOLDER / key) for key in _keys(root)}
-    return {key: f"{PACKED_BASE} altered: {problem}" for key, problem in found.items() if problem}
+    return {key: f"altered: {problem}" for key, problem in found.items() if problem}
 
 
 def prune(root: Path, bases: Bases, delete: bool = False) -> Bases:

@@ -293,7 +293,7 @@ def render_contents(contents: Contents) -> str:
 def render_damage(damaged: list[Damage]) -> str:
     """A line for each damaged artifact, and what is to be done."""
     if not damaged:
-        return "Every artifact is intact."
+        return "Everything is intact."
     lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
     cures = {
         "A damaged artifact is built again by the next run that needs it.": any(
