@@ -14,8 +14,16 @@ import ernie_pipeline
 
 PINNED = ("mlflow", "torch", "transformers", "peft", "bitsandbytes")
 SERVED_CODE = (
-    *("__init__.py", "errors.py", "file_hash.py", "hash_cache.py", "hub.py", "manifest.py", "user_cache.py"),
-    *("demo/__init__.py", "engines/*.py"),
+    "__init__.py",
+    "errors.py",
+    "file_hash.py",
+    "hash_cache.py",
+    "hub.py",
+    "manifest.py",
+    "packed_bases.py",
+    "user_cache.py",
+    "demo/__init__.py",
+    "engines/*.py",
 )
 
 
