@@ -387,6 +387,8 @@ class _AfterEachStep(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
         trainer._last_save = time.monotonic()
+        if trainer.flat:
+            trainer.flat.bind()  # accelerate moves what several processes train
         if trainer._window:  # the losses since the last log entry before the checkpoint
             trainer._tr_loss += trainer._window[0]
             trainer._globalstep_last_logged = int(trainer._window[1])
