@@ -13,7 +13,6 @@ import torch
 from ernie_pipeline.training.resume import ADAPTER, copy_weights
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
-from ernie_pipeline.training.validation import validation_loss
 from ernie_pipeline_tests.training.conftest import adapter_bytes
 from ernie_pipeline_tests.training.processes import Disturb, Ended, Report, run
 
@@ -116,7 +115,7 @@ def test_asked_to_stop_at_a_validation_it_is_made_by_the_next_process(
         ask(signal.SIGTERM)()
         return loss_sum(trainer, documents)
 
-    monkeypatch.setitem(validation_loss.__kwdefaults__, "max_tokens", 100)  # so that it is of several batches
+    monkeypatch.setattr("ernie_pipeline.training.trainer.MAX_TOKENS", 100)  # so that it is of several batches
     with monkeypatch.context() as patched:
         patched.setattr(AdapterTrainer, "_loss_sum", ask_in_the_middle)
         for _ in range(2):
