@@ -101,8 +101,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.longest = max(BUCKET, *(len(row.ids) for row in (*plan.rows, *plan.eval_rows)))
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
-        self.layers_unpacked = 0
-        """Of the model's, those that spare memory makes faster."""
+        self.spare = self.layers_unpacked = 0
+        """Bytes that no step needs, and how many of the model's layers they make faster."""
 
     def fit(self) -> None:
         """Train to the end of the plan; then the model has the adapter that the recipe keeps: the best, or the last.
@@ -165,13 +165,15 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _spend_spare_memory(self) -> None:
         """Once the first step has shown what a step takes, with the optimizer's state, the rest may make it faster."""
-        assert self.end_to_end is not None
         standing, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-        spare = spare_memory(standing, peak - standing, self._largest_over_first(), self.limit_gib)
         free_memory()
-        self.layers_unpacked = self.end_to_end.spend_memory(self.model.get_base_model(), spare)
+        self._spend(spare_memory(standing, peak - standing, self._largest_over_first(), self.limit_gib))
         if self.layers_unpacked:
             self.report(f"spare memory keeps {self.layers_unpacked} layers' experts unpacked", {})
+
+    def _spend(self, spare: int) -> None:
+        assert self.end_to_end is not None
+        self.spare, self.layers_unpacked = spare, self.end_to_end.spend_memory(self.model.get_base_model(), spare)
 
     def _largest_over_first(self) -> float:
         """How many times as many tokens as in this process' first step there may be in another one."""
@@ -262,9 +264,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.recorded.forget()
         free_memory()
         if self.layers_unpacked:
-            assert self.end_to_end is not None
-            self.layers_unpacked = self.end_to_end.spend_memory(self.model.get_base_model(), 0)
-            now = "no layer's experts kept unpacked"
+            self._spend(self.spare // 2)
+            now = f"{self.layers_unpacked} layers' experts kept unpacked"
         elif self.micro_batch > 1:
             self.micro_batch //= 2
             now = f"{self.micro_batch} samples at a time" if self.micro_batch > 1 else "one sample at a time"
