@@ -1,8 +1,6 @@
 """The demo model with a fresh adapter, loaded once, and trainers of it."""
 
-import json
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,27 +36,6 @@ def adapted_demo(layers: int) -> Any:
 
 
 @pytest.fixture(scope="session")
-def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The key `base` of a job: a checkpoint of the demo model's first two layers, a dense one and one of experts.
-
-    For whole trainings whose claim does not depend on the model's depth: each is loaded, adapted and loaded back.
-    """
-    from safetensors.torch import load_file, save_file
-
-    from ernie_pipeline.demo import BASE
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
-    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(BASE / "model.safetensors")
-    kept = {
-        name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
-    }
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return {"name": "short", "checkpoint": str(folder), "revision": None}
-
-
-@pytest.fixture(scope="session")
 def demo_adapter() -> Any:
     """A dense layer and one of experts, and an adapter that changes the logits: all of it gets a gradient."""
     import torch
@@ -80,6 +57,7 @@ def trainer_of(
     report: Callable[[str, dict[str, Any]], None] = lambda line, values: None,
     checkpoints: Path | None = None,
     save_every_s: float = 300.0,
+    end_to_end: Any = None,
 ) -> Any:
     """A trainer on one CPU process; `settings` is a whole section training."""
     from ernie_pipeline.training.config import trainer_config
@@ -98,6 +76,7 @@ def trainer_of(
         saved=Saved(str(checkpoints) if checkpoints else None, repr(settings), Ranks(), report),
         report=report,
         save_every_s=save_every_s,
+        end_to_end=end_to_end,
     )
 
 
