@@ -144,6 +144,18 @@ def test_in_sixteen_bits_it_is_the_same_up_to_their_rounding() -> None:
     assert (rounded - exact).norm() < 0.02 * exact.norm()
 
 
+def test_gradient_checkpointing_can_let_go_of_all_that_lives_between_the_passes() -> None:
+    """It drops what autograd was given to save, and nothing else that grows with the tokens."""
+    experts, saved = layer(TARGETS), list[tuple[int, ...]]()
+    hidden, weights = inputs()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(tuple(t.shape)), t)[1], lambda t: t):
+        out = experts(hidden, CHOSEN, weights)
+    held = [value for value in vars(out.grad_fn).values() if isinstance(value, torch.Tensor | tuple | list)]
+    assert held == []
+    rows = CHOSEN.numel()
+    assert {(rows, 2 * 32), (rows, 16), (rows, 8)} <= set(saved)  # gate and up, and what each side's A made
+
+
 def test_a_route_has_each_pair_once_in_the_order_of_experts() -> None:
     routing = route(CHOSEN, experts=5)
     of_row = CHOSEN.flatten().sort().values
