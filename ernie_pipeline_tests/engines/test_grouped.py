@@ -1,4 +1,4 @@
-"""A layer's experts as one module: kept unpacked, with their adapter in dense weights, and as PEFT begins an adapter."""
+"""A layer's experts as one module: kept unpacked, made dense, and with an adapter as PEFT begins one."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The process that packs, with a package `unsloth` that quantises as the tests do: what it is asked, and what it says."""
+"""The process that packs, with a package `unsloth` that quantises as the tests do: what it asks and says."""
 
 import json
 from collections.abc import Callable
