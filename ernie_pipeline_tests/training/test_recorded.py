@@ -55,7 +55,7 @@ def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is
         of_wanted = gradient(model)
         assert (of_found - of_wanted).norm() < 1e-4 * of_wanted.norm()
     assert shapes[0] == shapes[1] == shapes[2]
-    assert shapes[0] == {name: (1, BUCKET) for name in ("input_ids", "labels", "position_ids")} | {"starts": (6,)}
+    assert shapes[0] == dict.fromkeys(("input_ids", "labels", "position_ids"), (1, BUCKET)) | {"starts": (6,)}
     assert passes.recordings == {}
     assert said == []
 
