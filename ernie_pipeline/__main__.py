@@ -14,8 +14,8 @@ from typing import Any
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.plan import asked_for, make_plan, render
 from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import open_chain, registered_as
-from ernie_pipeline.store import housekeeping
+from ernie_pipeline.stages import asked_base, open_chain, registered_as
+from ernie_pipeline.store import bases, housekeeping
 from ernie_pipeline.store.artifacts import ArtifactStore
 
 FRESH, ERROR, STALE = 0, 1, 3
@@ -74,7 +74,12 @@ def _prune(options: argparse.Namespace) -> int:
 def _contents(settings: Settings) -> housekeeping.Contents:
     chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
     held = {"registered_model": partial(registered_as, settings)}
-    return housekeeping.take_stock(chain.store, asked_for(chain, make_plan(chain)), held)
+    packed = bases.take_stock(settings.store, partial(asked_base, chain))
+    try:
+        asked, unknown = asked_for(chain, make_plan(chain)), ""
+    except PipelineError as error:  # a source that is away must not stop this either
+        asked, unknown = dict.fromkeys(chain.stages, ""), str(error)
+    return housekeeping.take_stock(chain.store, asked, held, packed, unknown)
 
 
 def _print(options: argparse.Namespace, values: dict[str, Any], text: str) -> None:
@@ -89,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     refresh.set_defaults(run=_refresh)
     store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
     keeping = store.add_subparsers(required=True, metavar="COMMAND")
-    contents = keeping.add_parser("list", help="every artifact, and why prune would keep it")
-    verify = keeping.add_parser("verify", help="read every file again; exit status 3 when an artifact is damaged")
+    contents = keeping.add_parser("list", help="every artifact and packed base model, and why prune would keep it")
+    verify = keeping.add_parser("verify", help="read every file again; exit status 3 when something is damaged")
     prune = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
     prune.add_argument("--delete", action="store_true", help="and remove it")
     for command, run in ((plan, _plan), (contents, _list), (verify, _verify), (prune, _prune)):

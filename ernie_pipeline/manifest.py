@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,17 @@ def list_files(folder: Path) -> Files:
     }
 
 
-def damaged_file(folder: Path, files: Files) -> str:
-    """The first file that is not as it was listed, with what is wrong with it unless it was altered; "" if none."""
+def damaged_file(folder: Path, files: Files, hash_of: Callable[[Path], str] = sha256_of) -> str:
+    """The first file that is not as it was listed, with what is wrong with it unless it was altered; "" if none.
+
+    `hash_of` gives the SHA-256 of a file, in hex digits.
+    """
     for name, wanted in files.items():
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
         try:
-            if file.stat().st_size != wanted["size"] or sha256_of(file) != wanted["sha256"]:
+            if file.stat().st_size != wanted["size"] or hash_of(file) != wanted["sha256"]:
                 return name
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"

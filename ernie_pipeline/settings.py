@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.packed_bases import FOLDER
 from ernie_pipeline.recipe import Recipe, load_recipe
 
 
@@ -48,7 +49,7 @@ class Settings:
     @property
     def packed_bases(self) -> Path:
         """Where base models are kept in 4 bits, each once for all that use it."""
-        return self.store / ".bases"
+        return self.store / FOLDER
 
     @property
     def artifact_root(self) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.hash_cache import remembered_sha256
 from ernie_pipeline.mathverify import LIBRARIES as GRADING_LIBRARIES
+from ernie_pipeline.packed_bases import MadeOf, made_of
 from ernie_pipeline.recipe import Recipe
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -137,6 +138,16 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
 
     lost = {"registered_model": lost_registration} if ask_registry else None
     return Chain(recipe or settings.load_recipe(), store, STAGES, sources, lost)
+
+
+def asked_base(chain: Chain) -> MadeOf | None:
+    """What the packed base model that the chain's recipe asks for is made of; None if its engine uses none.
+
+    Raises `PipelineError` when the base model's version cannot be found out.
+    """
+    if chain.recipe.training.engine == "peft":
+        return None
+    return made_of(chain.version("base_model"), chain.recipe.quantization.model_dump(mode="json"))
 
 
 def _pinned(pins: Pins, name: str, source: Source) -> Source:

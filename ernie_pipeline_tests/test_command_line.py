@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.engines.checkpoint import resolve_checkpoint
+from ernie_pipeline.recipe import load_recipe
 from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.stages import STAGES, open_chain
 from ernie_pipeline.store.stage import Work
 from ernie_pipeline_tests.store.chains import tree, walk
+from ernie_pipeline_tests.store.packed import packed_base
 
 HEAVY = {"dagster", "torch", "transformers", "mlflow", "polars", "pyarrow", "datasets", "sqlalchemy"}
 
@@ -185,6 +188,52 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     assert run(*MODULE, "store", "verify").stdout.startswith(
         f"raw_nemotron {raw.name}: artifact altered: output.json\n"
     )
+
+
+def test_packed_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
+    store = fresh / "store"
+    quantization = load_recipe("demo").quantization.model_dump(mode="json")
+    wanted = packed_base(store, resolve_checkpoint("demo", "main"), quantization=quantization)
+    other = packed_base(store, "commit:0123")
+
+    def ran(*command: str) -> tuple[int, list[str]]:
+        done = run("-c", WATCHED, "store", *command)
+        *told, last = done.stdout.splitlines()
+        status, started, modules = json.loads(last)
+        assert (started, {name.partition(".")[0] for name in modules} & HEAVY, done.stderr) == ([], set(), "")
+        return status, told
+
+    status, told = ran("list")
+    assert status == 0
+    assert next(line for line in told if line.startswith(wanted.name)).endswith("asked for by the recipe")
+    assert told[-1].startswith("Packed base models: 2, ")
+    (wanted / "layer-001.safetensors").unlink()
+    assert ran("verify") == (
+        3,
+        [
+            f"packed base model {wanted.name}: altered: layer-001.safetensors is missing",
+            "",
+            "A damaged base model is packed anew by the next process that uses it.",
+        ],
+    )
+    before = tree(store)
+    assert ran("prune")[1][0].startswith(f"packed base model {other.name}  ")
+    assert tree(store) == before
+    assert ran("prune", "--delete")[1][-1].startswith("Removed: ")
+    assert (wanted.is_dir(), other.exists()) == (True, False)
+
+
+def test_a_source_that_is_away_stops_no_listing_and_keeps_all(run: Run, fresh: Path) -> None:
+    other = packed_base(fresh / "store", "commit:0123")
+    before = tree(fresh)
+    for command in (("list",), ("prune", "--delete")):
+        done = run(*MODULE, "store", *command, ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "note: source file /nowhere/rows.jsonl does not exist" in done.stdout
+        assert "so every artifact is kept\n" in done.stdout
+    after = tree(fresh)
+    gone = {name for name in before if name not in after}
+    assert {Path(name).parts[2] for name in gone} == {other.name}, "the base model's version is known"
 
 
 def test_a_registry_that_does_not_answer_stops_no_pruning(run: Run, fresh: Path) -> None:

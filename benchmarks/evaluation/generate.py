@@ -41,11 +41,14 @@ def main() -> None:
         return
     from ernie_pipeline.engines import engine_module, engine_name
     from ernie_pipeline.engines.chat import load_tokenizer
+    from ernie_pipeline.engines.checkpoint import checkpoint_version
+    from ernie_pipeline.hash_cache import remembered_sha256
 
     engine, start = engine_module(options.engine), time.time()
     checkpoint = str(Path(options.checkpoint).resolve())
-    base = {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": "as it is"}
-    job = {"base": base, "quantization": QUANTIZATION, "gpu": {"bases": str(options.home / "bases")}}
+    version = checkpoint_version(Path(checkpoint), remembered_sha256)
+    base = {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": version}
+    job = {"base": base, "quantization": QUANTIZATION, "gpu": {"bases": str(options.home / "store" / ".bases")}}
     model = _with_adapter(engine.add_adapter(engine.base_of(job, "cuda"), LORA, seed=0))
     tokenizer = load_tokenizer(options.checkpoint)
     _tell("loaded", engine=engine_name(engine), load_s=round(time.time() - start, 1))
@@ -240,7 +243,7 @@ def _options() -> argparse.Namespace:
     size = {"type": int, "nargs": 2, "metavar": ("ROWS", "NEW_TOKENS")}
     parser.add_argument("checkpoint")
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
-    parser.add_argument("--home", type=Path, default=home, help="where the engine unsloth keeps its packed base")
+    parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its packed base")
     parser.add_argument("--engine", default="auto", choices=["peft", "unsloth", "auto"])
     variants = ["ours", "transformers", "four_bit", "profile", "unsloth"]
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)

@@ -21,6 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ernie_pipeline.engines.checkpoint import checkpoint_version
+from ernie_pipeline.hash_cache import remembered_sha256
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.recipe import load_recipe
 
@@ -37,7 +39,8 @@ def main() -> None:
     parser.add_argument("--limit-gib", type=float, default=40)
     parser.add_argument("--eval-every", type=int)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "ernie-benchmark")
+    home = Path(tempfile.gettempdir()) / "ernie-benchmark"
+    parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its packed base")
     parser.add_argument("--cold", action="store_true", help="without the packed base that an earlier run left")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,16 +63,17 @@ def _job(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     _write_rows(folder)
     (folder / "out").mkdir()
     checkpoint = str(asked.checkpoint.resolve())
+    version = checkpoint_version(asked.checkpoint, remembered_sha256)  # outside of what is timed
     return {
         "engine": "auto",
-        "base": {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": "as it is"},
+        "base": {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": version},
         "quantization": recipe.quantization.model_dump(mode="json"),
         "lora": recipe.lora.model_dump(mode="json"),
         "training": training,
         "split": str(folder),
         "out": str(folder / "out"),
         "checkpoints": str(folder / "checkpoints"),
-        "gpu": {"kind": "", "memory_gib": None, "cpu_threads": 4, "bases": str(asked.home / "bases")},
+        "gpu": {"kind": "", "memory_gib": None, "cpu_threads": 4, "bases": str(asked.home / "store" / ".bases")},
     }
 
 

@@ -148,8 +148,10 @@ def _turned(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
         c, s = cos[:, None], sin[:, None]
         return torch.stack((first * c - second * s, second * c + first * s), dim=-1).flatten(-2).to(heads.dtype)
     tokens, number, size = heads.shape
-    heads, out = heads.contiguous(), heads.new_empty(heads.shape)
-    kernels.turned[(tokens,)](heads, cos, sin, out, HEADS=number, HALF=size // 2, num_warps=1)
+    if heads.stride()[1:] != (size, 1):
+        heads = heads.contiguous()
+    out = heads.new_empty(heads.shape)
+    kernels.turned[(tokens,)](heads, cos, sin, out, heads.stride(0), HEADS=number, HALF=size // 2, num_warps=1)
     return out
 
 

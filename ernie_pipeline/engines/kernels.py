@@ -63,17 +63,17 @@ def summed(
 
 
 @triton.jit
-def turned(heads, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr):
+def turned(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)
-    place = token * HEADS * 2 * HALF + tl.arange(0, 2 * HALF)
+    column = tl.arange(0, 2 * HALF)
     c = tl.load(cos + token * HALF + pair)
     s = tl.load(sin + token * HALF + pair)
     for head in range(HEADS):
-        values = tl.load(heads + place + head * 2 * HALF).to(tl.float32)
+        values = tl.load(heads + token * stride + head * 2 * HALF + column).to(tl.float32)
         first, second = tl.split(tl.reshape(values, (HALF, 2)))
         both = tl.interleave(first * c - second * s, second * c + first * s)
-        tl.store(out + place + head * 2 * HALF, both.to(out.dtype.element_ty))
+        tl.store(out + (token * HEADS + head) * 2 * HALF + column, both.to(out.dtype.element_ty))
 
 
 @triton.jit

@@ -5,7 +5,6 @@ Unsloth patches torch, transformers, PEFT and TRL when it is imported, which tak
 quantisation states of bitsandbytes, sealed with the hash of each file, and read by everything that uses the model.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ import sys
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,14 @@ from ernie_pipeline.engines.grouped import GroupedExperts
 from ernie_pipeline.engines.grouped_products import PARTS
 from ernie_pipeline.engines.quantize import COMPUTE_DTYPES, empty_linear4bit
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
-from ernie_pipeline.manifest import damaged_file, discard, list_files, read_sealed, write_sealed
+from ernie_pipeline.hash_cache import remembered_sha256
+from ernie_pipeline.manifest import discard, list_files, write_sealed
+from ernie_pipeline.packed_bases import MANIFEST, MadeOf, damage, key_of, made_of
 from ernie_pipeline.user_cache import users_cache
 
-MANIFEST = "base.json"
-LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
-"""Those whose versions decide what is written."""
-FORMAT = 1
 REST = "rest"
+PACKAGES = Path(__file__).parents[2]
+"""Where this package is: beside a registered model, the process that packs would not find it by itself."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -44,33 +42,18 @@ def packed_base(base: Mapping[str, Any], quantization: Mapping[str, Any], bases:
     `bases` is the folder that holds them, by default one in the user's cache folder. It is whole or not there; one
     that was altered is made anew; of several processes one makes it and the others wait.
     """
-    made_of = {
-        "version": base["version"],
-        "quantization": dict(quantization),
-        "format": FORMAT,
-        "libraries": {name: _version(name) for name in LIBRARIES},
-    }
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
-    place = (Path(bases) if bases else users_cache() / "bases") / key
+    made = made_of(base["version"], quantization)
+    place = (Path(bases) if bases else users_cache() / "bases") / key_of(made)
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
-        if damage(place):
-            discard(place)
-            _pack_apart(base, quantization, place, made_of)
+        if damage(place, remembered_sha256):
+            for left in (place, *place.parent.glob(f".{place.name}.*")):  # the latter by killed packings
+                discard(left)
+            _pack_apart(base, quantization, place, made)
     return place
 
 
-def damage(place: Path) -> str:
-    """What is wrong with a packed base, "" if nothing; every file of it is read, several at a time."""
-    manifest, problem = read_sealed(place / MANIFEST)
-    if problem:
-        return problem
-    with ThreadPoolExecutor() as threads:  # hashing leaves the interpreter to the others
-        found = threads.map(lambda entry: damaged_file(place, dict([entry])), manifest["files"].items())
-        return next(filter(None, found), "")
-
-
-def _pack_apart(base: Mapping[str, Any], quantization: Mapping[str, Any], place: Path, made_of: Any) -> None:
+def _pack_apart(base: Mapping[str, Any], quantization: Mapping[str, Any], place: Path, made: MadeOf) -> None:
     """Run `pack.py` in a process of its own, so that nothing that Unsloth patches is patched in this one."""
     aside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -85,7 +68,7 @@ def _pack_apart(base: Mapping[str, Any], quantization: Mapping[str, Any], place:
             raise PipelineError(f"base model {base['name']} could not be loaded in 4 bits by Unsloth: {told}")
         job.unlink()
         shutil.rmtree(aside / "compiled", ignore_errors=True)
-        write_sealed(aside / MANIFEST, {"made_of": made_of, "files": list_files(aside)})
+        write_sealed(aside / MANIFEST, {"made_of": made, "files": list_files(aside)})
         aside.rename(place)
     except OSError as error:
         if is_disk_full(error):
@@ -103,6 +86,7 @@ def _surroundings(folder: Path) -> dict[str, str]:
     shown = kept.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return {
         **{name: value for name, value in kept.items() if not name.startswith(("TORCHELASTIC_", "DAGSTER_PIPES"))},
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGES), kept.get("PYTHONPATH")))),
         "CUDA_VISIBLE_DEVICES": shown[local] if shown != [""] else str(local),
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_COMPILE_DISABLE": "1",
@@ -140,6 +124,8 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
     """
     from transformers import AutoModelForCausalLM
 
+    if device == "cuda":  # safetensors, and the threads that read, would take the first one
+        device = f"cuda:{torch.cuda.current_device()}"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPES[quantization["compute_dtype"]])
     tensors = _read_tensors(folder, device)
@@ -204,10 +190,3 @@ def _place(model: nn.Module, tensors: Tensors) -> None:
         owner, _, last = name.rpartition(".")
         parent = model.get_submodule(owner)
         parent._parameters[last] = nn.Parameter(tensor, requires_grad=False)
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""

@@ -13,7 +13,18 @@ from typing import Any
 import ernie_pipeline
 
 PINNED = ("mlflow", "torch", "transformers", "peft", "bitsandbytes")
-SERVED_CODE = ("__init__.py", "errors.py", "file_hash.py", "hub.py", "demo/__init__.py", "engines/*.py")
+SERVED_CODE = (
+    "__init__.py",
+    "errors.py",
+    "file_hash.py",
+    "hash_cache.py",
+    "hub.py",
+    "manifest.py",
+    "packed_bases.py",
+    "user_cache.py",
+    "demo/__init__.py",
+    "engines/*.py",
+)
 
 
 def write_model_folder(

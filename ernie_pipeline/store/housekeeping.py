@@ -1,23 +1,30 @@
 """Looking after the store: what is in it and what for, whether it is intact, and removing what nothing needs."""
 
-import os
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.columns import aligned, human_size
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.store import bases
 from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
+from ernie_pipeline.store.bases import (
+    ASKED_FOR,
+    NO_BASES,
+    PACKED_BASE,
+    PERHAPS,
+    PRUNE,
+    Bases,
+    render_bases,
+    render_interrupted,
+)
+from ernie_pipeline.store.disk import last_change, size_of
 from ernie_pipeline.store.history import Build, recorded, remember
 from ernie_pipeline.store.lock import holder, unless_held
 
-ASKED_FOR = "asked for by the recipe"
 KEPT_DAYS = 14
 """How long what an unfinished build keeps is left alone after its last change, if nothing else asks for it."""
 
@@ -67,15 +74,16 @@ class Contents:
     aside: tuple[Aside, ...]
     notes: tuple[str, ...] = ()
     unfinished: tuple[Entry, ...] = ()
+    bases: Bases = NO_BASES
 
     def as_json(self) -> dict[str, Any]:
-        """The same as values, with the sum of the sizes."""
+        """The same as values, with the sum of the artifacts' sizes."""
         return {**asdict(self), "size": _sum(self.artifacts)}
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged artifact, and what is wrong with it."""
+    """A damaged artifact, and what is wrong with it. Of a packed base model, `fingerprint` is its key."""
 
     asset: str
     fingerprint: str
@@ -92,35 +100,44 @@ class Pruned:
     size: int
     notes: tuple[str, ...]
     unfinished: tuple[Entry, ...] = ()
+    bases: Bases = NO_BASES
 
 
-def take_stock(store: ArtifactStore, asked_for: Mapping[str, str], held: Mapping[str, Held]) -> Contents:
-    """What is in the store, and what each artifact is needed for.
+def take_stock(
+    store: ArtifactStore,
+    asked_for: Mapping[str, str],
+    held: Mapping[str, Held],
+    packed: Bases = NO_BASES,
+    unknown: str = "",
+) -> Contents:
+    """What is in the store, and what each artifact is needed for; `packed` is what `bases.take_stock` found.
 
     `asked_for`: the fingerprint that the recipe asks for, of each asset in the order of the chain. `held`, by asset:
     see `Held`; where that cannot be found out, every artifact of the asset counts as needed, and a note says so.
+    `unknown`: why it cannot be found out what the recipe asks for, "" where it can; then that goes for all of them.
     """
     assets = [*asked_for, *(name for name in store.stages() if name not in asked_for)]
     known = {(asset, f): _known(store, asset, f) for asset in assets for f in store.fingerprints(asset)}
-    needed, notes = _directly_needed(store, known, asked_for, held)
+    needed, notes = _directly_needed(store, known, asked_for, held, unknown)
     _add_what_they_were_built_from(needed, known)
     entries = [_entry(store, key, known[key], tuple(needed.get(key, ()))) for key in known]
     aside = [
-        Aside(asset, fingerprint, sum(map(_size, paths)))
+        Aside(asset, fingerprint, sum(map(size_of, paths)))
         for asset in assets
         for fingerprint, paths in store.aside(asset).items()
     ]
     unfinished = [
-        Entry(*key, _size(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for))
+        Entry(*key, size_of(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for, unknown))
         for key in store.all_unfinished()
     ]
-    return Contents(tuple(entries), tuple(aside), tuple(notes), tuple(unfinished))
+    return Contents(tuple(entries), tuple(aside), tuple(notes), tuple(unfinished), packed)
 
 
 def verify(store: ArtifactStore) -> list[Damage]:
-    """Every damaged artifact; each file of each artifact is read."""
+    """Every damaged artifact and packed base model; each file of each is read."""
     found = ((asset, f, store.find(asset, f)[1]) for asset in store.stages() for f in store.fingerprints(asset))
-    return [Damage(*damage) for damage in found if damage[2] not in ("", NOT_BUILT)]
+    damaged = [Damage(*damage) for damage in found if damage[2] not in ("", NOT_BUILT)]
+    return damaged + [Damage(PACKED_BASE, *damage) for damage in bases.verify(store.root).items()]
 
 
 def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pruned:
@@ -141,25 +158,33 @@ def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pru
     artifacts = tuple(going[key] for key in gone if key in going)
     left = tuple(aside[key] for key in gone if key in aside)
     cut_short = tuple(unfinished[key] for key in gone if key in unfinished)
-    size = _sum(artifacts) + _sum(left) + _sum(cut_short)
-    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short)
+    packed = bases.prune(store.root, contents.bases, delete)
+    size = _sum(artifacts) + _sum(left) + _sum(cut_short) + packed.size
+    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short, packed)
 
 
-def _why_unfinished_is_kept(store: ArtifactStore, key: Key, asked_for: Mapping[str, str]) -> tuple[str, ...]:
+def _why_unfinished_is_kept(
+    store: ArtifactStore, key: Key, asked_for: Mapping[str, str], unknown: str
+) -> tuple[str, ...]:
     """Where the artifact stands, there is nothing to go on with; where it does not, another recipe may ask for it."""
     if not store.manifest(*key)[1]:
         return ()
-    young = time.time() - _last_change(store.unfinished(*key)) < KEPT_DAYS * 24 * 3600
-    reasons = {ASKED_FOR: key in asked_for.items(), f"changed in the last {KEPT_DAYS} days": young}
+    young = time.time() - last_change(store.unfinished(*key)) < KEPT_DAYS * 24 * 3600
+    asked = key in asked_for.items()
+    reasons = {ASKED_FOR: asked, PERHAPS: bool(unknown), f"changed in the last {KEPT_DAYS} days": young}
     return tuple(reason for reason, holds in reasons.items() if holds)
 
 
 def _directly_needed(
-    store: ArtifactStore, known: Mapping[Key, Build], asked_for: Mapping[str, str], held: Mapping[str, Held]
+    store: ArtifactStore,
+    known: Mapping[Key, Build],
+    asked_for: Mapping[str, str],
+    held: Mapping[str, Held],
+    unknown: str,
 ) -> tuple[dict[Key, list[str]], list[str]]:
     """What is needed whatever else is, with the reasons, and notes on what could not be found out."""
-    needed: dict[Key, list[str]] = {key: [] for key in known}
-    notes = []
+    needed: dict[Key, list[str]] = {key: [PERHAPS] if unknown else [] for key in known}
+    notes = [f"{unknown}; so every artifact is kept"] if unknown else []
     for key in asked_for.items():
         if key in needed:
             needed[key].append(ASKED_FOR)
@@ -232,7 +257,7 @@ def _known(store: ArtifactStore, asset: str, fingerprint: str) -> Build:
 
 
 def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, ...]) -> Entry:
-    entry = Entry(*key, size=_size(store.folder(*key)), needed_for=needed_for)
+    entry = Entry(*key, size=size_of(store.folder(*key)), needed_for=needed_for)
     return replace(entry, **{name: build[name] for name in ("data_version", "built", "seconds") if build})
 
 
@@ -240,28 +265,11 @@ def _sum(entries: Iterable[Entry | Aside]) -> int:
     return sum(entry.size for entry in entries)
 
 
-def _size(path: Path) -> int:
-    """Of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
-    return sum(found.st_size for found in _stats(path) if not stat.S_ISDIR(found.st_mode))
-
-
-def _last_change(path: Path) -> float:
-    """Of a file, or of a folder and all that is in it, in seconds since the epoch."""
-    return max((found.st_mtime for found in _stats(path)), default=0.0)
-
-
-def _stats(path: Path) -> Iterator[os.stat_result]:
-    """Of what stands there and all that is below it; what vanishes meanwhile is passed over."""
-    for place in [path, *(Path(folder, name) for folder, *names in os.walk(path) for name in chain(*names))]:
-        with suppress(OSError):
-            yield place.lstat()
-
-
 def render_contents(contents: Contents) -> str:
-    """A line for each artifact, and what they come to."""
+    """A line for each artifact, and what they come to; then the packed base models likewise."""
     unfinished = [_told_unfinished(kept) for kept in contents.unfinished]
     if not contents.artifacts:
-        return "\n".join(["There is no artifact in the store.", *unfinished])
+        return "\n".join(["There is no artifact in the store.", *unfinished, *render_bases(contents.bases)])
     rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
     rows += [
         (
@@ -278,30 +286,39 @@ def render_contents(contents: Contents) -> str:
     idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
     total = f"{len(rows) - 1} artifacts, {human_size(_sum(contents.artifacts))}."
     if idle:
-        total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "python -m ernie_pipeline store prune".'
-    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes)])
+        total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
+    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes), *render_bases(contents.bases)])
 
 
 def render_damage(damaged: list[Damage]) -> str:
     """A line for each damaged artifact, and what is to be done."""
     if not damaged:
-        return "Every artifact is intact."
+        return "Everything is intact."
     lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
-    return "\n".join([*lines, "", "A damaged artifact is built again by the next run that needs it."])
+    cures = {
+        "A damaged artifact is built again by the next run that needs it.": any(
+            d.asset != PACKED_BASE for d in damaged
+        ),
+        "A damaged base model is packed anew by the next process that uses it.": PACKED_BASE
+        in {d.asset for d in damaged},
+    }
+    return "\n".join([*lines, "", *(cure for cure, applies in cures.items() if applies)])
 
 
 def render_pruned(pruned: Pruned) -> str:
-    """A line for each artifact that went or would go, and what that comes to."""
+    """A line for each thing that went or would go, and what that comes to."""
     lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
     lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
     lines += [_told_unfinished(kept) for kept in pruned.unfinished]
+    lines += [f"{PACKED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.packed]
+    lines += render_interrupted(pruned.bases)
     if not lines:
         lines = ["There is nothing to remove."]
     elif pruned.deleted:
         lines += ["", f"Removed: {human_size(pruned.size)}."]
     else:
         lines += ["", f"Nothing was removed. These are {human_size(pruned.size)}; --delete removes them."]
-    return "\n".join([*lines, *_notes(pruned.notes)])
+    return "\n".join([*lines, *_notes(pruned.notes), *_notes(pruned.bases.notes)])
 
 
 def _told_unfinished(kept: Entry) -> str:

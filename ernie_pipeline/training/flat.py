@@ -32,8 +32,8 @@ class FlatParameters:
 def step_without_waiting() -> None:
     """From now on bitsandbytes' optimizers do not wait for the GPU after a tensor's step, in this process.
 
-    They do so for the sake of the paged ones, which the recipe does not have; without it the next step is prepared
-    while the GPU still works on this one.
+    They do so for the sake of the paged ones, which no recipe has; without it the next step is prepared while the GPU
+    still works on this one.
     """
     from bitsandbytes.optim import optimizer
 

@@ -26,7 +26,7 @@ from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_roo
 from ernie_pipeline.training.order import Plan, samples_of_a_step
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.progress import Progress
-from ernie_pipeline.training.recorded import RecordedPasses
+from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.resume import (
     ADAPTER,
     BEST,
@@ -98,7 +98,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.longest = max(len(row.ids) for row in (*plan.rows, *plan.eval_rows))
+        self.longest = max(BUCKET, *(len(row.ids) for row in (*plan.rows, *plan.eval_rows)))
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
         self.layers_unpacked = 0

@@ -1,4 +1,4 @@
-"""An adapted 4-bit linear layer as one function, against PEFT's own layer: output and gradients."""
+"""Adapted 4-bit linear layers as one function, against PEFT's own layers: output and gradients."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ernie_pipeline.engines.lora_linear import speed_up_adapters
+from ernie_pipeline.engines import lora_linear
+from ernie_pipeline.engines.lora_linear import project, speed_up_adapters
 from ernie_pipeline.engines.quantize import quantize_linears
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, NESTED, change
 
@@ -91,3 +92,88 @@ def test_only_adapted_4_bit_layers_are_changed() -> None:
     model.second.base_layer = nn.Linear(96, 32)
     assert speed_up_adapters(model) == 0
     assert "forward" not in vars(model.second)
+
+
+# Several layers of one input
+
+
+class Together(nn.Module):
+    """Three layers of other widths that read one input."""
+
+    def __init__(self, bias: bool):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(64, outputs, bias=bias) for outputs in (96, 32, 48))
+
+    def get_output_embeddings(self) -> None:
+        """It has none."""
+
+
+def together(bias: bool = False, targets: tuple[str, ...] = ("q", "k", "v"), fast: bool = True) -> Any:
+    """With adapters of other ranks and scales."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(0)
+    model = Together(bias)
+    quantize_linears(model, FLAT, torch.device("cpu"))
+    model.requires_grad_(False)
+    ranks, alphas = {"q": 4, "k": 8, "v": 3}, {"q": 12, "k": 8, "v": 3}
+    config = LoraConfig(target_modules=list(targets), rank_pattern=ranks, alpha_pattern=alphas)
+    inject_adapter_in_model(config, model)
+    change(model)
+    if fast:
+        assert speed_up_adapters(model) == len(targets)
+    return model
+
+
+def passes_together(model: Any, compute: Any, used: tuple[str, ...] = ("q", "k", "v")) -> dict[str, torch.Tensor]:
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    outs = dict(zip(("q", "k", "v"), compute(x, model.q, model.k, model.v), strict=True))
+    weights = {name: torch.sin(torch.arange(out.numel()) + len(out.T)).view_as(out) for name, out in outs.items()}
+    sum((outs[name] * weights[name]).sum() for name in used).backward()  # type: ignore[union-attr]
+    grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad and n.split(".")[0] in used}
+    found = {**{name: out.detach() for name, out in outs.items()}, "input": x.grad, **grads}
+    return found  # type: ignore[return-value]
+
+
+def one_by_one(x: torch.Tensor, *layers: Any) -> list[torch.Tensor]:
+    return [layer(x) for layer in layers]
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many layers each call computes together."""
+    calls: list[int] = []
+    usual = lora_linear.lora_linears
+    monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
+    return calls
+
+
+@pytest.mark.parametrize("used", [("q", "k", "v"), ("v",), ("q", "k")])
+def test_layers_that_read_one_input_give_together_what_peft_s_give_one_by_one(
+    used: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = passes_together(together(fast=False), one_by_one, used)
+    calls = count_calls(monkeypatch)
+    found = passes_together(together(), project, used)
+    assert calls == [3]
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        assert (value - wanted[name]).norm() < 1e-5 * wanted[name].norm(), name
+
+
+@pytest.mark.parametrize("why", ["bias", "disabled", "not a target", "PEFT's"])
+def test_where_one_is_another_kind_each_is_computed_by_itself(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {
+        "bias": why == "bias",
+        "targets": ("q", "v") if why == "not a target" else ("q", "k", "v"),
+    }
+    models = together(fast=False, **settings), together(fast=why != "PEFT's", **settings)
+    for model in models:
+        if why == "disabled":
+            model.v.enable_adapters(False)
+    used = ("q",) if why == "disabled" else ("q", "k", "v")
+    wanted = passes_together(models[0], one_by_one, used)
+    calls = count_calls(monkeypatch)
+    found = passes_together(models[1], project, used)
+    assert 3 not in calls
+    for name, value in found.items():
+        assert (value - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.grouped import GroupedExperts
-from ernie_pipeline.engines.packed import MANIFEST, damage, packed_base, read_packed
+from ernie_pipeline.engines.packed import packed_base, read_packed
 from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.packed_bases import MANIFEST, damage
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, NESTED, pack_demo, quantised_demo, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
@@ -162,10 +163,8 @@ def test_it_is_packed_once_for_a_version_and_a_quantisation(packing: Packing, ba
 def test_another_version_of_what_packs_packs_anew(
     packing: Packing, bases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ernie_pipeline.engines import packed
-
     place = packed_base(BASE, UNSLOTHS, str(bases))
-    monkeypatch.setattr(packed, "version", lambda library: "99")
+    monkeypatch.setattr("ernie_pipeline.packed_bases.version", lambda library: "99")
     assert packed_base(BASE, UNSLOTHS, str(bases)) != place
     assert len(packing.jobs) == 2
 
@@ -211,6 +210,19 @@ def test_a_failed_packing_is_one_sentence_and_leaves_nothing(packing: Packing, b
     assert visible(bases) == []
     packing.problem = ""
     assert visible(packed_base(BASE, UNSLOTHS, str(bases))) == [MANIFEST, "rest.safetensors"]
+
+
+def test_what_a_killed_packing_left_goes_with_the_next(packing: Packing, bases: Path) -> None:
+    place = packed_base(BASE, UNSLOTHS, str(bases))
+    left, another = bases / f".{place.name}.01234567", bases / ".another.01234567"
+    for folder in (left, another):
+        folder.mkdir()
+        (folder / "rest.safetensors").touch()
+    packed_base(BASE, UNSLOTHS, str(bases))
+    assert left.is_dir()  # nothing was packed
+    (place / MANIFEST).unlink()
+    packed_base(BASE, UNSLOTHS, str(bases))
+    assert visible(bases) == sorted([another.name, place.name])
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(

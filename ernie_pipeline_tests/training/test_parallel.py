@@ -9,23 +9,39 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.engines import unsloth_engine
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
+from ernie_pipeline_tests.engines.grouped_demo import FLAT, pack_demo, read_demo
 from ernie_pipeline_tests.training.processes import Report, run, run_ranks
 
 MakeJob = Callable[..., dict[str, Any]]
 
 
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings use the engine unsloth, on a base that was packed here; on this machine it cannot be chosen."""
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    pack_demo(folder, FLAT)
+    monkeypatch.setattr("ernie_pipeline.training.train.engine_module", lambda *wanted: unsloth_engine)
+    monkeypatch.setattr(unsloth_engine, "base_of", lambda job, device: read_demo(folder, FLAT))
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
 def test_two_processes_give_the_losses_and_the_gradients_of_one(
-    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path
+    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path, engine: str, request: pytest.FixtureRequest
 ) -> None:
     """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
 
     Between the first step and the others they end together, for a signal that only the second one was sent.
     """
     settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
-    one = make_job("one", base=short_base)
-    two = make_job("two", base=short_base, checkpoints=str(tmp_path / "checkpoints"))
+    if engine == "unsloth":
+        request.getfixturevalue("packed")
+    base = {} if engine == "unsloth" else {"base": short_base}
+    one = make_job("one", **base)
+    two = make_job("two", **base, checkpoints=str(tmp_path / "checkpoints"))
     for job in (one, two):
         job["training"] = job["training"] | settings
 
