@@ -70,9 +70,9 @@ def test_summed_is_each_token_s_sum_over_its_rows(more: bool) -> None:
 
 
 def test_summed_adds_sixteen_bits_in_thirty_two() -> None:
-    slots = torch.tensor([[256.0], [0.5], [0.5]], dtype=torch.bfloat16)  # 256 + 1 is none
-    more = torch.tensor([[0.0], [0.5], [0.5]], dtype=torch.bfloat16)
-    assert glue.summed(slots, more, torch.tensor([[0, 1, 2]]), 1).item() == 258
+    slots, more = (torch.full((3, 1), value, dtype=torch.bfloat16) for value in (256.0, 1.0))
+    # 257 is no bf16, and would be 256; nor is 771, for which 772 is the nearest
+    assert glue.summed(slots, more, torch.tensor([[0, 1, 2]]), 1).item() == 772
 
 
 def test_turned_is_transformers_rotary_embedding_with_its_gradient() -> None:
