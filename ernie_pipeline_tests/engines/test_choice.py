@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from ernie_pipeline import engines
-from ernie_pipeline.engines import ENGINES, choose_engine, engine_module, engine_name
+from ernie_pipeline.engines import ENGINES, choose_engine, engine_module, engine_name, peft_engine, unsloth_engine
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import Quantization
 
 SET = 'set it to "auto" or "peft"'
 RECIPE = Quantization().model_dump(mode="json")
+MODULES = {"peft": peft_engine, "unsloth": unsloth_engine}
+"""Imported before a test pretends that there is a CUDA device, which bitsandbytes would look for."""
 
 Machine = Callable[[bool, bool], None]
 
@@ -50,6 +52,7 @@ def test_each_engine_is_a_module_that_is_found_by_its_name_and_has_the_same_func
     asked = ("base_of", "add_adapter", "save_adapter", "load_adapter", "load", "logits", "check_model", "end_to_end")
     for name in ENGINES:
         module = engine_module(name, RECIPE)
+        assert module is MODULES[name]
         assert engine_name(module) == name
         assert [part for part in (*asked, "causal_lm_config") if not hasattr(module, part)] == []
 

@@ -42,7 +42,8 @@ def unsloth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unsloth:
         folder = tmp_path / "packages" / "unsloth"
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text(source)
-        monkeypatch.setenv("PYTHONPATH", str(folder.parent))  # and none of this package's: it is found all the same
+        monkeypatch.setenv("PYTHONPATH", str(folder.parent))  # this package is found all the same
+        monkeypatch.chdir(tmp_path)
         return folder
 
     return make

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import peft_engine, unsloth_engine
+from ernie_pipeline.engines import lora_linear, peft_engine, unsloth_engine
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, LORA, adapted_grouped, read_demo
 
@@ -81,6 +81,24 @@ def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -
     first = adapter(0)
     assert torch.equal(first, adapter(0))
     assert not torch.equal(first, adapter(1))
+
+
+def test_every_adapted_linear_layer_is_sped_up(
+    packed_short: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    usual = lora_linear.lora_linears
+    monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
+
+    def base() -> Any:
+        return read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
+
+    fresh = unsloth_engine.add_adapter(base(), LORA, seed=0)
+    unsloth_engine.save_adapter(fresh, tmp_path, "short", None)
+    for model in (fresh, unsloth_engine.load_adapter(base(), tmp_path)):
+        calls.clear()
+        unsloth_engine.logits(model, IDS)
+        assert calls == [1] * 14  # of two layers' attention, the dense layer, and the shared experts
 
 
 def test_a_model_of_another_type_is_refused_before_anything_is_packed(
