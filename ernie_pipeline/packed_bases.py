@@ -16,6 +16,8 @@ from ernie_pipeline.manifest import damaged_file, read_sealed
 
 FOLDER = ".bases"
 """Where they are in the store: `<key>/` each, `<key>.lock` beside it, and `.<key>.<8 hex digits>/` while it is made."""
+PLACE = "ERNIE_PIPELINE_BASES"
+"""The environment variable that names their folder to a process which is told nothing else, such as a server."""
 MANIFEST = "base.json"
 LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
 """Those whose versions decide what is written."""

@@ -1,6 +1,7 @@
 """The adapter as a checked version in MLflow's model registry, and the gate to `champion`."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.assets.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.packed_bases import PLACE
 from ernie_pipeline.settings import Settings
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.stage import Work
@@ -59,6 +61,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check
             **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
         },
     )
+    os.environ.setdefault(PLACE, str(settings.packed_bases))  # for the process that loads the model back
     registration = register(request)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ from ernie_pipeline.engines.quantize import COMPUTE_DTYPES, empty_linear4bit
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
 from ernie_pipeline.hash_cache import remembered_sha256
 from ernie_pipeline.manifest import discard, list_files, write_sealed
-from ernie_pipeline.packed_bases import MANIFEST, MadeOf, damage, key_of, made_of
+from ernie_pipeline.packed_bases import MANIFEST, PLACE, MadeOf, damage, key_of, made_of
 from ernie_pipeline.user_cache import users_cache
 
 REST = "rest"
@@ -39,11 +39,12 @@ Tensors = dict[str, torch.Tensor]
 def packed_base(base: Mapping[str, Any], quantization: Mapping[str, Any], bases: str | None) -> Path:
     """The folder of the packed `base` (its name, checkpoint, revision and version), made first where it is not.
 
-    `bases` is the folder that holds them, by default one in the user's cache folder. It is whole or not there; one
-    that was altered is made anew; of several processes one makes it and the others wait.
+    `bases` is the folder that holds them, by default what the environment names, or one in the user's cache folder. It
+    is whole or not there; one that was altered is made anew; of several processes one makes it and the others wait.
     """
     made = made_of(base["version"], quantization)
-    place = (Path(bases) if bases else users_cache() / "bases") / key_of(made)
+    folder = bases or os.environ.get(PLACE)
+    place = (Path(folder) if folder else users_cache() / "bases") / key_of(made)
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
         if damage(place, remembered_sha256):

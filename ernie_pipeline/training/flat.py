@@ -15,11 +15,22 @@ class FlatParameters:
         self.parameters = list(parameters)
         self.values = torch.nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in self.parameters]))
         self.gradients = torch.zeros_like(self.values)
-        sizes = [parameter.numel() for parameter in self.parameters]
-        for parameter, part in zip(self.parameters, torch.split(self.values.detach(), sizes), strict=True):
-            parameter.data = part.view_as(parameter)
-        parts = zip(self.parameters, torch.split(self.gradients, sizes), strict=True)
+        parts = zip(self.parameters, torch.split(self.gradients, self._sizes), strict=True)
         self.parts = [part.view_as(parameter) for parameter, part in parts]
+        self.bind()
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [parameter.numel() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def bind(self) -> None:
+        """Make the parameters views, with the values that they have; again, when something has moved them elsewhere."""
+        for parameter, part in zip(self.parameters, torch.split(self.values.detach(), self._sizes), strict=True):
+            own = part.view_as(parameter)
+            if parameter.data_ptr() != own.data_ptr():
+                own.copy_(parameter)
+                parameter.data = own
 
     def clear_gradients(self) -> None:
         """Zero gradients, in the same memory each time."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -20,6 +20,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from ernie_pipeline.engines.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.training.after_each_step import AfterEachStep
 from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, lay_out, share_of, split_documents
 from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
@@ -87,7 +88,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             train_dataset=as_dataset(plan.rows),
             eval_dataset=as_dataset(plan.eval_rows),
             data_collator=self._one_step,
-            callbacks=[self.progress, _AfterEachStep(self)],
+            callbacks=[self.progress, AfterEachStep(self)],
         )
         self.model.train()  # the base came frozen for use, and its layers heed gradient checkpointing in training only
         attention = str(self.model.config._attn_implementation)
@@ -375,27 +376,3 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
         """None is sent."""
-
-
-class _AfterEachStep(TrainerCallback):  # type: ignore[misc]
-    """What the Trainer's own rules do not ask for: a checkpoint by the clock, an end when asked, the last log entry."""
-
-    def __init__(self, trainer: AdapterTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        trainer._last_save = time.monotonic()
-        if trainer._window:  # the losses since the last log entry before the checkpoint
-            trainer._tr_loss += trainer._window[0]
-            trainer._globalstep_last_logged = int(trainer._window[1])
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        asked, late = trainer.ranks.any(bool(trainer.stop.requested), trainer.is_late)
-        if state.global_step == state.max_steps:
-            control.should_log = True
-        if asked:
-            trainer.ended_by = trainer.stop.requested or "a signal to another rank"
-            control.should_training_stop = True
-        control.should_save = asked or late

@@ -17,7 +17,7 @@ from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.grouped import GroupedExperts
 from ernie_pipeline.engines.packed import packed_base, read_packed
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.packed_bases import MANIFEST, damage
+from ernie_pipeline.packed_bases import MANIFEST, PLACE, damage
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, NESTED, pack_demo, quantised_demo, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
@@ -158,6 +158,17 @@ def test_it_is_packed_once_for_a_version_and_a_quantisation(packing: Packing, ba
         packed_base(BASE, UNSLOTHS | {"type": "fp4"}, str(bases)),
     }
     assert len(others | {place}) == len(packing.jobs) == 3
+
+
+def test_where_no_folder_is_named_it_lies_where_the_environment_says_or_in_the_user_s_cache(
+    packing: Packing, bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PLACE, raising=False)
+    monkeypatch.setattr("ernie_pipeline.engines.packed.users_cache", lambda: tmp_path / "cache")
+    assert packed_base(BASE, UNSLOTHS, None).parent == tmp_path / "cache" / "bases"
+    monkeypatch.setenv(PLACE, str(tmp_path / "there"))
+    assert packed_base(BASE, UNSLOTHS, None).parent == tmp_path / "there"
+    assert packed_base(BASE, UNSLOTHS, str(bases)).parent == bases
 
 
 def test_another_version_of_what_packs_packs_anew(

@@ -44,6 +44,22 @@ def test_parameters_and_gradients_are_views_of_one_vector_each() -> None:
         assert [p.grad.data_ptr() for p in own.parameters() if p.grad is not None] == addresses
 
 
+def test_bound_again_what_was_moved_is_a_view_with_the_values_that_it_has_now() -> None:
+    own = model()
+    flat = FlatParameters(list(own.parameters()))
+    with torch.no_grad():
+        own[0].bias.data = own[0].bias.data + 1
+        own[2].weight.fill_(2)
+    wanted = [parameter.detach().clone() for parameter in own.parameters()]
+    for _ in range(2):
+        flat.bind()
+        assert all(torch.equal(p, value) for p, value in zip(own.parameters(), wanted, strict=True))
+        assert torch.equal(flat.values, torch.cat([value.flatten() for value in wanted]))
+    with torch.no_grad():
+        flat.values.zero_()
+    assert not any(parameter.any() for parameter in own.parameters())
+
+
 def test_gradients_that_somebody_took_away_are_there_again_after_clearing() -> None:
     own = model()
     flat = FlatParameters(list(own.parameters()))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.training import trainer
 from ernie_pipeline.training.resume import ADAPTER, copy_weights
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
@@ -46,10 +45,10 @@ def train_small(make_trainer: Callable[..., Any]) -> Callable[..., Ended]:
         folder: Path | None, disturb: Disturb = lambda line: None, every_s: float = 1e-9, **settings: Any
     ) -> Ended:
         def work(report: Report) -> Any:
-            made = make_trainer(report=report, checkpoints=folder, save_every_s=every_s, **{**SMALL, **settings})
-            made.fit()
-            weights = b"".join(value.numpy().tobytes() for value in copy_weights(made.model).values())
-            return weights, made.progress.curve, made.best["step"], made.resumed_from
+            trainer = make_trainer(report=report, checkpoints=folder, save_every_s=every_s, **{**SMALL, **settings})
+            trainer.fit()
+            weights = b"".join(value.numpy().tobytes() for value in copy_weights(trainer.model).values())
+            return weights, trainer.progress.curve, trainer.best["step"], trainer.resumed_from
 
         return run(work, disturb)
 
@@ -72,9 +71,9 @@ def test_killed_while_it_trains_and_while_it_writes_a_checkpoint_it_goes_on(
 
     whole_save = AdapterTrainer._save_rng_state
 
-    def save_half_of_step_7(own: Any, folder: str) -> None:
-        whole_save(own, folder)
-        if own.state.global_step == 7:
+    def save_half_of_step_7(trainer: Any, folder: str) -> None:
+        whole_save(trainer, folder)
+        if trainer.state.global_step == 7:
             os.truncate(Path(folder) / ADAPTER, 1000)
             kill()
 
@@ -112,11 +111,11 @@ def test_asked_to_stop_at_a_validation_it_is_made_by_the_next_process(
     """In the middle of the one after step 4; in the same one, made anew; and of the last one, after the last step."""
     loss_sum = AdapterTrainer._loss_sum
 
-    def ask_in_the_middle(own: Any, documents: Any) -> Any:
+    def ask_in_the_middle(trainer: Any, documents: Any) -> Any:
         ask(signal.SIGTERM)()
-        return loss_sum(own, documents)
+        return loss_sum(trainer, documents)
 
-    monkeypatch.setattr(trainer, "MAX_TOKENS", 100)  # so that it is of several batches
+    monkeypatch.setattr("ernie_pipeline.training.trainer.MAX_TOKENS", 100)  # so that it is of several batches
     with monkeypatch.context() as patched:
         patched.setattr(AdapterTrainer, "_loss_sum", ask_in_the_middle)
         for _ in range(2):
