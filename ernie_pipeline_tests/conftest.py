@@ -1,8 +1,10 @@
 """What several rooms' tests share: a tiny split to train on, a recipe of seconds, and a quiet environment."""
 
 import gc
+import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,37 @@ def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("split")
     pq.write_table(pa.Table.from_pylist(rows[:64]), folder / "train.parquet")
     pq.write_table(pa.Table.from_pylist(rows[64:]), folder / "eval.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The key `base` of a job: a checkpoint of the demo model's first two layers, a dense one and one of experts.
+
+    For what does not depend on the model's depth.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from ernie_pipeline.demo import BASE
+
+    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(BASE / "model.safetensors")
+    kept = {
+        name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
+    }
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"name": "short", "checkpoint": str(folder), "revision": None}
+
+
+@pytest.fixture(scope="session")
+def packed_short(short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two layers as engine `unsloth` keeps them, see `grouped_demo.py`."""
+    from ernie_pipeline_tests.engines.grouped_demo import FLAT, pack_demo
+
+    folder = tmp_path_factory.mktemp("packed")
+    pack_demo(folder, FLAT, Path(short_base["checkpoint"]))
     return folder
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.settings import Settings
+from ernie_pipeline.store.artifacts import ArtifactStore
 
 VARIABLES = ("ERNIE_PIPELINE_HOME", "ERNIE_PIPELINE_RECIPE", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
 WHEN = ("ERNIE_PIPELINE_CRON", "ERNIE_PIPELINE_TIMEZONE", "ERNIE_PIPELINE_SENSOR_SECONDS")
@@ -27,6 +28,13 @@ def test_unset_and_empty_variables_mean_the_defaults(
     assert (settings.recipe, settings.source) == ("demo", None)
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/.ernie/mlflow.db"
     assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("0 2 * * *", "UTC", 300)
+
+
+def test_packed_bases_lie_in_the_store_and_are_no_stage_of_it(tmp_path: Path) -> None:
+    settings = Settings.from_environment()
+    (settings.packed_bases / "a").mkdir(parents=True)
+    (settings.store / "base_model").mkdir()
+    assert ArtifactStore(settings.store).stages() == ["base_model"]
 
 
 def test_when_to_refresh_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def _by_python(answer: pl.Expr) -> pl.Expr:
 
 
 def _is_balanced(text: pl.Expr) -> pl.Expr:
-    braces = text.str.replace_all(r"(?s)\\.|[^{}]+", "")
+    braces = text.str.replace_all(r"(?s)\\.|[^{}\\]+", "")
     for _ in range(_SHALLOW):
         braces = braces.str.replace_all("{}", "", literal=True)
     rest = pl.when(braces != "").then(text)

@@ -107,12 +107,7 @@ def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training
             "the model in memory is not what the recipe asks for (4-bit targets, each with its adapter); "
             f"do not use this run.\nexpected:\n{render(expected)}\nfound:\n{render(found)}"
         )
-    adapted = {
-        id(p)
-        for n, m in model.named_modules()
-        if n.rpartition(".")[2] in lora["targets"] or isinstance(m, ExpertsAdapter)
-        for p in m.parameters()
-    }
+    adapted = {id(p) for n, m in model.named_modules() for p in _of_targets(n, m, lora["targets"])}
     stray = [
         name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in adapted
     ]
@@ -122,6 +117,13 @@ def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training
     if wrong:
         raise PipelineError(f"adapter weights that are not float32: {', '.join(wrong[:3])} ({len(wrong)} in all)")
     return [asdict(row) for _, row in sorted(found.items())]
+
+
+def _of_targets(name: str, module: nn.Module, targets: Sequence[str]) -> list[nn.Parameter]:
+    """A module's parameters if it is a target, and those of a stack's adapter that belong to one."""
+    if isinstance(module, ExpertsAdapter):
+        return [p for target in targets for p in module.parameters_of(target)]
+    return [*module.parameters()] if name.rpartition(".")[2] in targets else []
 
 
 def render(table: Table) -> str:

@@ -121,15 +121,14 @@ class _Grouped(torch.autograd.Function):
         down_ranks = _extend(active, side, routing.ends)
         out = summed(_product(active, side.weight, routing.ends), None, routing.places, hidden.shape[1])
 
-        ctx.experts, ctx.ranks = experts, (in_ranks, down_ranks)
-        ctx.save_for_backward(hidden, gate_up, weight_of_row, *routing)
+        ctx.experts = experts
+        ctx.save_for_backward(hidden, gate_up, weight_of_row, in_ranks, down_ranks, *routing)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Any) -> Any:  # type: ignore[override]
-        hidden, gate_up, weight_of_row, *rest = ctx.saved_tensors
+        hidden, gate_up, weight_of_row, in_ranks, down_ranks, *rest = ctx.saved_tensors
         routing, experts = Routing(*rest), ctx.experts
-        in_ranks, down_ranks = ctx.ranks
         gate, up = gate_up.chunk(2, dim=1)
 
         side = _side(experts, "down_proj", hidden.dtype)

@@ -133,12 +133,12 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
     for parent_name, parent in list(model.named_modules()):
         prefix = f"{parent_name}." if parent_name else ""
         if set(PARTS) <= set(parent._parameters):
-            stacks = [_quantised(tensors, prefix + fused, device, parent) for fused in PARTS]
+            stacks = [_quantised(tensors, prefix + fused, device, parent, folder) for fused in PARTS]
             owner, _, last = parent_name.rpartition(".")
             setattr(model.get_submodule(owner), last, GroupedExperts(*stacks))
-        elif isinstance(parent, nn.Linear) and f"{prefix}weight.absmax" in tensors:
+        elif isinstance(parent, nn.Linear) and _state(tensors, f"{prefix}weight"):
             linear = empty_linear4bit(parent, quantization)
-            linear.weight = _quantised(tensors, f"{prefix}weight", device, linear)
+            linear.weight = _quantised(tensors, f"{prefix}weight", device, linear, folder)
             if parent.bias is not None:
                 linear.bias = nn.Parameter(tensors.pop(f"{prefix}bias"), requires_grad=False)
             owner, _, last = parent_name.rpartition(".")
@@ -149,7 +149,7 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
     model.tie_weights()
     lost = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lost:
-        raise PipelineError(f"packed base model {folder} lacks {len(lost)} parameters, among them {lost[0]}; remove it")
+        raise _lacking(folder, lost)
     return model.requires_grad_(False).eval()
 
 
@@ -161,17 +161,29 @@ def _read_tensors(folder: Path, device: str) -> Tensors:
         return {name: tensor for file in files for name, tensor in file.items()}
 
 
-def _quantised(tensors: Tensors, name: str, device: str, module: nn.Module) -> Any:
+def _state(tensors: Tensors, name: str) -> list[str]:
+    """The names of a parameter's quantisation state."""
+    return [key for key in tensors if key.startswith(f"{name}.")]
+
+
+def _quantised(tensors: Tensors, name: str, device: str, module: nn.Module, folder: Path) -> Any:
     """The `Params4bit` of that name, taken out of `tensors` with its quantisation state."""
     from bitsandbytes.nn import Params4bit
 
-    state = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.")}
-    return Params4bit.from_prequantized(
-        data=tensors.pop(name),
-        quantized_stats={key.removeprefix(f"{name}."): value for key, value in state.items()},
-        device=device,
-        module=module,
-    )
+    state = {key: tensors.pop(key) for key in _state(tensors, name)}
+    try:
+        return Params4bit.from_prequantized(
+            data=tensors.pop(name),
+            quantized_stats={key.removeprefix(f"{name}."): value for key, value in state.items()},
+            device=device,
+            module=module,
+        )
+    except (KeyError, ValueError) as error:  # the weight, a part of its state, or all of it
+        raise _lacking(folder, [name]) from error
+
+
+def _lacking(folder: Path, lost: list[str]) -> PipelineError:
+    return PipelineError(f"packed base model {folder} lacks {len(lost)} parameters, among them {lost[0]}; remove it")
 
 
 def _place(model: nn.Module, tensors: Tensors) -> None:

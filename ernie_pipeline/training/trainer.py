@@ -90,6 +90,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             data_collator=self._one_step,
             callbacks=[self.progress, AfterEachStep(self)],
         )
+        self.model.train()  # the base came frozen for use, and its layers heed gradient checkpointing in training only
         attention = str(self.model.config._attn_implementation)
         if (
             plan.settings["packing"] and not end_to_end and "flash" in attention
@@ -151,8 +152,6 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if self.recorded and self.progress.steps_here == 1:
             self._spend_spare_memory()
         seed = f"{self.args.seed}: step {step}, rank {self.ranks.rank}"
-        if not self.model.training:  # with 20,000 modules not for nothing
-            self.model.train()
         while True:
             torch.manual_seed(random.Random(seed).getrandbits(63))
             loss = self._accumulate(documents, num_items_in_batch)

@@ -82,10 +82,24 @@ def test_a_missing_answer_stays_missing() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(r"\frac{1}{2}", True), (r"\left\{ x", True), ("{", False), ("}{", False), (r"\{}", False), ("", True)],
+    [
+        (r"\frac{1}{2}", True),
+        (r"\left\{ x", True),
+        ("{", False),
+        ("}{", False),
+        (r"\{}", False),
+        ("", True),
+        # a backslash after other text escapes as well, unless it is itself escaped
+        (r"{x\}", False),
+        (r"{(\\\}", False),
+        (r"{(\\}", True),
+        (r"{x}\{", True),
+        ("{}\\", True),
+    ],
 )
 def test_braces_are_paired_and_escaped_ones_do_not_count(text: str, expected: bool) -> None:
     assert balanced(text) is expected
+    assert pl.select(is_balanced(pl.lit(text))).item() is expected
 
 
 @pytest.mark.skipif(not PUBLISHED_SAMPLE.is_file(), reason="the published sample rows lie outside the repository")

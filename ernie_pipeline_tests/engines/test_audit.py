@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,11 +7,12 @@ import torch
 from torch import nn
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines import peft_engine
+from ernie_pipeline.engines import peft_engine, unsloth_engine
 from ernie_pipeline.engines.audit import expected_table, totals
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.recipe import TARGETS, Lora
 from ernie_pipeline_tests.engines.conftest import LORA, new_adapted, new_base
+from ernie_pipeline_tests.engines.grouped_demo import FLAT, adapted_grouped, read_demo
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,90 @@ def test_pefts_own_path_misses_experts_and_so_fails_the_audit(config: Any, four_
     without_adapter = [line for line in found.splitlines() if "dense" in line or "shared" in line]
     assert len(without_adapter) == 6
     assert all(line.split()[-2:] == ["0", "0"] for line in without_adapter)
+
+
+# A layer's experts as stacks
+
+
+@pytest.fixture(scope="module")
+def short_config(short_base: dict[str, Any]) -> Any:
+    return peft_engine.causal_lm_config(short_base["checkpoint"], None)
+
+
+@pytest.fixture
+def new_grouped(packed_short: Path, short_base: dict[str, Any]) -> Callable[[], Any]:
+    """Two layers of the demo, one of them with its experts in stacks."""
+    return lambda: read_demo(packed_short, FLAT, Path(short_base["checkpoint"]))
+
+
+@pytest.fixture
+def stacks(new_grouped: Callable[[], Any]) -> tuple[Any, Any]:
+    """The adapted model and its one module of stacks."""
+    model = adapted_grouped(new_grouped())
+    return model, model.get_submodule("base_model.model.model.layers.1.mlp.experts")
+
+
+def test_stacks_are_counted_as_the_experts_that_they_hold(
+    stacks: Any, new_grouped: Any, short_config: Any, short_base: dict[str, Any]
+) -> None:
+    model, _ = stacks
+    found = unsloth_engine.check_model(model, short_config, LORA, training=True)
+    apart = new_adapted(checkpoint=Path(short_base["checkpoint"]))
+    assert found == peft_engine.check_model(apart, short_config, LORA, training=True)
+    refused(model, short_config, "not what the recipe asks for", training=False)
+    unsloth_engine.check_model(model.requires_grad_(False), short_config, LORA, training=False)
+    unsloth_engine.check_model(new_grouped(), short_config, LORA | {"rank": 0}, training=False)
+
+
+@pytest.mark.parametrize("fused", ["gate_up_proj", "down_proj"])
+def test_a_stack_left_in_16_bits_is_refused(new_grouped: Any, short_config: Any, fused: str) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    model = new_grouped()
+    experts = model.model.layers[1].mlp.experts
+    experts._parameters[fused] = Params4bit(torch.zeros(getattr(experts, fused).quant_state.shape), requires_grad=False)
+    told = refused(adapted_grouped(model), short_config, "4-bit").split("found:")[1]
+    missing = {line.split()[1] for line in told.splitlines() if "routed" in line and line.split()[4] == "0"}
+    assert missing == ({"down_proj"} if fused == "down_proj" else {"gate_proj", "up_proj"})
+
+
+def test_a_stack_s_target_without_its_adapter_is_refused(stacks: Any, short_config: Any) -> None:
+    model, experts = stacks
+    del experts.adapter.lora_A["up_proj"], experts.adapter.lora_B["up_proj"]
+    told = refused(model, short_config, "each with its adapter").split("found:")[1]
+    bare = [line.split()[:2] for line in told.splitlines() if line.split()[-2:] == ["0", "0"]]
+    assert bare == [["routed", "up_proj"]]
+
+
+def test_stacks_that_nobody_gave_an_adapter_are_refused(new_grouped: Any, short_config: Any) -> None:
+    model = peft_engine.add_adapter(new_grouped(), LORA, seed=0)
+    told = refused(model, short_config, "each with its adapter").split("found:")[1]
+    bare = [line.split()[0] for line in told.splitlines() if line.split()[-2:] == ["0", "0"]]
+    assert bare == ["routed"] * 3
+
+
+@pytest.mark.parametrize("which", ["lora_A", "lora_B"])
+def test_a_stack_s_frozen_adapter_is_refused(stacks: Any, short_config: Any, which: str) -> None:
+    model, experts = stacks
+    getattr(experts.adapter, which)["down_proj"].requires_grad_(False)
+    refused(model, short_config, "not what the recipe asks for")
+
+
+def test_a_stack_s_adapter_in_16_bits_is_refused(stacks: Any, short_config: Any) -> None:
+    model, experts = stacks
+    experts.adapter.lora_B["down_proj"].data = experts.adapter.lora_B["down_proj"].data.half()
+    refused(model, short_config, r"not float32: .*layers\.1\.mlp\.experts\.adapter\.lora_B\.down_proj \(1 in all\)")
+
+
+def test_a_trainable_router_beside_stacks_is_refused(stacks: Any, short_config: Any) -> None:
+    model, _ = stacks
+    model.get_submodule("base_model.model.model.layers.1.mlp.gate").weight.requires_grad_(True)
+    refused(model, short_config, r"outside lora\.targets: .*layers\.1\.mlp\.gate\.weight \(1 in all\)")
+
+
+def test_a_stack_s_adapter_on_more_than_the_targets_is_refused(new_grouped: Any, short_config: Any) -> None:
+    fewer = LORA | {"targets": [target for target in TARGETS if target != "up_proj"]}
+    model = adapted_grouped(new_grouped(), fewer)
+    unsloth_engine.check_model(model, short_config, fewer, training=True)
+    model.get_submodule("base_model.model.model.layers.1.mlp.experts").add_adapter(4, 8, TARGETS)
+    refused(model, short_config, r"outside lora\.targets: .*\.adapter\.lora_A\.up_proj.* \(2 in all\)", lora=fewer)

@@ -27,7 +27,7 @@ def work(job, report):
     dist.init_process_group("gloo")
     total = torch.tensor([2.0 ** dist.get_rank()])
     dist.all_reduce(total)
-    report("in step", {"sum": total.item(), **{k: job["gpu"][k] for k in ("cpu_threads", "checkpoint_s")}})
+    report("in step", {"sum": total.item(), **{k: job["gpu"][k] for k in ("cpu_threads", "checkpoint_s", "bases")}})
     dist.barrier()
     if dist.get_rank() == 1:
         raise PipelineError("rank 1 has no row; add one")
@@ -105,7 +105,8 @@ def run(
 
 def test_they_train_together_one_reports_and_the_sentence_of_any_is_the_step_s(place: Path) -> None:
     failure, heard = run(place, TRAIN, gpus=2, cpu_threads=6, checkpoint_s=7)
-    assert heard == [{"sum": 3.0, "cpu_threads": 3, "checkpoint_s": 7.0}]
+    bases = str(place / "home" / "store" / ".bases")
+    assert heard == [{"sum": 3.0, "cpu_threads": 3, "checkpoint_s": 7.0, "bases": bases}]
     assert failure.user_failure_data.description == "rank 1 has no row; add one"
     assert left_of(CHILD) == []
 

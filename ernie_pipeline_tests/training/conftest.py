@@ -1,8 +1,6 @@
 """The demo model with a fresh adapter, loaded once, and trainers of it."""
 
-import json
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,27 +36,6 @@ def adapted_demo(layers: int) -> Any:
 
 
 @pytest.fixture(scope="session")
-def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The key `base` of a job: a checkpoint of the demo model's first two layers, a dense one and one of experts.
-
-    For whole trainings whose claim does not depend on the model's depth: each is loaded, adapted and loaded back.
-    """
-    from safetensors.torch import load_file, save_file
-
-    from ernie_pipeline.demo import BASE
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
-    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(BASE / "model.safetensors")
-    kept = {
-        name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
-    }
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return {"name": "short", "checkpoint": str(folder), "revision": None}
-
-
-@pytest.fixture(scope="session")
 def demo_adapter() -> Any:
     """A dense layer and one of experts, and an adapter that changes the logits: all of it gets a gradient."""
     import torch
@@ -71,6 +48,22 @@ def demo_adapter() -> Any:
     return model
 
 
+@pytest.fixture(scope="session")
+def grouped_adapter(
+    demo_adapter: Any, packed_short: Path, short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """The same layers and adapter as engine `unsloth` has them."""
+    from ernie_pipeline.engines import peft_engine, unsloth_engine
+    from ernie_pipeline.engines.adapter_file import read_into
+    from ernie_pipeline_tests.engines.grouped_demo import FLAT, LORA, read_demo
+
+    folder = tmp_path_factory.mktemp("adapter")
+    peft_engine.save_adapter(demo_adapter, folder, "demo", None)
+    model = unsloth_engine.add_adapter(read_demo(packed_short, FLAT, Path(short_base["checkpoint"])), LORA, seed=0)
+    read_into(model, folder)
+    return model
+
+
 def trainer_of(
     model: Any,
     tokenizer: Any,
@@ -80,8 +73,10 @@ def trainer_of(
     report: Callable[[str, dict[str, Any]], None] = lambda line, values: None,
     checkpoints: Path | None = None,
     save_every_s: float = 300.0,
+    end_to_end: Any = None,
+    ranks: Any = None,
 ) -> Any:
-    """A trainer on one CPU process; `settings` is a whole section training."""
+    """A trainer on a CPU, of one process unless there are `ranks`; `settings` is a whole section training."""
     from ernie_pipeline.training.config import trainer_config
     from ernie_pipeline.training.order import Plan
     from ernie_pipeline.training.parallel import Ranks
@@ -94,28 +89,42 @@ def trainer_of(
         tokenizer,
         trainer_config(settings, len(plan.steps), bf16=False, device="cpu"),
         plan,
-        ranks=Ranks(),
+        ranks=ranks or Ranks(),
         saved=Saved(str(checkpoints) if checkpoints else None, repr(settings), Ranks(), report),
         report=report,
         save_every_s=save_every_s,
+        end_to_end=end_to_end,
     )
 
 
 @pytest.fixture
 def make_trainer(demo_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[MakeTrainer]:
-    """A trainer of that model on rows of `sums`; after the test the model is as it was. `said` gets what it reports.
+    """Trainers of that model, see `trainers_of`."""
+    yield from trainers_of(demo_adapter, demo_tokenizer, sums)
+
+
+@pytest.fixture
+def make_grouped_trainer(grouped_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[MakeTrainer]:
+    """Trainers of the same model as engine `unsloth` has it, whose documents lie end to end."""
+    from ernie_pipeline.engines import unsloth_engine
+
+    yield from trainers_of(grouped_adapter, demo_tokenizer, sums, unsloth_engine.end_to_end)
+
+
+def trainers_of(model: Any, tokenizer: Any, sums: Any, its_end_to_end: Any = None) -> Iterator[MakeTrainer]:
+    """Makes trainers of `model` on rows of `sums`; at the end it is as it was. `said` gets what they report.
 
     By default 16 rows to train on, 4 to evaluate, and no checkpoints.
     """
     from ernie_pipeline.training.resume import copy_weights, set_weights
 
-    before = copy_weights(demo_adapter)
+    before = copy_weights(model)
 
     def as_it_was() -> None:
-        demo_adapter.zero_grad()
-        set_weights(demo_adapter, before)
-        if demo_adapter.is_gradient_checkpointing:
-            demo_adapter.gradient_checkpointing_disable()
+        model.zero_grad()
+        set_weights(model, before)
+        if model.is_gradient_checkpointing:
+            model.gradient_checkpointing_disable()
 
     def make(
         said: list[str] | None = None,
@@ -124,13 +133,15 @@ def make_trainer(demo_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[
         eval_rows: Any = None,
         checkpoints: Path | None = None,
         save_every_s: float = 300.0,
+        end_to_end: Any = its_end_to_end,
+        ranks: Any = None,
         **settings: Any,
     ) -> Any:
         as_it_was()
         recipe = Training(optimizer="adamw_torch", gradient_checkpointing=False).model_dump(mode="json") | settings
         tell = report or (lambda line, values: said.append(line) if said is not None else None)
         rows = sums[:16], eval_rows or sums[16:20]
-        return trainer_of(demo_adapter, demo_tokenizer, *rows, recipe, tell, checkpoints, save_every_s)
+        return trainer_of(model, tokenizer, *rows, recipe, tell, checkpoints, save_every_s, end_to_end, ranks)
 
     yield make
     as_it_was()

@@ -1,11 +1,13 @@
-"""How a step's samples are shared, divided and packed."""
+"""How a step's samples are shared, divided, packed and laid end to end."""
 
 import random
 
 import pytest
+import torch
 
-from ernie_pipeline.training.batches import computed_tokens, lay_out, share_of
+from ernie_pipeline.training.batches import Document, computed_tokens, lay_end_to_end, lay_out, share_of
 from ernie_pipeline.training.packing import best_fit_decreasing, pack
+from ernie_pipeline.training.rows import NOT_COUNTED
 
 
 def test_packs_are_full_whole_and_within_the_capacity() -> None:
@@ -61,3 +63,39 @@ def test_packing_leaves_less_padding() -> None:
     assert computed_tokens([10, 5, 3], [[[0], [1, 2]]]) == 20
     padded, packed = (computed_tokens(lengths, lay_out(lengths, 8, tokens)) for tokens in (None, 2048))
     assert packed == sum(lengths) < 0.9 * padded
+
+
+def documents(*lengths: int) -> list[Document]:
+    """Ids count on from one document to the next; the labels of all tokens are their ids."""
+    ids = torch.split(torch.arange(100, 100 + sum(lengths)), list(lengths))
+    return [Document(own, own.clone()) for own in ids]
+
+
+def test_documents_lie_end_to_end_and_the_first_token_of_each_is_not_counted() -> None:
+    laid = lay_end_to_end(documents(3, 1, 2), pad_id=0)
+    assert laid["input_ids"].tolist() == [[100, 101, 102, 103, 104, 105]]
+    assert laid["labels"].tolist() == [[NOT_COUNTED, 101, 102, NOT_COUNTED, NOT_COUNTED, 105]]
+    assert laid["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert laid["starts"].tolist() == [0, 3, 4, 6]
+    assert laid["starts"].dtype == torch.int32
+
+
+def test_labels_that_are_not_counted_stay_so() -> None:
+    ids = torch.arange(4)
+    laid = lay_end_to_end([Document(ids, torch.tensor([NOT_COUNTED, NOT_COUNTED, 2, 3]))] * 2, pad_id=0)
+    assert laid["labels"].tolist() == [[NOT_COUNTED, NOT_COUNTED, 2, 3] * 2]
+
+
+def test_a_document_of_padding_and_empty_ones_fill_up_to_the_same_shapes() -> None:
+    laid = lay_end_to_end(documents(3, 2), pad_id=7, tokens=8, number=5)
+    assert laid["input_ids"].tolist() == [[100, 101, 102, 103, 104, 7, 7, 7]]
+    assert laid["labels"].tolist() == [[NOT_COUNTED, 101, 102, NOT_COUNTED, 104, *[NOT_COUNTED] * 3]]
+    assert laid["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
+    assert laid["starts"].tolist() == [0, 3, 5, 8, 8, 8]
+
+    for batch in (documents(8), documents(3, 3, 2), documents(1, 1, 1, 1)):  # full, and with nothing left to fill
+        other = lay_end_to_end(batch, pad_id=7, tokens=8, number=5)
+        assert {name: value.shape for name, value in other.items()} == {n: v.shape for n, v in laid.items()}
+        assert other["starts"][-1] == 8
+        assert (other["starts"].diff() >= 0).all()
+        assert other["starts"][: len(batch) + 1].diff().tolist() == [len(document.ids) for document in batch]

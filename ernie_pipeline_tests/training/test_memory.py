@@ -1,13 +1,14 @@
 """When memory runs out: fewer samples at a time, then gradient checkpointing, then one sentence."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.training.memory import is_out_of_memory
+from ernie_pipeline.training.memory import FIXED, MARGIN, is_out_of_memory, spare_memory
 from ernie_pipeline.training.resume import copy_weights
 
 MakeTrainer = Callable[..., Any]
@@ -95,6 +96,29 @@ def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpoin
     assert torch.equal(found, wanted)  # nothing of the broken step was counted twice
 
 
+@pytest.mark.parametrize("trainers", ["make_trainer", "make_grouped_trainer"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_gradient_checkpointing_is_in_force_from_the_first_step(
+    trainers: str, checkpointing: bool, request: pytest.FixtureRequest
+) -> None:
+    trainer = request.getfixturevalue(trainers)(
+        batch_size=2, accumulation=1, max_steps=2, gradient_checkpointing=checkpointing
+    )
+    calls = {0: 0, 1: 0}
+
+    def count(module: Any, args: Any) -> None:
+        if trainer.state.global_step < 2 and trainer.model.training:
+            calls[trainer.state.global_step] += 1
+
+    experts = trainer.model.get_submodule("base_model.model.model.layers.1.mlp.experts")
+    hook = experts.register_forward_pre_hook(count)
+    try:
+        trainer.fit()
+    finally:
+        hook.remove()
+    assert calls == ({0: 2, 1: 2} if checkpointing else {0: 1, 1: 1})  # once more in the backward pass
+
+
 def test_what_is_too_much_with_all_that_is_told_with_what_would_help(
     make_trainer: MakeTrainer, memory_that: Any
 ) -> None:
@@ -127,3 +151,34 @@ def test_another_error_is_none_of_memory(make_trainer: MakeTrainer, demo_adapter
             make_trainer().evaluate()
     finally:
         hook.remove()
+
+
+GIB = 2**30
+
+
+@pytest.fixture
+def gpu_of_80_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * GIB))
+
+
+@pytest.mark.parametrize(
+    ("passing", "growth", "limit", "wanted"),
+    [
+        (FIXED + 4 * GIB, 1, None, 80 * GIB - 2 * (FIXED + 4 * GIB)),
+        (FIXED + 4 * GIB, 2.5, None, 80 * GIB - 2 * (FIXED + 10 * GIB)),
+        (FIXED + 4 * GIB, 0.5, None, 80 * GIB - 2 * (FIXED + 4 * GIB)),  # the largest step is no smaller than this one
+        (GIB, 3, None, 80 * GIB - 2 * FIXED),  # what does not grow is there whatever the first step was
+        (FIXED + 4 * GIB, 1, 60, 60 * GIB - 2 * (FIXED + 4 * GIB)),
+        (FIXED + 4 * GIB, 1, 200, 80 * GIB - 2 * (FIXED + 4 * GIB)),
+    ],
+)
+def test_spare_is_what_two_of_the_largest_steps_and_a_margin_leave(
+    gpu_of_80_gib: None, passing: int, growth: float, limit: float | None, wanted: int
+) -> None:
+    assert spare_memory(12 * GIB, passing, growth, limit) == wanted - 12 * GIB - MARGIN
+
+
+def test_without_spare_memory_there_is_none(gpu_of_80_gib: None) -> None:
+    assert spare_memory(12 * GIB, 40 * GIB, 1, None) == 0
+    assert spare_memory(12 * GIB, FIXED, 1, 12) == 0
