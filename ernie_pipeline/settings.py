@@ -52,6 +52,11 @@ class Settings:
         return self.store / FOLDER
 
     @property
+    def compiled(self) -> Path:
+        """Where kernels that were compiled for a GPU are kept for the next process."""
+        return self.store / ".compiled"
+
+    @property
     def artifact_root(self) -> Path | None:
         """Where MLflow puts files beside its SQLite database; None where a server decides."""
         return self.home / "mlartifacts" if self.tracking_uri.startswith("sqlite:") else None

@@ -64,6 +64,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 on_progress=lambda values: _observe(context, values),
                 processes=processes,
                 stop_grace_s=self.stop_grace_s,
+                environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
             )
 
 

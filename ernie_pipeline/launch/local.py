@@ -5,9 +5,10 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -50,10 +51,11 @@ def run_module(
     on_progress: Callable[[dict[str, Any]], None] = lambda values: None,
     processes: int = 1,
     stop_grace_s: float = STOP_GRACE_S,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run `python -m module` on `job` until it ends; its log lines and progress reach Dagster while it runs.
 
-    Several `processes` run under torchrun, with `threads` each. Raises `PipelineError` with the child's own sentence,
+    Several `processes` run under torchrun, with `threads` each; all get `environment` too. Raises `PipelineError` with the child's own sentence,
     or one that says how it died. Whatever ends this call ends the child and all that it started: an interrupt and the
     time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
     """
@@ -69,15 +71,16 @@ def run_module(
             ) as session,
         ):
             listener.session = session
-            environment = {
+            surrounding = {
                 **os.environ,
                 **QUIET,
+                **environment,
                 **surroundings(processes, stop_grace_s),
                 **session.get_bootstrap_env_vars(),
                 "OMP_NUM_THREADS": str(threads),
             }
             # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
-            child = subprocess.Popen(command(module, job_file, processes), env=environment, start_new_session=True)
+            child = subprocess.Popen(command(module, job_file, processes), env=surrounding, start_new_session=True)
             try:
                 _follow(child, listener, limits, one_fails_all=processes > 1)
             finally:
