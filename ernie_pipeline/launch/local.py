@@ -55,9 +55,9 @@ def run_module(
 ) -> None:
     """Run `python -m module` on `job` until it ends; its log lines and progress reach Dagster while it runs.
 
-    Several `processes` run under torchrun, with `threads` each; all get `environment` too. Raises `PipelineError` with the child's own sentence,
-    or one that says how it died. Whatever ends this call ends the child and all that it started: an interrupt and the
-    time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
+    Several `processes` run under torchrun, with `threads` each; all get `environment` too. Raises `PipelineError` with
+    the child's own sentence, or one that says how it died. Whatever ends this call ends the child and all that it
+    started: an interrupt and the time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
     """
     limits = _Limits(module, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
