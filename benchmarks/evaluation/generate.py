@@ -63,8 +63,8 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree."""
     import torch
 
-    from ernie_pipeline.engines.generate import generate_tokens
-    from ernie_pipeline.engines.merged import fast_generator
+    from ernie_pipeline.engines.generation.generate import generate_tokens
+    from ernie_pipeline.engines.generation.merged import fast_generator
 
     start = time.time()
     merged, kind = fast_generator(model, len(prompts), PROMPT_TOKENS[1] + options.new_tokens)
@@ -197,7 +197,7 @@ def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
     import torch
 
     from ernie_pipeline.engines.chat import token_ids
-    from ernie_pipeline.engines.decode import decode
+    from ernie_pipeline.engines.generation.decode import decode
 
     ids = token_ids(tokenizer, prompts)
     for steps in (2, 10):  # the first to load the kernels

@@ -16,7 +16,7 @@ import torch
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
-from ernie_pipeline.engines.generate import generate
+from ernie_pipeline.engines.generation.generate import generate
 
 LORA = {
     "rank": 16,

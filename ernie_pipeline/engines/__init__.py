@@ -4,12 +4,12 @@ Training, evaluation and the registered MLflow model go through here alike, so t
 measured and what is served. An engine is a module `<name>_engine` with the functions of `peft_engine`; its name in
 `ENGINES` and its place in `engine_module` are where another one is added. The rooms within this one:
 
-    checkpoint, job, device, chat        which model, where, and how messages become its text
-    peft_engine, experts, quantize       every expert a 4-bit layer of its own
-    unsloth_engine, packed, pack         a base quantised once, by Unsloth, and kept
-    grouped, grouped_products, lora_linear, end_to_end, nf4, glue, kernels   what that engine computes in
-    audit, adapter_file                  what is 4-bit and trainable; the adapter on disk, the same from both
-    generate, merged, weights, fused, decode, room   answers: one after the other, or all at once
+    checkpoint, job, device, chat     which model, where, and how messages become its text
+    peft_engine, experts, quantize    every expert a 4-bit layer of its own
+    unsloth_engine, packed, pack      a base quantised once, by Unsloth, and kept
+    grouped/                          what that engine computes in
+    generation/, weights              answers
+    audit, adapter_file               what is 4-bit and trainable; the adapter on disk, the same from both
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ernie_pipeline.engines.grouped import TARGETS, ExpertsAdapter, GroupedExperts
-from ernie_pipeline.engines.grouped_products import PARTS
+from ernie_pipeline.engines.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
+from ernie_pipeline.engines.grouped.products import PARTS
 from ernie_pipeline.errors import PipelineError
 
 

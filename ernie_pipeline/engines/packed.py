@@ -20,8 +20,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from ernie_pipeline.engines.grouped import GroupedExperts
-from ernie_pipeline.engines.grouped_products import PARTS
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
+from ernie_pipeline.engines.grouped.products import PARTS
 from ernie_pipeline.engines.quantize import COMPUTE_DTYPES, empty_linear4bit
 from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
 from ernie_pipeline.hash_cache import remembered_sha256

@@ -1,8 +1,8 @@
 """Engine `unsloth`, for ERNIE-4.5 on CUDA: its base quantised by Unsloth's `FastModel`, a layer's experts all at once.
 
 Unsloth quantises the base once, the routed experts too (`packed.py`). In the processes that use the model its layers
-are transformers' and PEFT's, but for the routed experts (`grouped.py`), what adapted layers compute in
-(`lora_linear.py`), and the way from documents to their loss (`end_to_end.py`).
+are transformers' and PEFT's, but for the routed experts (`grouped/experts.py`), what adapted layers compute
+in (`grouped/lora_linear.py`), and the way from documents to their loss (`grouped/end_to_end.py`).
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import torch
 
 from ernie_pipeline.engines.adapter_file import read_into, read_shape, write_adapter
 from ernie_pipeline.engines.audit import check_model as check_model  # an engine has it
-from ernie_pipeline.engines.end_to_end import EndToEnd, end_to_end_loss, keep_unpacked
-from ernie_pipeline.engines.grouped import GroupedExperts
-from ernie_pipeline.engines.lora_linear import speed_up_adapters
+from ernie_pipeline.engines.grouped.end_to_end import EndToEnd, end_to_end_loss, keep_unpacked
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
+from ernie_pipeline.engines.grouped.lora_linear import speed_up_adapters
 from ernie_pipeline.engines.packed import packed_base, read_packed
 from ernie_pipeline.engines.peft_engine import OWN_MODEL_TYPE, adapted, fresh_adapter
 from ernie_pipeline.engines.peft_engine import causal_lm_config as causal_lm_config

@@ -13,8 +13,8 @@ import torch
 from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.chat import load_tokenizer, token_ids
 from ernie_pipeline.engines.device import choose_device
-from ernie_pipeline.engines.generate import answer_texts, generate_tokens
-from ernie_pipeline.engines.merged import fast_generator
+from ernie_pipeline.engines.generation.generate import answer_texts, generate_tokens
+from ernie_pipeline.engines.generation.merged import fast_generator
 from ernie_pipeline.evaluation.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
 from ernie_pipeline.evaluation.statistics import by_kind, summarise

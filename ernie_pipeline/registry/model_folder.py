@@ -23,7 +23,7 @@ SERVED_CODE = (
     "packed_bases.py",
     "user_cache.py",
     "demo/__init__.py",
-    "engines/*.py",
+    "engines/**/*.py",
 )
 
 

@@ -42,7 +42,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         import torch
 
         from ernie_pipeline.engines.chat import prompt_text
-        from ernie_pipeline.engines.generate import generate
+        from ernie_pipeline.engines.generation.generate import generate
 
         wanted = _checked({"max_new_tokens": self.served["max_new_tokens"]} | (params or {}))
         seed = wanted.pop("seed", -1)

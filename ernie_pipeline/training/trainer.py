@@ -17,7 +17,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ernie_pipeline.engines.end_to_end import EndToEnd
+from ernie_pipeline.engines.grouped.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.after_each_step import AfterEachStep

@@ -7,7 +7,7 @@ import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine, unsloth_engine
-from ernie_pipeline.engines.grouped import GroupedExperts
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
 from ernie_pipeline.engines.packed import read_packed, write_packed
 from ernie_pipeline.engines.quantize import quantize_linears
 from ernie_pipeline.recipe import Lora

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.grouped import GroupedExperts
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
 from ernie_pipeline.engines.packed import packed_base, read_packed
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.packed_bases import MANIFEST, PLACE, damage

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import lora_linear, peft_engine, unsloth_engine
+from ernie_pipeline.engines import peft_engine, unsloth_engine
+from ernie_pipeline.engines.grouped import lora_linear
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, LORA, adapted_grouped, read_demo
 

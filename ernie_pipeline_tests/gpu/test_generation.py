@@ -13,9 +13,9 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids, up_to_end
-from ernie_pipeline.engines.decode import Pace, decode
-from ernie_pipeline.engines.generate import generate_tokens
-from ernie_pipeline.engines.merged import RECORDABLE, Generator, fast_generator, merge
+from ernie_pipeline.engines.generation.decode import Pace, decode
+from ernie_pipeline.engines.generation.generate import generate_tokens
+from ernie_pipeline.engines.generation.merged import RECORDABLE, Generator, fast_generator, merge
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.recipe import Lora, Quantization
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import glue
+from ernie_pipeline.engines.grouped import glue
 
 pytestmark = [
     pytest.mark.gpu,
@@ -83,7 +83,7 @@ def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...]
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Params4bit
 
-    from ernie_pipeline.engines.nf4 import unpack
+    from ernie_pipeline.engines.grouped.nf4 import unpack
 
     weight = Params4bit(random(*shape), False, None, 64, nested, "nf4").to("cuda")
     out = torch.full((*shape[:-1], shape[-1] + 16), 7.0, dtype=torch.bfloat16, device="cuda")

@@ -114,7 +114,7 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
 
 
 def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:
-    from ernie_pipeline.engines.end_to_end import end_to_end_loss
+    from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
 
     docs = documents(17, 40, 9, 33)
 
@@ -135,7 +135,7 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> N
 
 
 def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any) -> None:
-    from ernie_pipeline.engines.end_to_end import end_to_end_loss
+    from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
     from ernie_pipeline.training.flat import FlatParameters
 
     flat = FlatParameters([parameter for parameter in adapted.parameters() if parameter.requires_grad])

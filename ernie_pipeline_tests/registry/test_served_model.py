@@ -94,7 +94,8 @@ def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
     work = (
         # an editable install finds by itself what the copy lacks: another machine has none
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
-        "from ernie_pipeline.engines import chat, checkpoint, decode, generate, pack, peft_engine, unsloth_engine\n"
+        "from ernie_pipeline.engines import chat, checkpoint, pack, peft_engine, unsloth_engine\n"
+        "from ernie_pipeline.engines.generation import decode, generate\n"
         "print(peft_engine.__file__)"
     )
     found = subprocess.run(

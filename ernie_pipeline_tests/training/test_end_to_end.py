@@ -9,7 +9,7 @@ import torch
 
 from ernie_pipeline.engines import unsloth_engine
 from ernie_pipeline.engines.adapter_file import saved_tensors
-from ernie_pipeline.engines.grouped import GroupedExperts
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training.parallel import join_ranks
 from ernie_pipeline.training.resume import copy_weights

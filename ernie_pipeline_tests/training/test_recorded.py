@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines.end_to_end import end_to_end_loss
+from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
 from ernie_pipeline.training.batches import Document, lay_end_to_end
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.rows import Row

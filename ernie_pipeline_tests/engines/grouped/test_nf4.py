@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines.nf4 import unpack
+from ernie_pipeline.engines.grouped.nf4 import unpack
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, NESTED, stack
 
 

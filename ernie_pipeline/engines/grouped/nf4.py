@@ -1,7 +1,7 @@
 """4-bit weights back in 16 bits, into a buffer of the caller's: one pass over memory on CUDA, bitsandbytes elsewhere.
 
 bitsandbytes unpacks a doubly quantised stack in three kernels and only into a tensor of its own. The products of
-`grouped.py` want the weights of a layer beside the adapter's, in rows that are longer than the weights'.
+`products.py` want the weights of a layer beside the adapter's, in rows that are longer than the weights'.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 try:
     import triton
 
-    from ernie_pipeline.engines import kernels
+    from ernie_pipeline.engines.grouped import kernels
 except ImportError:  # no CUDA build of torch
     triton = None
 

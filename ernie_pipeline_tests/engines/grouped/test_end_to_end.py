@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import end_to_end
-from ernie_pipeline.engines.end_to_end import end_to_end_loss
+from ernie_pipeline.engines.grouped import end_to_end
+from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
 from ernie_pipeline.training.batches import Document, lay_end_to_end
 from ernie_pipeline.training.rows import NOT_COUNTED
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, adapted_grouped, read_demo

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from ernie_pipeline.engines.glue import gated, gated_backward, summed
-from ernie_pipeline.engines.nf4 import unpack
+from ernie_pipeline.engines.grouped.glue import gated, gated_backward, summed
+from ernie_pipeline.engines.grouped.nf4 import unpack
 
 PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 """transformers' fused expert parameters, and the LoRA targets whose rows they hold, one after the other."""

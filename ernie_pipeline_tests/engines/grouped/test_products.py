@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ernie_pipeline.engines.grouped import TARGETS, GroupedExperts
-from ernie_pipeline.engines.grouped_products import route
-from ernie_pipeline.engines.nf4 import unpack
+from ernie_pipeline.engines.grouped.experts import TARGETS, GroupedExperts
+from ernie_pipeline.engines.grouped.nf4 import unpack
+from ernie_pipeline.engines.grouped.products import route
 from ernie_pipeline_tests.engines.grouped_demo import change, random_experts
 
 TOKENS, HIDDEN = 13, 64

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ernie_pipeline.engines.chat import up_to_end
-from ernie_pipeline.engines.room import cache_shape
+from ernie_pipeline.engines.generation.room import cache_shape
 
 ATTENTION = "ernie_pipeline_decode"
 

@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ernie_pipeline.engines.glue import NOT_COUNTED, Gated, Rotated, loss_and_gradient
-from ernie_pipeline.engines.grouped import GroupedExperts
-from ernie_pipeline.engines.lora_linear import project
+from ernie_pipeline.engines.grouped.experts import GroupedExperts
+from ernie_pipeline.engines.grouped.glue import NOT_COUNTED, Gated, Rotated, loss_and_gradient
+from ernie_pipeline.engines.grouped.lora_linear import project
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""

@@ -6,7 +6,7 @@ import pytest
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.engines.generate import generate
+from ernie_pipeline.engines.generation.generate import generate
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7"]
 

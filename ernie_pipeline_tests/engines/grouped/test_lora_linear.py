@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ernie_pipeline.engines import lora_linear
-from ernie_pipeline.engines.lora_linear import project, speed_up_adapters
+from ernie_pipeline.engines.grouped import lora_linear
+from ernie_pipeline.engines.grouped.lora_linear import project, speed_up_adapters
 from ernie_pipeline.engines.quantize import quantize_linears
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, NESTED, change
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from ernie_pipeline.engines.end_to_end import keep_unpacked
-from ernie_pipeline.engines.grouped import TARGETS, GroupedExperts
+from ernie_pipeline.engines.grouped.end_to_end import keep_unpacked
+from ernie_pipeline.engines.grouped.experts import TARGETS, GroupedExperts
+from ernie_pipeline_tests.engines.grouped.test_products import grouped, layer
 from ernie_pipeline_tests.engines.grouped_demo import change, random_experts
-from ernie_pipeline_tests.engines.test_grouped_products import grouped, layer
 
 
 def as_bits(experts: GroupedExperts) -> dict[str, bytes]:
@@ -38,11 +38,12 @@ def test_kept_unpacked_gives_the_same_bits_before_and_after_the_adapter_changes(
 
 
 def test_what_is_kept_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ernie_pipeline.engines import grouped_products
+
+    from ernie_pipeline.engines.grouped import products
 
     experts, unpacked = layer(TARGETS), list[object]()
-    unpack = grouped_products.unpack
-    monkeypatch.setattr(grouped_products, "unpack", lambda *args: (unpacked.append(args[0]), unpack(*args)))
+    unpack = products.unpack
+    monkeypatch.setattr(products, "unpack", lambda *args: (unpacked.append(args[0]), unpack(*args)))
     grouped(experts)
     assert len(unpacked) == 4  # each stack in each pass
     experts.keep_unpacked()

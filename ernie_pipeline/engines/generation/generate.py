@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from ernie_pipeline.engines.chat import token_ids, up_to_end
-from ernie_pipeline.engines.merged import decodable
-from ernie_pipeline.engines.room import free_bytes, row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.merged import decodable
+from ernie_pipeline.engines.generation.room import free_bytes, row_bytes, rows_that_fit
 
 Progress = Callable[[int, int], None]
 """Hears (done, total)."""
@@ -69,7 +69,7 @@ def generate_tokens(
 
 
 def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress: Progress) -> list[list[int]]:
-    from ernie_pipeline.engines.decode import Pace, decode
+    from ernie_pipeline.engines.generation.decode import Pace, decode
 
     embeddings = model.get_input_embeddings().weight
     longest = max(map(len, prompts), default=0) + max_new_tokens + Pace().length_step

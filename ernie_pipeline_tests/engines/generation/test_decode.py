@@ -10,9 +10,9 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.engines.decode import Pace, decode
-from ernie_pipeline.engines.generate import generate_tokens
-from ernie_pipeline.engines.merged import merge
+from ernie_pipeline.engines.generation.decode import Pace, decode
+from ernie_pipeline.engines.generation.generate import generate_tokens
+from ernie_pipeline.engines.generation.merged import merge
 from ernie_pipeline_tests.engines.conftest import new_adapted
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7", ""]

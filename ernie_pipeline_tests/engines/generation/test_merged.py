@@ -6,9 +6,9 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.experts import UnfusedExperts, unfuse_experts
-from ernie_pipeline.engines.fused import FusedExperts
-from ernie_pipeline.engines.merged import decodable, fast_generator, merge, merged_bytes, only_argmax
-from ernie_pipeline.engines.room import row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.fused import FusedExperts
+from ernie_pipeline.engines.generation.merged import decodable, fast_generator, merge, merged_bytes, only_argmax
+from ernie_pipeline.engines.generation.room import row_bytes, rows_that_fit
 from ernie_pipeline.engines.weights import dense_weight
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline_tests.engines.conftest import LORA, QUANTIZATION, new_adapted, new_base

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 try:
     import triton
 
-    from ernie_pipeline.engines import kernels
+    from ernie_pipeline.engines.grouped import kernels
 except ImportError:  # no CUDA build of torch
     triton = None
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ernie_pipeline.engines import glue
+from ernie_pipeline.engines.grouped import glue
 
 ROWS, INNER = 7, 12
 

@@ -1,7 +1,7 @@
 """A layer's routed experts as two 4-bit stacks and their LoRA as six: every expert in one product, none left out.
 
 64 experts in 27 layers are 5,184 linear layers, each with a handful of tokens: their Python and their launches took all
-of the time. Here a layer is one module, and `grouped_products.py` computes it.
+of the time. Here a layer is one module, and `products.py` computes it.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ernie_pipeline.engines.grouped_products import PARTS, Experts, LoraPair, Stack, grouped_experts
-from ernie_pipeline.engines.nf4 import unpack
+from ernie_pipeline.engines.grouped.nf4 import unpack
+from ernie_pipeline.engines.grouped.products import PARTS, Experts, LoraPair, Stack, grouped_experts
 
 TARGETS = tuple(target for parts in PARTS.values() for target in parts)
 

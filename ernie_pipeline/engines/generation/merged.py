@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ernie_pipeline.engines.fused import FusedExperts
-from ernie_pipeline.engines.room import free_bytes, row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.fused import FusedExperts
+from ernie_pipeline.engines.generation.room import free_bytes, row_bytes, rows_that_fit
 from ernie_pipeline.engines.weights import dense_weight, is_linear
 from ernie_pipeline.errors import PipelineError
 

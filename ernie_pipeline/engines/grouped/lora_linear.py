@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ernie_pipeline.engines.nf4 import unpack
+from ernie_pipeline.engines.grouped.nf4 import unpack
 
 
 class Adapted(NamedTuple):

@@ -1,0 +1,1 @@
+"""Answers of a model: in batches by transformers, or all at once from merged weights, in recorded steps."""

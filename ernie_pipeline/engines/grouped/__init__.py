@@ -1,0 +1,1 @@
+"""What engine `unsloth` computes in: experts in one product, adapters, documents laid end to end, and the kernels."""
