@@ -29,7 +29,8 @@ def test_a_training_job_has_the_pinned_base_and_the_recipe_s_values(tmp_path: Pa
     places = tmp_path / "split", tmp_path / "out", tmp_path / "checkpoints"
     job = training_job(seen_by("qlora_adapter"), f"commit:{COMMIT}", *places)
     assert json.loads(json.dumps(job)) == job
-    assert (job["engine"], job["base"]) == ("peft", {"name": "a/b", "checkpoint": "a/b", "revision": COMMIT})
+    pinned = {"name": "a/b", "checkpoint": "a/b", "revision": COMMIT, "version": f"commit:{COMMIT}"}
+    assert (job["engine"], job["base"]) == ("peft", pinned)
     for section in ("quantization", "lora", "training"):
         assert job[section] == getattr(RECIPE, section).model_dump(mode="json")
     assert (job["split"], job["out"], job["checkpoints"]) == tuple(map(str, places))

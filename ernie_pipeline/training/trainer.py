@@ -263,7 +263,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.recorded.forget()
         free_memory()
         if self.layers_unpacked:
-            self._spend(self.spare // 2)
+            fewer = self.layers_unpacked // 2
+            while self.layers_unpacked > fewer:
+                self._spend(self.spare // 2)
             now = f"{self.layers_unpacked} layers' experts kept unpacked"
         elif self.micro_batch > 1:
             self.micro_batch //= 2

@@ -213,7 +213,7 @@ def test_layers_kept_unpacked_change_nothing_and_go_first_when_memory_runs_out(
     assert (found - wanted).abs().max() < 1e-5
     assert told(said)[1:] == [
         f"step 3 ran out of memory: it begins anew with {now}, with the same samples a step"
-        for now in ("no layer's experts kept unpacked", "2 samples at a time")
+        for now in ("0 layers' experts kept unpacked", "2 samples at a time")
     ]
     assert not any(experts.kept for experts in experts_of(trainer))
 
