@@ -141,7 +141,7 @@ def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any) 
     flat = FlatParameters([parameter for parameter in adapted.parameters() if parameter.requires_grad])
 
     def loss_of(inputs: dict[str, torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
-        return end_to_end_loss(adapted.get_base_model(), inputs, longest=128) / counted
+        return end_to_end_loss(adapted.get_base_model(), inputs, longest=BUCKET) / counted
 
     passes = RecordedPasses(loss_of, documents=4, pad_id=0, report=quiet)
     counted = torch.tensor(95.0, device="cuda")
