@@ -99,6 +99,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # attention computes no further than it is told, and what fills a recorded pass up is a document too
         self.longest = max(BUCKET, *(len(row.ids) for row in (*plan.rows, *plan.eval_rows)))
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None

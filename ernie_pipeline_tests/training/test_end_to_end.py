@@ -12,6 +12,7 @@ from ernie_pipeline.engines.adapter_file import saved_tensors
 from ernie_pipeline.engines.grouped.experts import GroupedExperts
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training.parallel import join_ranks
+from ernie_pipeline.training.recorded import BUCKET
 from ernie_pipeline.training.resume import copy_weights
 from ernie_pipeline.training.rows import Row
 from ernie_pipeline_tests.training.processes import Disturb, Ended, Report, run, run_ranks
@@ -216,6 +217,12 @@ def test_layers_kept_unpacked_change_nothing_and_go_first_when_memory_runs_out(
         for now in ("0 layers' experts kept unpacked", "2 samples at a time")
     ]
     assert not any(experts.kept for experts in experts_of(trainer))
+
+
+def test_attention_is_told_of_the_longest_document_padding_included(make_grouped_trainer: MakeTrainer) -> None:
+    trainer = make_grouped_trainer(batch_size=4, accumulation=1, max_steps=3)
+    assert max(len(row.ids) for row in trainer.plan.rows) < BUCKET  # so the padding may be the longest
+    assert trainer.longest == BUCKET
 
 
 def test_spare_memory_is_measured_against_the_largest_step(
