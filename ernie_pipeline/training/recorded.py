@@ -35,8 +35,8 @@ class _Recording(NamedTuple):
 class RecordedPasses:
     """The forward and backward pass of `loss_of` on documents laid end to end; gradients are added to the parameters'.
 
-    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. The parameters'
-    gradients have to stay the tensors that they are, see `FlatParameters.clear_gradients`.
+    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. The gradients
+    have to stay the tensors that they are, see `FlatParameters.clear_gradients`.
     """
 
     def __init__(
