@@ -56,7 +56,7 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     return {
         "validation loss": metrics["validation_loss"],
         "accuracy": metrics["accuracy"],
-        **artifact.json("reports/run.json"),
+        **{name.replace("_", " "): value for name, value in artifact.json("reports/run.json").items()},
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
         "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
         "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),

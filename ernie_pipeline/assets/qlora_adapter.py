@@ -62,4 +62,5 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         "training seconds": run["seconds"],
         **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
         **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
+        **({"layers kept unpacked": run["layers_kept_unpacked"]} if run["layers_kept_unpacked"] else {}),
     }
