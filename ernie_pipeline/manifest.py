@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ Files = dict[str, dict[str, Any]]
 
 
 def list_files(folder: Path) -> Files:
-    """All files in the folder, as a manifest names them."""
+    """All files in the folder, as a manifest names them. Several are read at a time: hashing leaves the interpreter to
+    others."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor(8) as threads:
+        hashes = list(threads.map(sha256_of, paths))
     return {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": found}
+        for path, found in zip(paths, hashes, strict=True)
     }
 
 
