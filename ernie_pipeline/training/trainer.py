@@ -92,9 +92,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         )
         self.model.train()  # the base came frozen for use, and its layers heed gradient checkpointing in training only
         attention = str(self.model.config._attn_implementation)
-        if (
-            plan.settings["packing"] and not end_to_end and "flash" in attention
-        ):  # it heeds positions that start again in single rows only
+        # flash attention heeds positions that start again in single rows only
+        if plan.settings["packing"] and not end_to_end and "flash" in attention:
             raise PipelineError(f'training.packing with attention "{attention}" would mix samples; set it to false')
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
