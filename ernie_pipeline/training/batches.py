@@ -42,10 +42,15 @@ def lay_out(lengths: Sequence[int], micro_batch: int, pack_tokens: int | None) -
     return [[[own[i] for i in row] for row in pack([lengths[p] for p in own], pack_tokens)] for own in dealt]
 
 
-def computed_tokens(lengths: Sequence[int], layout: Layout) -> int:
-    """The tokens that a layout makes the model compute, padding included."""
+def computed_tokens(lengths: Sequence[int], layout: Layout, multiple: int = 1) -> int:
+    """The tokens that a layout makes the model compute, padding included, in rows filled up to a `multiple`."""
     widths = [[sum(lengths[i] for i in row) for row in batch] for batch in layout]
-    return sum(len(rows) * max(rows) for rows in widths)
+    return sum(len(rows) * rounded_up(max(rows), multiple) for rows in widths)
+
+
+def rounded_up(number: int, multiple: int) -> int:
+    """The next multiple, or the number itself if it is one."""
+    return -(-number // multiple) * multiple
 
 
 def split_documents(batch: dict[str, torch.Tensor]) -> list[Document]:

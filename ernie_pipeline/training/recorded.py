@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.batches import Document, lay_end_to_end
+from ernie_pipeline.training.batches import Document, lay_end_to_end, rounded_up
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory
 
 BUCKET = 256
@@ -54,7 +54,7 @@ class RecordedPasses:
 
     def __call__(self, documents: Sequence[Document], counted: torch.Tensor) -> torch.Tensor:
         """The loss of the documents, detached, with `counted` (a scalar) as the number to divide by."""
-        tokens = -(-sum(len(document.ids) for document in documents) // BUCKET) * BUCKET
+        tokens = rounded_up(sum(len(document.ids) for document in documents), BUCKET)
         inputs = lay_end_to_end(documents, self.pad_id, tokens, self.documents + 1)
         recording = self.recordings.get(tokens)
         if recording is None:

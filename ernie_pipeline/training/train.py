@@ -145,7 +145,7 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
         "samples": sum(map(len, plan.steps)),
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens_per_s, 1),
-        "padding_share": 0.0 if trainer.end_to_end else round(_padding_share(trainer), 4),
+        "padding_share": round(_padding_share(trainer), 4),
         "best_step": trainer.best["step"],
         "kept_step": trainer.best["step"] if plan.settings["keep"] == "best" else progress.step,
         "micro_batch": trainer.micro_batch,
@@ -161,7 +161,8 @@ def _padding_share(trainer: Any) -> float:
     for step in plan.steps:
         for rank in range(ranks):
             own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            computed += computed_tokens(own, lay_out(own, trainer.micro_batch, plan.row_tokens))
+            layout = lay_out(own, trainer.micro_batch, trainer.row_tokens)
+            computed += computed_tokens(own, layout, trainer.row_multiple)
             wanted += sum(own)
     return 1 - wanted / computed
 

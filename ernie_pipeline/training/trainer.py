@@ -208,6 +208,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """Not counted: it goes through all parameters at each step, for a figure that nobody reads."""
         return 0
 
+    @property
+    def row_tokens(self) -> int | None:
+        """The tokens of a row at most, see `lay_out`: documents laid end to end are one row, however long."""
+        return sys.maxsize if self.end_to_end else self.plan.row_tokens
+
+    @property
+    def row_multiple(self) -> int:
+        """Rows are filled up to a multiple of as many tokens."""
+        return BUCKET if self.recorded else 1
+
     def _one_step(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         if samples:
             return dict(self._flat(samples))
@@ -216,7 +226,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
         """The loss of these documents, its gradient in the parameters; None: out of memory."""
         lengths = [len(document.ids) for document in documents]
-        layout = lay_out(lengths, self.micro_batch, sys.maxsize if self.end_to_end else self.plan.row_tokens)
+        layout = lay_out(lengths, self.micro_batch, self.row_tokens)
         passes = self._passes_end_to_end if self.end_to_end else self._passes_over_rows
         total = torch.zeros((), device=self.args.device)
         try:
