@@ -17,15 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.recipe import Lora, Quantization
+
 Answers = list[list[int]]
 
-LORA = {
-    "rank": 16,
-    "alpha": 16,
-    "dropout": 0.0,
-    "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
-QUANTIZATION = {"type": "nf4", "double": True, "compute_dtype": "bfloat16"}
+LORA, QUANTIZATION = Lora().model_dump(mode="json"), Quantization().model_dump(mode="json")
 PROMPT_TOKENS = (100, 130)
 GIB = 2**30
 TIE_STEPS = 4

@@ -17,14 +17,9 @@ from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.generation.generate import generate
+from ernie_pipeline.recipe import Lora, Quantization
 
-LORA = {
-    "rank": 16,
-    "alpha": 16,
-    "dropout": 0.0,
-    "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
-QUANTIZATION = {"type": "nf4", "double": True, "compute_dtype": "bfloat16"}
+LORA, QUANTIZATION = Lora().model_dump(mode="json"), Quantization().model_dump(mode="json")
 GIB = 2**30
 
 

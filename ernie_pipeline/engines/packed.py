@@ -134,15 +134,13 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
         prefix = f"{parent_name}." if parent_name else ""
         if set(PARTS) <= set(parent._parameters):
             stacks = [_quantised(tensors, prefix + fused, device, parent, folder) for fused in PARTS]
-            owner, _, last = parent_name.rpartition(".")
-            setattr(model.get_submodule(owner), last, GroupedExperts(*stacks))
+            _replace(model, parent_name, GroupedExperts(*stacks))
         elif isinstance(parent, nn.Linear) and _state(tensors, f"{prefix}weight"):
             linear = empty_linear4bit(parent, quantization)
             linear.weight = _quantised(tensors, f"{prefix}weight", device, linear, folder)
             if parent.bias is not None:
                 linear.bias = nn.Parameter(tensors.pop(f"{prefix}bias"), requires_grad=False)
-            owner, _, last = parent_name.rpartition(".")
-            setattr(model.get_submodule(owner), last, linear)
+            _replace(model, parent_name, linear)
     _place(model, tensors)
     # its buffers follow from the configuration and are in no checkpoint
     model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
@@ -186,8 +184,12 @@ def _lacking(folder: Path, lost: list[str]) -> PipelineError:
     return PipelineError(f"packed base model {folder} lacks {len(lost)} parameters, among them {lost[0]}; remove it")
 
 
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, last = name.rpartition(".")
+    setattr(model.get_submodule(owner), last, module)
+
+
 def _place(model: nn.Module, tensors: Tensors) -> None:
     for name, tensor in tensors.items():
         owner, _, last = name.rpartition(".")
-        parent = model.get_submodule(owner)
-        parent._parameters[last] = nn.Parameter(tensor, requires_grad=False)
+        model.get_submodule(owner)._parameters[last] = nn.Parameter(tensor, requires_grad=False)

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.engines.adapter_file import read_into, read_shape, write_adapter
+from ernie_pipeline.engines.adapter_file import read_into, read_shape
+from ernie_pipeline.engines.adapter_file import write_adapter as save_adapter  # noqa: F401 - an engine has it
 from ernie_pipeline.engines.audit import check_model as check_model  # an engine has it
 from ernie_pipeline.engines.grouped.end_to_end import EndToEnd, end_to_end_loss, keep_unpacked
 from ernie_pipeline.engines.grouped.experts import GroupedExperts
@@ -65,11 +66,6 @@ def add_adapter(model: Any, lora: dict[str, Any], seed: int) -> Any:
             module.add_adapter(lora["rank"], lora["alpha"], lora["targets"])
     speed_up_adapters(with_adapter)
     return with_adapter
-
-
-def save_adapter(model: Any, folder: Path, base_name: str, revision: str | None) -> None:
-    """Write the adapter as engine `peft` does, so that either loads it."""
-    write_adapter(model, folder, base_name, revision)
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

@@ -45,13 +45,13 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if on_gpu and processes > 1 and (here := gpus_here()) < processes:
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
         threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
-        threads = max(1, threads // processes)
+        threads, settings = max(1, threads // processes), Settings.from_environment()
         limits = {
             "kind": self.kind,
             "memory_gib": self.memory_gib,
             "cpu_threads": threads,
             "checkpoint_s": self.checkpoint_s,
-            "bases": str(Settings.from_environment().packed_bases),
+            "bases": str(settings.packed_bases),
         }
         with _one_at_a_time() if on_gpu else contextlib.nullcontext():
             run_module(
@@ -64,7 +64,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 on_progress=lambda values: _observe(context, values),
                 processes=processes,
                 stop_grace_s=self.stop_grace_s,
-                environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
+                environment={"TRITON_CACHE_DIR": str(settings.compiled)},
             )
 
 

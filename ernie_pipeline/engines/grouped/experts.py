@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ernie_pipeline.engines.grouped.nf4 import unpack
-from ernie_pipeline.engines.grouped.products import PARTS, Experts, LoraPair, Stack, grouped_experts
+from ernie_pipeline.engines.grouped.products import PARTS, Experts, LoraPair, Stack, grouped_experts, own_pairs
 
 TARGETS = tuple(target for parts in PARTS.values() for target in parts)
 
@@ -37,9 +37,9 @@ class ExpertsAdapter(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
-    def pair(self, target: str) -> LoraPair:
-        """A and B of a target."""
-        return LoraPair(self.lora_A[target], self.lora_B[target])
+    def pairs(self) -> dict[str, LoraPair]:
+        """A and B of each target."""
+        return {target: LoraPair(self.lora_A[target], self.lora_B[target]) for target in self.lora_A}
 
     def parameters_of(self, target: str) -> tuple[nn.Parameter, ...]:
         """A and B of a target, or nothing."""
@@ -78,19 +78,18 @@ class GroupedExperts(nn.Module):
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         adapter = self._active
-        pairs = {} if adapter is None else {name: adapter.pair(name) for name in adapter.lora_A}
+        pairs = {} if adapter is None else adapter.pairs()
         scale = 1.0 if adapter is None else adapter.scale
-        stacks = {fused: Stack(getattr(self, fused), self.kept.get(fused)) for fused in PARTS}
+        stacks = {fused: self._stack(fused) for fused in PARTS}
         return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale))
 
     def keep_unpacked(self) -> int:
         """Hold both stacks in 16 bits as well from now on, so that no pass unpacks them; the bytes that this takes."""
+        taken = self.bytes_unpacked
         for fused in PARTS:
-            weight, adapter = getattr(self, fused), self.adapter
-            own = [] if adapter is None else [target for target in PARTS[fused] if target in adapter.lora_A]
-            pairs = {target: adapter.pair(target) for target in own} if adapter else {}
-            self.kept[fused] = Stack(weight, None).unpacked(pairs, weight.quant_state.dtype)
-        return self.bytes_unpacked
+            pairs = own_pairs(fused, self.adapter.pairs() if self.adapter else {})
+            self.kept[fused] = self._stack(fused).unpacked(pairs, getattr(self, fused).quant_state.dtype)
+        return taken
 
     def forget_unpacked(self) -> None:
         """Give that memory back."""
@@ -98,9 +97,13 @@ class GroupedExperts(nn.Module):
 
     @property
     def bytes_unpacked(self) -> int:
-        """What `keep_unpacked` takes, the adapter's columns included: about 2 bytes a value."""
-        ranks = 0 if self.adapter is None else 4 * max(a.shape[1] for a in self.adapter.lora_A.values())
-        return int(2 * self.experts * 3 * self.inner * (self.hidden + ranks))
+        """What `keep_unpacked` takes in 16 bits, the adapter's columns included."""
+        pairs = self.adapter.pairs() if self.adapter else {}
+        shapes = [self._stack(fused).unpacked_shape(own_pairs(fused, pairs)) for fused in PARTS]
+        return 2 * sum(map(math.prod, shapes))
+
+    def _stack(self, fused: str) -> Stack:
+        return Stack(getattr(self, fused), self.kept.get(fused))
 
     @property
     def _active(self) -> ExpertsAdapter | None:

@@ -51,13 +51,17 @@ class Stack:
 
     def unpacked(self, pairs: Pairs, dtype: torch.dtype) -> torch.Tensor:
         """[experts, outputs, inputs + width]; what is in the adapter's columns does not count yet."""
-        experts, outputs, inputs = self.shape
-        width = _width(pairs) if pairs else 0
-        if self.kept is not None and self.kept.shape[2] == inputs + width:
+        shape = self.unpacked_shape(pairs)
+        if self.kept is not None and self.kept.shape == shape:
             return self.kept
-        weight = torch.empty(experts, outputs, inputs + width, dtype=dtype, device=self.packed.device)
+        weight = torch.empty(shape, dtype=dtype, device=self.packed.device)
         unpack(self.packed, weight)
         return weight
+
+    def unpacked_shape(self, pairs: Pairs) -> tuple[int, int, int]:
+        """That of `unpacked`."""
+        experts, outputs, inputs = self.shape
+        return experts, outputs, inputs + _width(pairs)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class _Side(NamedTuple):
 def _side(experts: Experts, fused: str, dtype: torch.dtype) -> _Side:
     stack = experts.stacks[fused]
     number, outputs, inputs = stack.shape
-    pairs = {target: experts.pairs[target] for target in PARTS[fused] if target in experts.pairs}
+    pairs = own_pairs(fused, experts.pairs)
     weight, columns, height = stack.unpacked(pairs, dtype), _columns(pairs), outputs // len(PARTS[fused])
     if not pairs:
         return _Side(weight, None, columns, inputs)
@@ -191,6 +195,11 @@ def _side(experts: Experts, fused: str, dtype: torch.dtype) -> _Side:
         start = PARTS[fused].index(target) * height
         second[:, start : start + height, columns[target]] = _scaled(b, experts.scale)
     return _Side(weight, first, columns, inputs)
+
+
+def own_pairs(fused: str, pairs: Pairs) -> Pairs:
+    """Those of `pairs` whose targets are in one of `PARTS`, in its order."""
+    return {target: pairs[target] for target in PARTS[fused] if target in pairs}
 
 
 def _columns(pairs: Pairs) -> dict[str, slice]:

@@ -110,7 +110,7 @@ def test_an_adapter_begins_as_peft_begins_one() -> None:
     adapter = experts.adapter
     assert adapter is not None
     for target, inputs in (("gate_proj", 64), ("up_proj", 64), ("down_proj", 32)):
-        first, second = adapter.pair(target)
+        first, second = adapter.pairs()[target]
         linear = torch.nn.Linear(inputs, 8)
         torch.nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5))  # PEFT's
         assert first.abs().max() <= 1 / math.sqrt(inputs)
