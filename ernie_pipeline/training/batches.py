@@ -3,7 +3,7 @@
 None of it changes what is learned: the loss of a step is the mean over its counted tokens, wherever they lie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,10 +42,10 @@ def lay_out(lengths: Sequence[int], micro_batch: int, pack_tokens: int | None) -
     return [[[own[i] for i in row] for row in pack([lengths[p] for p in own], pack_tokens)] for own in dealt]
 
 
-def computed_tokens(lengths: Sequence[int], layout: Layout, multiple: int = 1) -> int:
-    """The tokens that a layout makes the model compute, padding included, in rows filled up to a `multiple`."""
+def computed_tokens(lengths: Sequence[int], layout: Layout, filled: Callable[[int], int] = int) -> int:
+    """The tokens that a layout makes the model compute, padding included; `filled`: a row's width."""
     widths = [[sum(lengths[i] for i in row) for row in batch] for batch in layout]
-    return sum(len(rows) * rounded_up(max(rows), multiple) for rows in widths)
+    return sum(len(rows) * filled(max(rows)) for rows in widths)
 
 
 def rounded_up(number: int, multiple: int) -> int:

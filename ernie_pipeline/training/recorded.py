@@ -3,6 +3,7 @@
 A step of 8 short samples keeps an H200 busy for a tenth of a second, in thousands of small kernels that Python takes
 three times as long to launch. Recordings are of fixed shapes, so documents are filled up to a multiple of `BUCKET`
 tokens; a number of tokens that turns up for the first time is computed unrecorded, and recorded when it comes again.
+Large micro-batches are computed as they are.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -54,12 +55,12 @@ class RecordedPasses:
 
     def __call__(self, documents: Sequence[Document], counted: torch.Tensor) -> torch.Tensor:
         """The loss of the documents, detached, with `counted` (a scalar) as the number to divide by."""
-        tokens = rounded_up(sum(len(document.ids) for document in documents), BUCKET)
+        tokens = self.filled(sum(len(document.ids) for document in documents))
         inputs = lay_end_to_end(documents, self.pad_id, tokens, self.documents + 1)
         recording = self.recordings.get(tokens)
         if recording is None:
             on_device = {name: value.to(counted.device) for name, value in inputs.items()}
-            if tokens <= self.most_tokens and tokens in self.seen:
+            if rounded_up(tokens, BUCKET) <= self.most_tokens and tokens in self.seen:
                 recording = self._record(tokens, on_device, counted.clone())
             if recording is None:
                 self.seen.add(tokens)
@@ -69,6 +70,11 @@ class RecordedPasses:
         recording.counted.copy_(counted)
         recording.graph.replay()
         return recording.loss.clone()
+
+    def filled(self, tokens: int) -> int:
+        """The tokens that a pass over `tokens` computes."""
+        bucket = rounded_up(tokens, BUCKET)
+        return bucket if bucket <= self.most_tokens else tokens
 
     def forget(self) -> None:
         """Give back the memory of all recordings."""

@@ -162,7 +162,7 @@ def _padding_share(trainer: Any) -> float:
         for rank in range(ranks):
             own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
             layout = lay_out(own, trainer.micro_batch, trainer.row_tokens)
-            computed += computed_tokens(own, layout, trainer.row_multiple)
+            computed += computed_tokens(own, layout, trainer.filled)
             wanted += sum(own)
     return 1 - wanted / computed
 

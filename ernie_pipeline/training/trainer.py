@@ -213,10 +213,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """The tokens of a row at most, see `lay_out`: documents laid end to end are one row, however long."""
         return sys.maxsize if self.end_to_end else self.plan.row_tokens
 
-    @property
-    def row_multiple(self) -> int:
-        """Rows are filled up to a multiple of as many tokens."""
-        return BUCKET if self.recorded else 1
+    def filled(self, tokens: int) -> int:
+        """The width of a row of `tokens`, beside what its micro-batch's others make of it."""
+        return self.recorded.filled(tokens) if self.recorded else tokens
 
     def _one_step(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         if samples:

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from ernie_pipeline.training.batches import Document, computed_tokens, lay_end_to_end, lay_out, share_of
+from ernie_pipeline.training.batches import Document, computed_tokens, lay_end_to_end, lay_out, rounded_up, share_of
 from ernie_pipeline.training.packing import best_fit_decreasing, pack
 from ernie_pipeline.training.rows import NOT_COUNTED
 
@@ -61,8 +61,8 @@ def test_a_layout_has_every_sample_in_micro_batches_of_the_size(pack_tokens: int
 def test_packing_leaves_less_padding() -> None:
     lengths = sorted((random.Random(i).randint(30, 300) for i in range(24)), reverse=True)
     assert computed_tokens([10, 5, 3], [[[0], [1, 2]]]) == 20
-    assert computed_tokens([10, 5, 3], [[[0, 1]], [[2]]], multiple=8) == 16 + 8
-    assert computed_tokens([10, 6], [[[0, 1]]], multiple=8) == 16
+    assert computed_tokens([10, 5, 3], [[[0, 1]], [[2]]], lambda tokens: rounded_up(tokens, 8)) == 16 + 8
+    assert computed_tokens([10, 6], [[[0, 1]]], lambda tokens: rounded_up(tokens, 8)) == 16
     padded, packed = (computed_tokens(lengths, lay_out(lengths, 8, tokens)) for tokens in (None, 2048))
     assert packed == sum(lengths) < 0.9 * padded
 
