@@ -3,7 +3,8 @@
 None of it changes what is learned: the loss of a step is the mean over its counted tokens, wherever they lie.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,19 @@ def computed_tokens(lengths: Sequence[int], layout: Layout, filled: Callable[[in
     """The tokens that a layout makes the model compute, padding included; `filled`: a row's width."""
     widths = [[sum(lengths[i] for i in row) for row in batch] for batch in layout]
     return sum(len(rows) * filled(max(rows)) for rows in widths)
+
+
+def largest_pass(
+    shares: Iterable[Sequence[int]], micro_batch: int, pack_tokens: int | None, most: int = sys.maxsize
+) -> int:
+    """The tokens of the largest micro-batch with no more than `most`, among those that documents of the lengths in each
+    of `shares` are laid out in; 1 where there is none."""
+    largest = 1
+    for lengths in shares:
+        for rows in lay_out(lengths, micro_batch, pack_tokens):
+            tokens = sum(lengths[i] for row in rows for i in row)
+            largest = max(largest, tokens if tokens <= most else 0)
+    return largest
 
 
 def rounded_up(number: int, multiple: int) -> int:

@@ -8,7 +8,7 @@ from ernie_pipeline.errors import PipelineError
 
 FIXED = int(1.7 * 2**30)
 """Of a step's memory what does not grow with its tokens: a layer's unpacked weights, a piece of the logits."""
-MARGIN = 3 * 2**30
+MARGIN = 4 * 2**30
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -43,13 +43,13 @@ def spare_memory(standing: int, passing: int, growth: float, limit_gib: float | 
     """Bytes of GPU memory that no step needs, or 0, from what a first step showed.
 
     `standing`: bytes allocated between steps; `passing`: what the step took on top at its peak; `growth`: the tokens of
-    the largest step over those of the first. A step needs its memory twice: recorded steps keep theirs, and one of a
-    new shape is launched beside them. What cannot be told beforehand (fragments, a validation) has `MARGIN`.
+    the largest pass over those of the first step's largest. What cannot be told beforehand (fragments, a validation
+    beside recorded passes, which keep their memory) has `MARGIN`.
     """
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     limit = min(total, limit_gib * 2**30) if limit_gib else total
     steps = FIXED + max(0, passing - FIXED) * max(1.0, growth)
-    return max(0, int(limit - standing - 2 * steps - MARGIN))
+    return max(0, int(limit - standing - steps - MARGIN))
 
 
 def smaller_limit(*limits_gib: float | None) -> float | None:

@@ -1,9 +1,8 @@
 """A micro-batch's two passes as a recorded sequence of launches (CUDA graphs): Python's part of a step is one call.
 
-A step of 8 short samples keeps an H200 busy for a tenth of a second, in thousands of small kernels that Python takes
-three times as long to launch. Recordings are of fixed shapes, so documents are filled up to a multiple of `BUCKET`
-tokens; a number of tokens that turns up for the first time is computed unrecorded, and recorded when it comes again.
-Large micro-batches are computed as they are.
+A pass is some 8,000 small kernels, which Python takes 0.4 s to launch: 8 short samples keep an H100 busy for a third of
+that, 8,000 tokens for nine tenths. Recordings are of fixed shapes, so documents are filled up to a multiple of `BUCKET`
+tokens; larger passes than `MOST_TOKENS` are computed as they are.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -12,13 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.batches import Document, lay_end_to_end, rounded_up
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory
 
 BUCKET = 256
-"""Filling costs half of it a micro-batch on average, and each multiple that turns up a second to record."""
-MOST_TOKENS = 4096
+"""Filling costs half of it a micro-batch on average, and each multiple that turns up about a second to record."""
+MOST_TOKENS = 12288
 """Above that the GPU is the slower one, and nothing is gained."""
 
 Inputs = dict[str, torch.Tensor]
@@ -36,35 +34,31 @@ class _Recording(NamedTuple):
 class RecordedPasses:
     """The forward and backward pass of `loss_of` on documents laid end to end; gradients are added to the parameters'.
 
-    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. The gradients
-    have to stay the tensors that they are, see `FlatParameters.clear_gradients`.
+    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. `largest`: the
+    tokens of the largest pass to come that has no more than the given number. The gradients have to stay the tensors
+    that they are, see `FlatParameters.clear_gradients`.
     """
 
-    def __init__(
-        self,
-        loss_of: Loss,
-        documents: int,
-        pad_id: int,
-        report: Reporter,
-    ):
-        self.loss_of, self.documents, self.pad_id = loss_of, documents, pad_id
-        self.report, self.most_tokens = report, MOST_TOKENS
+    def __init__(self, loss_of: Loss, documents: int, pad_id: int, largest: Callable[[int], int]):
+        self.loss_of, self.documents, self.pad_id, self.largest = loss_of, documents, pad_id, largest
+        self.begun = False
         self.recordings: dict[int, _Recording] = {}
-        self.seen: set[int] = set()
         self.pool: Any = None
 
+    def begin(self) -> None:
+        """Record from now on; until then passes are launched, which loads their kernels."""
+        self.begun = True
+
     def __call__(self, documents: Sequence[Document], counted: torch.Tensor) -> torch.Tensor:
-        """The loss of the documents, detached, with `counted` (a scalar) as the number to divide by."""
+        """The loss of the documents, detached, with `counted` (a scalar) as the number to divide by.
+
+        Raises `torch.OutOfMemoryError`, also where there is no memory to record in.
+        """
         tokens = self.filled(sum(len(document.ids) for document in documents))
         inputs = lay_end_to_end(documents, self.pad_id, tokens, self.documents + 1)
-        recording = self.recordings.get(tokens)
-        if recording is None:
-            on_device = {name: value.to(counted.device) for name, value in inputs.items()}
-            if rounded_up(tokens, BUCKET) <= self.most_tokens and tokens in self.seen:
-                recording = self._record(tokens, on_device, counted.clone())
-            if recording is None:
-                self.seen.add(tokens)
-                return self._passes(on_device, counted)
+        if not self.begun or rounded_up(tokens, BUCKET) > MOST_TOKENS:
+            return self._passes({name: value.to(counted.device) for name, value in inputs.items()}, counted)
+        recording = self._recording(tokens, counted)
         for name, value in inputs.items():
             recording.inputs[name].copy_(value.pin_memory(), non_blocking=True)
         recording.counted.copy_(counted)
@@ -74,12 +68,11 @@ class RecordedPasses:
     def filled(self, tokens: int) -> int:
         """The tokens that a pass over `tokens` computes."""
         bucket = rounded_up(tokens, BUCKET)
-        return bucket if bucket <= self.most_tokens else tokens
+        return bucket if bucket <= MOST_TOKENS else tokens
 
     def forget(self) -> None:
         """Give back the memory of all recordings."""
         self.recordings.clear()
-        self.seen.clear()
         self.pool = None
 
     def _passes(self, inputs: Inputs, counted: torch.Tensor) -> torch.Tensor:
@@ -87,20 +80,27 @@ class RecordedPasses:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _record(self, tokens: int, inputs: Inputs, counted: torch.Tensor) -> _Recording | None:
-        """None, and no more recordings from now on, where there is no memory for them: they keep their own."""
-        graph = torch.cuda.CUDAGraph()
+    def _recording(self, tokens: int, counted: torch.Tensor) -> _Recording:
+        if not self.recordings:  # the largest first: those after it fit into its memory
+            largest = self.filled(self.largest(MOST_TOKENS))
+            self.recordings[largest] = self._record(largest, counted)
+        if tokens not in self.recordings:
+            self.recordings[tokens] = self._record(tokens, counted)
+        return self.recordings[tokens]
+
+    def _record(self, tokens: int, counted: torch.Tensor) -> _Recording:
+        inputs = lay_end_to_end([], self.pad_id, tokens, self.documents + 1)
+        inputs = {name: value.to(counted.device) for name, value in inputs.items()}
+        counted, graph = counted.clone(), torch.cuda.CUDAGraph()
         free_memory()
         try:
-            # recordings follow one another and never overlap, so they can share their memory
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            # recordings follow one another and never overlap, so they can share their memory; relaxed: a kernel that
+            # no pass needed before is loaded meanwhile
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="relaxed"):
                 loss = self._passes(inputs, counted)
         except RuntimeError as error:  # an error while it records makes the end of the recording fail, in other words
-            if not (is_out_of_memory(error) or (error.__context__ and is_out_of_memory(error.__context__))):
-                raise
-            self.most_tokens = 0
-            self.report("no memory to record the steps in: they are launched one kernel at a time, which is slower", {})
-            return None
+            if error.__context__ and is_out_of_memory(error.__context__):
+                raise torch.OutOfMemoryError("no memory to record a pass in") from error
+            raise
         self.pool = self.pool or graph.pool()
-        self.recordings[tokens] = _Recording(graph, inputs, counted, loss)
-        return self.recordings[tokens]
+        return _Recording(graph, inputs, counted, loss)

@@ -21,13 +21,21 @@ from ernie_pipeline.engines.grouped.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.after_each_step import AfterEachStep
-from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, lay_out, share_of, split_documents
+from ernie_pipeline.training.batches import (
+    Document,
+    collate,
+    largest_pass,
+    lay_end_to_end,
+    lay_out,
+    share_of,
+    split_documents,
+)
 from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
 from ernie_pipeline.training.order import Plan, samples_of_a_step
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.progress import Progress
-from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
+from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
 from ernie_pipeline.training.resume import (
     ADAPTER,
     BEST,
@@ -66,6 +74,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """With `end_to_end` the model takes documents laid end to end instead of rows."""
         self.plan, self.ranks, self.saved, self.report = plan, ranks, saved, report
         self.save_every_s, self.limit_gib, self.end_to_end = save_every_s, limit_gib, end_to_end
+        self.shares = [share_of(step, plan.lengths, ranks.rank, ranks.size) for step in plan.steps]
+        """What this rank takes of each step."""
         tokens = [sum(plan.lengths[sample] for sample in step) for step in plan.steps]
         self.progress = Progress(report, tokens, plan.settings["eval_every"])
         self.stop = StopSignals()
@@ -131,11 +141,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """A batch is this rank's share of a planned step."""
-        ranks, lengths = self.ranks, self.plan.lengths
-        shares = [share_of(step, lengths, ranks.rank, ranks.size) for step in self.plan.steps]
         return torch.utils.data.DataLoader(
             self.train_dataset,
-            batch_sampler=shares,  # type: ignore[arg-type]
+            batch_sampler=self.shares,  # type: ignore[arg-type]
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
@@ -151,6 +159,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         step = self.state.global_step + 1
         if self.recorded and self.progress.steps_here == 1:
             self._spend_spare_memory()
+            self.recorded.begin()
         seed = f"{self.args.seed}: step {step}, rank {self.ranks.rank}"
         while True:
             torch.manual_seed(random.Random(seed).getrandbits(63))
@@ -166,7 +175,11 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """Once the first step has shown what a step takes, with the optimizer's state, the rest may make it faster."""
         standing, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
         free_memory()
-        self._spend(spare_memory(standing, peak - standing, self._largest_over_first(), self.limit_gib))
+        first = self._largest_pass(steps=slice(self.progress.step - 1, self.progress.step))
+        largest = self._largest_pass()
+        if largest > MOST_TOKENS:  # it is launched, while the recordings keep their memory
+            largest += self._largest_pass(MOST_TOKENS)
+        self._spend(spare_memory(standing, peak - standing, largest / first, self.limit_gib))
         if self.layers_unpacked:
             self.report(f"spare memory keeps {self.layers_unpacked} layers' experts unpacked", {})
 
@@ -174,10 +187,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         assert self.end_to_end is not None
         self.spare, self.layers_unpacked = spare, self.end_to_end.spend_memory(self.model.get_base_model(), spare)
 
-    def _largest_over_first(self) -> float:
-        """How many times as many tokens as in this process' first step there may be in another one."""
-        tokens = self.progress.step_tokens
-        return max(tokens) / max(1, tokens[self.progress.step - 1])
+    def _largest_pass(self, most: int = sys.maxsize, steps: slice = slice(None)) -> int:
+        lengths = ([self.plan.lengths[sample] for sample in share] for share in self.shares[steps])
+        return largest_pass(lengths, self.micro_batch, self.row_tokens, most)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's own, over the adapter as one vector where it is one."""
@@ -224,8 +236,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
         """The loss of these documents, its gradient in the parameters; None: out of memory."""
-        lengths = [len(document.ids) for document in documents]
-        layout = lay_out(lengths, self.micro_batch, self.row_tokens)
+        layout = lay_out([len(document.ids) for document in documents], self.micro_batch, self.row_tokens)
         passes = self._passes_end_to_end if self.end_to_end else self._passes_over_rows
         total = torch.zeros((), device=self.args.device)
         try:
@@ -264,7 +275,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _recorded_passes(self) -> RecordedPasses:
         pad_id = self.processing_class.pad_token_id
-        return RecordedPasses(self._loss_end_to_end, self.micro_batch, pad_id, self.report)
+        return RecordedPasses(self._loss_end_to_end, self.micro_batch, pad_id, self._largest_pass)
 
     def _need_less(self, step: int) -> None:
         self.model.zero_grad()

@@ -103,7 +103,8 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
     measured = unsloth_job("measured", adapter=str(out / "adapter"))
     evaluate(measured, quiet)
     metrics = json.loads((Path(measured["out"]) / "metrics.json").read_text())
-    assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.02)
+    # the evaluation's way is another one; bfloat16 itself moves this adapter's loss by 0.001, seen on a CPU beside fp32
+    assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.02, abs=2e-3)
 
     from ernie_pipeline.engines import unsloth_engine
 
@@ -134,23 +135,28 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> N
     assert sum(alone) == pytest.approx(usual, rel=1e-2)
 
 
-def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any, checkpointing: bool) -> None:
     from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
     from ernie_pipeline.training.flat import FlatParameters
 
+    if checkpointing:
+        adapted.gradient_checkpointing_enable({"use_reentrant": False})
     flat = FlatParameters([parameter for parameter in adapted.parameters() if parameter.requires_grad])
 
     def loss_of(inputs: dict[str, torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
         return end_to_end_loss(adapted.get_base_model(), inputs, longest=BUCKET) / counted
 
-    passes = RecordedPasses(loss_of, documents=4, pad_id=0, report=quiet)
+    passes = RecordedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: 2 * BUCKET)
     counted = torch.tensor(95.0, device="cuda")
     gradients = []
     for batch in [documents(17, 40, 9, 33), documents(20, 30), documents(17, 40, 9, 33), documents(17, 40, 9, 33)]:
+        if gradients:
+            passes.begin()
         flat.clear_gradients()
         loss = passes(batch, counted)
         gradients.append((loss.item(), flat.gradients.clone()))
-    assert list(passes.recordings) == [BUCKET]  # the first pass of its shape was launched, the others recorded
+    assert list(passes.recordings) == [2 * BUCKET, BUCKET]
     first, other, *again = gradients
     assert other[0] != pytest.approx(first[0], rel=0.1)
     for loss, gradient in again:

@@ -5,7 +5,15 @@ import random
 import pytest
 import torch
 
-from ernie_pipeline.training.batches import Document, computed_tokens, lay_end_to_end, lay_out, rounded_up, share_of
+from ernie_pipeline.training.batches import (
+    Document,
+    computed_tokens,
+    largest_pass,
+    lay_end_to_end,
+    lay_out,
+    rounded_up,
+    share_of,
+)
 from ernie_pipeline.training.packing import best_fit_decreasing, pack
 from ernie_pipeline.training.rows import NOT_COUNTED
 
@@ -101,3 +109,12 @@ def test_a_document_of_padding_and_empty_ones_fill_up_to_the_same_shapes() -> No
         assert other["starts"][-1] == 8
         assert (other["starts"].diff() >= 0).all()
         assert other["starts"][: len(batch) + 1].diff().tolist() == [len(document.ids) for document in batch]
+
+
+def test_the_largest_pass_is_that_of_all_micro_batches_within_a_limit() -> None:
+    shares = [[50, 40, 30, 5], [], [90]]  # in micro-batches of two: 50 + 40, 30 + 5, 90
+    assert largest_pass(shares, 2, None) == 90
+    assert largest_pass(shares, 2, None, most=89) == 35
+    assert largest_pass(shares, 2, 2048) == 90
+    assert largest_pass(shares, 4, 2048) == 125
+    assert largest_pass([[]], 4, None) == 1

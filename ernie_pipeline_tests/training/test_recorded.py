@@ -1,14 +1,13 @@
-"""What of recorded passes there is without CUDA: filled shapes, and going on unrecorded where memory is short."""
+"""What of recorded passes there is without CUDA: filled shapes, what is recorded when, and memory that is short."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
 from ernie_pipeline.training.batches import Document, lay_end_to_end
-from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
+from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
 from ernie_pipeline.training.rows import Row
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
@@ -31,21 +30,20 @@ def gradient(model: Any) -> torch.Tensor:
     return found
 
 
-def passes_of(model: Any, shapes: list[Any], said: list[str]) -> RecordedPasses:
+def passes_of(model: Any, shapes: list[Any], largest: int = 100) -> RecordedPasses:
     def loss_of(inputs: dict[str, torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
         shapes.append({name: tuple(value.shape) for name, value in inputs.items()})
-        return end_to_end_loss(model.get_base_model(), inputs, longest=128) / counted
+        return end_to_end_loss(model.get_base_model(), inputs, longest=MOST_TOKENS) / counted
 
-    return RecordedPasses(loss_of, documents=4, pad_id=0, report=lambda line, values: said.append(line))
+    return RecordedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: largest)
 
 
 def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is_in_them(
     model: Any, docs: list[Document]
 ) -> None:
-    counted, shapes, said = torch.tensor(17.0), list[Any](), list[str]()
-    passes = passes_of(model, shapes, said)
+    counted, shapes = torch.tensor(17.0), list[Any]()
+    passes = passes_of(model, shapes)
     for batch in (docs[:2], docs[1:3], docs[:2]):
-        passes.seen.clear()  # records nothing
         found, of_found = passes(batch, counted), gradient(model)
         inputs = lay_end_to_end(batch, 0)
         wanted = end_to_end_loss(model.get_base_model(), inputs, longest=128) / 17
@@ -56,69 +54,90 @@ def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is
         assert (of_found - of_wanted).norm() < 1e-4 * of_wanted.norm()
     assert shapes[0] == shapes[1] == shapes[2]
     assert shapes[0] == dict.fromkeys(("input_ids", "labels", "position_ids"), (1, BUCKET)) | {"starts": (6,)}
-    assert passes.recordings == {}
-    assert said == []
+    assert passes.recordings == {}  # it has not begun
 
 
 def test_what_is_too_large_to_be_recorded_is_not_filled_up(model: Any, docs: list[Document]) -> None:
     shapes = list[Any]()
-    passes = passes_of(model, shapes, [])
-    passes.most_tokens = BUCKET - 1
-    tokens = sum(len(document.ids) for document in docs)
-    for _ in range(3):
-        passes(docs, torch.tensor(17.0))
-    assert [shape["input_ids"] for shape in shapes] == [(1, tokens)] * 3
-    assert passes.filled(tokens) == tokens
+    passes = passes_of(model, shapes)
+    passes.begin()
+    ids = torch.arange(MOST_TOKENS + 1) % 700
+    passes([Document(ids, ids)], torch.tensor(17.0))
+    assert [shape["input_ids"] for shape in shapes] == [(1, MOST_TOKENS + 1)]
+    assert passes.filled(MOST_TOKENS + 1) == MOST_TOKENS + 1
     assert passes.recordings == {}
 
 
-class Recording:
-    """In the place of torch.cuda.graph: what fails while it records makes its end fail in other words."""
+class Graph:
+    """In the place of a CUDA graph, which computes nothing here."""
 
-    def __init__(self, graph: Any, **settings: Any):
+    def pool(self) -> str:
+        return "a pool"
+
+    def replay(self) -> None:
         pass
+
+
+class Recorder:
+    """In the place of torch.cuda.graph."""
+
+    pools: ClassVar[list[Any]] = []
+
+    def __init__(self, graph: Any, pool: Any, **settings: Any):
+        self.pools.append(pool)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        raise RuntimeError("operation failed due to a previous error during capture")
+        if error is not None:  # as an error while it records makes its end fail, in other words
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
-class NoRoom(Recording):
-    """And one that cannot begin."""
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
+    """Recording without CUDA: what is to be recorded is computed then and there."""
+    monkeypatch.setattr(torch.cuda, "graph", Recorder)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(Recorder, "pools", [])
+    return Recorder
 
-    def __enter__(self) -> None:
-        raise OUT_OF_MEMORY
 
-
-@pytest.mark.parametrize("recording", [Recording, NoRoom])
-def test_without_memory_to_record_in_it_says_so_once_and_goes_on_unrecorded(
-    model: Any, docs: list[Document], recording: type[Recording], monkeypatch: pytest.MonkeyPatch
+def test_the_largest_is_recorded_first_and_each_shape_once(
+    model: Any, docs: list[Document], recorder: type[Recorder]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "graph", recording)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
-    counted, said = torch.tensor(17.0), list[str]()
-    passes = passes_of(model, [], said)
-    found = [passes(docs, counted)]
-    wanted = gradient(model)
-    usual, failing = passes.loss_of, [OUT_OF_MEMORY]
-    passes.loss_of = lambda *args: _raise(failing.pop()) if failing and recording is Recording else usual(*args)
-    for _ in range(3):
-        found.append(passes(docs, counted))
-        assert (gradient(model) - wanted).norm() < 1e-4 * wanted.norm()  # no longer filled up
-    assert [loss.item() for loss in found[1:]] == pytest.approx([found[0].item()] * 3, rel=1e-5)
-    [line] = said
-    assert line.startswith("no memory to record the steps in: ")
+    shapes = list[Any]()
+    passes = passes_of(model, shapes, largest=BUCKET + 1)
+    passes.begin()
+    for batch in (docs[:2], docs[:3], docs[:1]):
+        passes(batch, torch.tensor(17.0))
+    assert list(passes.recordings) == [2 * BUCKET, BUCKET]
+    assert [shape["input_ids"] for shape in shapes] == [(1, 2 * BUCKET), (1, BUCKET)]
+    assert recorder.pools == [None, "a pool"]  # which all share
+    recording = passes.recordings[BUCKET]
+    last = lay_end_to_end(docs[:1], 0, BUCKET, 5)
+    assert all(torch.equal(recording.inputs[name], value) for name, value in last.items())
+    passes.forget()
+    passes(docs[:1], torch.tensor(17.0))
+    assert list(passes.recordings) == [2 * BUCKET, BUCKET]
+    assert recorder.pools[2:] == [None, "a pool"]
 
 
-def test_another_error_while_it_records_is_raised(
-    model: Any, docs: list[Document], monkeypatch: pytest.MonkeyPatch
+def test_without_memory_to_record_in_it_is_out_of_memory(
+    model: Any, docs: list[Document], recorder: type[Recorder]
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "graph", Recording)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
-    passes = passes_of(model, [], [])
-    passes(docs, torch.tensor(17.0))
+    passes = passes_of(model, [])
+    passes.begin()
+    passes.loss_of = lambda *args: _raise(OUT_OF_MEMORY)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^no memory to record a pass in$"):
+        passes(docs, torch.tensor(17.0))
+    assert passes.recordings == {}
+
+
+def test_another_error_while_it_records_is_raised(model: Any, docs: list[Document], recorder: type[Recorder]) -> None:
+    passes = passes_of(model, [])
+    passes.begin()
     passes.loss_of = lambda *args: _raise(RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="during capture"):
         passes(docs, torch.tensor(17.0))
@@ -126,17 +145,3 @@ def test_another_error_while_it_records_is_raised(
 
 def _raise(error: Exception) -> Any:
     raise error
-
-
-def test_forgotten_shapes_begin_anew(model: Any, docs: list[Document], monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[Any] = []
-    fail: Callable[..., Any] = lambda *args, **settings: (begun.append(1), _raise(OUT_OF_MEMORY))  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph", fail)
-    passes = passes_of(model, [], [])
-    passes(docs[:1], torch.tensor(17.0))
-    passes.forget()
-    passes(docs[:1], torch.tensor(17.0))
-    assert begun == []  # for the first time again
-    passes(docs[:1], torch.tensor(17.0))
-    assert begun == [1]
