@@ -35,7 +35,10 @@ def test_gated(rows: int, inner: int, weighted: bool) -> None:
         own = weight.to(device) if weighted else None
         out = torch.full((rows, inner + 16), 7.0, dtype=torch.bfloat16, device=device)
         glue.gated(gate, up, own, out)
-        return [out, *glue.gated_backward(gate, up, own, grad.to(device), more.to(device))]
+        again = torch.empty_like(out[:, :inner])
+        gradients = glue.gated_backward(gate, up, own, grad.to(device), more.to(device), again)
+        assert torch.equal(again, out[:, :inner])
+        return [out, *gradients]
 
     for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
         assert (on_gpu is None) == (on_cpu is None)

@@ -48,13 +48,17 @@ def gated_backward(
     weight: torch.Tensor | None,
     grad: torch.Tensor,
     more: torch.Tensor | None = None,
+    again: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The gradients of `gate` and `up` side by side [rows, 2I], and of `weight` [rows].
 
-    That of `gated`'s output is the sum of grad[:, :I] and `more` [rows, I].
+    That of `gated`'s output is the sum of grad[:, :I] and `more` [rows, I]. That output itself is made once more into
+    `again` [rows, I], where there is one.
     """
     rows, inner = gate.shape
     if not gate.is_cuda:
+        if again is not None:
+            gated(gate, up, weight, again)
         total = grad[:, :inner].float() + (0 if more is None else more.float())
         sigmoid = torch.sigmoid(gate.float())
         silu = gate.float() * sigmoid
@@ -72,13 +76,16 @@ def gated_backward(
         grad if more is None else more,
         grads,
         grads if of_weight is None else of_weight,
+        grads if again is None else again,
         gate.stride(0),
         up.stride(0),
         grad.stride(0),
         0 if more is None else more.stride(0),
+        0 if again is None else again.stride(0),
         INNER=inner,
         WEIGHTED=weight is not None,
         MORE=more is not None,
+        AGAIN=again is not None,
         BLOCK=triton.next_power_of_2(inner),
         num_warps=4,
     )

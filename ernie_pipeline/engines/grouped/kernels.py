@@ -23,8 +23,9 @@ def gated(
 
 @triton.jit
 def gated_backward(
-    gate, up, weight, grad, more, grads, of_weight, gate_stride, up_stride, grad_stride, more_stride,
-    INNER: tl.constexpr, WEIGHTED: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,
+    gate, up, weight, grad, more, grads, of_weight, again,
+    gate_stride, up_stride, grad_stride, more_stride, again_stride,
+    INNER: tl.constexpr, WEIGHTED: tl.constexpr, MORE: tl.constexpr, AGAIN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -36,9 +37,14 @@ def gated_backward(
         total += tl.load(more + row * more_stride + column, mask=there, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(g)
     silu = g * sigmoid
+    value = silu * u
     if WEIGHTED:
-        tl.store(of_weight + row, tl.sum(total * silu * u, axis=0).to(of_weight.dtype.element_ty))
-        total *= tl.load(weight + row).to(tl.float32)
+        tl.store(of_weight + row, tl.sum(total * value, axis=0).to(of_weight.dtype.element_ty))
+        own = tl.load(weight + row).to(tl.float32)
+        total *= own
+        value *= own
+    if AGAIN:
+        tl.store(again + row * again_stride + column, value.to(again.dtype.element_ty), mask=there)
     kind = grads.dtype.element_ty
     place = grads + row * 2 * INNER + column
     tl.store(place, (total * u * (sigmoid + silu * (1 - sigmoid))).to(kind), mask=there)

@@ -138,13 +138,11 @@ class _Grouped(torch.autograd.Function):
         side = _side(experts, "down_proj", hidden.dtype)
         grad = grad_out[routing.token]
         grad_active, more = _grad_input(grad, side, routing.ends)
-        active = torch.empty_like(gate, memory_format=torch.contiguous_format)
-        gated(gate, up, weight_of_row, active)
-        grads = _grad_lora(experts, side, active, down_ranks, grad, grad_active, routing.ends)
-        del side, active, grad
-        grad_gate_up, grad_weight = gated_backward(gate, up, weight_of_row, grad_active, more)
+        active = torch.empty_like(gate, memory_format=torch.contiguous_format) if side.columns else None
+        grad_gate_up, grad_weight = gated_backward(gate, up, weight_of_row, grad_active, more, active)
         assert grad_weight is not None
-        del grad_active, more
+        grads = {} if active is None else _grad_lora(experts, side, active, down_ranks, grad, grad_active, routing.ends)
+        del side, active, grad, grad_active, more
 
         side = _side(experts, "gate_up_proj", hidden.dtype)
         grad_rows, more = _grad_input(grad_gate_up, side, routing.ends)
