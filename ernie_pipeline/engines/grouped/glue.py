@@ -47,49 +47,45 @@ def gated_backward(
     up: torch.Tensor,
     weight: torch.Tensor | None,
     grad: torch.Tensor,
-    more: torch.Tensor | None = None,
+    grads: torch.Tensor,
     again: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The gradients of `gate` and `up` side by side [rows, 2I], and of `weight` [rows].
+) -> torch.Tensor | None:
+    """From `grad` [rows, I], the gradient of `gated`'s output, those of `gate` and `up`, side by side in grads[:, :2I].
 
-    That of `gated`'s output is the sum of grad[:, :I] and `more` [rows, I]. That output itself is made once more into
-    `again` [rows, I], where there is one.
+    Returns that of `weight` [rows]. `gated`'s output is made once more into `again` [rows, I], where there is one.
     """
     rows, inner = gate.shape
     if not gate.is_cuda:
         if again is not None:
             gated(gate, up, weight, again)
-        total = grad[:, :inner].float() + (0 if more is None else more.float())
         sigmoid = torch.sigmoid(gate.float())
-        silu = gate.float() * sigmoid
+        silu, total = gate.float() * sigmoid, grad.float()
         of_weight = None if weight is None else (total * silu * up.float()).sum(dim=1).to(weight.dtype)
         total = total if weight is None else total * weight.float()[:, None]
         both = [total * up.float() * (sigmoid + silu * (1 - sigmoid)), total * silu]
-        return torch.cat(both, dim=1).to(gate.dtype), of_weight
-    grads = gate.new_empty(rows, 2 * inner)
+        grads[:, : 2 * inner] = torch.cat(both, dim=1)
+        return of_weight
     of_weight = None if weight is None else torch.empty_like(weight)
     kernels.gated_backward[(rows,)](
         gate,
         up,
         gate if weight is None else weight,
         grad,
-        grad if more is None else more,
         grads,
         grads if of_weight is None else of_weight,
         grads if again is None else again,
         gate.stride(0),
         up.stride(0),
         grad.stride(0),
-        0 if more is None else more.stride(0),
+        grads.stride(0),
         0 if again is None else again.stride(0),
         INNER=inner,
         WEIGHTED=weight is not None,
-        MORE=more is not None,
         AGAIN=again is not None,
         BLOCK=triton.next_power_of_2(inner),
         num_warps=4,
     )
-    return grads, of_weight
+    return of_weight
 
 
 class Gated(torch.autograd.Function):
@@ -105,27 +101,25 @@ class Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         gate, up = ctx.saved_tensors
-        both, _ = gated_backward(gate, up, None, grad)
-        return both[:, : gate.shape[1]], both[:, gate.shape[1] :]
+        both = gate.new_empty(len(gate), 2 * gate.shape[1])
+        gated_backward(gate, up, None, grad, both)
+        return both.chunk(2, dim=1)
 
 
-def summed(slots: torch.Tensor, more: torch.Tensor | None, places: torch.Tensor, width: int) -> torch.Tensor:
-    """[tokens, width]: for each token the sum of its rows `places` [tokens, k] of slots[:, :width] + more."""
+def summed(slots: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[tokens, width]: for each token the sum of its rows `places` [tokens, k] of `slots` [rows, width]."""
     if not slots.is_cuda:
-        both = slots[:, :width].float() + (0 if more is None else more.float())
-        return both[places].sum(dim=1).to(slots.dtype)
+        return slots.float()[places].sum(dim=1).to(slots.dtype)
     tokens, k = places.shape
+    width = slots.shape[1]
     out = slots.new_empty(tokens, width)
     kernels.summed[(tokens,)](
         slots,
-        slots if more is None else more,
         places,
         out,
         slots.stride(0),
-        0 if more is None else more.stride(0),
         W=width,
         SLOTS=k,
-        MORE=more is not None,
         BLOCK=triton.next_power_of_2(width),
         num_warps=8,
     )

@@ -23,9 +23,8 @@ def gated(
 
 @triton.jit
 def gated_backward(
-    gate, up, weight, grad, more, grads, of_weight, again,
-    gate_stride, up_stride, grad_stride, more_stride, again_stride,
-    INNER: tl.constexpr, WEIGHTED: tl.constexpr, MORE: tl.constexpr, AGAIN: tl.constexpr, BLOCK: tl.constexpr,
+    gate, up, weight, grad, grads, of_weight, again, gate_stride, up_stride, grad_stride, grads_stride, again_stride,
+    INNER: tl.constexpr, WEIGHTED: tl.constexpr, AGAIN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -33,8 +32,6 @@ def gated_backward(
     g = tl.load(gate + row * gate_stride + column, mask=there, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask=there, other=0.0).to(tl.float32)
     total = tl.load(grad + row * grad_stride + column, mask=there, other=0.0).to(tl.float32)
-    if MORE:
-        total += tl.load(more + row * more_stride + column, mask=there, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(g)
     silu = g * sigmoid
     value = silu * u
@@ -46,15 +43,14 @@ def gated_backward(
     if AGAIN:
         tl.store(again + row * again_stride + column, value.to(again.dtype.element_ty), mask=there)
     kind = grads.dtype.element_ty
-    place = grads + row * 2 * INNER + column
+    place = grads + row * grads_stride + column
     tl.store(place, (total * u * (sigmoid + silu * (1 - sigmoid))).to(kind), mask=there)
     tl.store(place + INNER, (total * silu).to(kind), mask=there)
 
 
 @triton.jit
 def summed(
-    slots, more, places, out, stride, more_stride,
-    W: tl.constexpr, SLOTS: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,
+    slots, places, out, stride, W: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -63,8 +59,6 @@ def summed(
     for slot in tl.static_range(SLOTS):
         row = tl.load(places + token * SLOTS + slot)
         total += tl.load(slots + row * stride + column, mask=there, other=0.0).to(tl.float32)
-        if MORE:
-            total += tl.load(more + row * more_stride + column, mask=there, other=0.0).to(tl.float32)
     tl.store(out + token * W + column, total.to(out.dtype.element_ty), mask=there)
 
 
@@ -109,8 +103,9 @@ def loss_and_gradient(logits, labels, losses, V: tl.constexpr, IGNORED: tl.const
 
 @triton.jit
 def unpack(
-    packed, absmax, code2, absmax2, offset, code, out, n_bytes, stride,
-    K: tl.constexpr, BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, BYTES: tl.constexpr,
+    packed, absmax, code2, absmax2, offset, code, out, n_bytes, stride, gap,
+    K: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, BYTES: tl.constexpr,
 ):  # fmt: skip
     # a row of the tile is a block of values that share a constant, so that it is looked up once
     HALF: tl.constexpr = BLOCK // 2
@@ -131,4 +126,8 @@ def unpack(
     values = tl.interleave(high, low)
     place = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     row = place // K
-    tl.store(out + row * stride + (place - row * K), values.to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        out + row * stride + (row // ROWS) * gap + (place - row * K),
+        values.to(out.dtype.element_ty),
+        mask=inside[:, None],
+    )

@@ -22,18 +22,18 @@ BYTES = 1024
 def unpack(weight: Any, out: torch.Tensor) -> None:
     """Write the values of `weight`, a quantised `Params4bit` of rows of K values, into `out[..., :K]`.
 
-    `out` is [..., K or more], contiguous but for the last axis' tail; as many rows as the weight has.
+    `out` is [rows, K or more], or [experts, rows, K or more] for a stack; only its last axis has to be dense.
     Dettmers et al. 2023, "QLoRA", section 3: value = code[4 bits] * constant of its block, and with double quantisation
     constant = code2[8 bits] * constant of the constants' block + offset. Bit for bit what bitsandbytes gives.
     """
     state = weight.quant_state
     columns = state.shape[-1]
-    rows = out.view(-1, out.shape[-1])
     if not out.is_cuda:
         from bitsandbytes.functional import dequantize_4bit
 
-        rows[:, :columns] = dequantize_4bit(weight.data, state).view(-1, columns)
+        out[..., :columns] = dequantize_4bit(weight.data, state).view(state.shape)
         return
+    rows, stride = out.shape[-2], out.stride(-2)
     packed = weight.data.view(-1)
     outer = state.state2 if state.nested else state
     kernels.unpack[(triton.cdiv(packed.numel(), BYTES),)](
@@ -43,10 +43,12 @@ def unpack(weight: Any, out: torch.Tensor) -> None:
         outer.absmax,
         state.offset if state.nested else state.absmax,
         state.code,
-        rows,
+        out,
         packed.numel(),
-        rows.stride(0),
+        stride,
+        out.stride(0) - rows * stride if out.ndim > 2 else 0,
         K=columns,
+        ROWS=rows,
         BLOCK=state.blocksize,
         BLOCK2=outer.blocksize,
         NESTED=bool(state.nested),

@@ -3,7 +3,8 @@
 A layer's weights are unpacked once for all its experts. An adapter costs its two small products: what its first one
 gives stands in further columns beside the input, and the weights of its second one in columns beside the base's, so
 that one product adds both, in fp32 before it is rounded. For rows x of an expert with weights W, adapter A, B and
-scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'.
+scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'. Backwards it is the same the
+other way round, with A in rows below the base's weights: [g, g s B] [W; A] = g W + s (g B) A.
 
 What the backward pass needs and can be had cheaply (gathered rows, unpacked weights, activations) is made again there:
 between the passes a token costs the 2I values of gate and up in each of its slots, and little more.
@@ -50,18 +51,18 @@ class Stack:
         return experts, outputs, inputs
 
     def unpacked(self, pairs: Pairs, dtype: torch.dtype) -> torch.Tensor:
-        """[experts, outputs, inputs + width]; what is in the adapter's columns does not count yet."""
+        """[experts, outputs + width, inputs + width]; what is in the adapter's rows and columns does not count yet."""
         shape = self.unpacked_shape(pairs)
         if self.kept is not None and self.kept.shape == shape:
             return self.kept
         weight = torch.empty(shape, dtype=dtype, device=self.packed.device)
-        unpack(self.packed, weight)
+        unpack(self.packed, weight[:, : self.shape[1]])
         return weight
 
     def unpacked_shape(self, pairs: Pairs) -> tuple[int, int, int]:
         """That of `unpacked`."""
         experts, outputs, inputs = self.shape
-        return experts, outputs, inputs + _width(pairs)
+        return experts, outputs + _width(pairs), inputs + _width(pairs)
 
 
 @dataclass(frozen=True)
@@ -114,16 +115,15 @@ class _Grouped(torch.autograd.Function):
 
         side = _side(experts, "gate_up_proj", hidden.dtype)
         rows = F.pad(hidden, (0, side.width))[routing.token]
-        in_ranks = _extend(rows, side, routing.ends)
-        gate_up = _product(rows, side.weight, routing.ends)
+        gate_up, in_ranks = _forward(rows, side, routing.ends)
         del side, rows
 
         side = _side(experts, "down_proj", hidden.dtype)
         active = gate_up.new_empty(len(gate_up), side.inputs + side.width)
         gate, up = gate_up.chunk(2, dim=1)
         gated(gate, up, weight_of_row, active)
-        down_ranks = _extend(active, side, routing.ends)
-        out = summed(_product(active, side.weight, routing.ends), None, routing.places, hidden.shape[1])
+        down, down_ranks = _forward(active, side, routing.ends)
+        out = summed(down, routing.places)
 
         ctx.experts = experts
         ctx.save_for_backward(hidden, gate_up, weight_of_row, in_ranks, down_ranks, *routing)
@@ -136,20 +136,21 @@ class _Grouped(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=1)
 
         side = _side(experts, "down_proj", hidden.dtype)
-        grad = grad_out[routing.token]
-        grad_active, more = _grad_input(grad, side, routing.ends)
+        grad = F.pad(grad_out, (0, side.width))[routing.token]
+        grad_active = _backward(grad, side, routing.ends)
         active = torch.empty_like(gate, memory_format=torch.contiguous_format) if side.columns else None
-        grad_gate_up, grad_weight = gated_backward(gate, up, weight_of_row, grad_active, more, active)
+        grad_gate_up = gate_up.new_empty(
+            len(gate_up), gate_up.shape[1] + _width(own_pairs("gate_up_proj", experts.pairs))
+        )
+        grad_weight = gated_backward(gate, up, weight_of_row, grad_active, grad_gate_up, active)
         assert grad_weight is not None
-        grads = {} if active is None else _grad_lora(experts, side, active, down_ranks, grad, grad_active, routing.ends)
-        del side, active, grad, grad_active, more
+        grads = {} if active is None else _grad_lora(experts, side, active, down_ranks, grad, routing.ends)
+        del side, active, grad, grad_active
 
         side = _side(experts, "gate_up_proj", hidden.dtype)
-        grad_rows, more = _grad_input(grad_gate_up, side, routing.ends)
-        grad_hidden = summed(grad_rows, more, routing.places, hidden.shape[1])
+        grad_hidden = summed(_backward(grad_gate_up, side, routing.ends), routing.places)
         if side.columns:
-            rows = hidden[routing.token]
-            grads |= _grad_lora(experts, side, rows, in_ranks, grad_gate_up, grad_rows, routing.ends)
+            grads |= _grad_lora(experts, side, hidden[routing.token], in_ranks, grad_gate_up, routing.ends)
         of_lora = [gradient for target in experts.pairs for gradient in grads[target]]
         return grad_hidden, grad_weight[routing.places], None, None, *of_lora
 
@@ -165,34 +166,46 @@ def _by_row(weights: torch.Tensor, routing: Routing) -> torch.Tensor:
 
 
 class _Side(NamedTuple):
-    weight: torch.Tensor
-    """[experts, outputs, inputs + width]: the base, and in the columns behind it B of each target over its own rows."""
-    first: torch.Tensor | None
-    """[experts, width, inputs]: A of each target; None without an adapter."""
+    both: torch.Tensor
+    """[experts, outputs + width, inputs + width]: the base; in the columns behind it B of each target, over its own
+    rows; in the rows below it A of each target; and in the corner nothing that counts."""
     columns: dict[str, slice]
     """Of the width, those of each target."""
+    outputs: int
     inputs: int
 
     @property
     def width(self) -> int:
         """The adapter's columns, with what aligns them."""
-        return self.weight.shape[2] - self.inputs
+        return self.both.shape[2] - self.inputs
+
+    @property
+    def first(self) -> torch.Tensor:
+        """[experts, width, inputs]: A of each target."""
+        return self.both[:, self.outputs :, : self.inputs]
+
+    @property
+    def second(self) -> torch.Tensor:
+        """[experts, outputs, width]: B of each target."""
+        return self.both[:, : self.outputs, self.inputs :]
 
 
 def _side(experts: Experts, fused: str, dtype: torch.dtype) -> _Side:
     stack = experts.stacks[fused]
-    number, outputs, inputs = stack.shape
+    _, outputs, inputs = stack.shape
     pairs = own_pairs(fused, experts.pairs)
-    weight, columns, height = stack.unpacked(pairs, dtype), _columns(pairs), outputs // len(PARTS[fused])
-    if not pairs:
-        return _Side(weight, None, columns, inputs)
-    first, second = weight.new_zeros(number, _width(pairs), inputs), weight[:, :, inputs:]
-    second.zero_()
+    side = _Side(stack.unpacked(pairs, dtype), _columns(pairs), outputs, inputs)
+    height = outputs // len(PARTS[fused])
+    aligned = all(pair.a.shape[1] % ALIGNED == 0 for pair in pairs.values())
+    if not aligned:
+        side.first.zero_()
+    if not aligned or len(PARTS[fused]) > 1:
+        side.second.zero_()
     for target, (a, b) in pairs.items():
-        first[:, columns[target]] = a
+        side.first[:, side.columns[target]] = a
         start = PARTS[fused].index(target) * height
-        second[:, start : start + height, columns[target]] = _scaled(b, experts.scale)
-    return _Side(weight, first, columns, inputs)
+        side.second[:, start : start + height, side.columns[target]] = _scaled(b, experts.scale)
+    return side
 
 
 def own_pairs(fused: str, pairs: Pairs) -> Pairs:
@@ -224,25 +237,24 @@ def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def _product(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """rows [rows, inputs] times each own expert's weight [experts, outputs, inputs], transposed."""
-    return torch._grouped_mm(rows, weight.transpose(-2, -1), ends)
+    """rows [rows, inputs] times each own expert's weight [experts, inputs, outputs]."""
+    return torch._grouped_mm(rows, weight, ends)
 
 
-def _extend(rows: torch.Tensor, side: _Side, ends: torch.Tensor) -> torch.Tensor | None:
-    """What the adapter's A makes of rows[:, :inputs], put into the columns behind them and returned."""
-    if side.first is None:
-        return None
-    ranks = _product(rows[:, : side.inputs], side.first, ends)
-    rows[:, side.inputs :] = ranks
-    return ranks
+def _forward(rows: torch.Tensor, side: _Side, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a side makes of rows[:, :inputs], and what its A makes of them, which is put into the columns behind."""
+    ranks = None
+    if side.width:
+        ranks = _product(rows[:, : side.inputs], side.first.transpose(1, 2), ends)
+        rows[:, side.inputs :] = ranks
+    return _product(rows, side.both[:, : side.outputs].transpose(1, 2), ends), ranks
 
 
-def _grad_input(grad: torch.Tensor, side: _Side, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The gradient [rows, inputs + width] through base and B, and what comes through A on top [rows, inputs]."""
-    of_input = torch._grouped_mm(grad, side.weight, ends)
-    if side.first is None:
-        return of_input, None
-    return of_input, torch._grouped_mm(of_input[:, side.inputs :], side.first, ends)
+def _backward(grad: torch.Tensor, side: _Side, ends: torch.Tensor) -> torch.Tensor:
+    """The gradient of a side's input from grad[:, :outputs]; what comes through B is put into the columns behind."""
+    if side.width:
+        grad[:, side.outputs :] = _product(grad[:, : side.outputs], side.second, ends)
+    return _product(grad, side.both[:, :, : side.inputs], ends)
 
 
 def _grad_lora(
@@ -251,18 +263,17 @@ def _grad_lora(
     rows: torch.Tensor,
     ranks: torch.Tensor | None,
     grad: torch.Tensor,
-    grad_input: torch.Tensor,
     ends: torch.Tensor,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The gradients of A and B of a side's targets, from its input `rows` [rows, inputs] and what A made of them."""
-    if ranks is None:
-        return {}
-    of_first = torch._grouped_mm(grad_input[:, side.inputs :].t(), rows, ends)
+    """The gradients of A and B of a side's targets: from its input `rows` [rows, inputs], what A made of them, and
+    `grad` as `_backward` left it."""
+    assert ranks is not None
+    of_first = _product(grad[:, side.outputs :].t(), rows, ends)
     parts = next(parts for parts in PARTS.values() if next(iter(side.columns)) in parts)
-    height, grads = grad.shape[1] // len(parts), {}
+    height, grads = side.outputs // len(parts), {}
     for target, columns in side.columns.items():
         start, rank = parts.index(target) * height, columns.stop - columns.start
         own = ranks[:, columns.start : columns.start + _aligned(rank)]
-        of_second = torch._grouped_mm(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
+        of_second = _product(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
         grads[target] = of_first[:, columns], _scaled(of_second, experts.scale)
     return grads

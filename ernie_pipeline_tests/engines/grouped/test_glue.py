@@ -27,24 +27,25 @@ def close(found: torch.Tensor | None, wanted: torch.Tensor | None) -> None:
     assert (found - wanted).norm() < 1e-5 * wanted.norm()
 
 
-@pytest.mark.parametrize("more", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_gated_and_its_gradients(weighted: bool, more: bool) -> None:
+def test_gated_and_its_gradients(weighted: bool) -> None:
     gate, up = random(ROWS, 2 * INNER).chunk(2, dim=1)  # views with longer rows, as the grouped products have them
     weight = random(ROWS, seed=1) if weighted else None
-    grad, extra = random(ROWS, INNER + 5, seed=2), random(ROWS, INNER, seed=3) if more else None
-    out = torch.full((ROWS, INNER + 5), 7.0)
+    grad = random(ROWS, INNER, seed=2)
+    out, grads, again = (torch.full((ROWS, width), 7.0) for width in (INNER + 5, 2 * INNER + 5, INNER))
     glue.gated(gate, up, weight, out)
-    both, of_weight = glue.gated_backward(gate, up, weight, grad, extra)
+    of_weight = glue.gated_backward(gate, up, weight, grad, grads, again)
 
     g, u, w = exact(gate), exact(up), exact(torch.ones(ROWS) if weight is None else weight)
     wanted = w[:, None] * F.silu(g) * u
-    wanted.backward(grad[:, :INNER].double() + (0 if extra is None else extra))
+    wanted.backward(grad.double())
     close(out[:, :INNER], wanted)
+    assert torch.equal(again, out[:, :INNER])
     assert (out[:, INNER:] == 7).all()  # the adapter's columns are somebody else's
+    assert (grads[:, 2 * INNER :] == 7).all()
     assert g.grad is not None
     assert u.grad is not None
-    close(both, torch.cat([g.grad, u.grad], dim=1))
+    close(grads[:, : 2 * INNER], torch.cat([g.grad, u.grad], dim=1))
     if weighted:
         close(of_weight, w.grad)
     else:
@@ -60,19 +61,18 @@ def test_gated_as_a_function_of_autograd_s() -> None:
         close(one.grad, other.grad)
 
 
-@pytest.mark.parametrize("more", [True, False])
-def test_summed_is_each_token_s_sum_over_its_rows(more: bool) -> None:
-    slots, extra = random(12, 9), random(12, 6, seed=1) if more else None
+def test_summed_is_each_token_s_sum_over_its_rows() -> None:
+    slots = random(12, 9)[:, :6]
     places = torch.randperm(12, generator=torch.Generator().manual_seed(2)).view(4, 3)
-    found = glue.summed(slots, extra, places, 6)
+    found = glue.summed(slots, places)
     for token, rows in enumerate(places):
-        close(found[token], sum(slots[row, :6] + (0 if extra is None else extra[row]) for row in rows))  # type: ignore[arg-type]
+        close(found[token], slots[rows].sum(dim=0))
 
 
 def test_summed_adds_sixteen_bits_in_thirty_two() -> None:
-    slots, more = (torch.full((3, 1), value, dtype=torch.bfloat16) for value in (256.0, 1.0))
-    # 257 is no bf16, and would be 256; nor is 771, for which 772 is the nearest
-    assert glue.summed(slots, more, torch.tensor([[0, 1, 2]]), 1).item() == 772
+    slots = torch.tensor([[256.0], [1], [1], [1]], dtype=torch.bfloat16)
+    # 257 is no bf16, and would be 256; nor is 259, for which 260 is the nearest
+    assert glue.summed(slots, torch.tensor([[0, 1, 2, 3]])).item() == 260
 
 
 def test_turned_is_transformers_rotary_embedding_with_its_gradient() -> None:

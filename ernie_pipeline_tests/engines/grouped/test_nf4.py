@@ -41,6 +41,14 @@ def test_unpacked_are_the_formula_s_values_and_the_tail_is_left_alone(
     assert (rest == 7).all()
 
 
+def test_between_the_experts_there_may_be_other_rows() -> None:
+    weight = stack(torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(0)), FLAT)
+    out = torch.full((3, 6, 72), 7.0)
+    unpack(weight, out[:, :4])
+    assert torch.equal(out[:, :4, :64], by_formula(weight))
+    assert (out[:, 4:] == 7).all()
+
+
 def test_it_unpacks_into_sixteen_bits() -> None:
     weight = stack(torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(0)), FLAT)
     out = torch.full((2, 4, 72), 7.0, dtype=torch.bfloat16)
