@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 
@@ -17,6 +18,8 @@ class AfterEachStep(TrainerCallback):  # type: ignore[misc]
         trainer._last_save = time.monotonic()
         if trainer.flat:
             trainer.flat.bind()  # accelerate moves what several processes train
+        if trainer.recorded:
+            trainer._before = torch.cuda.memory_allocated()
         if trainer._window:  # the losses since the last log entry before the checkpoint
             trainer._tr_loss += trainer._window[0]
             trainer._globalstep_last_logged = int(trainer._window[1])

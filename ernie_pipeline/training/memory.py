@@ -6,8 +6,6 @@ import torch
 
 from ernie_pipeline.errors import PipelineError
 
-FIXED = int(1.7 * 2**30)
-"""Of a step's memory what does not grow with its tokens: a layer's unpacked weights, a piece of the logits."""
 MARGIN = 4 * 2**30
 
 
@@ -42,14 +40,13 @@ def no_room(what: str, limit_gib: float | None) -> PipelineError:
 def spare_memory(standing: int, passing: int, growth: float, limit_gib: float | None) -> int:
     """Bytes of GPU memory that no step needs, or 0, from what a first step showed.
 
-    `standing`: bytes allocated between steps; `passing`: what the step took on top at its peak; `growth`: the tokens of
+    `standing`: bytes allocated between steps; `passing`: what its passes took on top at their peak; `growth`: tokens of
     the largest pass over those of the first step's largest. What cannot be told beforehand (fragments, a validation
     beside recorded passes, which keep their memory) has `MARGIN`.
     """
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     limit = min(total, limit_gib * 2**30) if limit_gib else total
-    steps = FIXED + max(0, passing - FIXED) * max(1.0, growth)
-    return max(0, int(limit - standing - steps - MARGIN))
+    return max(0, int(limit - standing - passing * max(1.0, growth) - MARGIN))
 
 
 def smaller_limit(*limits_gib: float | None) -> float | None:

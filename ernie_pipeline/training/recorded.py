@@ -70,10 +70,12 @@ class RecordedPasses:
         bucket = rounded_up(tokens, BUCKET)
         return bucket if bucket <= MOST_TOKENS else tokens
 
-    def forget(self) -> None:
-        """Give back the memory of all recordings."""
+    def forget(self) -> bool:
+        """Give back the memory of all recordings; whether there were any."""
+        had = bool(self.recordings)
         self.recordings.clear()
         self.pool = None
+        return had
 
     def _passes(self, inputs: Inputs, counted: torch.Tensor) -> torch.Tensor:
         loss = self.loss_of(inputs, counted)

@@ -112,7 +112,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.longest = max(BUCKET, *(len(row.ids) for row in (*plan.rows, *plan.eval_rows)))
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
-        self.spare = self.layers_unpacked = 0
+        self.spare = self.layers_unpacked = self._before = 0
         """Bytes that no step needs, and how many of the model's layers they make faster."""
 
     def fit(self) -> None:
@@ -173,13 +173,13 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _spend_spare_memory(self) -> None:
         """Once the first step has shown what a step takes, with the optimizer's state, the rest may make it faster."""
-        standing, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+        standing, passing = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated() - self._before
         free_memory()
         first = self._largest_pass(steps=slice(self.progress.step - 1, self.progress.step))
         largest = self._largest_pass()
         if largest > MOST_TOKENS:  # it is launched, while the recordings keep their memory
             largest += self._largest_pass(MOST_TOKENS)
-        self._spend(spare_memory(standing, peak - standing, largest / first, self.limit_gib))
+        self._spend(spare_memory(standing, passing, largest / first, self.limit_gib))
         if self.layers_unpacked:
             self.report(f"spare memory keeps {self.layers_unpacked} layers' experts unpacked", {})
 
@@ -312,6 +312,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.ranks,
             max_tokens=MAX_TOKENS_END_TO_END if self.end_to_end else MAX_TOKENS,
             interrupted=lambda: bool(self.stop.requested),
+            give_back=self.recorded.forget if self.recorded else lambda: False,
             limit_gib=self.limit_gib,
         )
         self.model.train()

@@ -25,11 +25,13 @@ def validation_loss(
     *,
     max_tokens: int = MAX_TOKENS,
     interrupted: Callable[[], bool] = lambda: False,
+    give_back: Callable[[], bool] = lambda: False,
     limit_gib: float | None = None,
 ) -> float | None:
     """The mean negative log-likelihood in nats a token. None when `interrupted` on some rank, between two batches.
 
-    A batch that does not fit into memory is halved. Raises `PipelineError` when one row alone does not fit, with
+    For a batch that does not fit into memory `give_back` may let go of some; when it has none to give, the batch is
+    halved. Raises `PipelineError` when one row alone does not fit, with
     `limit_gib` as what is allowed.
     """
     total, stopped = 0.0, False
@@ -39,11 +41,14 @@ def validation_loss(
         loss = _sum(loss_sum, batch)
         if loss is not None:
             total += loss
+            continue
+        if give_back():
+            batches.insert(0, batch)
         elif len(batch) == 1:
             raise no_room("a held-out row", limit_gib)
         else:
-            free_memory()
             batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        free_memory()
     total, stops = ranks.sum(total, stopped)
     counted = sum(int((document.labels[1:] != NOT_COUNTED).sum()) for document in documents)
     return None if stops else total / counted

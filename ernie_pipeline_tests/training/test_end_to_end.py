@@ -236,9 +236,10 @@ def test_spare_memory_is_measured_against_the_largest_step(
     monkeypatch.setattr(module, "spare_memory", lambda *args: heard.append(args) or 0)
     trainer = make_grouped_trainer(batch_size=4, accumulation=1, max_steps=3)
     trainer.progress.step = 2  # so this process' first step was the second one
+    trainer._before = 50
     trainer._spend_spare_memory()
     tokens = [sum(trainer.plan.lengths[sample] for sample in step) for step in trainer.plan.steps]
-    assert heard == [(100, 250, max(tokens) / tokens[1], None)]
+    assert heard == [(100, 300, max(tokens) / tokens[1], None)]
     assert trainer.layers_unpacked == 0
 
 

@@ -1,6 +1,6 @@
 """The loss and its gradient: the same packed or padded, in any micro-batch; the validation loss in any batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -142,3 +142,22 @@ def test_an_interrupted_validation_says_nothing(make_trainer: MakeTrainer, sums:
     docs = documents(sums)
     assert validation_loss(trainer._loss_sum, docs, trainer.ranks, max_tokens=300, interrupted=interrupted) is None
     assert len(asked) == 3
+
+
+def test_a_validation_without_memory_is_given_some_back_before_it_takes_smaller_batches(
+    make_trainer: MakeTrainer, sums: list[Row]
+) -> None:
+    trainer = make_trainer(eval_rows=sums[:6])
+    docs = documents(sums[:6])
+    wanted = validation_loss(trainer._loss_sum, docs, trainer.ranks)
+    taken, sizes = [True], list[int]()
+
+    def loss_sum(batch: Sequence[Document]) -> torch.Tensor:
+        sizes.append(len(batch))
+        if taken:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return trainer._loss_sum(batch)  # type: ignore[no-any-return]
+
+    found = validation_loss(loss_sum, docs, trainer.ranks, give_back=lambda: bool(taken and taken.pop()))
+    assert found == wanted
+    assert sizes == [6, 6]

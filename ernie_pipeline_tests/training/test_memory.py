@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.training.memory import FIXED, MARGIN, is_out_of_memory, spare_memory
+from ernie_pipeline.training.memory import MARGIN, is_out_of_memory, spare_memory
 from ernie_pipeline.training.resume import copy_weights
 
 MakeTrainer = Callable[..., Any]
@@ -163,22 +163,21 @@ def gpu_of_80_gib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("passing", "growth", "limit", "wanted"),
+    ("growth", "limit", "wanted"),
     [
-        (FIXED + 4 * GIB, 1, None, 80 * GIB - (FIXED + 4 * GIB)),
-        (FIXED + 4 * GIB, 2.5, None, 80 * GIB - (FIXED + 10 * GIB)),
-        (FIXED + 4 * GIB, 0.5, None, 80 * GIB - (FIXED + 4 * GIB)),  # the largest step is no smaller than this one
-        (GIB, 3, None, 80 * GIB - FIXED),  # what does not grow is there whatever the first step was
-        (FIXED + 4 * GIB, 1, 60, 60 * GIB - (FIXED + 4 * GIB)),
-        (FIXED + 4 * GIB, 1, 200, 80 * GIB - (FIXED + 4 * GIB)),
+        (1, None, 80 - 4),
+        (2.5, None, 80 - 10),
+        (0.5, None, 80 - 4),  # the largest pass is no smaller than this one
+        (1, 60, 60 - 4),
+        (1, 200, 80 - 4),
     ],
 )
 def test_spare_is_what_the_largest_pass_and_a_margin_leave(
-    gpu_of_80_gib: None, passing: int, growth: float, limit: float | None, wanted: int
+    gpu_of_80_gib: None, growth: float, limit: float | None, wanted: int
 ) -> None:
-    assert spare_memory(12 * GIB, passing, growth, limit) == wanted - 12 * GIB - MARGIN
+    assert spare_memory(12 * GIB, 4 * GIB, growth, limit) == (wanted - 12) * GIB - MARGIN
 
 
 def test_without_spare_memory_there_is_none(gpu_of_80_gib: None) -> None:
     assert spare_memory(12 * GIB, 70 * GIB, 1, None) == 0
-    assert spare_memory(12 * GIB, FIXED, 1, 12) == 0
+    assert spare_memory(12 * GIB, 0, 1, 12) == 0
