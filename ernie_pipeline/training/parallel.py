@@ -42,6 +42,12 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
+    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Give every rank the first one's values."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Give every rank the mean of all ranks' gradients; what has one on no rank keeps none, and is not stepped."""
         if self.size == 1:
@@ -52,7 +58,8 @@ class Ranks:
             for parameter in bucket:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            flat = torch.cat([p.grad.flatten() for p in bucket if p.grad is not None])
+            gradients = [p.grad.flatten() for p in bucket if p.grad is not None]
+            flat = gradients[0] if len(gradients) == 1 else torch.cat(gradients)  # a single one is not copied
             dist.all_reduce(flat)
             flat /= self.size
             for parameter, part in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):

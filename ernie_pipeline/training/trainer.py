@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         # attention computes no further than it is told, and what fills a recorded pass up is a document too
         self.longest = max(BUCKET, *(len(row.ids) for row in (*plan.rows, *plan.eval_rows)))
+        # no DDP around it: it keeps autograd nodes, whose stream then is not the one that a pass is recorded on
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        ranks.copy_first([parameter.detach() for parameter in self.trainable])
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
         self.spare = self.layers_unpacked = self._before = 0

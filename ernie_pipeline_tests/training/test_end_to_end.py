@@ -277,3 +277,19 @@ def test_two_processes_leave_the_loss_and_gradient_of_one(make_grouped_trainer: 
         assert sum(loss for loss, _ in both) / 2 == pytest.approx(wanted, rel=1e-4)
         for _, found in both:
             assert (torch.tensor(found) - gradient).norm() < 1e-4 * gradient.norm()
+
+
+def test_nothing_wraps_the_model_of_several_ranks_and_they_end_alike(make_grouped_trainer: MakeTrainer) -> None:
+    """DDP would keep autograd's nodes, and so the stream that they were made on."""
+
+    def work(report: Report) -> Any:
+        with join_ranks() as ranks:
+            trainer = make_grouped_trainer(ranks=ranks, batch_size=2, accumulation=1, max_steps=2)
+            begun = trainer.flat.values.tolist()
+            trainer.fit()
+            return begun, trainer.flat.values.tolist(), trainer.model_wrapped is trainer.model
+
+    (begun, first, alone), (_, second, also_alone) = [ended.result for ended in run_ranks(2, work)]
+    assert alone
+    assert also_alone
+    assert first == second != begun

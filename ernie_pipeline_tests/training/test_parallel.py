@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ernie_pipeline.engines import unsloth_engine
+from ernie_pipeline.training.parallel import join_ranks
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, pack_demo, read_demo
@@ -72,3 +74,13 @@ def test_two_processes_give_the_losses_and_the_gradients_of_one(
         assert together == pytest.approx(alone, rel=1e-4)
     facts = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
     assert (facts["processes"], facts["samples"], facts["resumed_from"]) == (2, 7, [1])
+
+
+def test_every_rank_is_given_the_first_one_s_values() -> None:
+    def work(report: Report) -> Any:
+        with join_ranks() as ranks:
+            own = [torch.full((3,), float(ranks.rank + 1)), torch.arange(2.0) - ranks.rank]
+            ranks.copy_first(own)
+            return [tensor.tolist() for tensor in own]
+
+    assert [ended.result for ended in run_ranks(2, work)] == [[[1, 1, 1], [0, 1]]] * 2
