@@ -1,6 +1,6 @@
 """Where the time of a forward and backward pass goes, kernel by kernel, by torch's profiler.
 
-    python benchmarks/training/profile_pass.py CHECKPOINT [--documents 64] [--tokens 128] [--kept-layers 0]
+    python benchmarks/training/profile_pass.py CHECKPOINT [--documents 64] [--tokens 128] [--spare-gib 0]
 
 CHECKPOINT as in whole.py, whose packed base is taken from `--home`. The documents have random tokens, `--tokens` each.
 """
@@ -8,7 +8,6 @@ CHECKPOINT as in whole.py, whose packed base is taken from `--home`. The documen
 import argparse
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--documents", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--kept-layers", type=int, default=0, help="layers whose experts stay unpacked")
+    parser.add_argument("--spare-gib", type=float, default=0, help="memory for layers whose experts stay unpacked")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "ernie-benchmark")
     asked = parser.parse_args()
     model = _model(asked.checkpoint.resolve(), asked.home)
-    keep_unpacked(model.get_base_model(), int(asked.kept_layers * 1.55 * 2**30))
+    keep_unpacked(model.get_base_model(), int(asked.spare_gib * 2**30))
     flat = FlatParameters([parameter for parameter in model.parameters() if parameter.requires_grad])
     inputs = _inputs(asked.documents, asked.tokens)
 
@@ -56,7 +55,7 @@ def main() -> None:
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         one_pass()
         torch.cuda.synchronize()
-    _tell(profiled)
+    print(profiled.key_averages().table(sort_by="self_device_time_total", row_limit=60, max_name_column_width=150))
     tokens = asked.documents * asked.tokens
     print(
         f"{tokens} tokens in {each:.1f} ms, {1000 * tokens / each:.0f} tokens/s without the optimizer; "
@@ -77,17 +76,6 @@ def _inputs(documents: int, tokens: int) -> dict[str, torch.Tensor]:
     ids = [torch.randint(4, 100_000, (tokens,), generator=generator) for _ in range(documents)]
     batch = lay_end_to_end([Document(own, own.clone()) for own in ids], 0)
     return {name: value.cuda() for name, value in batch.items()}
-
-
-def _tell(profiled: Any) -> None:
-    kernels: dict[str, list[float]] = defaultdict(list)
-    for event in profiled.events():
-        if str(event.device_type).endswith("CUDA"):
-            kernels[event.name].append(event.device_time / 1000)
-    print("      ms  calls  kernel")
-    for name, times in sorted(kernels.items(), key=lambda item: -sum(item[1])):
-        print(f"{sum(times):8.2f} {len(times):6}  {name[:150]}")
-    print(f"{sum(map(sum, kernels.values())):8.2f} {sum(map(len, kernels.values())):6}  all")
 
 
 if __name__ == "__main__":

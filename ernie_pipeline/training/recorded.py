@@ -56,7 +56,7 @@ class RecordedPasses:
         """
         tokens = self.filled(sum(len(document.ids) for document in documents))
         inputs = lay_end_to_end(documents, self.pad_id, tokens, self.documents + 1)
-        if not self.begun or rounded_up(tokens, BUCKET) > MOST_TOKENS:
+        if not self.begun or tokens > MOST_TOKENS:
             return self._passes({name: value.to(counted.device) for name, value in inputs.items()}, counted)
         recording = self._recording(tokens, counted)
         for name, value in inputs.items():

@@ -116,7 +116,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         ranks.copy_first([parameter.detach() for parameter in self.trainable])
         self.flat = FlatParameters(self.trainable) if end_to_end else None
         self.recorded = self._recorded_passes() if end_to_end and self.args.device.type == "cuda" else None
-        self.spare = self.layers_unpacked = self._before = 0
+        self._before = 0
+        """Bytes of GPU memory in use when training begins."""
+        self.spare = self.layers_unpacked = 0
         """Bytes that no step needs, and how many of the model's layers they make faster."""
 
     def fit(self) -> None:

@@ -31,8 +31,7 @@ def validation_loss(
     """The mean negative log-likelihood in nats a token. None when `interrupted` on some rank, between two batches.
 
     For a batch that does not fit into memory `give_back` may let go of some; when it has none to give, the batch is
-    halved. Raises `PipelineError` when one row alone does not fit, with
-    `limit_gib` as what is allowed.
+    halved. Raises `PipelineError` when one row alone does not fit, with `limit_gib` as what is allowed.
     """
     total, stopped = 0.0, False
     batches = batches_by_length(documents, max_tokens)[ranks.rank :: ranks.size]

@@ -236,25 +236,20 @@ def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
 # The products
 
 
-def _product(rows: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """rows [rows, inputs] times each own expert's weight [experts, inputs, outputs]."""
-    return torch._grouped_mm(rows, weight, ends)
-
-
 def _forward(rows: torch.Tensor, side: _Side, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a side makes of rows[:, :inputs], and what its A makes of them, which is put into the columns behind."""
     ranks = None
     if side.width:
-        ranks = _product(rows[:, : side.inputs], side.first.transpose(1, 2), ends)
+        ranks = torch._grouped_mm(rows[:, : side.inputs], side.first.transpose(1, 2), ends)
         rows[:, side.inputs :] = ranks
-    return _product(rows, side.both[:, : side.outputs].transpose(1, 2), ends), ranks
+    return torch._grouped_mm(rows, side.both[:, : side.outputs].transpose(1, 2), ends), ranks
 
 
 def _backward(grad: torch.Tensor, side: _Side, ends: torch.Tensor) -> torch.Tensor:
     """The gradient of a side's input from grad[:, :outputs]; what comes through B is put into the columns behind."""
     if side.width:
-        grad[:, side.outputs :] = _product(grad[:, : side.outputs], side.second, ends)
-    return _product(grad, side.both[:, :, : side.inputs], ends)
+        grad[:, side.outputs :] = torch._grouped_mm(grad[:, : side.outputs], side.second, ends)
+    return torch._grouped_mm(grad, side.both[:, :, : side.inputs], ends)
 
 
 def _grad_lora(
@@ -268,12 +263,12 @@ def _grad_lora(
     """The gradients of A and B of a side's targets: from its input `rows` [rows, inputs], what A made of them, and
     `grad` as `_backward` left it."""
     assert ranks is not None
-    of_first = _product(grad[:, side.outputs :].t(), rows, ends)
+    of_first = torch._grouped_mm(grad[:, side.outputs :].t(), rows, ends)
     parts = next(parts for parts in PARTS.values() if next(iter(side.columns)) in parts)
     height, grads = side.outputs // len(parts), {}
     for target, columns in side.columns.items():
         start, rank = parts.index(target) * height, columns.stop - columns.start
         own = ranks[:, columns.start : columns.start + _aligned(rank)]
-        of_second = _product(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
+        of_second = torch._grouped_mm(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
         grads[target] = of_first[:, columns], _scaled(of_second, experts.scale)
     return grads
