@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from ernie_pipeline.engines.grouped import glue
+from ernie_pipeline.engines.grouped.outer import outer_products
+from ernie_pipeline.engines.grouped.router import RouterLogits
 
 pytestmark = [
     pytest.mark.gpu,
@@ -95,3 +97,28 @@ def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...]
     assert torch.equal(out[..., :rows, :columns], dequantize_4bit(weight.data, weight.quant_state).view(shape))
     assert (out[..., columns:] == 7).all()
     assert (out[..., rows:, :] == 7).all()
+
+
+@pytest.mark.parametrize("rank", [8, 16, 24, 32])
+@pytest.mark.parametrize("turn", [True, False])
+@pytest.mark.parametrize("gathered", [True, False])
+def test_outer_products(rank: int, turn: bool, gathered: bool) -> None:
+    ends = torch.tensor([70, 70, 73, 203, 204], dtype=torch.int32)
+    narrow, wide = random(204, rank + 8)[:, :rank], random(40 if gathered else 204, 272, seed=1)[:, :256]
+    places = torch.randint(0, 40, (204,), generator=torch.Generator().manual_seed(2)) if gathered else None
+
+    def product(device: str) -> torch.Tensor:
+        own = None if places is None else places.to(device)
+        return outer_products(narrow.to(device), wide.to(device), ends.to(device), places=own, turn=turn)
+
+    on_gpu, on_cpu = product("cuda"), product("cpu")
+    assert on_gpu.shape == on_cpu.shape
+    assert (on_gpu.cpu() - on_cpu).norm() < 1e-5 * on_cpu.norm()
+
+
+def test_router_logits_are_as_exact_as_in_fp32() -> None:
+    hidden, weight = random(300, 2560).cuda(), torch.randn(64, 2560).cuda() * 0.02
+    exact = hidden.double() @ weight.double().t()
+    logits: torch.Tensor = RouterLogits.apply(hidden, weight)  # type: ignore[no-untyped-call]
+    usual = torch.nn.functional.linear(hidden.float(), weight)
+    assert (logits - exact).norm() < 2 * (usual - exact).norm() + 1e-6 * exact.norm()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.recipe import Quantization
 from ernie_pipeline.training.batches import Document, lay_end_to_end
 from ernie_pipeline.training.memory import free_memory
@@ -172,8 +172,8 @@ def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(unsloth_job: MakeJo
     job["gpu"]["checkpoint_s"] = 1e-9
     job_file = tmp_path / "job.json"
     job_file.write_text(json.dumps(job))
-    command = [sys.executable, "-m", "ernie_pipeline.training", str(job_file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    alone = command("ernie_pipeline.training", job_file, 1)
+    with subprocess.Popen(alone, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("step 30/"):
@@ -200,3 +200,16 @@ def test_with_a_tight_limit_it_takes_fewer_samples_at_a_time(unsloth_job: MakeJo
     train(tight, lambda line, values: lines.append(line))
     assert any("ran out of memory: it begins anew" in line for line in lines), lines
     assert last_losses(tight)[-1] == pytest.approx(last_losses(roomy)[-1], rel=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices, and this machine has fewer")
+def test_two_gpus_end_at_the_loss_of_one(unsloth_job: MakeJob, tmp_path: Path) -> None:
+    one, two = unsloth_job("one"), unsloth_job("two")
+    train(one, quiet)
+    job_file = tmp_path / "job.json"
+    job_file.write_text(json.dumps(two))
+    environment = {**os.environ, **surroundings(2, 60), "OMP_NUM_THREADS": "2"}
+    subprocess.run(command("ernie_pipeline.training", job_file, 2), env=environment, check=True)
+    run = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
+    assert (run["processes"], run["steps"], run["samples"]) == (2, 40, 320)
+    assert last_losses(two) == pytest.approx(last_losses(one), rel=0.01)

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ernie_pipeline.engines.grouped.experts import GroupedExperts
 from ernie_pipeline.engines.grouped.glue import NOT_COUNTED, Gated, Rotated, loss_and_gradient
 from ernie_pipeline.engines.grouped.lora_linear import project
+from ernie_pipeline.engines.grouped.router import choose_experts
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
@@ -92,7 +93,7 @@ def _layer(layer: Any, hidden: torch.Tensor, documents: Documents) -> torch.Tens
         return hidden + _gated_mlp(block, after)
     if block.shared_experts is not None:
         hidden = hidden + _gated_mlp(block.shared_experts, after)
-    _, weights, chosen = block.gate(after)
+    weights, chosen = choose_experts(block.gate, after)
     routed: torch.Tensor = block.experts(after, chosen, weights)
     return hidden + routed
 

@@ -63,6 +63,33 @@ def summed(
 
 
 @triton.jit
+def outer(
+    narrow, wide, row_of, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
+    RANK: tl.constexpr, N: tl.constexpr, INDEXED: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
+):  # fmt: skip
+    expert = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    rank = tl.arange(0, RANKS)
+    start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
+    end = tl.load(ends + expert)
+    total = tl.zeros((COLUMNS, RANKS), dtype=tl.float32)
+    for first in range(start, end, ROWS):
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        inside = (row < end)[:, None]
+        place = tl.load(row_of + row, mask=row < end, other=0) if INDEXED else row
+        long = tl.load(
+            wide + place[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
+        )
+        short = tl.load(
+            narrow + row[:, None] * narrow_stride + rank[None, :], mask=inside & (rank < RANK)[None, :], other=0.0
+        )
+        total = tl.dot(tl.trans(long), short, total)
+    place = out + expert * expert_stride + column[:, None] * column_stride + rank[None, :] * rank_stride
+    tl.store(place, total, mask=(column < N)[:, None] & (rank < RANK)[None, :])
+
+
+@triton.jit
 def turned(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ernie_pipeline.engines.grouped.glue import gated, gated_backward, summed
 from ernie_pipeline.engines.grouped.nf4 import unpack
+from ernie_pipeline.engines.grouped.outer import outer_products
 
 PARTS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 """transformers' fused expert parameters, and the LoRA targets whose rows they hold, one after the other."""
@@ -150,7 +151,7 @@ class _Grouped(torch.autograd.Function):
         side = _side(experts, "gate_up_proj", hidden.dtype)
         grad_hidden = summed(_backward(grad_gate_up, side, routing.ends), routing.places)
         if side.columns:
-            grads |= _grad_lora(experts, side, hidden[routing.token], in_ranks, grad_gate_up, routing.ends)
+            grads |= _grad_lora(experts, side, hidden, in_ranks, grad_gate_up, routing.ends, routing.token)
         of_lora = [gradient for target in experts.pairs for gradient in grads[target]]
         return grad_hidden, grad_weight[routing.places], None, None, *of_lora
 
@@ -259,16 +260,16 @@ def _grad_lora(
     ranks: torch.Tensor | None,
     grad: torch.Tensor,
     ends: torch.Tensor,
+    places: torch.Tensor | None = None,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The gradients of A and B of a side's targets: from its input `rows` [rows, inputs], what A made of them, and
-    `grad` as `_backward` left it."""
+    """The gradients of A and B of a side's targets: from its input `rows` [rows, inputs] (or [tokens, inputs], of which
+    `places` tells each row's), what A made of them, and `grad` as `_backward` left it."""
     assert ranks is not None
-    of_first = torch._grouped_mm(grad[:, side.outputs :].t(), rows, ends)
+    of_first = outer_products(grad[:, side.outputs :], rows, ends, places=places)
     parts = next(parts for parts in PARTS.values() if next(iter(side.columns)) in parts)
     height, grads = side.outputs // len(parts), {}
     for target, columns in side.columns.items():
-        start, rank = parts.index(target) * height, columns.stop - columns.start
-        own = ranks[:, columns.start : columns.start + _aligned(rank)]
-        of_second = torch._grouped_mm(grad[:, start : start + height].t(), own, ends)[:, :, :rank]
+        start = parts.index(target) * height
+        of_second = outer_products(ranks[:, columns], grad[:, start : start + height], ends, turn=True)
         grads[target] = of_first[:, columns], _scaled(of_second, experts.scale)
     return grads
