@@ -101,7 +101,10 @@ def _timed(job: dict[str, Any], folder: Path, processes: int) -> dict[str, Any]:
     saved = (out / "adapter" / "adapter_model.safetensors").stat().st_mtime - start
     kept = ("engine", "device", "processes", "steps", "samples", "tokens", "seconds", "tokens_per_s", "micro_batch")
     return {
-        **{name: run[name] for name in (*kept, "peak_gpu_gib", "padding_share", "trainable_parameters")},
+        **{
+            name: run[name]
+            for name in (*kept, "micro_batch_tokens", "peak_gpu_gib", "padding_share", "trainable_parameters")
+        },
         "saved_after_s": round(saved, 1),
         "process_s": round(wall, 1),
         "speed": [round(entry["tokens_per_s"]) for entry in json.loads((out / "reports" / "speed.json").read_text())],

@@ -3,8 +3,7 @@
 None of it changes what is learned: the loss of a step is the mean over its counted tokens, wherever they lie.
 """
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,37 +28,34 @@ def share_of(step: Sequence[int], lengths: Sequence[int], rank: int, ranks: int)
     return sorted(step, key=lambda sample: (-lengths[sample], sample))[rank::ranks]
 
 
-def lay_out(lengths: Sequence[int], micro_batch: int, pack_tokens: int | None) -> Layout:
+def lay_out(
+    lengths: Sequence[int], micro_batch: int, pack_tokens: int | None, most_tokens: int | None = None
+) -> Layout:
     """Documents of `lengths`, longest first, as micro-batches of at most `micro_batch` documents.
 
     Each has a row of its own, beside others of like length; with `pack_tokens` several share a row of at most as many
-    tokens, and each micro-batch gets long ones and short ones.
+    tokens, and each micro-batch gets long ones and short ones: as many micro-batches as it takes for none of several
+    documents to have more than `most_tokens`.
     """
     number = -(-len(lengths) // micro_batch)
     if pack_tokens is None:
         each = range(0, len(lengths), micro_batch)
         return [[[position] for position in range(start, len(lengths))[:micro_batch]] for start in each]
-    dealt = [list(range(first, len(lengths), number)) for first in range(number)]
+    dealt = _dealt(lengths, number)
+    while most_tokens and number < len(lengths) and max(sum(lengths[p] for p in own) for own in dealt) > most_tokens:
+        number += 1
+        dealt = _dealt(lengths, number)
     return [[[own[i] for i in row] for row in pack([lengths[p] for p in own], pack_tokens)] for own in dealt]
+
+
+def _dealt(lengths: Sequence[int], number: int) -> list[list[int]]:
+    return [list(range(first, len(lengths), number)) for first in range(number)]
 
 
 def computed_tokens(lengths: Sequence[int], layout: Layout, filled: Callable[[int], int] = int) -> int:
     """The tokens that a layout makes the model compute, padding included; `filled`: a row's width."""
     widths = [[sum(lengths[i] for i in row) for row in batch] for batch in layout]
     return sum(len(rows) * filled(max(rows)) for rows in widths)
-
-
-def largest_pass(
-    shares: Iterable[Sequence[int]], micro_batch: int, pack_tokens: int | None, most: int = sys.maxsize
-) -> int:
-    """The tokens of the largest micro-batch with no more than `most`, among those that documents of the lengths in each
-    of `shares` are laid out in; 1 where there is none."""
-    largest = 1
-    for lengths in shares:
-        for rows in lay_out(lengths, micro_batch, pack_tokens):
-            tokens = sum(lengths[i] for row in rows for i in row)
-            largest = max(largest, tokens if tokens <= most else 0)
-    return largest
 
 
 def rounded_up(number: int, multiple: int) -> int:

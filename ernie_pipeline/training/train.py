@@ -12,7 +12,7 @@ from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.batches import computed_tokens, lay_out, share_of
+from ernie_pipeline.training.batches import computed_tokens, share_of
 from ernie_pipeline.training.memory import free_memory, smaller_limit
 from ernie_pipeline.training.order import Plan
 from ernie_pipeline.training.parallel import Ranks, join_ranks
@@ -148,7 +148,8 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
         "padding_share": round(_padding_share(trainer), 4),
         "best_step": trainer.best["step"],
         "kept_step": trainer.best["step"] if plan.settings["keep"] == "best" else progress.step,
-        "micro_batch": trainer.micro_batch,
+        "micro_batch": trainer.pieces.samples,
+        "micro_batch_tokens": trainer.pieces.tokens,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
         "layers_kept_unpacked": trainer.layers_unpacked,
         "resumed_from": trainer.resumed_from,
@@ -156,13 +157,12 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
 
 
 def _padding_share(trainer: Any) -> float:
-    """The share of the tokens computed that were padding, with the micro-batch in use at last."""
+    """The share of the tokens computed that were padding, with the micro-batches in use at last."""
     computed, wanted, plan, ranks = 0, 0, trainer.plan, trainer.ranks.size
     for step in plan.steps:
         for rank in range(ranks):
             own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            layout = lay_out(own, trainer.micro_batch, trainer.row_tokens)
-            computed += computed_tokens(own, layout, trainer.filled)
+            computed += computed_tokens(own, trainer.pieces.lay_out(own), trainer.filled)
             wanted += sum(own)
     return 1 - wanted / computed
 

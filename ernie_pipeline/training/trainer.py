@@ -22,19 +22,12 @@ from ernie_pipeline.engines.grouped.end_to_end import EndToEnd
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.after_each_step import AfterEachStep
-from ernie_pipeline.training.batches import (
-    Document,
-    collate,
-    largest_pass,
-    lay_end_to_end,
-    lay_out,
-    share_of,
-    split_documents,
-)
+from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, share_of, split_documents
 from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
 from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
-from ernie_pipeline.training.order import Plan, samples_of_a_step
+from ernie_pipeline.training.order import Plan
 from ernie_pipeline.training.parallel import Ranks
+from ernie_pipeline.training.pieces import Pieces
 from ernie_pipeline.training.progress import Progress
 from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
 from ernie_pipeline.training.resume import (
@@ -80,8 +73,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         tokens = [sum(plan.lengths[sample] for sample in step) for step in plan.steps]
         self.progress = Progress(report, tokens, plan.settings["eval_every"])
         self.stop = StopSignals()
-        self.micro_batch = min(plan.settings["batch_size"], -(-samples_of_a_step(plan.settings) // ranks.size))
-        """Samples that a rank computes at a time."""
+        # documents laid end to end are one row, however long
+        self.pieces = Pieces(plan.settings, ranks.size, sys.maxsize if end_to_end else plan.row_tokens)
         self.evaluated = 0
         """The step after which the last validation loss was taken."""
         self.best: dict[str, float] = {}
@@ -194,8 +187,10 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.spare, self.layers_unpacked = spare, self.end_to_end.spend_memory(self.model.get_base_model(), spare)
 
     def _largest_pass(self, most: int = sys.maxsize, steps: slice = slice(None)) -> int:
-        lengths = ([self.plan.lengths[sample] for sample in share] for share in self.shares[steps])
-        return largest_pass(lengths, self.micro_batch, self.row_tokens, most)
+        return self.pieces.largest(self._lengths(self.shares[steps]), most)
+
+    def _lengths(self, shares: Sequence[Sequence[int]]) -> list[list[int]]:
+        return [[self.plan.lengths[sample] for sample in share] for share in shares]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's own, over the adapter as one vector where it is one."""
@@ -226,11 +221,6 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """Not counted: it goes through all parameters at each step, for a figure that nobody reads."""
         return 0
 
-    @property
-    def row_tokens(self) -> int | None:
-        """The tokens of a row at most, see `lay_out`: documents laid end to end are one row, however long."""
-        return sys.maxsize if self.end_to_end else self.plan.row_tokens
-
     def filled(self, tokens: int) -> int:
         """The width of a row of `tokens`, beside what its micro-batch's others make of it."""
         return self.recorded.filled(tokens) if self.recorded else tokens
@@ -242,7 +232,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _accumulate(self, documents: Sequence[Document], counted: Any) -> torch.Tensor | None:
         """The loss of these documents, its gradient in the parameters; None: out of memory."""
-        layout = lay_out([len(document.ids) for document in documents], self.micro_batch, self.row_tokens)
+        layout = self.pieces.lay_out([len(document.ids) for document in documents])
         passes = self._passes_end_to_end if self.end_to_end else self._passes_over_rows
         total = torch.zeros((), device=self.args.device)
         try:
@@ -281,7 +271,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _recorded_passes(self) -> RecordedPasses:
         pad_id = self.processing_class.pad_token_id
-        return RecordedPasses(self._loss_end_to_end, self.micro_batch, pad_id, self._largest_pass)
+        return RecordedPasses(self._loss_end_to_end, self.pieces.samples, pad_id, self._largest_pass)
 
     def _need_less(self, step: int) -> None:
         self.model.zero_grad()
@@ -293,9 +283,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             while self.layers_unpacked > fewer:
                 self._spend(self.spare // 2)
             now = f"{self.layers_unpacked} layers' experts kept unpacked"
-        elif self.micro_batch > 1:
-            self.micro_batch //= 2
-            now = f"{self.micro_batch} samples at a time" if self.micro_batch > 1 else "one sample at a time"
+        # a step has fit, so not much is missing
+        elif smaller := self.pieces.less(self._lengths(self.shares), slightly=self.progress.steps_here > 0):
+            now = smaller
         elif not self.args.gradient_checkpointing:
             self.args.gradient_checkpointing = True
             self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
@@ -359,7 +349,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             "progress": self.progress.state(),
             "best": self.best,
             "evaluated": self.evaluated,
-            "micro_batch": self.micro_batch,
+            "pieces": [self.pieces.samples, self.pieces.tokens],
             "checkpointing": self.args.gradient_checkpointing,
             "resumed_from": self.resumed_from,
         }
@@ -393,7 +383,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if self.best and self.plan.settings["keep"] == "best":
             self.best_weights = read_weights(folder / (ADAPTER if self.best["step"] == step else BEST))
         self.resumed_from = [*facts["resumed_from"], step]
-        self.micro_batch = min(self.micro_batch, facts["micro_batch"])
+        samples, self.pieces.tokens = facts["pieces"]
+        self.pieces.samples = min(self.pieces.samples, samples)
         self.args.gradient_checkpointing = facts["checkpointing"]
         due = step % self.plan.settings["eval_every"] == 0 or step == len(self.plan.steps)
         self.args.eval_on_start = due and self.evaluated < step

@@ -205,6 +205,7 @@ def test_with_a_tight_limit_it_takes_fewer_samples_at_a_time(unsloth_job: MakeJo
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices, and this machine has fewer")
 def test_two_gpus_end_at_the_loss_of_one(unsloth_job: MakeJob, tmp_path: Path) -> None:
     one, two = unsloth_job("one"), unsloth_job("two")
+    one["training"] |= {"batch_size": 4, "accumulation": 2}  # the two ranks' shares, one after the other
     train(one, quiet)
     job_file = tmp_path / "job.json"
     job_file.write_text(json.dumps(two))

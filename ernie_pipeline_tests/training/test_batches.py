@@ -1,6 +1,7 @@
 """How a step's samples are shared, divided, packed and laid end to end."""
 
 import random
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ import torch
 from ernie_pipeline.training.batches import (
     Document,
     computed_tokens,
-    largest_pass,
     lay_end_to_end,
     lay_out,
     rounded_up,
@@ -66,6 +66,18 @@ def test_a_layout_has_every_sample_in_micro_batches_of_the_size(pack_tokens: int
     assert lay_out([], 4, pack_tokens) == []
 
 
+def test_there_are_as_many_micro_batches_as_it_takes_for_none_to_have_too_many_tokens() -> None:
+    lengths = sorted((random.Random(i).randint(30, 300) for i in range(21)), reverse=True)
+    assert len(lay_out(lengths, 64, sys.maxsize)) == 1
+    for most, number in ((5000, 1), (1500, 3), (700, 6), (10, 21)):  # of 3,277 tokens
+        layout = lay_out(lengths, 64, sys.maxsize, most)
+        assert sorted(i for batch in layout for row in batch for i in row) == list(range(21))
+        assert all(sum(lengths[i] for i in row) <= most or len(row) == 1 for [row] in layout)
+        assert len(layout) == number
+    assert lay_out([], 4, sys.maxsize, 100) == []
+    assert lay_out([120], 4, sys.maxsize, 100) == [[[0]]]
+
+
 def test_packing_leaves_less_padding() -> None:
     lengths = sorted((random.Random(i).randint(30, 300) for i in range(24)), reverse=True)
     assert computed_tokens([10, 5, 3], [[[0], [1, 2]]]) == 20
@@ -109,12 +121,3 @@ def test_a_document_of_padding_and_empty_ones_fill_up_to_the_same_shapes() -> No
         assert other["starts"][-1] == 8
         assert (other["starts"].diff() >= 0).all()
         assert other["starts"][: len(batch) + 1].diff().tolist() == [len(document.ids) for document in batch]
-
-
-def test_the_largest_pass_is_that_of_all_micro_batches_within_a_limit() -> None:
-    shares = [[50, 40, 30, 5], [], [90]]  # in micro-batches of two: 50 + 40, 30 + 5, 90
-    assert largest_pass(shares, 2, None) == 90
-    assert largest_pass(shares, 2, None, most=89) == 35
-    assert largest_pass(shares, 2, 2048) == 90
-    assert largest_pass(shares, 4, 2048) == 125
-    assert largest_pass([[]], 4, None) == 1

@@ -177,7 +177,7 @@ def test_out_of_memory_it_goes_on_with_half_the_micro_batch_as_if_it_had_begun_s
     assert told(said) == [
         "step 1 ran out of memory: it begins anew with 2 samples at a time, with the same samples a step"
     ]
-    assert (trainer.micro_batch, trainer.args.gradient_checkpointing) == (2, False)
+    assert (trainer.pieces.samples, trainer.args.gradient_checkpointing) == (2, False)
 
 
 def test_in_the_middle_of_a_later_step_nothing_is_counted_twice(make_grouped_trainer: MakeTrainer) -> None:
@@ -214,8 +214,9 @@ def test_layers_kept_unpacked_change_nothing_and_go_first_when_memory_runs_out(
     assert (found - wanted).abs().max() < 1e-5
     assert told(said)[1:] == [
         f"step 3 ran out of memory: it begins anew with {now}, with the same samples a step"
-        for now in ("0 layers' experts kept unpacked", "2 samples at a time")
+        for now in ("0 layers' experts kept unpacked", f"at most {trainer.pieces.tokens} tokens at a time")
     ]
+    assert trainer.pieces.samples == 4
     assert not any(experts.kept for experts in experts_of(trainer))
 
 

@@ -65,7 +65,7 @@ def test_it_goes_on_with_fewer_samples_at_a_time_as_if_it_had_begun_so(
     assert [line for line in said if "memory" in line] == [
         "step 1 ran out of memory: it begins anew with 2 samples at a time, with the same samples a step",
     ]
-    assert (trainer.micro_batch, trainer.args.gradient_checkpointing) == (2, False)
+    assert (trainer.pieces.samples, trainer.args.gradient_checkpointing) == (2, False)
 
 
 def test_a_packed_row_is_divided_too(make_trainer: MakeTrainer, memory_that: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_packed_row_is_divided_too(make_trainer: MakeTrainer, memory_that: Any
     memory_that(lambda ids, checkpointing: ids.numel() < 250)
     trainer = make_trainer(**settings)
     assert (trained(trainer) - wanted).abs().max() < 1e-5
-    assert trainer.micro_batch < 8
+    assert trainer.pieces.samples < 8
 
 
 def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpointing_on(
@@ -92,7 +92,7 @@ def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpoin
     trainer = make_trainer(said, **settings)
     found = trained(trainer)
     assert "step 2 ran out of memory: it begins anew with gradient checkpointing, with the same samples a step" in said
-    assert (trainer.micro_batch, trainer.args.gradient_checkpointing) == (1, True)
+    assert (trainer.pieces.samples, trainer.args.gradient_checkpointing) == (1, True)
     assert torch.equal(found, wanted)  # nothing of the broken step was counted twice
 
 
