@@ -99,7 +99,8 @@ def _unsloth(options: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(options.checkpoint)
     _tell("loaded", engine="unsloth's own", load_s=round(time.time() - start, 1))
     prompts = _prompts(tokenizer, options.unsloth[0])
-    _timed("unsloth", options.unsloth, prompts, lambda p, n: _plain(model, tokenizer, p, n))
+    for _ in range(options.repeat):
+        _timed("unsloth", options.unsloth, prompts, lambda p, n: _plain(model, tokenizer, p, n))
 
 
 def _plain(model: Any, tokenizer: Any, prompts: Sequence[str], new_tokens: int) -> Answers:
@@ -245,7 +246,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")
     parser.add_argument("--new-tokens", type=int, default=512, help="tokens of each of its answers")
-    parser.add_argument("--repeat", type=int, default=1, help="times that ours is measured")
+    parser.add_argument("--repeat", type=int, default=1, help="times that ours, or unsloth's, is measured")
     parser.add_argument("--transformers", default=[64, 128], help="its prompts and new tokens", **size)
     parser.add_argument("--four-bit", default=[64, 16], help="the 4-bit model's", **size)
     parser.add_argument("--unsloth", default=[64, 128], help="unsloth's", **size)

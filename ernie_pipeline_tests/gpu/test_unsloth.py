@@ -109,9 +109,14 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
     from ernie_pipeline.engines import unsloth_engine
 
     tokens = torch.arange(5, 45)
-    here = unsloth_engine.logits(unsloth_engine.load(measured, "cuda"), tokens)
+    model = unsloth_engine.load(measured, "cuda")
+    here = unsloth_engine.logits(model, tokens)
     there = peft_engine.logits(peft_engine.load({**measured, "engine": "peft"}, "cuda"), tokens)
-    assert (here - there).norm() < 0.05 * here.norm()  # their 4-bit constants are rounded in other groups
+    with model.disable_adapter():
+        change = here - unsloth_engine.logits(model, tokens)
+    # their 4-bit constants are rounded in other groups (logits have differed by up to 5 % of their norm); that the file
+    # is read exactly is tested on a CPU, where both engines can have the same constants
+    assert (here - there).norm() < 0.25 * change.norm()
 
 
 def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:
