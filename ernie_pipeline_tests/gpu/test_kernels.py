@@ -99,7 +99,7 @@ def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...]
     assert (out[..., rows:, :] == 7).all()
 
 
-@pytest.mark.parametrize("rank", [8, 16, 24, 32])
+@pytest.mark.parametrize("rank", [8, 16, 24, 32, 160])
 @pytest.mark.parametrize("turn", [True, False])
 @pytest.mark.parametrize("gathered", [True, False])
 def test_outer_products(rank: int, turn: bool, gathered: bool) -> None:

@@ -70,7 +70,7 @@ def outer(
 ):  # fmt: skip
     expert = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    rank = tl.arange(0, RANKS)
+    rank = tl.program_id(2) * RANKS + tl.arange(0, RANKS)
     start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
     end = tl.load(ends + expert)
     total = tl.zeros((COLUMNS, RANKS), dtype=tl.float32)

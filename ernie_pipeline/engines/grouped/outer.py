@@ -15,6 +15,8 @@ except ImportError:  # no CUDA build of torch
 
 ROWS, COLUMNS = 64, 128
 """Of the long rows, what a program reads at a time: chosen on an H100."""
+MOST_RANKS = 64
+"""Of the narrow rows: where they are wider, the long ones are read again for each so many columns."""
 
 
 def outer_products(
@@ -38,7 +40,10 @@ def outer_products(
         return products.transpose(1, 2) if turn else products
     out = torch.empty((len(ends), n, rank) if turn else (len(ends), rank, n), device=wide.device)
     strides = (out.stride(0), 1, rank) if turn else (out.stride(0), n, 1)
-    kernels.outer[(triton.cdiv(n, COLUMNS), len(ends))](
+    ranks = min(
+        MOST_RANKS, max(16, triton.next_power_of_2(rank))
+    )  # 16: what a product on the matrix units has at least
+    kernels.outer[(triton.cdiv(n, COLUMNS), len(ends), triton.cdiv(rank, ranks))](
         narrow,
         wide,
         ends if places is None else places,
@@ -52,7 +57,7 @@ def outer_products(
         INDEXED=places is not None,
         ROWS=ROWS,
         COLUMNS=COLUMNS,
-        RANKS=max(16, triton.next_power_of_2(rank)),
+        RANKS=ranks,
         num_warps=4,
         num_stages=4,
     )
