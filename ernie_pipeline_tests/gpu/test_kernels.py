@@ -105,11 +105,11 @@ def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...]
 def test_outer_products(rank: int, turn: bool, gathered: bool) -> None:
     ends = torch.tensor([70, 70, 73, 203, 204], dtype=torch.int32)
     narrow, wide = random(204, rank + 8)[:, :rank], random(40 if gathered else 204, 272, seed=1)[:, :256]
-    places = torch.randint(0, 40, (204,), generator=torch.Generator().manual_seed(2)) if gathered else None
+    token = torch.randint(0, 40, (204,), generator=torch.Generator().manual_seed(2)) if gathered else None
 
     def product(device: str) -> torch.Tensor:
-        own = None if places is None else places.to(device)
-        return outer_products(narrow.to(device), wide.to(device), ends.to(device), places=own, turn=turn)
+        own = None if token is None else token.to(device)
+        return outer_products(narrow.to(device), wide.to(device), ends.to(device), token=own, turn=turn)
 
     on_gpu, on_cpu = product("cuda"), product("cpu")
     assert on_gpu.shape == on_cpu.shape

@@ -1,4 +1,4 @@
-"""The Triton kernels behind `glue.py` and `nf4.py`; what each computes is told there. Imported only where Triton is."""
+"""The Triton kernels that `glue.py`, `outer.py` and `nf4.py` tell of. Imported only where Triton is."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 import triton
@@ -64,7 +64,7 @@ def summed(
 
 @triton.jit
 def outer(
-    narrow, wide, row_of, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
+    narrow, wide, token, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
     RANK: tl.constexpr, N: tl.constexpr, INDEXED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +77,7 @@ def outer(
     for first in range(start, end, ROWS):
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         inside = (row < end)[:, None]
-        place = tl.load(row_of + row, mask=row < end, other=0) if INDEXED else row
+        place = tl.load(token + row, mask=row < end, other=0) if INDEXED else row
         long = tl.load(
             wide + place[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
         )

@@ -24,17 +24,17 @@ def outer_products(
     wide: torch.Tensor,
     ends: torch.Tensor,
     *,
-    places: torch.Tensor | None = None,
+    token: torch.Tensor | None = None,
     turn: bool = False,
 ) -> torch.Tensor:
     """[experts, rank, n] in fp32: for each expert narrow' wide over its rows, or with `turn` [experts, n, rank].
 
-    `narrow` [rows, rank] and `wide` [rows, n], or [tokens, n] of which `places` [rows] tells each row's; `ends`
+    `narrow` [rows, rank] and `wide` [rows, n], or [tokens, n] of which `token` [rows] tells each row's; `ends`
     [experts] is the row after each expert's last, int32.
     """
     rank, n = narrow.shape[1], wide.shape[1]
     if not narrow.is_cuda:
-        rows = wide if places is None else wide[places]
+        rows = wide if token is None else wide[token]
         groups = zip(*(part.float().tensor_split(ends[:-1].long()) for part in (narrow, rows)), strict=True)
         products = torch.stack([short.t() @ long for short, long in groups])
         return products.transpose(1, 2) if turn else products
@@ -45,7 +45,7 @@ def outer_products(
     kernels.outer[(triton.cdiv(n, COLUMNS), len(ends), triton.cdiv(rank, ranks))](
         narrow,
         wide,
-        ends if places is None else places,
+        ends if token is None else token,
         ends,
         out,
         narrow.stride(0),
@@ -53,7 +53,7 @@ def outer_products(
         *strides,
         RANK=rank,
         N=n,
-        INDEXED=places is not None,
+        INDEXED=token is not None,
         ROWS=ROWS,
         COLUMNS=COLUMNS,
         RANKS=ranks,

@@ -260,12 +260,12 @@ def _grad_lora(
     ranks: torch.Tensor | None,
     grad: torch.Tensor,
     ends: torch.Tensor,
-    places: torch.Tensor | None = None,
+    token: torch.Tensor | None = None,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The gradients of A and B of a side's targets: from its input `rows` [rows, inputs] (or [tokens, inputs], of which
-    `places` tells each row's), what A made of them, and `grad` as `_backward` left it."""
+    `token` tells each row's), what A made of them, and `grad` as `_backward` left it."""
     assert ranks is not None
-    of_first = outer_products(grad[:, side.outputs :], rows, ends, places=places)
+    of_first = outer_products(grad[:, side.outputs :], rows, ends, token=token)
     parts = next(parts for parts in PARTS.values() if next(iter(side.columns)) in parts)
     height, grads = side.outputs // len(parts), {}
     for target, columns in side.columns.items():
