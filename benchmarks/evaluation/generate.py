@@ -38,8 +38,10 @@ def main() -> None:
     from ernie_pipeline.engines import engine_module, engine_name
     from ernie_pipeline.engines.chat import load_tokenizer
     from ernie_pipeline.engines.checkpoint import checkpoint_version
+    from ernie_pipeline.engines.device import choose_device
     from ernie_pipeline.hash_cache import remembered_sha256
 
+    choose_device({"kind": "", "memory_gib": options.limit_gib, "cpu_threads": 1}, lambda line, values: None)
     engine, start = engine_module(options.engine), time.time()
     checkpoint = str(Path(options.checkpoint).resolve())
     version = checkpoint_version(Path(checkpoint), remembered_sha256)
@@ -246,6 +248,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")
     parser.add_argument("--new-tokens", type=int, default=512, help="tokens of each of its answers")
+    parser.add_argument("--limit-gib", type=float, help="GPU memory that may be taken; all of it by default")
     parser.add_argument("--repeat", type=int, default=1, help="times that ours, or unsloth's, is measured")
     parser.add_argument("--transformers", default=[64, 128], help="its prompts and new tokens", **size)
     parser.add_argument("--four-bit", default=[64, 16], help="the 4-bit model's", **size)

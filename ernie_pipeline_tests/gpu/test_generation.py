@@ -1,8 +1,7 @@
 """Merged and recorded generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
 
-import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,21 @@ import pytest
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, token_ids, up_to_end
+from ernie_pipeline.engines.chat import load_tokenizer, token_ids
 from ernie_pipeline.engines.generation.decode import Pace, decode
 from ernie_pipeline.engines.generation.generate import generate_tokens
 from ernie_pipeline.engines.generation.merged import RECORDABLE, Generator, fast_generator, merge
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.recipe import Lora, Quantization
+from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, some_prompts, transformers_answers
 
 MakeJob = Callable[..., dict[str, Any]]
 
-RECORDS = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in RECORDABLE
-NEW_TOKENS = 48
-TIE = 2**-5
-"""Of the logit: four steps of bfloat16."""
-
+RECORDS = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= RECORDABLE
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not RECORDS, reason="needs a CUDA device of compute capability 9 or 10, and there is none"),
+    pytest.mark.skipif(not RECORDS, reason="needs a CUDA device of compute capability 8 or more, and there is none"),
 ]
 
 
@@ -40,12 +35,7 @@ def usual_kernels() -> None:
 
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
-    """Of many lengths, in no order of length."""
-    tokenizer = load_tokenizer(str(BASE))
-    messages = [row["responses_create_params"]["input"] for row in demo_rows(40, seed=5)]
-    long = [prompt_text(tokenizer, each) for each in messages]
-    short = [f"<s>{'1 + ' * (number % 7)}{number} =" for number in range(40)]
-    return [prompt for pair in zip(long, short, strict=True) for prompt in pair]
+    return some_prompts()
 
 
 @pytest.fixture(scope="module")
@@ -65,39 +55,7 @@ def generator(adapted: Any, prompts: list[str]) -> Generator:
 
 @pytest.fixture(scope="module")
 def plain(generator: Generator, prompts: list[str]) -> list[list[int]]:
-    """The answers of transformers' `generate` with the merged model."""
-    tokenizer = load_tokenizer(str(BASE))
-    batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to("cuda")
-    output = generator.model.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
-    return [up_to_end(tokens, [2]) for tokens in output[:, batch["input_ids"].shape[1] :].tolist()]
-
-
-def assert_same_but_for_ties(
-    model: Any, prompts: Sequence[list[int]], found: Sequence[list[int]], wanted: Sequence[list[int]]
-) -> None:
-    """Where an answer first differs from the wanted one, its token is the highest up to rounding.
-
-    That is told by a pass of the model over what they share, or else by one in fp32: where two experts tie in the
-    router, rounding decides which of them answers, and the logits in bfloat16 differ by more than a few of its steps.
-    """
-    same = 0
-    for prompt, own, other in zip(prompts, found, wanted, strict=True):
-        step = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None)
-        if step is None:
-            assert own == other
-            same += 1
-        elif _below_highest(model, prompt + own[:step], own[step]) > TIE:
-            exact = copy.deepcopy(model).cpu().float()
-            assert _below_highest(exact, prompt + own[:step], own[step]) <= TIE
-    assert same > 0.7 * len(prompts)
-
-
-def _below_highest(model: Any, tokens: list[int], token: int) -> float:
-    """How far the logit of `token` after `tokens` is below the highest, as a share of that one."""
-    with torch.no_grad():
-        ids = torch.tensor([tokens], device=model.lm_head.weight.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-    return float((logits.max() - logits[token]) / logits.max().abs())
+    return transformers_answers(generator.model, prompts)
 
 
 @pytest.mark.parametrize("record", [False, True])

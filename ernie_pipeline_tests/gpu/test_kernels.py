@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines.grouped import glue
+from ernie_pipeline.engines.grouped import glue, grouped_mm
 from ernie_pipeline.engines.grouped.outer import outer_products
 from ernie_pipeline.engines.grouped.router import RouterLogits
 
@@ -123,3 +123,62 @@ def test_router_logits_are_nearly_as_exact_as_in_fp32() -> None:
     assert (logits - exact).norm() < 5e-6 * exact.norm()
     rounded = hidden @ weight.to(torch.bfloat16).t()
     assert (rounded - exact).norm() > 1e-3 * exact.norm()
+
+
+ENDS = torch.tensor([0, 70, 70, 73, 203, 204], dtype=torch.int32)
+"""Of six experts, two without rows."""
+
+
+@pytest.mark.parametrize(("depth", "n"), [(256, 320), (272, 32), (80, 48), (40, 130), (2592, 1536)])
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("rows", [204, 5 * 204])
+def test_grouped_mm_of_cards_for_which_torch_has_none(
+    depth: int, n: int, turned: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped_mm, "TORCHS_OWN", ())
+    ends = ENDS * (rows // 204)
+    x, weights = random(rows, depth + 16)[:, :depth], random(6, n, depth + 8, seed=1)[..., :depth]
+    weights = weights.transpose(1, 2) if turned else weights.transpose(1, 2).contiguous()
+    starts = [0, *ends.tolist()]
+    wanted = [x[a:b].float() @ w.float() for a, b, w in zip(starts, starts[1:], weights, strict=False)]
+    close(grouped_mm.grouped_mm(x.cuda(), weights.cuda(), ends.cuda()), torch.cat(wanted))
+
+
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 120: 99}
+"""Shared memory that a program may have, by compute capability (A100; A10 and RTX 30; L40S and RTX 40; RTX 50).
+https://docs.nvidia.com/cuda/cuda-c-programming-guide/#features-and-technical-specifications-technical-specifications-per-compute-capability"""
+
+
+def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from ernie_pipeline.engines.grouped import kernels
+
+    launches: list[Any] = []
+    launch = JITFunction.run
+
+    def heard(self: Any, *args: Any, **kwargs: Any) -> Any:
+        launches.append((self.fn, args, {n: v for n, v in kwargs.items() if n not in ("grid", "warmup")}))
+        return launch(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JITFunction, "run", heard)
+        test_gated(1, 1536, True)
+        test_summed()
+        test_turned_and_its_gradient(128)
+        test_loss_and_gradient(103_424)
+        test_unpack_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
+        test_outer_products(160, True, True)
+        for rows in (204, 5 * 204):
+            test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)
+    assert {fn for fn, _, _ in launches} == {k.fn for k in vars(kernels).values() if isinstance(k, JITFunction)}
+    for capability, kib in SHARED_KIB.items():
+        target = GPUTarget("cuda", capability, 32)
+        monkeypatch.setattr(driver.active, "get_current_target", lambda target=target: target)
+        for fn, args, options in launches:
+            compiled = triton.jit(fn).warmup(*args, grid=(1,), **options)
+            assert compiled.metadata.target == target
+            assert compiled.metadata.shared <= kib * 1024, fn.__name__

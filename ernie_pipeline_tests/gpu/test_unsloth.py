@@ -12,8 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.audit import totals
+from ernie_pipeline.engines.chat import load_tokenizer, token_ids
+from ernie_pipeline.engines.generation.generate import generate_tokens
+from ernie_pipeline.engines.generation.merged import fast_generator, merge, merged_weights
+from ernie_pipeline.engines.generation.room import WORKING_BYTES, row_bytes
+from ernie_pipeline.engines.grouped import grouped_mm
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.recipe import Quantization
@@ -21,6 +27,7 @@ from ernie_pipeline.training.batches import Document, lay_end_to_end
 from ernie_pipeline.training.memory import free_memory
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.train import train
+from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, some_prompts, transformers_answers
 
 MakeJob = Callable[..., dict[str, Any]]
 BF16 = Quantization().model_dump(mode="json")
@@ -73,6 +80,11 @@ def adapted(unsloth_job: MakeJob) -> Any:
     return model.train()
 
 
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    return some_prompts()
+
+
 def quiet(line: str, values: dict[str, Any]) -> None:
     pass
 
@@ -117,6 +129,50 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
     # their 4-bit constants are rounded in other groups (logits have differed by up to 5 % of their norm); that the file
     # is read exactly is tested on a CPU, where both engines can have the same constants
     assert (here - there).norm() < 0.25 * change.norm()
+
+
+def without_torch_s_product(patch: pytest.MonkeyPatch) -> None:
+    """As on a card for which torch has no grouped product that can be recorded."""
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("that card has no such product")
+
+    patch.setattr(grouped_mm, "TORCHS_OWN", ())
+    patch.setattr(grouped_mm, "torch_grouped_mm", refused)
+
+
+def test_without_torch_s_product_it_ends_at_the_same_loss(
+    unsloth_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, other = unsloth_job("usual"), unsloth_job("other")
+    train(usual, quiet)
+    without_torch_s_product(monkeypatch)
+    train(other, quiet)
+    assert last_losses(other) == pytest.approx(last_losses(usual), rel=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("own_product", [True, False])
+def test_with_less_memory_some_experts_stay_in_4_bits_and_the_answers_are_those_of_generate(
+    adapted: Any, prompts: list[str], share: float, own_product: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a cache for all rows and beside it `share` of what the experts take merged."""
+    if own_product:
+        without_torch_s_product(monkeypatch)
+    weights, length, rows = merged_weights(adapted), 512, len(prompts)
+    cache = rows * row_bytes(adapted.get_base_model().config, length, torch.bfloat16)
+    free_memory()
+    room = WORKING_BYTES + cache + weights.rest + share * sum(weights.experts.values())
+    limit = torch.cuda.memory_allocated() + room + 2**16
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
+    model, kind = fast_generator(adapted.eval(), rows, length)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    assert kind == f"4-bit experts in {5 - int(5 * share)} of 5 layers, recorded"
+
+    tokenizer = load_tokenizer(str(BASE))
+    recorded = generate_tokens(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=2)
+    plain = transformers_answers(model, prompts)
+    assert_same_but_for_ties(merge(adapted), token_ids(tokenizer, prompts), recorded, plain)
 
 
 def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ernie_pipeline.engines.chat import up_to_end
-from ernie_pipeline.engines.generation.room import cache_shape
+from ernie_pipeline.engines.generation.room import LENGTH_STEP, cache_shape, rounded_up
 
 ATTENTION = "ernie_pipeline_decode"
 
@@ -28,7 +28,7 @@ class Pace(NamedTuple):
 
     check_every: int = 16
     """Steps between two looks at which rows have finished: each look waits for the device."""
-    length_step: int = 128
+    length_step: int = LENGTH_STEP
     """Tokens by which the part of the cache that is read grows."""
     least_rows: int = 8
     """A batch is not halved to fewer: its steps would take as long."""
@@ -56,7 +56,7 @@ def decode(
     if not order:
         return answers
     length = len(prompts[order[-1]]) + max_new_tokens
-    state = _State(model, min(rows, len(order)), _rounded_up(length, pace.length_step), max_new_tokens, eos)
+    state = _State(model, min(rows, len(order)), rounded_up(length, pace.length_step), max_new_tokens, eos)
     with torch.inference_mode(), _attention(model):
         steps = _Steps(model, state, record)
         for start in range(0, len(order), state.rows):
@@ -178,7 +178,7 @@ def _run(
     rows = live = len(prompts)
     owners, longest = list(range(rows)), max(map(len, prompts))
     for step in range(1, state.max_new_tokens + 1):
-        steps.run(rows, _rounded_up(longest + step - 1, pace.length_step))
+        steps.run(rows, rounded_up(longest + step - 1, pace.length_step))
         if step % pace.check_every and step < state.max_new_tokens:
             continue
         finished = state.finished[:rows].tolist()
@@ -267,7 +267,3 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
     progress(before + done, total)
-
-
-def _rounded_up(number: int, step: int) -> int:
-    return -(-number // step) * step

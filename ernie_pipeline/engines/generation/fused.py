@@ -1,14 +1,15 @@
 """Routed experts for inference: each product one kernel for all the experts of a layer.
 
-transformers has such a module too; in this one no step asks the device for a value, on the devices named in `merged`,
-so that a CUDA graph can hold it, and no other package replaces its forward pass.
+transformers has such a module too; in this one no step asks the device for a value, so that a CUDA graph can hold it,
+and no other package replaces its forward pass.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import grouped_mm
+
+from ernie_pipeline.engines.grouped.grouped_mm import grouped_mm
 
 
 class FusedExperts(nn.Module):
@@ -17,6 +18,7 @@ class FusedExperts(nn.Module):
     Takes and gives what `experts.UnfusedExperts` does.
     """
 
+    recordable = True
     numbers: torch.Tensor
 
     def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, act_fn: Any):
@@ -32,8 +34,8 @@ class FusedExperts(nn.Module):
         expert_of_pair, order = chosen.flatten().to(torch.int16).sort(stable=True)
         ends = torch.searchsorted(expert_of_pair, self.numbers, right=True, out_int32=True)
         pairs = hidden[order // chosen.shape[1]]
-        gate, up = grouped_mm(pairs, self.gate_up_proj.transpose(1, 2), offs=ends).chunk(2, dim=-1)
-        outputs = grouped_mm(self.act_fn(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
+        gate, up = grouped_mm(pairs, self.gate_up_proj.transpose(1, 2), ends).chunk(2, dim=-1)
+        outputs = grouped_mm(self.act_fn(gate) * up, self.down_proj.transpose(1, 2), ends)
         of_pair = torch.empty_like(outputs).index_copy_(0, order, outputs).view(*chosen.shape, -1)
         return (of_pair * weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 

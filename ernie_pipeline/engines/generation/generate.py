@@ -69,10 +69,10 @@ def generate_tokens(
 
 
 def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress: Progress) -> list[list[int]]:
-    from ernie_pipeline.engines.generation.decode import Pace, decode
+    from ernie_pipeline.engines.generation.decode import decode
 
     embeddings = model.get_input_embeddings().weight
-    longest = max(map(len, prompts), default=0) + max_new_tokens + Pace().length_step
+    longest = max(map(len, prompts), default=0) + max_new_tokens
     bytes_a_row = row_bytes(model.config, longest, embeddings.dtype)
     return decode(
         model,

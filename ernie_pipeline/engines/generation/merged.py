@@ -1,25 +1,25 @@
-"""A model for fast generation: the 4-bit base and its adapter as one model of ordinary weights, where memory allows.
+"""A model for fast generation: the 4-bit base and its adapter as one of ordinary weights, as far as memory allows.
 
 4-bit layers and separate adapters cost several small kernels for each product, and 64 experts taken apart cost hundreds
-a layer. Merged, a layer's experts are two products, and a step of decoding can be recorded (see `decode`).
+a layer. Merged, a layer's experts are two products, and a step of decoding can be recorded (see `decode`). Nearly all
+of a model's weights are its routed experts'. Where they do not all fit beside the cache, some layers' stay in 4 bits,
+if an engine has them in a form that can be recorded too, and are unpacked at each step.
 """
 
 import copy
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ernie_pipeline.engines.generation.fused import FusedExperts
-from ernie_pipeline.engines.generation.room import free_bytes, row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.room import Weights, experts_to_leave, free_bytes, row_bytes
 from ernie_pipeline.engines.weights import dense_weight, is_linear
 from ernie_pipeline.errors import PipelineError
 
-LEAST_ROWS = 64
-"""With room for fewer rows in the cache (or for all, if they are fewer) the model is not merged."""
-
-RECORDABLE = (9, 10)
-"""Major compute capabilities on which torch's grouped product asks the host for nothing (torch 2.13)."""
+RECORDABLE = 8
+"""The least major compute capability that has products in bfloat16."""
 
 NEUTRAL: dict[str, Any] = {
     "repetition_penalty": 1.0,
@@ -49,32 +49,35 @@ class Generator(NamedTuple):
 
 
 def fast_generator(model: Any, rows: int, length: int) -> Generator:
-    """An engine's `model` merged, if that can be recorded and there is room; else `model` itself.
+    """An engine's `model` merged as far as that is fastest, if that can be recorded and has room; else `model` itself.
 
     `rows` are the prompts to answer, `length` the tokens of the longest with its answer.
     """
     base = _base_model(model)
     device, dtype = next(base.parameters()).device, _dtype(base)
-    recordable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in RECORDABLE
+    recordable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= RECORDABLE
     if recordable and dtype == torch.bfloat16 and only_argmax(base.generation_config):
         torch.cuda.empty_cache()  # what loading left in small pieces is whole again
-        left = free_bytes(device) - merged_bytes(base)
-        if rows_that_fit(row_bytes(base.config, length, dtype), left) >= min(rows, LEAST_ROWS):
-            return Generator(merge(model), "merged bfloat16, recorded")
+        weights = merged_weights(base)
+        packed = experts_to_leave(weights, rows, row_bytes(base.config, length, dtype), free_bytes(device))
+        if packed is not None:
+            left = f"4-bit experts in {len(packed)} of {len(weights.experts)} layers"
+            return Generator(merge(model, packed), f"{left if packed else 'merged bfloat16'}, recorded")
     return Generator(model, "4-bit")
 
 
 @torch.no_grad()
-def merge(model: Any) -> Any:
+def merge(model: Any, packed: Collection[str] = ()) -> Any:
     """A transformers model of the base's class with the weights that `model` applies, on its device and in its dtype.
 
-    Made layer by layer. What is neither packed nor adapted (embeddings, norms, routers) is shared with `model`, which
-    stays as it is. Raises `PipelineError` for a part that cannot be merged.
+    Made layer by layer. What is neither in 4 bits nor adapted (embeddings, norms, routers) is shared with `model`,
+    which stays as it is, and so are the modules of routed experts named in `packed`. Raises `PipelineError` for a part
+    that cannot be merged.
     """
     base = _base_model(model)
     merged = _skeleton(base)
     merged.set_attn_implementation("sdpa")
-    _fill(merged, base, "")
+    _fill(merged, base, "", packed)
     merged.generation_config = copy.deepcopy(base.generation_config)
     merged.is_merged = True
     return merged.requires_grad_(False).eval()
@@ -90,10 +93,18 @@ def only_argmax(generation_config: Any) -> bool:
     return all(getattr(generation_config, name, None) in (None, value) for name, value in NEUTRAL.items())
 
 
-def merged_bytes(model: Any) -> int:
+def merged_weights(model: Any) -> Weights:
     """The bytes of the weights of `merge(model)`, those that it would share with `model` included."""
     base = _base_model(model)
-    return sum(parameter.numel() * parameter.element_size() for parameter in _skeleton(base).parameters())
+    skeleton = _skeleton(base)
+    experts = {name: module for name, module in base.named_modules() if hasattr(module, "dense")}
+    of_experts = {name: _bytes(skeleton.get_submodule(name)) for name in experts}
+    recordable = all(module.recordable for module in experts.values())
+    return Weights(_bytes(skeleton) - sum(of_experts.values()), of_experts, recordable)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def _skeleton(base: Any) -> Any:
@@ -108,12 +119,14 @@ def _skeleton(base: Any) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=_dtype(base))
 
 
-def _fill(target: nn.Module, source: Any, path: str) -> None:
+def _fill(target: nn.Module, source: Any, path: str, packed: Collection[str]) -> None:
     """Give `target`, made on the meta device, the weights of its twin `source`."""
     for name, child in target.named_children():
         place = f"{path}{name}"
         twin: Any = getattr(source, name, None)
-        if hasattr(twin, "dense"):
+        if place in packed:
+            setattr(target, name, twin)
+        elif hasattr(twin, "dense"):
             gate_up, down = twin.dense()
             setattr(target, name, FusedExperts(gate_up, down, child.act_fn))
         elif isinstance(child, nn.Linear) and is_linear(twin):
@@ -121,7 +134,7 @@ def _fill(target: nn.Module, source: Any, path: str) -> None:
             if child.bias is not None:
                 child.bias = _frozen(_fitting(getattr(twin, "base_layer", twin).bias, child.bias, place))
         elif twin is not None:
-            _fill(child, twin, f"{place}.")
+            _fill(child, twin, f"{place}.", packed)
         else:
             raise PipelineError(f"{place} is missing in the model in memory: it cannot be merged")
     for name, parameter in target._parameters.items():

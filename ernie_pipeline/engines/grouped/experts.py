@@ -60,6 +60,8 @@ class GroupedExperts(nn.Module):
     `down_proj` ([experts, hidden, I]) are quantised `Params4bit`.
     """
 
+    recordable = True
+
     def __init__(self, gate_up: Any, down: Any):
         super().__init__()
         self.gate_up_proj, self.down_proj = gate_up, down

@@ -1,4 +1,4 @@
-"""The Triton kernels that `glue.py`, `outer.py` and `nf4.py` tell of. Imported only where Triton is."""
+"""The Triton kernels that `glue.py`, `grouped_mm.py`, `nf4.py` and `outer.py` tell of; imported where Triton is."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 import triton
@@ -60,6 +60,43 @@ def summed(
         row = tl.load(places + token * SLOTS + slot)
         total += tl.load(slots + row * stride + column, mask=there, other=0.0).to(tl.float32)
     tl.store(out + token * W + column, total.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def grouped_mm(
+    rows, weights, ends, out, experts, depth, n, rows_stride, expert_stride, depth_stride, column_stride, out_stride,
+    EXPERTS: tl.constexpr, EVEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(n, COLUMNS)
+    tile = tl.program_id(0) // across  # those of a tile's rows, and then of an expert's, run at the same time
+    number = tl.arange(0, EXPERTS)
+    end = tl.load(ends + number, mask=number < experts, other=0)
+    start = tl.load(ends + number - 1, mask=(number > 0) & (number < experts), other=0)
+    tiles = tl.where(number < experts, (end - start + ROWS - 1) // ROWS, 0)
+    upto = tl.cumsum(tiles, axis=0)
+    expert = tl.sum((upto <= tile).to(tl.int32), axis=0)
+    if expert >= experts:  # more programs than tiles: how many there are only the device knows
+        return
+    own = number == expert
+    earlier = tl.sum(tl.where(own, upto - tiles, 0), axis=0)
+    row = tl.sum(tl.where(own, start, 0), axis=0) + (tile - earlier) * ROWS + tl.arange(0, ROWS)
+    inside = row < tl.sum(tl.where(own, end, 0), axis=0)
+    column = (tl.program_id(0) % across) * COLUMNS + tl.arange(0, COLUMNS)
+    within = column < n
+    step = tl.arange(0, DEPTH)
+    left = rows + row.to(tl.int64)[:, None] * rows_stride + step[None, :]
+    right = weights + expert.to(tl.int64) * expert_stride
+    right += step[:, None] * depth_stride + column[None, :] * column_stride
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for done in range(0, depth, DEPTH):
+        there = step < (DEPTH if EVEN else depth - done)
+        x = tl.load(left, mask=inside[:, None] & there[None, :], other=0.0)
+        w = tl.load(right, mask=there[:, None] & within[None, :], other=0.0)
+        total = tl.dot(x, w, total, input_precision="ieee")
+        left += DEPTH
+        right += DEPTH * depth_stride
+    place = out + row.to(tl.int64)[:, None] * out_stride + column[None, :]
+    tl.store(place, total.to(out.dtype.element_ty), mask=inside[:, None] & within[None, :])
 
 
 @triton.jit

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from ernie_pipeline.engines.grouped.glue import gated, gated_backward, summed
+from ernie_pipeline.engines.grouped.grouped_mm import grouped_mm
 from ernie_pipeline.engines.grouped.nf4 import unpack
 from ernie_pipeline.engines.grouped.outer import outer_products
 
@@ -241,16 +242,16 @@ def _forward(rows: torch.Tensor, side: _Side, ends: torch.Tensor) -> tuple[torch
     """What a side makes of rows[:, :inputs], and what its A makes of them, which is put into the columns behind."""
     ranks = None
     if side.width:
-        ranks = torch._grouped_mm(rows[:, : side.inputs], side.first.transpose(1, 2), ends)
+        ranks = grouped_mm(rows[:, : side.inputs], side.first.transpose(1, 2), ends)
         rows[:, side.inputs :] = ranks
-    return torch._grouped_mm(rows, side.both[:, : side.outputs].transpose(1, 2), ends), ranks
+    return grouped_mm(rows, side.both[:, : side.outputs].transpose(1, 2), ends), ranks
 
 
 def _backward(grad: torch.Tensor, side: _Side, ends: torch.Tensor) -> torch.Tensor:
     """The gradient of a side's input from grad[:, :outputs]; what comes through B is put into the columns behind."""
     if side.width:
-        grad[:, side.outputs :] = torch._grouped_mm(grad[:, : side.outputs], side.second, ends)
-    return torch._grouped_mm(grad, side.both[:, :, : side.inputs], ends)
+        grad[:, side.outputs :] = grouped_mm(grad[:, : side.outputs], side.second, ends)
+    return grouped_mm(grad, side.both[:, :, : side.inputs], ends)
 
 
 def _grad_lora(

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,12 +7,14 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.experts import UnfusedExperts, unfuse_experts
+from ernie_pipeline.engines.generation.decode import decode
 from ernie_pipeline.engines.generation.fused import FusedExperts
-from ernie_pipeline.engines.generation.merged import decodable, fast_generator, merge, merged_bytes, only_argmax
-from ernie_pipeline.engines.generation.room import row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.merged import decodable, fast_generator, merge, merged_weights, only_argmax
+from ernie_pipeline.engines.generation.room import Weights, experts_to_leave, row_bytes, rows_that_fit
 from ernie_pipeline.engines.weights import dense_weight
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline_tests.engines.conftest import LORA, QUANTIZATION, new_adapted, new_base
+from ernie_pipeline_tests.engines.grouped_demo import FLAT, adapted_grouped, read_demo
 
 ATOL = 1e-4  # logits up to 20 in fp32: the same products, summed in another order
 ERNIE_21B = peft_engine.causal_lm_config(str(BASE), None)
@@ -121,11 +124,14 @@ def test_fused_experts_give_what_the_taken_apart_ones_give() -> None:
 
 def test_its_bytes_are_known_before(adapted: Any, merged: Any) -> None:
     weights = {p.data_ptr(): p.numel() * p.element_size() for p in merged.parameters()}
-    assert merged_bytes(adapted) == sum(weights.values())
+    known = merged_weights(adapted)
+    assert known.rest + sum(known.experts.values()) == sum(weights.values())
+    assert list(known.experts) == [f"model.layers.{number}.mlp.experts" for number in range(1, 6)]
 
 
 def test_the_cache_of_the_real_model_takes_56_kib_a_token() -> None:
-    assert row_bytes(ERNIE_21B, 1, torch.bfloat16) == 56 * 2**10
+    assert row_bytes(ERNIE_21B, 256, torch.bfloat16) == 256 * 56 * 2**10
+    assert row_bytes(ERNIE_21B, 129, torch.bfloat16) == 256 * 56 * 2**10
 
 
 @pytest.mark.parametrize(
@@ -134,6 +140,55 @@ def test_the_cache_of_the_real_model_takes_56_kib_a_token() -> None:
 def test_as_many_rows_as_the_free_memory_holds_beside_the_work(free_gib: float, rows: int) -> None:
     a_row = 35 * 2**20  # 640 tokens of the real model
     assert min(400, rows_that_fit(a_row, int(free_gib * 2**30))) == rows
+
+
+GIB = 2**30
+LAYERS = {f"layer {number}": int(1.5 * GIB) for number in range(1, 28)}
+LARGE = Weights(int(3.2 * GIB), LAYERS, recordable=True)
+"""About what ERNIE-4.5-21B-A3B's are."""
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "rows", "mib_a_row", "left"),
+    [
+        (67, 400, 35, 0),  # 80 GiB less the 4-bit model: everything, and a cache for all
+        (29, 400, 35, 23),  # 40 GiB: a cache for all first, since two waves read all the weights twice
+        (13, 400, 35, 27),  # 24 GiB: four waves, and no layer to merge
+        (9.3, 400, 35, None),  # not eight rows
+        (65, 1000, 100, 23),  # two waves and 23 layers to unpack, where all merged would be seven waves
+        (66, 26, 600, 0),  # two waves with all merged, where one with 24 layers to unpack would take 2.1 times as long
+    ],
+)
+def test_memory_goes_to_the_cache_or_to_merged_experts_whichever_is_faster(
+    free_gib: float, rows: int, mib_a_row: int, left: int | None
+) -> None:
+    found = experts_to_leave(LARGE, rows=rows, bytes_a_row=mib_a_row * 2**20, free=int(free_gib * GIB))
+    assert found == (None if left is None else list(LAYERS)[27 - left :])
+
+
+def test_experts_that_cannot_be_recorded_are_merged_all_or_none() -> None:
+    apart = LARGE._replace(recordable=False)
+    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=67 * GIB) == []
+    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=29 * GIB) is None
+
+
+def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
+    packed_short: Path, short_base: dict[str, Any]
+) -> None:
+    adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base["checkpoint"]))).eval()
+    known = merged_weights(adapted)
+    assert known.recordable
+    (kept,) = known.experts
+    merged = merge(adapted, [kept])
+    assert decodable(merged)
+    assert merged.get_submodule(kept) is adapted.get_base_model().get_submodule(kept)
+    assert not hasattr(merged.model.layers[1].self_attn.q_proj, "base_layer")
+    torch.testing.assert_close(logits(merged), logits(adapted), atol=ATOL, rtol=0)
+    ids = [[5, 9, 20], [7, 30, 31, 32, 33]]
+    left, all_merged = (
+        decode(model, ids, max_new_tokens=8, eos=[2], rows=2, record=False) for model in (merged, merge(adapted))
+    )
+    assert left == all_merged
 
 
 def test_on_a_cpu_the_4_bit_model_generates(adapted: Any) -> None:
