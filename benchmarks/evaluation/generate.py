@@ -147,6 +147,7 @@ def _timed(
         tokens_per_s=round(tokens / seconds, 1),
         complete=tokens == rows * new_tokens,
         peak_gib=_gib(torch.cuda.max_memory_allocated()),
+        reserved_gib=_gib(torch.cuda.max_memory_reserved()),
         device=torch.cuda.get_device_name(),
     )
     return answers

@@ -32,7 +32,7 @@ class Pace(NamedTuple):
     """Tokens by which the part of the cache that is read grows."""
     least_rows: int = 8
     """A batch is not halved to fewer: its steps would take as long."""
-    prefill_tokens: int = 16_384
+    prefill_tokens: int = 8_192
     """Tokens of prompts that go through the model together, padding included."""
 
 

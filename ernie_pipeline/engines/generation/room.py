@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-WORKING_BYTES = 6 * 2**30
+WORKING_BYTES = 4 * 2**30
 """What prefilling, logits and recorded steps take beside weights and cache, with something to spare."""
 
 LENGTH_STEP = 128

@@ -10,12 +10,13 @@ from ernie_pipeline.engines.experts import UnfusedExperts, unfuse_experts
 from ernie_pipeline.engines.generation.decode import decode
 from ernie_pipeline.engines.generation.fused import FusedExperts
 from ernie_pipeline.engines.generation.merged import decodable, fast_generator, merge, merged_weights, only_argmax
-from ernie_pipeline.engines.generation.room import Weights, experts_to_leave, row_bytes, rows_that_fit
+from ernie_pipeline.engines.generation.room import WORKING_BYTES, Weights, experts_to_leave, row_bytes, rows_that_fit
 from ernie_pipeline.engines.weights import dense_weight
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline_tests.engines.conftest import LORA, QUANTIZATION, new_adapted, new_base
 from ernie_pipeline_tests.engines.grouped_demo import FLAT, adapted_grouped, read_demo
 
+GIB = 2**30
 ATOL = 1e-4  # logits up to 20 in fp32: the same products, summed in another order
 ERNIE_21B = peft_engine.causal_lm_config(str(BASE), None)
 ERNIE_21B.update({"num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "hidden_size": 2560})
@@ -135,41 +136,40 @@ def test_the_cache_of_the_real_model_takes_56_kib_a_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free_gib", "rows"), [(0, 0), (5.9, 0), (6, 0), (6.2, 5), (20, 400)], ids=lambda value: str(value)
+    ("spare_gib", "rows"), [(-4, 0), (-0.1, 0), (0, 0), (0.2, 5), (14, 400)], ids=lambda value: str(value)
 )
-def test_as_many_rows_as_the_free_memory_holds_beside_the_work(free_gib: float, rows: int) -> None:
+def test_as_many_rows_as_the_free_memory_holds_beside_the_work(spare_gib: float, rows: int) -> None:
     a_row = 35 * 2**20  # 640 tokens of the real model
-    assert min(400, rows_that_fit(a_row, int(free_gib * 2**30))) == rows
+    assert min(400, rows_that_fit(a_row, WORKING_BYTES + int(spare_gib * GIB))) == rows
 
 
-GIB = 2**30
 LAYERS = {f"layer {number}": int(1.5 * GIB) for number in range(1, 28)}
 LARGE = Weights(int(3.2 * GIB), LAYERS, recordable=True)
 """About what ERNIE-4.5-21B-A3B's are."""
 
 
 @pytest.mark.parametrize(
-    ("free_gib", "rows", "mib_a_row", "left"),
+    ("spare_gib", "rows", "mib_a_row", "left"),
     [
-        (67, 400, 35, 0),  # 80 GiB less the 4-bit model: everything, and a cache for all
-        (29, 400, 35, 23),  # 40 GiB: a cache for all first, since two waves read all the weights twice
-        (13, 400, 35, 27),  # 24 GiB: four waves, and no layer to merge
-        (9.3, 400, 35, None),  # not eight rows
-        (65, 1000, 100, 23),  # two waves and 23 layers to unpack, where all merged would be seven waves
-        (66, 26, 600, 0),  # two waves with all merged, where one with 24 layers to unpack would take 2.1 times as long
+        (61, 400, 35, 0),  # 80 GiB less the 4-bit model and the work: everything, and a cache for all
+        (23, 400, 35, 23),  # 40 GiB: a cache for all first, since two waves read all the weights twice
+        (7, 400, 35, 27),  # 24 GiB: four waves, and no layer to merge
+        (3.3, 400, 35, None),  # not eight rows
+        (59, 1000, 100, 23),  # two waves and 23 layers to unpack, where all merged would be seven waves
+        (60, 26, 600, 0),  # two waves with all merged, where one with 24 layers to unpack would take 2.1 times as long
     ],
 )
 def test_memory_goes_to_the_cache_or_to_merged_experts_whichever_is_faster(
-    free_gib: float, rows: int, mib_a_row: int, left: int | None
+    spare_gib: float, rows: int, mib_a_row: int, left: int | None
 ) -> None:
-    found = experts_to_leave(LARGE, rows=rows, bytes_a_row=mib_a_row * 2**20, free=int(free_gib * GIB))
+    found = experts_to_leave(LARGE, rows=rows, bytes_a_row=mib_a_row * 2**20, free=WORKING_BYTES + int(spare_gib * GIB))
     assert found == (None if left is None else list(LAYERS)[27 - left :])
 
 
 def test_experts_that_cannot_be_recorded_are_merged_all_or_none() -> None:
     apart = LARGE._replace(recordable=False)
-    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=67 * GIB) == []
-    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=29 * GIB) is None
+    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 61 * GIB) == []
+    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 23 * GIB) is None
 
 
 def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
