@@ -1,5 +1,6 @@
 """Merged and recorded generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,12 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.engines.chat import load_tokenizer, token_ids
+from ernie_pipeline.engines.generation import decode as decode_module
+from ernie_pipeline.engines.generation import room
 from ernie_pipeline.engines.generation.decode import Pace, decode
 from ernie_pipeline.engines.generation.generate import generate_tokens
 from ernie_pipeline.engines.generation.merged import RECORDABLE, Generator, fast_generator, merge
+from ernie_pipeline.engines.generation.room import row_bytes
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.recipe import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, some_prompts, transformers_answers
@@ -109,6 +113,35 @@ def test_without_room_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: Ca
     assert fast_generator(base, rows=4, length=64) == (base, "4-bit")
     limited(2**30 / torch.cuda.get_device_properties(0).total_memory)  # less than the work beside the weights
     assert fast_generator(adapted, rows=4, length=64) == (adapted, "4-bit")
+
+
+def test_out_of_memory_it_begins_anew_with_fewer_at_once(
+    generator: Generator,
+    prompts: list[str],
+    plain: list[list[int]],
+    limited: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if nothing but the cache took memory, and with memory for no more than that."""
+    monkeypatch.setattr(room, "WORKING_BYTES", 0)
+    tokenizer = load_tokenizer(str(BASE))
+    ids = token_ids(tokenizer, prompts)
+    cache = len(ids) * row_bytes(generator.model.config, max(map(len, ids)) + NEW_TOKENS, torch.bfloat16)
+    gc.collect()
+    torch.cuda.empty_cache()
+    limit = torch.cuda.memory_allocated() + cache + 2**20
+    limited(limit / torch.cuda.get_device_properties(0).total_memory)
+    tried: list[int] = []
+
+    def heard(*args: Any, **given: Any) -> list[list[int]]:
+        tried.append(given["rows"])
+        return decode(*args, **given)
+
+    monkeypatch.setattr(decode_module, "decode", heard)
+    found = generate_tokens(generator.model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=2)
+    limited(1.0)
+    assert tried[:2] == [80, 40]
+    assert_same_but_for_ties(generator.model, ids, found, plain)
 
 
 def test_an_evaluation_says_that_it_was_recorded(make_job: MakeJob) -> None:

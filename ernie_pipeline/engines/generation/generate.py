@@ -1,5 +1,6 @@
 """Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,7 +58,8 @@ def generate_tokens(
 ) -> list[list[int]]:
     """The tokens that follow each prompt, in the prompts' order, up to the end token and with it.
 
-    A merged model on CUDA answers greedily as many at once as memory holds; any other, or sampling, `batch_size`.
+    A merged model on CUDA answers greedily as many at once as memory holds (begun anew with half as many where that was
+    too much); any other, or sampling, `batch_size`.
     """
     tell = progress or (lambda done, total: None)
     if temperature == 0 and next(model.parameters()).is_cuda and decodable(model):
@@ -74,15 +76,29 @@ def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress
     embeddings = model.get_input_embeddings().weight
     longest = max(map(len, prompts), default=0) + max_new_tokens
     bytes_a_row = row_bytes(model.config, longest, embeddings.dtype)
-    return decode(
-        model,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        eos=_end_tokens(model),
-        rows=max(1, rows_that_fit(bytes_a_row, free_bytes(embeddings.device))),
-        record=True,
-        progress=progress,
-    )
+    rows = max(1, min(len(prompts), rows_that_fit(bytes_a_row, free_bytes(embeddings.device))))
+    while True:
+        try:
+            return decode(
+                model,
+                prompts,
+                max_new_tokens=max_new_tokens,
+                eos=_end_tokens(model),
+                rows=rows,
+                record=True,
+                progress=progress,
+            )
+        except RuntimeError as error:
+            if rows == 1 or not _is_out_of_memory(error):
+                raise
+        rows //= 2  # here the error is gone, and with it what its frames held
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """While a step is recorded it makes the end of the recording fail, in other words."""
+    return any(isinstance(each, torch.OutOfMemoryError) for each in (error, error.__context__))
 
 
 def _in_batches(
