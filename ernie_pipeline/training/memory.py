@@ -1,25 +1,10 @@
-"""To tell that memory ran out, to get it back, and to say what would need less of it."""
-
-import gc
+"""How much of the GPU's memory a training may take, what of it is spare, and what would need less of it."""
 
 import torch
 
 from ernie_pipeline.errors import PipelineError
 
 MARGIN = 4 * 2**30
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is CUDA's or Python's own error for it, or the one that torch raises on a CPU."""
-    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
-
-
-def free_memory() -> None:
-    """Hand back what nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def no_room(what: str, limit_gib: float | None) -> PipelineError:

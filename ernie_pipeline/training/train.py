@@ -10,10 +10,11 @@ from ernie_pipeline.engines import engine_module, engine_name
 from ernie_pipeline.engines.audit import totals
 from ernie_pipeline.engines.chat import load_tokenizer
 from ernie_pipeline.engines.device import choose_device
+from ernie_pipeline.engines.memory import free_memory
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.batches import computed_tokens, share_of
-from ernie_pipeline.training.memory import free_memory, smaller_limit
+from ernie_pipeline.training.memory import smaller_limit
 from ernie_pipeline.training.order import Plan
 from ernie_pipeline.training.parallel import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key

@@ -19,12 +19,13 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ernie_pipeline.engines.grouped.end_to_end import EndToEnd
+from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
 from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.after_each_step import AfterEachStep
 from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, share_of, split_documents
 from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
-from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room, spare_memory
+from ernie_pipeline.training.memory import no_room, spare_memory
 from ernie_pipeline.training.order import Plan
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.pieces import Pieces

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
 from ernie_pipeline.training.batches import Document
-from ernie_pipeline.training.memory import free_memory, is_out_of_memory, no_room
+from ernie_pipeline.training.memory import no_room
 from ernie_pipeline.training.parallel import Ranks
 from ernie_pipeline.training.rows import NOT_COUNTED
 

@@ -1,4 +1,4 @@
-"""Prompts of the demo, and whether two ways of answering them greedily agree up to ties."""
+"""Whether two ways of answering greedily agree up to ties."""
 
 import copy
 from collections.abc import Sequence
@@ -7,21 +7,11 @@ from typing import Any
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.demo.problems import demo_rows
-from ernie_pipeline.engines.chat import load_tokenizer, prompt_text, up_to_end
+from ernie_pipeline.engines.chat import load_tokenizer, up_to_end
 
 NEW_TOKENS = 48
 TIE = 2**-5
 """Of the logit: four steps of bfloat16."""
-
-
-def some_prompts() -> list[str]:
-    """Of many lengths, in no order of length."""
-    tokenizer = load_tokenizer(str(BASE))
-    messages = [row["responses_create_params"]["input"] for row in demo_rows(40, seed=5)]
-    long = [prompt_text(tokenizer, each) for each in messages]
-    short = [f"<s>{'1 + ' * (number % 7)}{number} =" for number in range(40)]
-    return [prompt for pair in zip(long, short, strict=True) for prompt in pair]
 
 
 def transformers_answers(model: Any, prompts: list[str]) -> list[list[int]]:

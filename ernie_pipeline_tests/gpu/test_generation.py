@@ -1,6 +1,5 @@
 """Merged and recorded generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ from ernie_pipeline.engines.generation.decode import Pace, decode
 from ernie_pipeline.engines.generation.generate import generate_tokens
 from ernie_pipeline.engines.generation.merged import RECORDABLE, Generator, fast_generator, merge
 from ernie_pipeline.engines.generation.room import row_bytes
+from ernie_pipeline.engines.memory import free_memory
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.recipe import Lora, Quantization
-from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, some_prompts, transformers_answers
+from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 
 MakeJob = Callable[..., dict[str, Any]]
 
@@ -35,11 +35,6 @@ pytestmark = [
 def usual_kernels() -> None:
     """A CPU training in the same session asks for deterministic algorithms, which not all CUDA kernels are."""
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[str]:
-    return some_prompts()
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +122,7 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
     tokenizer = load_tokenizer(str(BASE))
     ids = token_ids(tokenizer, prompts)
     cache = len(ids) * row_bytes(generator.model.config, max(map(len, ids)) + NEW_TOKENS, torch.bfloat16)
-    gc.collect()
-    torch.cuda.empty_cache()
+    free_memory()
     limit = torch.cuda.memory_allocated() + cache + 2**20
     limited(limit / torch.cuda.get_device_properties(0).total_memory)
     tried: list[int] = []

@@ -20,14 +20,14 @@ from ernie_pipeline.engines.generation.generate import generate_tokens
 from ernie_pipeline.engines.generation.merged import fast_generator, merge, merged_weights
 from ernie_pipeline.engines.generation.room import WORKING_BYTES, row_bytes
 from ernie_pipeline.engines.grouped import grouped_mm
+from ernie_pipeline.engines.memory import free_memory
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.recipe import Quantization
 from ernie_pipeline.training.batches import Document, lay_end_to_end
-from ernie_pipeline.training.memory import free_memory
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.train import train
-from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, some_prompts, transformers_answers
+from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 
 MakeJob = Callable[..., dict[str, Any]]
 BF16 = Quantization().model_dump(mode="json")
@@ -78,11 +78,6 @@ def adapted(unsloth_job: MakeJob) -> Any:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     return model.train()
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[str]:
-    return some_prompts()
 
 
 def quiet(line: str, values: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.training.memory import MARGIN, is_out_of_memory, spare_memory
+from ernie_pipeline.training.memory import MARGIN, spare_memory
 from ernie_pipeline.training.resume import copy_weights
 
 MakeTrainer = Callable[..., Any]
@@ -36,19 +36,6 @@ def trained(trainer: Any) -> torch.Tensor:
     """Its adapter at the end."""
     trainer.fit()
     return torch.cat([weights.flatten() for weights in copy_weights(trainer.model).values()])
-
-
-@pytest.mark.parametrize(
-    ("error", "is_one"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (MemoryError(), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-    ],
-)
-def test_what_says_that_memory_ran_out(error: Exception, is_one: bool) -> None:
-    assert is_out_of_memory(error) == is_one
 
 
 def test_it_goes_on_with_fewer_samples_at_a_time_as_if_it_had_begun_so(

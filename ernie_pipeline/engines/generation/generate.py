@@ -1,6 +1,5 @@
 """Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from ernie_pipeline.engines.chat import token_ids, up_to_end
 from ernie_pipeline.engines.generation.merged import decodable
 from ernie_pipeline.engines.generation.room import free_bytes, row_bytes, rows_that_fit
+from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
 
 Progress = Callable[[int, int], None]
 """Hears (done, total)."""
@@ -89,16 +89,15 @@ def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress
                 progress=progress,
             )
         except RuntimeError as error:
-            if rows == 1 or not _is_out_of_memory(error):
+            if rows == 1 or not _ran_out_of_memory(error):
                 raise
         rows //= 2  # here the error is gone, and with it what its frames held
-        gc.collect()
-        torch.cuda.empty_cache()
+        free_memory()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _ran_out_of_memory(error: RuntimeError) -> bool:
     """While a step is recorded it makes the end of the recording fail, in other words."""
-    return any(isinstance(each, torch.OutOfMemoryError) for each in (error, error.__context__))
+    return any(each is not None and is_out_of_memory(each) for each in (error, error.__context__))
 
 
 def _in_batches(

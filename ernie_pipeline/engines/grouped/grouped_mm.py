@@ -32,9 +32,7 @@ def grouped_mm(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) ->
         return torch_grouped_mm(rows, weights, offs=ends)
     (count, depth), (experts, _, n) = rows.shape, weights.shape
     out = rows.new_empty(count, n)
-    # 16: what a product on the matrix units has at least
-    columns = min(COLUMNS, max(16, triton.next_power_of_2(n)))
-    height = min(MOST_ROWS, max(16, triton.next_power_of_2(triton.cdiv(count, experts))))
+    columns, height = kernels.tile_size(n, COLUMNS), kernels.tile_size(triton.cdiv(count, experts), MOST_ROWS)
     # an expert's last tile is not full, so there may be one more for each
     kernels.grouped_mm[((count // height + experts) * triton.cdiv(n, columns),)](
         rows,

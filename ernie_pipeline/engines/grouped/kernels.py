@@ -5,6 +5,12 @@ import triton
 import triton.language as tl
 
 
+def tile_size(size: int, most: int) -> int:
+    """What a tile has of `size` rows or columns: a power of two, and 16 at least, as the matrix units want it."""
+    power: int = triton.next_power_of_2(size)
+    return min(most, max(16, power))
+
+
 @triton.jit
 def gated(
     gate, up, weight, out, gate_stride, up_stride, out_stride,

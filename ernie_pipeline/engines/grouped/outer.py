@@ -40,8 +40,7 @@ def outer_products(
         return products.transpose(1, 2) if turn else products
     out = torch.empty((len(ends), n, rank) if turn else (len(ends), rank, n), device=wide.device)
     strides = (out.stride(0), 1, rank) if turn else (out.stride(0), n, 1)
-    # 16: what a product on the matrix units has at least
-    ranks = min(MOST_RANKS, max(16, triton.next_power_of_2(rank)))
+    ranks = kernels.tile_size(rank, MOST_RANKS)
     kernels.outer[(triton.cdiv(n, COLUMNS), len(ends), triton.cdiv(rank, ranks))](
         narrow,
         wide,
