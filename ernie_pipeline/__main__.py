@@ -11,12 +11,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.plan import asked_for, make_plan, render
-from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import asked_base, open_chain, registered_as
-from ernie_pipeline.store import bases, housekeeping
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.plan import asked_for, make_plan, render
+from ernie_pipeline.staleness.stages import asked_base, open_chain, registered_as
 from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.housekeeping import artifacts as housekeeping
+from ernie_pipeline.store.housekeeping import bases
+from ernie_pipeline.utils.errors import PipelineError
 
 FRESH, ERROR, STALE = 0, 1, 3
 

@@ -2,18 +2,18 @@
 
 import dagster as dg
 
-from ernie_pipeline.assets.adapter_evaluation import adapter_evaluation
-from ernie_pipeline.assets.base_evaluation import base_evaluation
-from ernie_pipeline.assets.base_model import base_model
-from ernie_pipeline.assets.benchmark_sets import benchmark_sets
-from ernie_pipeline.assets.math_split import math_split
-from ernie_pipeline.assets.nemotron_source import nemotron_source
-from ernie_pipeline.assets.qlora_adapter import qlora_adapter
-from ernie_pipeline.assets.raw_nemotron import raw_nemotron
-from ernie_pipeline.assets.registered_model import registered_model
-from ernie_pipeline.automation import SETTINGS, ernie_refresh, refresh, source_changed
-from ernie_pipeline.launch.gpu import GpuResource
-from ernie_pipeline.stages import declared_versions
+from ernie_pipeline.orchestration.assets.adapter_evaluation import adapter_evaluation
+from ernie_pipeline.orchestration.assets.base_evaluation import base_evaluation
+from ernie_pipeline.orchestration.assets.base_model import base_model
+from ernie_pipeline.orchestration.assets.benchmark_sets import benchmark_sets
+from ernie_pipeline.orchestration.assets.math_split import math_split
+from ernie_pipeline.orchestration.assets.nemotron_source import nemotron_source
+from ernie_pipeline.orchestration.assets.qlora_adapter import qlora_adapter
+from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
+from ernie_pipeline.orchestration.assets.registered_model import registered_model
+from ernie_pipeline.orchestration.automation import SETTINGS, ernie_refresh, refresh, source_changed
+from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.staleness.stages import declared_versions
 
 SOURCES = [nemotron_source, base_model, benchmark_sets]
 BUILT = [raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model]

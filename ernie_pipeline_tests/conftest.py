@@ -71,7 +71,7 @@ def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow.parquet as pq
 
     from ernie_pipeline.demo import BASE
-    from ernie_pipeline.engines.chat import load_tokenizer, prompt_text
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
 
     tokenizer, rng = load_tokenizer(str(BASE)), random.Random(0)
     rows: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def packed_short(short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same two layers as engine `unsloth` keeps them, see `grouped_demo.py`."""
-    from ernie_pipeline_tests.engines.grouped_demo import FLAT, pack_demo
+    from ernie_pipeline_tests.models.grouped.demo import FLAT, pack_demo
 
     folder = tmp_path_factory.mktemp("packed")
     pack_demo(folder, FLAT, Path(short_base["checkpoint"]))
@@ -131,7 +131,7 @@ def packed_short(short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFa
 def make_job(tiny_split: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A job for training or evaluation on the tiny split, by default six steps of eight rows in fp32."""
     from ernie_pipeline.demo import BASE
-    from ernie_pipeline.recipe import Evaluation, Lora, Quantization, Training
+    from ernie_pipeline.recipe.sections import Evaluation, Lora, Quantization, Training
 
     def make(name: str = "out", **changes: Any) -> dict[str, Any]:
         out = tmp_path / name

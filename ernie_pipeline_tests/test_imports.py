@@ -12,7 +12,7 @@ import ernie_pipeline
 
 PACKAGE = Path(ernie_pipeline.__file__).parent
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "unsloth", "peft", "trl", "bitsandbytes", "reasoning_gym"}
-KNOW_DAGSTER = {"definitions", "assets", "automation", "marks", "launch"}
+KNOW_DAGSTER = {"definitions", "orchestration", "launch"}
 APART = {"data", "training", "evaluation", "registry"}
 
 IMPORT = """
@@ -83,7 +83,7 @@ def test_what_passes_between_these_rooms_is_files(room: str) -> None:
 
 
 def test_no_room_below_imports_the_assets() -> None:
-    above = {"assets", "definitions", "automation", "marks", "plan"}
+    above = {"definitions", "orchestration", "staleness"}
     for room, names in imports_of_rooms().items():
         if room not in above and room != "__main__":
             assert not {n for other in above for n in knows(names, f"ernie_pipeline.{other}")}, room

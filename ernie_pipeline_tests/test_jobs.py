@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.evaluation.job import evaluation_job
-from ernie_pipeline.recipe import Lora, Recipe, parse_recipe
-from ernie_pipeline.stages import SOURCES, STAGES
-from ernie_pipeline.store.stage import DeclaredRecipe
+from ernie_pipeline.recipe.load import parse_recipe
+from ernie_pipeline.recipe.sections import Lora, Recipe
+from ernie_pipeline.staleness.stage import DeclaredRecipe
+from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.training.job import training_job
 
 RECIPE = parse_recipe(

@@ -6,18 +6,19 @@ from typing import Any
 
 from job import Job
 
-from ernie_pipeline.data.split_job import prepare_process
+from ernie_pipeline.data.job import prepare_process
 
 prepare_process()  # what follows imports Polars
 
 import polars as pl
 
-from ernie_pipeline.data.benchmark_sets import load_benchmarks, resolve_benchmarks
 from ernie_pipeline.data.make_raw import write_raw
 from ernie_pipeline.data.make_split import write_split
-from ernie_pipeline.data.source import resolve_source
-from ernie_pipeline.engines.chat import load_tokenizer
-from ernie_pipeline.recipe import Recipe, parse_recipe
+from ernie_pipeline.data.read.benchmark_sets import load_benchmarks, resolve_benchmarks
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+from ernie_pipeline.recipe.load import parse_recipe
+from ernie_pipeline.recipe.sections import Recipe
 
 
 def prepare(checkpoint: Path) -> Any:

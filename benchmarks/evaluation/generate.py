@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.recipe import Lora, Quantization
+from ernie_pipeline.recipe.sections import Lora, Quantization
 
 Answers = list[list[int]]
 
@@ -35,11 +35,11 @@ def main() -> None:
             raise SystemExit("unsloth changes transformers when it is imported: measure it in a process of its own")
         _unsloth(options)
         return
-    from ernie_pipeline.engines import engine_module, engine_name
-    from ernie_pipeline.engines.chat import load_tokenizer
-    from ernie_pipeline.engines.checkpoint import checkpoint_version
-    from ernie_pipeline.engines.device import choose_device
-    from ernie_pipeline.hash_cache import remembered_sha256
+    from ernie_pipeline.models import engine_module, engine_name
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+    from ernie_pipeline.models.checkpoint.version import checkpoint_version
+    from ernie_pipeline.models.device import choose_device
+    from ernie_pipeline.store.hash_cache import remembered_sha256
 
     choose_device({"kind": "", "memory_gib": options.limit_gib, "cpu_threads": 1}, lambda line, values: None)
     engine, start = engine_module(options.engine), time.time()
@@ -61,8 +61,8 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree."""
     import torch
 
-    from ernie_pipeline.engines.generation.generate import generate_tokens
-    from ernie_pipeline.engines.generation.merged import fast_generator
+    from ernie_pipeline.models.generation.generate import generate_tokens
+    from ernie_pipeline.models.generation.merged import fast_generator
 
     start = time.time()
     merged, kind = fast_generator(model, len(prompts), PROMPT_TOKENS[1] + options.new_tokens)
@@ -93,7 +93,7 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
 def _unsloth(options: argparse.Namespace) -> None:
     from unsloth import FastModel  # before transformers
 
-    from ernie_pipeline.engines.chat import load_tokenizer
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
     start = time.time()
     model, _ = FastModel.from_pretrained(options.checkpoint, max_seq_length=2048, load_in_4bit=True)
@@ -160,7 +160,7 @@ def _agreement(pair: str, model: Any, tokenizer: Any, prompts: list[str], found:
     """
     import torch
 
-    from ernie_pipeline.engines.chat import token_ids
+    from ernie_pipeline.models.checkpoint.tokenizer import token_ids
 
     gaps: list[dict[str, Any]] = []
     for row, (prompt, a, b) in enumerate(zip(token_ids(tokenizer, prompts), found, wanted, strict=False)):
@@ -196,8 +196,8 @@ def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
     """Which kernels the steps of decoding spend their time in: 8 steps of all rows, not recorded."""
     import torch
 
-    from ernie_pipeline.engines.chat import token_ids
-    from ernie_pipeline.engines.generation.decode import decode
+    from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+    from ernie_pipeline.models.generation.decode import decode
 
     ids = token_ids(tokenizer, prompts)
     for steps in (2, 10):  # the first to load the kernels

@@ -11,7 +11,7 @@ import torch
 from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines.chat import load_tokenizer
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
 
 def main(folder: Path, layers: int) -> None:

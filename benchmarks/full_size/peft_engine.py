@@ -13,11 +13,11 @@ import time
 
 import torch
 
-from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.audit import totals
-from ernie_pipeline.engines.chat import load_tokenizer
-from ernie_pipeline.engines.generation.generate import generate
-from ernie_pipeline.recipe import Lora, Quantization
+from ernie_pipeline.models.audit import totals
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+from ernie_pipeline.models.generation.generate import generate
+from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.recipe.sections import Lora, Quantization
 
 LORA, QUANTIZATION = Lora().model_dump(mode="json"), Quantization().model_dump(mode="json")
 GIB = 2**30

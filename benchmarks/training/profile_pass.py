@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ernie_pipeline.engines import unsloth_engine
-from ernie_pipeline.engines.checkpoint import checkpoint_version
-from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss, keep_unpacked
-from ernie_pipeline.hash_cache import remembered_sha256
-from ernie_pipeline.recipe import Lora, Quantization
-from ernie_pipeline.training.batches import Document, lay_end_to_end
+from ernie_pipeline.models.checkpoint.version import checkpoint_version
+from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped.padding_free import end_to_end_loss, keep_unpacked
+from ernie_pipeline.recipe.sections import Lora, Quantization
+from ernie_pipeline.store.hash_cache import remembered_sha256
 from ernie_pipeline.training.flat import FlatParameters
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 PASSES = 3
 

@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ernie_pipeline.data.chunks import Chunk
-from ernie_pipeline.data.contract import BadRows, RawRows, checked
-from ernie_pipeline.data.parquet import TableWriter
-from ernie_pipeline.data.read import Reading, bad_table
-from ernie_pipeline.data.rows import BAD_ROWS, ROWS
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.read.chunks import Chunk
+from ernie_pipeline.data.read.reading import Reading, bad_table
+from ernie_pipeline.data.read.row_schema import BAD_ROWS, ROWS
+from ernie_pipeline.data.tables.contracts import BadRows, RawRows, checked
+from ernie_pipeline.data.tables.parquet import TableWriter
+from ernie_pipeline.recipe.sections import Source
 
 CHUNKS_AHEAD = 2
 """Read and not written yet, at most."""

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ernie_pipeline.data.answers import with_answer
-from ernie_pipeline.data.contract import BadRows, RawRows, SplitRows, checked, polars_schema, read_checked
-from ernie_pipeline.data.decontaminate import BENCHMARKS, EVALUATION, decontaminate, references_of
-from ernie_pipeline.data.filters import FILTERS, apply_filters
-from ernie_pipeline.data.identity import with_row_id
-from ernie_pipeline.data.kinds import answer_kind
-from ernie_pipeline.data.ledger import BROKEN, make_ledger
-from ernie_pipeline.data.near_duplicates import drop_near_duplicates
-from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.profile import make_profile, profile_markdown, spread
-from ernie_pipeline.data.split import Division, divide
-from ernie_pipeline.data.template import chat_rows
-from ernie_pipeline.data.tokens import drop_long, with_tokens
-from ernie_pipeline.data.verifiable import drop_unverifiable
-from ernie_pipeline.data.words import Words, split_words
+from ernie_pipeline.data.chat.template import chat_rows
+from ernie_pipeline.data.chat.tokens import drop_long, with_tokens
+from ernie_pipeline.data.decontaminate.overlap import BENCHMARKS, EVALUATION, decontaminate, references_of
+from ernie_pipeline.data.dedup.near_duplicates import drop_near_duplicates
+from ernie_pipeline.data.filter import FILTERS, apply_filters
+from ernie_pipeline.data.filter.verifiable import drop_unverifiable
+from ernie_pipeline.data.normalize.answer_kinds import answer_kind
+from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.normalize.row_id import with_row_id
+from ernie_pipeline.data.normalize.words import Words, split_words
+from ernie_pipeline.data.split.divide import Division, divide
+from ernie_pipeline.data.tables.contracts import BadRows, RawRows, SplitRows, checked, polars_schema, read_checked
+from ernie_pipeline.data.tables.ledger import BROKEN, make_ledger
+from ernie_pipeline.data.tables.parquet import write_table
+from ernie_pipeline.data.tables.profile import make_profile, profile_markdown, spread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

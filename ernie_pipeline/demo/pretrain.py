@@ -22,7 +22,7 @@ from ernie_pipeline.demo.corpus import texts
 from ernie_pipeline.demo.problems import demo_rows, expressions
 from ernie_pipeline.demo.tokenizer import VOCABULARY, train_tokenizer
 
-EXCLUDED_ROWS, EXCLUDED_SEED = 2400, 0  # the rows of recipes/demo.toml: none of them may stand in the text
+EXCLUDED_ROWS, EXCLUDED_SEED = 2400, 0  # the rows of presets/demo.toml: none of them may stand in the text
 HASHED_TEXTS = 10_000
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.evaluation.statistics import compare_paired
+from ernie_pipeline.evaluation.metrics import compare_paired
+from ernie_pipeline.utils.errors import PipelineError
 
 
 def compare_evaluations(before: Path, after: Path) -> dict[str, Any]:

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ernie_pipeline.engines import engine_module, engine_name
-from ernie_pipeline.engines.chat import load_tokenizer, token_ids
-from ernie_pipeline.engines.device import choose_device
-from ernie_pipeline.engines.generation.generate import answer_texts, generate_tokens
-from ernie_pipeline.engines.generation.merged import fast_generator
-from ernie_pipeline.evaluation.grading import Grade, grade
+from ernie_pipeline.evaluation.answers.grading import Grade, grade
 from ernie_pipeline.evaluation.loss import completion_loss
-from ernie_pipeline.evaluation.statistics import by_kind, summarise
-from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.evaluation.metrics import by_kind, summarise
+from ernie_pipeline.models import engine_module, engine_name
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
+from ernie_pipeline.models.device import choose_device
+from ernie_pipeline.models.generation.generate import answer_texts, generate_tokens
+from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.utils.reporter import Reporter
 
 PROBE_TOKENS = 50
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.engines.job import base_job
-from ernie_pipeline.recipe import Lora
+from ernie_pipeline.models.spec import base_job
+from ernie_pipeline.recipe.sections import Lora
 
 
 def evaluation_job(recipe: Any, base_version: str, split: Path, adapter: Path | None, out: Path) -> dict[str, Any]:

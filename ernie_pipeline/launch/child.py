@@ -14,9 +14,9 @@ from typing import Any
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
 from ernie_pipeline.launch.parent import end_with
-from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.utils.reporter import Reporter
 
 Work = Callable[[dict[str, Any], Reporter], None]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.launch.child import left_error
 from ernie_pipeline.launch.ending import end
 from ernie_pipeline.launch.parent import myself
 from ernie_pipeline.launch.torchrun import command, surroundings
+from ernie_pipeline.utils.errors import PipelineError
 
 POLL_S = 0.25
 STOP_GRACE_S = 120.0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ernie_pipeline.recipe import Gate
+from ernie_pipeline.recipe.sections import Gate
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ With PEFT, from this folder; `load_base` takes the routed experts apart first, e
 ```python
 from pathlib import Path
 
-from ernie_pipeline.engines.checkpoint import pinned_checkpoint
-from ernie_pipeline.engines.peft_engine import load_adapter, load_base
+from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
+from ernie_pipeline.models.peft.backend import load_adapter, load_base
 
 checkpoint, commit = pinned_checkpoint({shown(base["name"])!r}, {base["version"]!r})
 model = load_adapter(load_base(checkpoint, commit, {precision!r}, "cpu"), Path("."))

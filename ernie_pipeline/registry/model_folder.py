@@ -15,15 +15,12 @@ import ernie_pipeline
 PINNED = ("mlflow", "torch", "transformers", "peft", "bitsandbytes")
 SERVED_CODE = (
     "__init__.py",
-    "errors.py",
-    "file_hash.py",
-    "hash_cache.py",
-    "hub.py",
-    "manifest.py",
-    "packed_bases.py",
-    "user_cache.py",
     "demo/__init__.py",
-    "engines/**/*.py",
+    "models/**/*.py",
+    "recipe/__init__.py",
+    "recipe/sections.py",
+    "store/*.py",
+    "utils/*.py",
 )
 
 
@@ -58,7 +55,7 @@ def write_model_folder(
 
 
 def stage_code(staging: Path) -> Path:
-    """A copy of the part of this package that a served model runs: engines, errors, and where the demo base lies."""
+    """A copy of the part of this package that a served model runs: the models and what they stand on."""
     package = Path(ernie_pipeline.__file__).parent
     copy = staging / package.name
     for file in (file for pattern in SERVED_CODE for file in sorted(package.glob(pattern))):

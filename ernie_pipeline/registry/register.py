@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Gate
+from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.load_back import load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
 from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.utils.errors import PipelineError
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.engines.job import base_job
-from ernie_pipeline.flatten import flatten
+from ernie_pipeline.models.spec import base_job
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
 from ernie_pipeline.registry.run_log import DatasetFiles
+from ernie_pipeline.utils.flatten import flatten
 
 SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25}

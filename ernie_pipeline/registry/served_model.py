@@ -15,8 +15,8 @@ import mlflow
 import pandas as pd
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines import engine_module
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.models import engine_module
+from ernie_pipeline.utils.errors import PipelineError
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load base, adapter and tokenizer, on CUDA where there is one. Raises `PipelineError` for another base."""
         import torch
 
-        from ernie_pipeline.engines.chat import load_tokenizer
+        from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
         self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
         base = self.served["base"] | {"checkpoint": pinned_checkpoint(self.served["base"])}
@@ -41,8 +41,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Column `question` in, column `answer` out; `params` as the model's signature has them."""
         import torch
 
-        from ernie_pipeline.engines.chat import prompt_text
-        from ernie_pipeline.engines.generation.generate import generate
+        from ernie_pipeline.models.checkpoint.tokenizer import prompt_text
+        from ernie_pipeline.models.generation.generate import generate
 
         wanted = _checked({"max_new_tokens": self.served["max_new_tokens"]} | (params or {}))
         seed = wanted.pop("seed", -1)
@@ -68,7 +68,7 @@ def pinned_checkpoint(base: dict[str, Any]) -> str:
     """Where to load the recorded base model from: its hub id, or a folder that still has the recorded content."""
     if base["revision"] is not None:
         return str(base["checkpoint"])
-    from ernie_pipeline.engines.checkpoint import checkpoint_version
+    from ernie_pipeline.models.checkpoint.version import checkpoint_version
 
     places = [*(_demo_folders() if base["name"] == "demo" else ()), Path(base["checkpoint"])]
     folder = next((place for place in places if (place / "config.json").is_file()), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError
 
 CHECKED = "check.max_logit_difference"
 """Tag of a version that was loaded back and compared; one without it is unfinished."""

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
-from ernie_pipeline.manifest import Files, damaged_file, discard, list_files, read_sealed, write_sealed
+from ernie_pipeline.store.sealed import Files, damaged_file, discard, list_files, read_sealed, write_sealed
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
 MANIFEST = "manifest.json"
 NOT_BUILT = "not built yet"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.errors import PipelineError, disk_full_sentence, is_disk_full
-from ernie_pipeline.manifest import damaged_file, discard, list_files, read_sealed, write_sealed
+from ernie_pipeline.store.sealed import damaged_file, discard, list_files, read_sealed, write_sealed
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
 MANIFEST = "checkpoint.json"
 NAME = re.compile(r"checkpoint-([0-9]+)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.engines.job import base_job
+from ernie_pipeline.models.spec import base_job
 
 
 def training_job(recipe: Any, base_version: str, split: Path, out: Path, checkpoints: Path | None) -> dict[str, Any]:

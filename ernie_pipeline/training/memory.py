@@ -2,7 +2,7 @@
 
 import torch
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError
 
 MARGIN = 4 * 2**30
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.reporter import Reporter
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.reporter import Reporter
 
 KEPT = ("loss", "learning_rate", "grad_norm")
 SHOWN = ("loss", "eval_loss", "learning_rate", "tokens_per_s")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
-from ernie_pipeline.training.batches import Document, lay_end_to_end, rounded_up
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end, rounded_up
 
 BUCKET = 256
 """Filling costs half of it a micro-batch on average, and each multiple that turns up about a second to record."""

@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.reporter import Reporter
 from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints
-from ernie_pipeline.training.parallel import Ranks
+from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import Row
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.reporter import Reporter
 
 ADAPTER = "adapter.safetensors"
 BEST = "best.safetensors"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_pipeline.engines.chat import token_ids
+from ernie_pipeline.models.checkpoint.tokenizer import token_ids
 
 NOT_COUNTED = -100
 """torch's and transformers' label of a token that the loss passes over."""

@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.engines import engine_module, engine_name
-from ernie_pipeline.engines.audit import totals
-from ernie_pipeline.engines.chat import load_tokenizer
-from ernie_pipeline.engines.device import choose_device
-from ernie_pipeline.engines.memory import free_memory
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.batches import computed_tokens, share_of
+from ernie_pipeline.models import engine_module, engine_name
+from ernie_pipeline.models.audit import totals
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+from ernie_pipeline.models.device import choose_device
+from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.training.memory import smaller_limit
-from ernie_pipeline.training.order import Plan
-from ernie_pipeline.training.parallel import Ranks, join_ranks
+from ernie_pipeline.training.ranks import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key
 from ernie_pipeline.training.rows import read_rows
+from ernie_pipeline.training.schedule.micro_batches import computed_tokens, share_of
+from ernie_pipeline.training.schedule.order import Plan
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.reporter import Reporter
 
 CHECKPOINT_S = 300.0
 """Seconds between two checkpoints, unless the `gpu` resource says otherwise: as much is lost when it is killed."""

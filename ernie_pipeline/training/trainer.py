@@ -18,18 +18,13 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ernie_pipeline.engines.grouped.end_to_end import EndToEnd
-from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.reporter import Reporter
-from ernie_pipeline.training.after_each_step import AfterEachStep
-from ernie_pipeline.training.batches import Document, collate, lay_end_to_end, share_of, split_documents
+from ernie_pipeline.models.grouped.padding_free import EndToEnd
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.training.callbacks import AfterEachStep
 from ernie_pipeline.training.flat import FlatParameters, step_without_waiting
 from ernie_pipeline.training.memory import no_room, spare_memory
-from ernie_pipeline.training.order import Plan
-from ernie_pipeline.training.parallel import Ranks
-from ernie_pipeline.training.pieces import Pieces
 from ernie_pipeline.training.progress import Progress
+from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
 from ernie_pipeline.training.resume import (
     ADAPTER,
@@ -42,8 +37,13 @@ from ernie_pipeline.training.resume import (
     set_weights,
 )
 from ernie_pipeline.training.rows import as_dataset
+from ernie_pipeline.training.schedule.micro_batch_size import Pieces
+from ernie_pipeline.training.schedule.micro_batches import Document, collate, lay_end_to_end, share_of, split_documents
+from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.training.stop import StopSignals
 from ernie_pipeline.training.validation import MAX_TOKENS, MAX_TOKENS_END_TO_END, validation_loss
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.reporter import Reporter
 
 
 class AdapterTrainer(SFTTrainer):  # type: ignore[misc]

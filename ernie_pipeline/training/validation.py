@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ernie_pipeline.engines.memory import free_memory, is_out_of_memory
-from ernie_pipeline.training.batches import Document
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.training.memory import no_room
-from ernie_pipeline.training.parallel import Ranks
+from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import NOT_COUNTED
+from ernie_pipeline.training.schedule.micro_batches import Document
 
 MAX_TOKENS = 4096
 """Tokens of a batch, padding included: they keep a GPU busy; their fp32 logits over 103,424 tokens are 1.6 GiB."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from ernie_pipeline.data.answers import with_answer
-from ernie_pipeline.data.rows import ROWS
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.read.row_schema import ROWS
+from ernie_pipeline.recipe.sections import Source
 
 PUBLISHED_SAMPLE = Path(__file__).parents[3] / "shared/data/nemotron_rl_openmathreasoning.sample.jsonl"
 

@@ -4,8 +4,8 @@ import random
 import numpy as np
 import pytest
 
-from ernie_pipeline.data import alike
-from ernie_pipeline.data.alike import AlikePairs, Sets, alike_pairs, components
+from ernie_pipeline.data.dedup import similarity as alike
+from ernie_pipeline.data.dedup.similarity import AlikePairs, Sets, alike_pairs, components
 
 
 def sets_of(members: list[set[int]]) -> Sets:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_pipeline.data.answers import balanced, bare_answer, is_balanced, with_answer
-from ernie_pipeline.data.answers import bare as as_bare
+from ernie_pipeline.data.normalize.answers import balanced, bare_answer, is_balanced, with_answer
+from ernie_pipeline.data.normalize.answers import bare as as_bare
 from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, frame
 
 

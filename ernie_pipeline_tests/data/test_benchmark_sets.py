@@ -11,9 +11,9 @@ import pytest
 import zstandard
 from huggingface_hub import HfApi
 
-from ernie_pipeline.data import benchmark_sets
-from ernie_pipeline.data.benchmark_sets import NO_SETS, REFERENCES, load_benchmarks, parse_set, resolve_benchmarks
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.data.read.benchmark_sets import NO_SETS, REFERENCES, load_benchmarks, parse_set, resolve_benchmarks
+from ernie_pipeline.data.read.reading import benchmark_sets
+from ernie_pipeline.utils.errors import PipelineError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QUESTIONS = ["What is 1 + 1?", "Who is é?"]

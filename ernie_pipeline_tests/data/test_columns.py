@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.data.make_raw import write_raw
-from ernie_pipeline.data.read import Reading
-from ernie_pipeline.data.source import resolve_source
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.read.reading import Reading
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.recipe.sections import Source
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.samples import jsonl, record, records, write
 
 

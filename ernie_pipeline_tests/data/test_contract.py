@@ -3,8 +3,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.contract import BadRows, Ledger, RawRows, SplitRows, checked, polars_schema, read_checked
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.data.tables.contracts import (
+    BadRows,
+    Ledger,
+    RawRows,
+    SplitRows,
+    checked,
+    polars_schema,
+    read_checked,
+)
+from ernie_pipeline.utils.errors import PipelineError
 
 LEDGER = pl.DataFrame(
     {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ernie_pipeline.data.chunks import checked_chunk
-from ernie_pipeline.data.decode import LineDecoder
-from ernie_pipeline.data.rows import Row, RowProblem, check_record, parse_line
+from ernie_pipeline.data.read.chunks import checked_chunk
+from ernie_pipeline.data.read.decode import LineDecoder
+from ernie_pipeline.data.read.row_schema import Row, RowProblem, check_record, parse_line
 from ernie_pipeline_tests.data.samples import jsonl, record, records
 
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
@@ -123,7 +123,7 @@ def test_what_is_as_expected_goes_by_the_fast_way_alone(monkeypatch: pytest.Monk
     def never(line: bytes) -> Any:
         raise AssertionError(f"the careful checker was asked about {line!r}")
 
-    monkeypatch.setattr("ernie_pipeline.data.decode.parse_line", never)
+    monkeypatch.setattr("ernie_pipeline.data.read.decode.parse_line", never)
     columns: dict[str, None] = {}
     more = [{**row, "uuid": "1", "meta": [{"a": 1.5}]} for row in records(5)]
     rows = LineDecoder(columns).chunk(list(enumerate(jsonl([*records(5), *more]).splitlines(True), start=1))).rows

@@ -3,11 +3,11 @@ import random
 import polars as pl
 import pytest
 
-from ernie_pipeline.data import decontaminate as module
-from ernie_pipeline.data.decontaminate import EVALUATION, decontaminate, overlaps, references_of
-from ernie_pipeline.data.filters import DROPPED
-from ernie_pipeline.data.words import split_words
-from ernie_pipeline.recipe import Decontamination
+from ernie_pipeline.data.decontaminate.overlap import EVALUATION, decontaminate, overlaps, references_of
+from ernie_pipeline.data.decontaminate.overlap import overlap as module
+from ernie_pipeline.data.filter import DROPPED
+from ernie_pipeline.data.normalize.words import split_words
+from ernie_pipeline.recipe.sections import Decontamination
 
 TRAIN = "A train leaves the station at 9 am and arrives at noon. How long does it travel?"
 
@@ -133,7 +133,7 @@ def test_it_finds_what_comparing_all_runs_finds(n: int) -> None:
 
 
 def test_equal_hashes_of_other_words_are_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ernie_pipeline.data.words.word_hash", lambda word: 7)
+    monkeypatch.setattr("ernie_pipeline.data.normalize.words.word_hash", lambda word: 7)
     counted = "one two three four five six seven eight"
     assert hit(counted, "eight seven six five four three two one") is None
     assert hit(f"{counted} nine ten", counted) == counted
@@ -147,7 +147,7 @@ def test_neither_order_nor_parts_matter(monkeypatch: pytest.MonkeyPatch) -> None
     assert overlaps(pl.Series(questions), shuffled, 5).equals(expected)
     backwards = overlaps(pl.Series(questions[::-1]), references(*known), 5)
     assert sorted((79 - index, *rest) for index, *rest in backwards.iter_rows()) == expected.rows()
-    monkeypatch.setattr("ernie_pipeline.data.words.CHUNK_ROWS", 7)
+    monkeypatch.setattr("ernie_pipeline.data.normalize.words.CHUNK_ROWS", 7)
     assert overlaps(pl.Series(questions), references(*known), 5).equals(expected)
 
 

@@ -6,12 +6,12 @@ import sys
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.answers import with_answer
-from ernie_pipeline.data.filters import DROPPED, FILTERS, GROUP_FILTERS, Filter, apply_filters
-from ernie_pipeline.data.filters.duplicates import alike_rows
-from ernie_pipeline.data.rows import ROWS
+from ernie_pipeline.data.dedup.exact import alike_rows
+from ernie_pipeline.data.filter import DROPPED, FILTERS, GROUP_FILTERS, Filter, apply_filters
+from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.read.row_schema import ROWS
 from ernie_pipeline.demo.problems import demo_rows
-from ernie_pipeline.recipe import Filters
+from ernie_pipeline.recipe.sections import Filters
 
 QUESTION = "What is 1 + 1, as a number?"
 BOUNDS = Filters(min_question_chars=10, max_question_chars=40, max_answer_chars=5)

@@ -1,8 +1,8 @@
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.contract import RawRows, polars_schema
-from ernie_pipeline.data.identity import places, with_row_id
+from ernie_pipeline.data.normalize.row_id import places, with_row_id
+from ernie_pipeline.data.tables.contracts import RawRows, polars_schema
 
 MESSAGES = [{"role": "user", "content": "What is 1 + 1?"}]
 ROW = {"line": 1, "messages": MESSAGES, "question": "What is 1 + 1?", "expected_answer": "2"}

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_pipeline.data.answers import bare
-from ernie_pipeline.data.kinds import KINDS, answer_kind
+from ernie_pipeline.data.normalize.answer_kinds import KINDS, answer_kind
+from ernie_pipeline.data.normalize.answers import bare
 
 EXAMPLES = {
     "integer": [

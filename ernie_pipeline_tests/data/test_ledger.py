@@ -1,9 +1,9 @@
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.contract import BadRows, polars_schema
-from ernie_pipeline.data.ledger import make_ledger, places_of, unaccounted
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.data.tables.contracts import BadRows, polars_schema
+from ernie_pipeline.data.tables.ledger import make_ledger, places_of, unaccounted
+from ernie_pipeline.utils.errors import PipelineError
 
 DROPPED = pl.DataFrame(
     {

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import zstandard
 
-from ernie_pipeline.data.contract import BadRows, RawRows, read_checked
 from ernie_pipeline.data.make_raw import write_raw
-from ernie_pipeline.data.parquet import GROUP_ROWS, TableWriter, write_table
-from ernie_pipeline.data.source import resolve_source
-from ernie_pipeline.errors import PipelineError, is_disk_full
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.data.tables.contracts import BadRows, RawRows, read_checked
+from ernie_pipeline.data.tables.parquet import GROUP_ROWS, TableWriter, write_table
+from ernie_pipeline.recipe.sections import Source
+from ernie_pipeline.utils.errors import PipelineError, is_disk_full
 from ernie_pipeline_tests.data.samples import jsonl, record, records, write
 
 
@@ -73,7 +73,7 @@ def test_on_one_thread_the_bytes_are_the_same(tmp_path: Path) -> None:
     there.mkdir()
     code = (
         "import sys, pathlib, pyarrow; pyarrow.set_cpu_count(1);"
-        "from ernie_pipeline.data.make_raw import write_raw; from ernie_pipeline.recipe import Source;"
+        "from ernie_pipeline.data.make_raw import write_raw; from ernie_pipeline.recipe.sections import Source;"
         "write_raw(Source(kind='file', path=sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3]))"
     )
     subprocess.run(

@@ -7,13 +7,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.benchmark_sets import load_benchmarks, resolve_benchmarks
 from ernie_pipeline.data.make_raw import write_raw
 from ernie_pipeline.data.make_split import DROPPING, write_split
-from ernie_pipeline.data.parquet import write_table
-from ernie_pipeline.data.source import resolve_source
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Recipe, Source, parse_recipe
+from ernie_pipeline.data.read.benchmark_sets import load_benchmarks, resolve_benchmarks
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.data.tables.parquet import write_table
+from ernie_pipeline.recipe.load import parse_recipe
+from ernie_pipeline.recipe.sections import Recipe, Source
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.samples import PUBLISHED_SAMPLE, jsonl, record, records, write
 
 SHORT_ROWS: dict[str, dict[str, Any]] = {"split": {"max_tokens": 500}}
@@ -98,7 +99,7 @@ def test_small_slices_give_the_same_split_byte_for_byte(
 ) -> None:
     raw = raw_of(tmp_path, rows_with_faults())
     whole = contents(split_of(raw, tokenizer))
-    monkeypatch.setattr("ernie_pipeline.data.slices.SLICE_ROWS", 7)
+    monkeypatch.setattr("ernie_pipeline.data.tables.slices.SLICE_ROWS", 7)
     assert contents(split_of(raw, tokenizer, name="sliced")) == whole
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.filters import DROPPED
-from ernie_pipeline.data.near_duplicates import banding, drop_near_duplicates, near_duplicate_groups
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import NearDuplicates
+from ernie_pipeline.data.dedup.near_duplicates import banding, drop_near_duplicates, near_duplicate_groups
+from ernie_pipeline.data.filter import DROPPED
+from ernie_pipeline.recipe.sections import NearDuplicates
+from ernie_pipeline.utils.errors import PipelineError
 
 DEFAULT = NearDuplicates()
 
@@ -142,8 +142,8 @@ def test_many_questions_of_one_template_do_not_take_long(template: Callable[[int
 IN_A_PROCESS = """
 import json, random, sys
 import polars as pl
-from ernie_pipeline.data.near_duplicates import near_duplicate_groups
-from ernie_pipeline.recipe import NearDuplicates
+from ernie_pipeline.data.dedup.near_duplicates import near_duplicate_groups
+from ernie_pipeline.recipe.sections import NearDuplicates
 rows = pl.read_json(sys.stdin.buffer)
 print(json.dumps(near_duplicate_groups(rows, NearDuplicates(threshold=0.5)).rows()))
 """

@@ -2,7 +2,7 @@ import json
 
 import polars as pl
 
-from ernie_pipeline.data.profile import make_profile, profile_markdown, spread
+from ernie_pipeline.data.tables.profile import make_profile, profile_markdown, spread
 
 
 def part(*tokens: int, kind: str = "integer") -> pl.DataFrame:

@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 import zstandard
 
-from ernie_pipeline.data.read import Reading, read_rows
-from ernie_pipeline.data.rows import ROWS
-from ernie_pipeline.data.source import resolve_source
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.read.reading import Reading, read_rows
+from ernie_pipeline.data.read.row_schema import ROWS
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.recipe.sections import Source
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.samples import jsonl, record, records, write
 
 SKIPPABLE_FRAME = (

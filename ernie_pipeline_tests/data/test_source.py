@@ -12,9 +12,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ernie_pipeline.data.source import describe_source, resolve_source
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Source
+from ernie_pipeline.data.read.source import describe_source, resolve_source
+from ernie_pipeline.recipe.sections import Source
+from ernie_pipeline.utils.errors import PipelineError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = Source(kind="hub", dataset="someone/maths")

@@ -4,10 +4,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.identity import with_row_id
-from ernie_pipeline.data.split import Division, divide
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Split
+from ernie_pipeline.data.normalize.row_id import with_row_id
+from ernie_pipeline.data.split.divide import Division, divide
+from ernie_pipeline.recipe.sections import Split
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.samples import frame
 
 

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ernie_pipeline.data.split_job import split_job
+from ernie_pipeline.data.job import split_job
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines.chat import load_tokenizer
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 from ernie_pipeline_tests.data.samples import records
 from ernie_pipeline_tests.data.test_make_split import contents, raw_of, recipe_of, split_of
 

@@ -5,13 +5,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.answers import with_answer
-from ernie_pipeline.data.render import learn
-from ernie_pipeline.data.rows import ROWS as RAW_ROWS
-from ernie_pipeline.data.template import chat_rows
+from ernie_pipeline.data.chat.render import learn
+from ernie_pipeline.data.chat.template import chat_rows
+from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.read.row_schema import ROWS as RAW_ROWS
 from ernie_pipeline.demo.tokenizer import CHAT_TEMPLATE
-from ernie_pipeline.engines.chat import load_tokenizer
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.conftest import ROLE_AND_CONTENT
 from ernie_pipeline_tests.data.samples import frame
 

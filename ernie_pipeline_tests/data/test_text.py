@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ernie_pipeline.data.text import alike, lone_letters, normalised, question_key
+from ernie_pipeline.data.normalize.text import alike, lone_letters, normalised, question_key
 
 
 def key(text: str) -> str:

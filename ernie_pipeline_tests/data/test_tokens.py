@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_pipeline.data.template import chat_rows
-from ernie_pipeline.data.tokens import drop_long, most_tokens, with_tokens
+from ernie_pipeline.data.chat.template import chat_rows
+from ernie_pipeline.data.chat.tokens import drop_long, most_tokens, with_tokens
 from ernie_pipeline_tests.data.samples import frame
 
 ROWS = frame([("What is 1 + 1?", r"\(2\)"), ("Was ist ½ + ½?", "1")])

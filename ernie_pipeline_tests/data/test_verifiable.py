@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.data import verifiable
-from ernie_pipeline.data.verifiable import drop_unverifiable, unverifiable
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Filters
+from ernie_pipeline.data.filter import verifiable
+from ernie_pipeline.data.filter.verifiable import drop_unverifiable, unverifiable
+from ernie_pipeline.recipe.sections import Filters
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.data.samples import frame
 
 ON = Filters(unverifiable_answer=True)

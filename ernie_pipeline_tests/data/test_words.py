@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.words import Words, ngrams, split_words, word_hash, word_lists
+from ernie_pipeline.data.normalize.words import Words, ngrams, split_words, word_hash, word_lists
 
 
 def words_of(question: str) -> list[str]:

@@ -9,7 +9,7 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.corpus import texts
 from ernie_pipeline.demo.pretrain import EXCLUDED_ROWS, EXCLUDED_SEED, excluded_questions, text_hash
 from ernie_pipeline.demo.problems import expressions
-from ernie_pipeline.recipe import load_recipe
+from ernie_pipeline.recipe.load import load_recipe
 
 COUNT = 20_000
 
@@ -112,7 +112,7 @@ def test_the_shipped_checkpoint_is_a_small_ernie(report: dict[str, Any]) -> None
 
 
 def test_digits_are_tokens_of_their_own() -> None:
-    from ernie_pipeline.engines.chat import load_tokenizer, token_ids
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 
     tokenizer = load_tokenizer(str(BASE))
     assert [token for token in tokenizer.get_vocab() if re.search("[0-9]", token) and len(token) > 1] == []

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.evaluation.compare import compare_evaluations
+from ernie_pipeline.utils.errors import PipelineError
 
 
 def evaluation(folder: Path, **right: bool) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines.chat import load_tokenizer, up_to_end
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, up_to_end
 
 NEW_TOKENS = 48
 TIE = 2**-5

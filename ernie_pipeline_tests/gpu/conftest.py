@@ -2,7 +2,7 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
-from ernie_pipeline.engines.chat import load_tokenizer, prompt_text
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
 
 
 @pytest.fixture(scope="session")

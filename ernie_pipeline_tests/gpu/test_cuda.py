@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import peft_engine
 from ernie_pipeline.evaluation.evaluate import evaluate
-from ernie_pipeline.recipe import Lora, Quantization
+from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline.training.train import train
 
 MakeJob = Callable[..., dict[str, Any]]

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.chat import load_tokenizer, token_ids
-from ernie_pipeline.engines.generation import decode as decode_module
-from ernie_pipeline.engines.generation import room
-from ernie_pipeline.engines.generation.decode import Pace, decode
-from ernie_pipeline.engines.generation.generate import generate_tokens
-from ernie_pipeline.engines.generation.merged import RECORDABLE, Generator, fast_generator, merge
-from ernie_pipeline.engines.generation.room import row_bytes
-from ernie_pipeline.engines.memory import free_memory
 from ernie_pipeline.evaluation.evaluate import evaluate
-from ernie_pipeline.recipe import Lora, Quantization
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
+from ernie_pipeline.models.generation import decode as decode_module
+from ernie_pipeline.models.generation import memory_plan as room
+from ernie_pipeline.models.generation.decode import Pace, decode
+from ernie_pipeline.models.generation.generate import generate_tokens
+from ernie_pipeline.models.generation.memory_plan import row_bytes
+from ernie_pipeline.models.generation.merged import RECORDABLE, Generator, fast_generator, merge
+from ernie_pipeline.models.memory import free_memory
+from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 
 MakeJob = Callable[..., dict[str, Any]]

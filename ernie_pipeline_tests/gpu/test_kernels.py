@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines.grouped import glue, grouped_mm
-from ernie_pipeline.engines.grouped.outer import outer_products
-from ernie_pipeline.engines.grouped.router import RouterLogits
+from ernie_pipeline.models.grouped import fused_ops as glue
+from ernie_pipeline.models.grouped import grouped_mm
+from ernie_pipeline.models.grouped.outer_products import outer_products
+from ernie_pipeline.models.grouped.router import RouterLogits
 
 pytestmark = [
     pytest.mark.gpu,
@@ -88,7 +89,7 @@ def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...]
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Params4bit
 
-    from ernie_pipeline.engines.grouped.nf4 import unpack
+    from ernie_pipeline.models.grouped.dequantize import unpack
 
     weight = Params4bit(random(*shape), False, None, 64, nested, "nf4").to("cuda")
     *experts, rows, columns = shape
@@ -155,7 +156,7 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ernie_pipeline.engines.grouped import kernels
+    from ernie_pipeline.models.grouped import kernels
 
     launches: list[Any] = []
     launch = JITFunction.run

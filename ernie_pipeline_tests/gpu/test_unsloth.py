@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines import peft_engine
-from ernie_pipeline.engines.audit import totals
-from ernie_pipeline.engines.chat import load_tokenizer, token_ids
-from ernie_pipeline.engines.generation.generate import generate_tokens
-from ernie_pipeline.engines.generation.merged import fast_generator, merge, merged_weights
-from ernie_pipeline.engines.generation.room import WORKING_BYTES, row_bytes
-from ernie_pipeline.engines.grouped import grouped_mm
-from ernie_pipeline.engines.memory import free_memory
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.launch.torchrun import command, surroundings
-from ernie_pipeline.recipe import Quantization
-from ernie_pipeline.training.batches import Document, lay_end_to_end
+from ernie_pipeline.models.audit import totals
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
+from ernie_pipeline.models.generation.generate import generate_tokens
+from ernie_pipeline.models.generation.memory_plan import WORKING_BYTES, row_bytes
+from ernie_pipeline.models.generation.merged import fast_generator, merge, merged_weights
+from ernie_pipeline.models.grouped import grouped_mm
+from ernie_pipeline.models.memory import free_memory
+from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.recipe.sections import Quantization
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 from ernie_pipeline.training.train import train
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 
@@ -70,7 +70,7 @@ def unsloth_job(make_job: MakeJob, bases: str) -> MakeJob:
 @pytest.fixture
 def adapted(unsloth_job: MakeJob) -> Any:
     """The demo with an adapter that changes its logits."""
-    from ernie_pipeline.engines import unsloth_engine
+    from ernie_pipeline.models.grouped import backend as unsloth_engine
 
     job = unsloth_job("adapted")
     model = unsloth_engine.add_adapter(unsloth_engine.base_of(job, "cuda"), job["lora"], seed=0)
@@ -113,7 +113,7 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
     # the evaluation's way is another one; bfloat16 itself moves this adapter's loss by 0.001, seen on a CPU beside fp32
     assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.02, abs=2e-3)
 
-    from ernie_pipeline.engines import unsloth_engine
+    from ernie_pipeline.models.grouped import backend as unsloth_engine
 
     tokens = torch.arange(5, 45)
     model = unsloth_engine.load(measured, "cuda")
@@ -171,7 +171,7 @@ def test_with_less_memory_some_experts_stay_in_4_bits_and_the_answers_are_those_
 
 
 def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:
-    from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
+    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
 
     docs = documents(17, 40, 9, 33)
 
@@ -193,7 +193,7 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> N
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any, checkpointing: bool) -> None:
-    from ernie_pipeline.engines.grouped.end_to_end import end_to_end_loss
+    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
     from ernie_pipeline.training.flat import FlatParameters
 
     if checkpointing:

@@ -14,9 +14,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ernie_pipeline.assets.report import told_in_one_sentence
 from ernie_pipeline.launch import ending
 from ernie_pipeline.launch.local import run_module
+from ernie_pipeline.orchestration.report import told_in_one_sentence
 from ernie_pipeline_tests.launch.children import gone, left_of, wait_until
 
 CHILD = f"child_of_test_{os.getpid()}"
@@ -32,7 +32,7 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> tuple[dg.ExecuteInProcessResult, dg.DagsterInstance]:
         (tmp_path / f"{CHILD}.py").write_text(
             "import os, signal, time\n"
-            "from ernie_pipeline.errors import PipelineError\n"
+            "from ernie_pipeline.utils.errors import PipelineError\n"
             "from ernie_pipeline.launch.child import run_job\n"
             f"def work(job, report):\n{textwrap.indent(textwrap.dedent(work), '    ')}\n"
             "run_job(work)\n"

@@ -11,16 +11,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ernie_pipeline.assets.report import told_in_one_sentence
-from ernie_pipeline.launch.gpu import GpuResource
 from ernie_pipeline.launch.torchrun import gpus_here
+from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.report import told_in_one_sentence
 from ernie_pipeline_tests.launch.children import gone, left_of, wait_until
 
 CHILD = f"ranks_of_test_{os.getpid()}"
 HEAD = "import os, time\nfrom ernie_pipeline.launch.child import run_job\n"
 
 TRAIN = """
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError
 def work(job, report):
     import torch
     import torch.distributed as dist
@@ -36,7 +36,7 @@ run_job(work)
 """
 
 ALONE = """
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError
 def work(job, report):
     raise PipelineError(f"{os.environ.get('WORLD_SIZE', 'alone')} with {job['gpu']['cpu_threads']} threads")
 run_job(work)
@@ -63,7 +63,7 @@ run_job(work)
 STEP = """
 import sys
 import dagster as dg
-from ernie_pipeline.launch.gpu import GpuResource
+from ernie_pipeline.orchestration.gpu import GpuResource
 
 @dg.asset
 def parent(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.engines.checkpoint import checkpoint_version
-from ernie_pipeline.recipe import Gate, Lora, Quantization
+from ernie_pipeline.models.checkpoint.version import checkpoint_version
+from ernie_pipeline.recipe.sections import Gate, Lora, Quantization
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
@@ -39,7 +39,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     """A small adapter of the demo base that changes its answers, and the logits that it has in memory."""
     import torch
 
-    from ernie_pipeline.engines import peft_engine
+    from ernie_pipeline.models.peft import backend as peft_engine
 
     folder = tmp_path_factory.mktemp("trained") / "adapter"
     model = peft_engine.load_base(str(BASE), None, QUANTIZATION, "cpu")

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from ernie_pipeline.recipe import Gate
+from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, decide
 
 CANDIDATE = Candidate(accuracy=0.90, split_version="sha256:split", adapter_version="sha256:new")

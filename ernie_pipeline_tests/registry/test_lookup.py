@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.tracking import CHECKED, connected
-from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import registered_as
-from ernie_pipeline_tests.store.chains import tree
+from ernie_pipeline.staleness.stages import registered_as
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.staleness.chains import tree
 
 
 @pytest.fixture(scope="module")

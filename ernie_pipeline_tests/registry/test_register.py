@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.registry.conftest import QUESTION
 
 Make = Callable[..., RegistrationRequest]

@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.recipe import parse_recipe
+from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.registry.register import RegistrationRequest
 from ernie_pipeline.registry.request import make_request
-from ernie_pipeline.stages import SOURCES, STAGES
-from ernie_pipeline.store.stage import DeclaredRecipe
+from ernie_pipeline.staleness.stage import DeclaredRecipe
+from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline_tests.registry.conftest import COMPARISON, TARGETS
 
 STAGE = STAGES["registered_model"]

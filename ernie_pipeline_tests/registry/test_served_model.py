@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.registry.model_folder import stage_code
 from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.registry.conftest import DEMO, QUESTION
 
 
@@ -94,9 +94,9 @@ def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
     work = (
         # an editable install finds by itself what the copy lacks: another machine has none
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
-        "from ernie_pipeline.engines import chat, checkpoint, pack, peft_engine, unsloth_engine\n"
-        "from ernie_pipeline.engines.generation import decode, generate\n"
-        "print(peft_engine.__file__)"
+        "from ernie_pipeline.models.grouped import backend, pack\n"
+        "from ernie_pipeline.models.generation import decode, generate\n"
+        "from ernie_pipeline.models.peft import backend\nprint(backend.__file__)"
     )
     found = subprocess.run(
         [sys.executable, "-c", work],
@@ -106,7 +106,7 @@ def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == str(folder / "engines" / "peft_engine.py")
+    assert found.stdout.strip() == str(folder / "models" / "peft" / "backend.py")
     assert not list(folder.rglob("*.safetensors"))
 
 
@@ -115,12 +115,12 @@ def test_the_process_that_packs_a_base_runs_the_staged_code_too(tmp_path: Path) 
     work = (
         "import subprocess, sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(tmp_path / 'code')!r})\n"  # as MLflow does
-        "from ernie_pipeline.engines.packed import _surroundings\n"
-        "asked = 'import ernie_pipeline.engines.pack as found; print(found.__file__)'\n"
+        "from ernie_pipeline.models.grouped.quantized_base import _surroundings\n"
+        "asked = 'import ernie_pipeline.models.grouped.pack as found; print(found.__file__)'\n"
         "subprocess.run([sys.executable, '-c', asked], env=_surroundings(Path()), check=True)"
     )
     found = subprocess.run([sys.executable, "-c", work], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str(folder / "engines" / "pack.py")
+    assert found.stdout.strip() == str(folder / "models" / "grouped" / "pack.py")
 
 
 def test_mlflow_serves_the_champion(

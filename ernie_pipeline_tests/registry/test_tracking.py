@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.registry.register import RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.utils.errors import PipelineError
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ernie_pipeline.manifest import list_files, write_sealed
-from ernie_pipeline.packed_bases import FOLDER, MANIFEST, key_of, made_of
-from ernie_pipeline.recipe import Quantization
+from ernie_pipeline.recipe.sections import Quantization
+from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, key_of, made_of
+from ernie_pipeline.store.sealed import list_files, write_sealed
 
 QUANTIZATION: dict[str, Any] = Quantization().model_dump(mode="json")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.utils.errors import PipelineError
 
 MADE_FROM = Provenance("math_split", "f00d", "c0de", {"raw_nemotron": "1234"}, {"split": {"seed": 1}}, {"polars": "1"})
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.packed_bases import FOLDER, MANIFEST, MadeOf, made_of
-from ernie_pipeline.store import bases, housekeeping
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline.store.bases import Bases, Interrupted, PackedBase
 from ernie_pipeline.store.disk import size_of
-from ernie_pipeline_tests.store.chains import OBSERVED, chain_of, tree, walk
+from ernie_pipeline.store.housekeeping import artifacts as housekeeping
+from ernie_pipeline.store.housekeeping import bases
+from ernie_pipeline.store.housekeeping.bases import Bases, Interrupted, PackedBase
+from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, made_of
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, tree, walk
 from ernie_pipeline_tests.store.packed import QUANTIZATION, packed_base
 
 WANTED, OTHER = "sha256:0123456789abcdef0123", "commit:00112233445566778899"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.history import builds
-from ernie_pipeline_tests.store.chains import chain_of, constant, walk
+from ernie_pipeline_tests.staleness.chains import chain_of, constant, walk
 
 
 def log_of(store: ArtifactStore) -> Path:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.plan import asked_for, make_plan
-from ernie_pipeline.recipe import Recipe
-from ernie_pipeline.stages import STAGES
-from ernie_pipeline.store import housekeeping
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.plan import asked_for, make_plan
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
-from ernie_pipeline.store.chain import Chain
-from ernie_pipeline.store.housekeeping import Contents, Entry, Held, prune, take_stock, verify
+from ernie_pipeline.store.housekeeping import artifacts as housekeeping
+from ernie_pipeline.store.housekeeping.artifacts import Contents, Entry, Held, prune, take_stock, verify
 from ernie_pipeline.store.lock import sole_builder
-from ernie_pipeline.store.stage import Work
-from ernie_pipeline_tests.store.chains import chain_of, constant, recipe_with, tree, walk, writes
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.staleness.chains import chain_of, constant, recipe_with, tree, walk, writes
 
 Key = tuple[str, str]
 

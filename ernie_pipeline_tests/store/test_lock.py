@@ -10,13 +10,13 @@ import pytest
 
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.lock import holder, sole_builder, unless_held
-from ernie_pipeline_tests.store.chains import chain_of
+from ernie_pipeline_tests.staleness.chains import chain_of
 
 BUILDER = """
 import signal, sys
 from pathlib import Path
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline_tests.store.chains import chain_of, constant
+from ernie_pipeline_tests.staleness.chains import chain_of, constant
 
 signal.alarm(60)  # a test that fails leaves no process behind
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.settings import Settings
-from ernie_pipeline.stages import open_chain
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.store.pins import KEPT_S, Pins
 
 

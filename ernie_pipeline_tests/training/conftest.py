@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.recipe import Lora, Quantization, Training
+from ernie_pipeline.recipe.sections import Lora, Quantization, Training
 
 MakeTrainer = Callable[..., Any]
 FP32 = Quantization(compute_dtype="float32", double=False).model_dump(mode="json")
@@ -16,7 +16,7 @@ FP32 = Quantization(compute_dtype="float32", double=False).model_dump(mode="json
 @pytest.fixture(scope="session")
 def demo_tokenizer() -> Any:
     from ernie_pipeline.demo import BASE
-    from ernie_pipeline.engines.chat import load_tokenizer
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
     return load_tokenizer(str(BASE))
 
@@ -26,7 +26,7 @@ def adapted_demo(layers: int) -> Any:
     import torch
 
     from ernie_pipeline.demo import BASE
-    from ernie_pipeline.engines import peft_engine
+    from ernie_pipeline.models.peft import backend as peft_engine
 
     torch.set_num_threads(1)
     base = peft_engine.load_base(str(BASE), None, FP32, "cpu")
@@ -53,9 +53,10 @@ def grouped_adapter(
     demo_adapter: Any, packed_short: Path, short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """The same layers and adapter as engine `unsloth` has them."""
-    from ernie_pipeline.engines import peft_engine, unsloth_engine
-    from ernie_pipeline.engines.adapter_file import read_into
-    from ernie_pipeline_tests.engines.grouped_demo import FLAT, LORA, read_demo
+    from ernie_pipeline.models.checkpoint.adapter_file import read_into
+    from ernie_pipeline.models.grouped import backend as unsloth_engine
+    from ernie_pipeline.models.peft import backend as peft_engine
+    from ernie_pipeline_tests.models.grouped.demo import FLAT, LORA, read_demo
 
     folder = tmp_path_factory.mktemp("adapter")
     peft_engine.save_adapter(demo_adapter, folder, "demo", None)
@@ -78,9 +79,9 @@ def trainer_of(
 ) -> Any:
     """A trainer on a CPU, of one process unless there are `ranks`; `settings` is a whole section training."""
     from ernie_pipeline.training.config import trainer_config
-    from ernie_pipeline.training.order import Plan
-    from ernie_pipeline.training.parallel import Ranks
+    from ernie_pipeline.training.ranks import Ranks
     from ernie_pipeline.training.resume import Saved
+    from ernie_pipeline.training.schedule.order import Plan
     from ernie_pipeline.training.trainer import AdapterTrainer
 
     plan = Plan(settings, rows, eval_rows)
@@ -106,7 +107,7 @@ def make_trainer(demo_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[
 @pytest.fixture
 def make_grouped_trainer(grouped_adapter: Any, demo_tokenizer: Any, sums: Any) -> Iterator[MakeTrainer]:
     """Trainers of the same model as engine `unsloth` has it, whose documents lie end to end."""
-    from ernie_pipeline.engines import unsloth_engine
+    from ernie_pipeline.models.grouped import backend as unsloth_engine
 
     yield from trainers_of(grouped_adapter, demo_tokenizer, sums, unsloth_engine.end_to_end)
 
@@ -150,7 +151,7 @@ def trainers_of(model: Any, tokenizer: Any, sums: Any, its_end_to_end: Any = Non
 @pytest.fixture(scope="session")
 def sums(demo_tokenizer: Any) -> Any:
     """40 rows of 30 to 90 tokens: sums of two to nine terms."""
-    from ernie_pipeline.engines.chat import prompt_text, token_ids
+    from ernie_pipeline.models.checkpoint.tokenizer import prompt_text, token_ids
     from ernie_pipeline.training.rows import Row
 
     rng, rows = random.Random(1), []

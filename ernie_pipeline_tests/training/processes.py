@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ernie_pipeline.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError
 
 Report = Callable[[str, dict[str, Any]], None]
 Disturb = Callable[[str], None]

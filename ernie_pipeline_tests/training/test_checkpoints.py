@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training.checkpoints import MANIFEST, Checkpoints
+from ernie_pipeline.utils.errors import PipelineError
 
 KILLS = 20
 WORDS = 2**16

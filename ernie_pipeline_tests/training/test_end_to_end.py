@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.engines import unsloth_engine
-from ernie_pipeline.engines.adapter_file import saved_tensors
-from ernie_pipeline.engines.grouped.experts import GroupedExperts
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.training.parallel import join_ranks
+from ernie_pipeline.models.checkpoint.adapter_file import saved_tensors
+from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped.experts import GroupedExperts
+from ernie_pipeline.training.ranks import join_ranks
 from ernie_pipeline.training.recorded import BUCKET
 from ernie_pipeline.training.resume import copy_weights
 from ernie_pipeline.training.rows import Row
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.training.processes import Disturb, Ended, Report, run, run_ranks
 from ernie_pipeline_tests.training.test_loss import step_of
 from ernie_pipeline_tests.training.test_resume import at, kill

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.recipe import load_recipe
+from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.training.resume import copy_weights, set_weights
 from ernie_pipeline_tests.training.conftest import adapted_demo, trainer_of
 

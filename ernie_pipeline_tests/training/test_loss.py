@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.training.batches import Document, collate, split_documents
 from ernie_pipeline.training.rows import Row, as_dataset
+from ernie_pipeline.training.schedule.micro_batches import Document, collate, split_documents
 from ernie_pipeline.training.validation import batches_by_length, validation_loss
+from ernie_pipeline.utils.errors import PipelineError
 
 MakeTrainer = Callable[..., Any]
 

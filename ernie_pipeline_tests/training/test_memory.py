@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training.memory import MARGIN, spare_memory
 from ernie_pipeline.training.resume import copy_weights
+from ernie_pipeline.utils.errors import PipelineError
 
 MakeTrainer = Callable[..., Any]
 Holds = Callable[[torch.Tensor, bool], bool]

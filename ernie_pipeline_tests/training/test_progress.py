@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.errors import PipelineError
 from ernie_pipeline.training import progress as module
 from ernie_pipeline.training.progress import Progress
+from ernie_pipeline.utils.errors import PipelineError
 
 
 class Told:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.engines import choose_engine
-from ernie_pipeline.errors import PipelineError
-from ernie_pipeline.recipe import Quantization
+from ernie_pipeline.models import choose_engine
+from ernie_pipeline.recipe.sections import Quantization
 from ernie_pipeline.training.train import train
+from ernie_pipeline.utils.errors import PipelineError
 
 MakeJob = Callable[..., dict[str, Any]]
 
@@ -90,9 +90,9 @@ def expected_completion_loss(job: dict[str, Any]) -> float:
     """The untrained model's loss on the evaluation rows, computed without the trainer."""
     import pyarrow.parquet as pq
 
-    from ernie_pipeline.engines import peft_engine
-    from ernie_pipeline.engines.chat import load_tokenizer, token_ids
     from ernie_pipeline.evaluation.loss import completion_loss
+    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
+    from ernie_pipeline.models.peft import backend as peft_engine
 
     rows = pq.read_table(Path(job["split"]) / "eval.parquet")
     tokenizer = load_tokenizer(job["base"]["checkpoint"])

@@ -27,12 +27,12 @@ def test_comments_docstrings_and_formatting_change_nothing(built_with_code: Work
 def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_output_ends_it_there(
     built_with_code: Workplace,
 ) -> None:
-    """Scenarios 3 and 4: `data/make_raw.py` imports `data/read.py`, and that `data/chunks.py`; cutoff in one run."""
+    """Scenarios 3 and 4: `data/make_raw.py` imports `read/reading.py`, and that `read/chunks.py`; cutoff in one run."""
     place = built_with_code
-    place.edit_code("data/chunks.py", "CHUNK_ROWS = 4096", "CHUNK_ROWS = 2048")
+    place.edit_code("data/read/chunks.py", "CHUNK_ROWS = 4096", "CHUNK_ROWS = 2048")
     planned = place.plan()
     assert planned.status == 3
-    assert planned.todo.pop("raw_nemotron") == "stale: code ernie_pipeline.data.chunks changed"
+    assert planned.todo.pop("raw_nemotron") == "stale: code ernie_pipeline.data.read.chunks changed"
     assert all(why.startswith("waiting: waits for ") for why in planned.todo.values())
     assert set(planned.todo) == set(ASSETS) - {"raw_nemotron"}
     run = place.materialize()
@@ -46,10 +46,10 @@ def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_out
 @pytest.mark.parametrize(
     ("module", "stale"),
     [
-        ("data/answers.py", {"math_split"}),
-        ("engines/quantize.py", set(ASSETS[2:])),
+        ("data/normalize/answers.py", {"math_split"}),
+        ("models/quantize.py", set(ASSETS[2:])),
         ("evaluation/loss.py", {"base_evaluation", "adapter_evaluation"}),
-        ("assets/pictures.py", set()),
+        ("orchestration/plots.py", set()),
     ],
 )
 def test_the_plan_names_a_changed_module_at_the_stages_that_reach_it_and_at_no_other(

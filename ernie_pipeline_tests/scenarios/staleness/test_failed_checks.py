@@ -42,4 +42,4 @@ def test_after_a_failed_check_no_later_run_goes_on_below_it(tmp_path: Path) -> N
     assert later.failure == f"math_split is not fit for use: {failed.removeprefix('failed: ')}"
 
     place.edit_code(filters, group, f"{group}    exact_duplicate,\n")
-    assert place.plan(**settings).todo["math_split"] == "stale: code ernie_pipeline.data.filters changed"
+    assert place.plan(**settings).todo["math_split"] == "stale: code ernie_pipeline.data.filter changed"

@@ -19,7 +19,10 @@ SEEN_AS = {"fresh": "FRESH", "waiting": "FRESH", "failed": "FRESH", "stale": "ST
 
 MARKS = "{assetNodes {assetKey {path} staleStatus isMaterializable}}"
 RELOAD = 'mutation {reloadRepositoryLocation(repositoryLocationName: "ernie_pipeline.definitions") {__typename}}'
-TICK = "import dagster as dg, ernie_pipeline.automation as a; a.evaluate(dg.DagsterInstance.get(), by='a test')"
+TICK = (
+    "import dagster as dg, ernie_pipeline.orchestration.automation as a; "
+    "a.evaluate(dg.DagsterInstance.get(), by='a test')"
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,13 @@ def test_the_ui_s_marks_equal_the_plan(site: Site) -> None:
     assert site.agreed() == {}
 
     place.edit_recipe("learning_rate = 3e-3", "learning_rate = 2e-3")
-    place.edit_code("data/answers.py", "import re\n", "import re\n\nCHANGED = 1\n")
+    place.edit_code("data/normalize/answers.py", "import re\n", "import re\n\nCHANGED = 1\n")
     site.reload()
     below = {"adapter_evaluation": "waiting", "base_evaluation": "waiting", "registered_model": "waiting"}
     assert site.agreed() == {"math_split": "stale", "qlora_adapter": "stale", **below}
 
     place.edit_recipe("learning_rate = 2e-3", "learning_rate = 3e-3")
-    place.edit_code("data/answers.py", "import re\n\nCHANGED = 1\n", "import re\n")
+    place.edit_code("data/normalize/answers.py", "import re\n\nCHANGED = 1\n", "import re\n")
     site.reload()
     assert site.agreed() == {}
 

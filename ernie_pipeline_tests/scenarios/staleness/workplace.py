@@ -53,7 +53,7 @@ class Workplace:
         edit(self.recipe, old, new)
 
     def edit_code(self, module: str, old: str, new: str) -> None:
-        """Replace a text in the copy's module, named as in "data/lines.py"."""
+        """Replace a text in the copy's module, named as in "data/read/lines.py"."""
         edit(self.code / "ernie_pipeline" / module, old, new)
 
     def artifact(self, stage: str) -> Path:

@@ -1,0 +1,1 @@
+"""Rows that share words with a benchmark or with our own evaluation rows."""

@@ -1,0 +1,1 @@
+"""Rows that ask what another row asks."""

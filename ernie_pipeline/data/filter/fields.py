@@ -1,0 +1,111 @@
+"""Fields that are missing, broken, or of an odd length."""
+
+import polars as pl
+
+from ernie_pipeline.data.filter.reasons import quoted
+from ernie_pipeline.data.normalize.answers import is_balanced
+from ernie_pipeline.recipe.sections import Filters
+
+_NOTHING = (
+    r"(?:[\s.?_*…\u2013\u2014-]+"
+    r"|[\[<({]\s*(?:your )?(?:final )?(?:answer|question|problem|solution)(?: here)?\s*[\])}>])"
+)
+_EMPTY_WORD = (
+    r"(?:todo|tbd|fixme|placeholder|nan|null|answer|question|problem"
+    r"|(?:please )?(?:see|refer to) (?:the )?(?:solution|answer|proof|explanation|above|below|attachment)s?"
+    r"(?: (?:above|below))?"
+    r"|(?:no|the|final) (?:final )?(?:answer|solution)(?: is)? (?:given|provided|available|found)"
+    r"|(?:answer |solution )?not (?:available|provided|given)|to be (?:determined|announced|added)|lorem ipsum\b.*)"
+)
+# in capitals alone: "n/a" can be a fraction
+_PLACEHOLDER = rf"^\s*(?:\\text\s*\{{)?(?:N/A|N\.A\.|{_NOTHING}|(?i:{_EMPTY_WORD}))[\s.:!]*\}}?[\s.:!]*$"
+
+
+def missing_question(filters: Filters) -> pl.Expr:
+    r"""Without a question there is nothing to answer.
+
+    drops: => 7
+    drops: ¶ => 7
+    keeps: What is 3 + 4?
+    """
+    return pl.when(_blank("question")).then(pl.lit("the question is empty"))
+
+
+def missing_answer(filters: Filters) -> pl.Expr:
+    r"""Without an answer there is nothing to learn and nothing to grade.
+
+    drops: What is 3 + 4? =>
+    drops: What is 3 + 4? => \( \)
+    keeps: What is 3 - 3? => 0
+    """
+    return pl.when(_blank("answer")).then(pl.lit("the answer is empty"))
+
+
+def placeholder(filters: Filters) -> pl.Expr:
+    r"""A field that only says that something belongs there. "None" can be an answer, and so can n/a, a fraction.
+
+    drops: What is 3 + 4? => N/A
+    drops: What is 3 + 4? => TODO
+    drops: What is 3 + 4? => see solution
+    drops: What is 3 + 4? => \text{Not available.}
+    drops: What is 3 + 4? => [answer]
+    drops: What is 3 + 4? => <your answer here>
+    drops: What is 3 + 4? => ...
+    drops: What is 3 + 4? => ???
+    drops: [question]
+    drops: TBD
+    keeps: How many such n are there? => None
+    keeps: What is the ratio of n to a? => n/a
+    keeps: What is 3 - 7? => -4
+    keeps: How often does he answer? => no solution
+    keeps: What is the set of all such x? => [a, b]
+    """
+    question, answer = (quoted(pl.when(pl.col(c).str.contains(_PLACEHOLDER)).then(c)) for c in ("question", "answer"))
+    return pl.coalesce(
+        pl.format("the question is a placeholder ({})", question), pl.format("the answer is a placeholder ({})", answer)
+    )
+
+
+def unbalanced_answer(filters: Filters) -> pl.Expr:
+    r"""A brace without its partner breaks the `\boxed{}` around the answer, so no grader could read it back.
+
+    drops: What is 3 + 4? => 7}
+    drops: What is one half? => \frac{1}{2
+    keeps: What is one half? => \frac{1}{2}
+    keeps: Where is f defined? => \left\{ x > 1 \right.
+    """
+    return pl.when(~is_balanced(pl.col("answer"))).then(pl.lit("the answer has a brace without its partner"))
+
+
+def question_length(filters: Filters) -> pl.Expr:
+    """Stubs are no problems, and very long texts are mostly several problems or a page's boilerplate.
+
+    drops: 3 + 4 = ?
+    keeps: 3 + 4 = how many?
+    """
+    return _outside("question", filters.min_question_chars, filters.max_question_chars)
+
+
+def answer_length(filters: Filters) -> pl.Expr:
+    """A long final answer is prose or a proof: no comparison of expressions can grade it.
+
+    drops: Why is that? => Because each of the numbers up to ten, and each prime that divides it, has one below it \
+of the same remainder on division by the sum of those primes, and so the number itself, and with it the sum of all \
+numbers up to it, follows.
+    keeps: What is 3 + 4? => 7
+    """
+    return _outside("answer", 0, filters.max_answer_chars)
+
+
+def _blank(column: str) -> pl.Expr:
+    return pl.col(column).is_null() | (pl.col(column).str.strip_chars() == "")
+
+
+def _outside(column: str, lowest: int, highest: int) -> pl.Expr:
+    length = pl.col(column).str.len_chars()
+    few = pl.when(length < lowest).then(length)
+    many = pl.when(length > highest).then(length)
+    return pl.coalesce(
+        pl.format(f"the {column} has {{}} characters, fewer than {lowest}", few),
+        pl.format(f"the {column} has {{}} characters, more than {highest}", many),
+    )

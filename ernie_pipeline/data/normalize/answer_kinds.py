@@ -1,0 +1,102 @@
+r"""What kind of thing an answer is, told from its text alone.
+
+The first rule that fits decides. Before them go delimiters, `\left`, `\right`, spacing, a full stop at the end, a
+currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and `12 apples` are integers), and `x \in`.
+
+| kind | rule |
+|---|---|
+| integer | `-3`, `1,000`, `1{,}000`, `1 000` |
+| decimal | `3.14`, `.5`, `1,234.5` |
+| fraction | of two integers, also mixed: `3/4`, `\frac{333}{1997}`, `1\frac{1}{2}` |
+| text | has a word that is no function's name: `\text{Yes}`, `no solution`, `Monday` |
+| interval | brackets of which one is square, `\infty` in brackets, a union of such, whatever stands behind `\in` |
+| set | braces; a tuple; a list: `\{1,2\}`, `(1,2)`, `1, 2`, `6 or 9`, `\emptyset` |
+| equation | has a relation outside of brackets: `x=3`, `y = 2x+1`, `a \le b` |
+| expression | anything else: `\sqrt{2}`, `2\pi`, `10^{5}`, `f(a,b)` |
+
+`(1,2)` can be an open interval or a pair. It counts as a set: in answers pairs (solutions, points) are the usual case.
+"""
+
+import polars as pl
+
+from ernie_pipeline.data.normalize.masked import where
+
+KINDS = ("integer", "decimal", "fraction", "interval", "set", "equation", "expression", "text")
+
+_PLAIN = r"^-?[0-9]+$"
+_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+_FRACTION = rf"(?:{_INTEGER}/{_INTEGER}|\d*\\frac(?:\{{[-+]?{_INTEGER}\}}|\d)(?:\{{[-+]?{_INTEGER}\}}|\d))"
+
+_SPELLING = {
+    **dict.fromkeys((r"\left", r"\right", r"\(", r"\)", r"\[", r"\]", r"\!", r"\displaystyle"), ""),
+    **dict.fromkeys((r"\,", r"\;", r"\:", "\\ ", r"\quad", r"\qquad", "~"), " "),
+    **{
+        r"\dfrac": r"\frac",
+        r"\tfrac": r"\frac",
+        "{,}": ",",
+        "\u2212": "-",
+        "∞": r"\infty",
+        "\u222a": r"\cup",
+        "∈": r"\in",
+    },
+    # what begins like one of the above and is none
+    **{same: same for same in (r"\leftarrow", r"\rightarrow", "\\\\")},
+}
+_TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
+_UNIT = r"([\d}])\s*(?:\\?%|\^\s*\{?\\circ\}?|\\degree)$"
+_NAMED_UNIT = rf"^([-+]?(?:{_INTEGER}?\.\d+|{_FRACTION}|{_INTEGER}))\s+[A-Za-z]{{2,}}\.?(?:\^\{{?[23]\}}?)?$"
+_MEMBER = r"^\s*[A-Za-z]\s*\\in(?:\s+|([^a-z]))"
+_CONJUNCTION = r"\s+(?:or|and)\s+"
+_NO_WORD = (
+    r"\\(?:begin|end|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+|"
+    r"\b(?:(?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|log|exp|min|max|gcd|lcm|mod|det|sqrt|frac|infty|binom)\b"
+)
+_BRACKETED = r"\\\{[^{}]*\\\}|\([^()\[\]{}]*\)|\[[^()\[\]{}]*\]|\{[^()\[\]{}]*\}"
+_RELATION = r"[=<>≤≥≠≡≈]|\\(?:leq?|geq?|neq?|leqslant|geqslant|equiv|approx|lt|gt|sim)(?:[^A-Za-z]|$)"
+
+
+def answer_kind(answer: pl.Expr) -> pl.Expr:
+    """One of `KINDS` for each bare answer [String]; null for null."""
+    plain = pl.when(answer.is_not_null()).then(pl.lit("integer"))  # most answers, known at a glance
+    return pl.coalesce(where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
+
+
+def _kind(answer: pl.Expr) -> pl.Expr:
+    words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start("$ \t\r\n")
+    words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(_SPELLING, leftmost=True)
+    words = words.str.replace_all(_TEXT, " $1 ").str.strip_chars().str.strip_chars_end(".")
+    words = words.str.replace(_UNIT, "$1").str.replace(_NAMED_UNIT, "$1")
+    words = words.str.replace(r"(\d) (\d{3})$", "$1$2")
+    members = words.str.replace(_MEMBER, "$1")
+    parts = members.str.replace_all(_CONJUNCTION, "; ")
+    # a comma before a space parts, so that "1, 000" are two numbers and "1,000" is one
+    parted = parts.str.replace_all(r",\s+", ";")
+    compact = parted.str.replace_all(r"\s+", "")
+    outside = parted
+    for _ in range(3):
+        outside = outside.str.replace_all(_BRACKETED, "")
+    bracketed = compact.str.contains(r"^\\?[(\[\]].*[)\[\]]$")
+    is_interval = bracketed & (
+        (members != words)
+        | compact.str.contains(r"\\infty|\\cup")
+        | (compact.str.contains(r"^[^;,]*[;,][^;,]*$") & compact.str.contains(r"^[\[\]]|[\]\[]$"))
+    )
+    is_set = compact.str.contains(r"^\\\{.*\\\}$|^\\(?:emptyset|varnothing)$|^[∅]$") | outside.str.contains("[,;]")
+    is_tuple = compact.str.contains(r"^[(\[].*[;,].*[)\]]$") & (outside.str.strip_chars() == "")
+    return (
+        pl.when(compact.str.contains(rf"^[-+]?{_INTEGER}$"))
+        .then(pl.lit("integer"))
+        .when(compact.str.contains(rf"^[-+]?{_INTEGER}?\.\d+$"))
+        .then(pl.lit("decimal"))
+        .when(compact.str.contains(rf"^[-+]?{_FRACTION}$"))
+        .then(pl.lit("fraction"))
+        .when(parts.str.replace_all(_NO_WORD, " ").str.contains(r"\p{L}{3,}|^\s*(?:[Nn]o|NO)\b"))
+        .then(pl.lit("text"))
+        .when(is_interval)
+        .then(pl.lit("interval"))
+        .when(outside.str.contains(_RELATION))
+        .then(pl.lit("equation"))
+        .when(is_set | is_tuple)
+        .then(pl.lit("set"))
+        .otherwise(pl.lit("expression"))
+    )

@@ -1,0 +1,1 @@
+"""The tables between the assets, the ledger and the profile."""

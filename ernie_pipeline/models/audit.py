@@ -1,0 +1,171 @@
+"""What is 4-bit, what is trainable, and how many parameters each target got, held against the recipe.
+
+transformers, bitsandbytes and PEFT each skip modules in silence: routed experts stay in 16 bits, shared experts lose
+their adapter. So the expected numbers come from the checkpoint's own configuration, built once on the meta device and
+never touched, and the found ones from the model in memory; where they differ, the run stops and shows both.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ernie_pipeline.models.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
+from ernie_pipeline.models.grouped.products import PARTS
+from ernie_pipeline.utils.errors import PipelineError
+
+
+@dataclass
+class TargetCount:
+    """One row of the table: a target in one part of the model."""
+
+    part: str
+    target: str
+    modules: int = 0
+    base_parameters: int = 0
+    four_bit_parameters: int = 0
+    lora_parameters: int = 0
+    trainable_parameters: int = 0
+
+
+Table = dict[tuple[str, str], TargetCount]
+
+
+def expected_table(config: Any, lora: dict[str, Any]) -> Table:
+    """What the recipe asks for, from the model's configuration: every target everywhere, all 4-bit, all trainable."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    table: Table = {}
+    for name, parameter in model.named_parameters():
+        for target, copies, inputs, outputs in _projections(name, parameter):
+            if target in lora["targets"]:
+                row = _row(table, _part(name), target)
+                row.modules += copies
+                row.base_parameters += copies * inputs * outputs
+                row.four_bit_parameters = row.base_parameters
+                row.lora_parameters += (
+                    copies * lora["rank"] * (inputs + outputs)
+                )  # Hu et al. 2021: A [r, in], B [out, r]
+                row.trainable_parameters = row.lora_parameters
+    return table
+
+
+def found_table(model: nn.Module, lora: dict[str, Any]) -> Table:
+    """What the model in memory holds, module by module."""
+    from bitsandbytes.nn import Linear4bit
+
+    table: Table = {}
+    for name, module in model.named_modules():
+        if isinstance(module, GroupedExperts):
+            _add_stacks(table, name, module, lora["targets"])
+            continue
+        base = getattr(module, "base_layer", module)
+        target = name.rpartition(".")[2]
+        if target not in lora["targets"] or not isinstance(base, nn.Linear):
+            continue
+        row = _row(table, _part(name), target)
+        size = base.in_features * base.out_features
+        row.modules += 1
+        row.base_parameters += size
+        row.four_bit_parameters += size if isinstance(base, Linear4bit) and base.weight.bnb_quantized else 0
+        for part, parameter in module.named_parameters():
+            if "lora_" in part:
+                row.lora_parameters += parameter.numel()
+                row.trainable_parameters += parameter.numel() if parameter.requires_grad else 0
+    return table
+
+
+def _add_stacks(table: Table, name: str, experts: GroupedExperts, targets: Sequence[str]) -> None:
+    for target in TARGETS:
+        if target in targets:
+            row = _row(table, _part(f"{name}."), target)
+            modules, size, four_bit = experts.parameters_of(target)
+            own = [] if experts.adapter is None else [*experts.adapter.parameters_of(target)]
+            row.modules += modules
+            row.base_parameters += size
+            row.four_bit_parameters += four_bit
+            row.lora_parameters += sum(p.numel() for p in own)
+            row.trainable_parameters += sum(p.numel() for p in own if p.requires_grad)
+
+
+def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training: bool) -> list[dict[str, Any]]:
+    """The table as rows for a report. Raises `PipelineError` with both tables when the model is not what was asked for.
+
+    Beyond the table: nothing outside the targets is trainable or an adapter's, and every adapter weight is fp32.
+    """
+    expected, found = expected_table(config, lora), found_table(model, lora)
+    if not training:
+        for row in expected.values():
+            row.trainable_parameters = 0
+    if found != expected:
+        raise PipelineError(
+            "the model in memory is not what the recipe asks for (4-bit targets, each with its adapter); "
+            f"do not use this run.\nexpected:\n{render(expected)}\nfound:\n{render(found)}"
+        )
+    adapted = {id(p) for n, m in model.named_modules() for p in _of_targets(n, m, lora["targets"])}
+    stray = [
+        name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in adapted
+    ]
+    if stray:
+        raise PipelineError(f"trainable or adapted outside lora.targets: {', '.join(stray[:3])} ({len(stray)} in all)")
+    wrong = [name for name, p in model.named_parameters() if "lora_" in name and p.dtype != torch.float32]
+    if wrong:
+        raise PipelineError(f"adapter weights that are not float32: {', '.join(wrong[:3])} ({len(wrong)} in all)")
+    return [asdict(row) for _, row in sorted(found.items())]
+
+
+def _of_targets(name: str, module: nn.Module, targets: Sequence[str]) -> list[nn.Parameter]:
+    """A module's parameters if it is a target, and those of a stack's adapter that belong to one."""
+    if isinstance(module, ExpertsAdapter):
+        return [p for target in targets for p in module.parameters_of(target)]
+    return [*module.parameters()] if name.rpartition(".")[2] in targets else []
+
+
+def render(table: Table) -> str:
+    """The table as text, one target a line."""
+    columns = list(TargetCount.__dataclass_fields__)
+    rows = [
+        columns,
+        *(
+            [f"{value:,}" if isinstance(value, int) else value for value in vars(table[key]).values()]
+            for key in sorted(table)
+        ),
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(lines)
+
+
+def _projections(name: str, parameter: torch.Tensor) -> list[tuple[str, int, int, int]]:
+    """(target, copies, inputs, outputs) of the projections that a checkpoint parameter holds."""
+    last = name.removesuffix(".weight").rpartition(".")[2]
+    if parameter.ndim == 3 and last in PARTS:
+        copies, outputs, inputs = parameter.shape
+        return [(target, copies, inputs, outputs // len(PARTS[last])) for target in PARTS[last]]
+    return [(last, 1, parameter.shape[1], parameter.shape[0])] if parameter.ndim == 2 else []
+
+
+def _part(name: str) -> str:
+    for mark, part in ((".shared_experts.", "shared"), (".experts.", "routed"), (".self_attn.", "attention")):
+        if mark in name:
+            return part
+    return "dense"
+
+
+def _row(table: Table, part: str, target: str) -> TargetCount:
+    return table.setdefault((part, target), TargetCount(part, target))
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """The table's numeric columns, summed over all targets."""
+    sums: dict[str, int] = defaultdict(int)
+    for row in rows:
+        for column, value in row.items():
+            if isinstance(value, int):
+                sums[column] += value
+    return dict(sums)

@@ -1,0 +1,269 @@
+"""Greedy decoding of all prompts at once, for a merged model (see `merged`).
+
+One static cache holds every row, each at its own position, so that a step is the same work every time: on CUDA it is
+recorded once for each shape and replayed. The shapes are few: a step reads the cache as far as the longest row, rounded
+up, and when at most half of the rows are unfinished they move together and the batch is halved.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from ernie_pipeline.models.checkpoint.tokenizer import up_to_end
+from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape, rounded_up
+
+ATTENTION = "ernie_pipeline_decode"
+
+
+class Pace(NamedTuple):
+    """What decides about speed and memory, and nothing else."""
+
+    check_every: int = 16
+    """Steps between two looks at which rows have finished: each look waits for the device."""
+    length_step: int = LENGTH_STEP
+    """Tokens by which the part of the cache that is read grows."""
+    least_rows: int = 8
+    """A batch is not halved to fewer: its steps would take as long."""
+    prefill_tokens: int = 8_192
+    """Tokens of prompts that go through the model together, padding included."""
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos: Sequence[int],
+    rows: int,
+    record: bool,
+    pace: Pace = Pace(),  # noqa: B008 - immutable
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[int]]:
+    """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `eos`, included.
+
+    At most `rows` are decoded at once. `record` steps as CUDA graphs. `progress` hears (done, total) as rows finish.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    if not order:
+        return answers
+    length = len(prompts[order[-1]]) + max_new_tokens
+    state = _State(model, min(rows, len(order)), rounded_up(length, pace.length_step), max_new_tokens, eos)
+    with torch.inference_mode(), _attention(model):
+        steps = _Steps(model, state, record)
+        for start in range(0, len(order), state.rows):
+            wave = order[start : start + state.rows]
+            asked = [prompts[i] for i in wave]
+            state.begin(asked)
+            _prefill(model, state, asked, pace.prefill_tokens)
+            told = partial(_tell, progress, start, len(order))
+            for number, tokens in _run(steps, state, asked, pace, told):
+                answers[wave[number]] = up_to_end(tokens, eos)
+    return answers
+
+
+class _State:
+    """The device's side of a batch: for each row its input token, position, whether it has finished, and its answer."""
+
+    def __init__(self, model: Any, rows: int, capacity: int, max_new_tokens: int, eos: Sequence[int]):
+        embeddings = model.get_input_embeddings().weight
+        device, (layers, heads, width) = embeddings.device, cache_shape(model.config)
+        self.rows, self.max_new_tokens, self.device = rows, max_new_tokens, device
+        self.eos = torch.tensor(list(eos), dtype=torch.long, device=device)
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
+        self.positions = torch.zeros_like(self.tokens)
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.answers = torch.zeros(rows, max_new_tokens, dtype=torch.long, device=device)
+        self.step = torch.zeros(1, dtype=torch.long, device=device)
+        self.columns = torch.arange(capacity, device=device)
+        # zeros, not empty: what a mask hides still takes part, times zero, and must not be infinite
+        self.keys, self.values = (
+            [torch.zeros(rows, heads, capacity, width, dtype=embeddings.dtype, device=device) for _ in range(layers)]
+            for _ in range(2)
+        )
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        """A new wave: the last token of each prompt is the first step's input, all before it is prefilled."""
+        number = len(prompts)
+        self.tokens[:number] = torch.tensor([prompt[-1] for prompt in prompts], device=self.device)
+        self.positions[:number] = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        self.finished.zero_()
+        self.step.zero_()
+
+    def keep(self, chosen: torch.Tensor) -> None:
+        """Move the rows `chosen` (indices, ascending) to the front."""
+        number = len(chosen)
+        for tensor in (self.tokens, self.positions, self.finished, self.answers, *self.keys, *self.values):
+            tensor[:number] = tensor[chosen]
+
+
+class _Rows(Cache):  # type: ignore[misc]
+    """The first `rows` rows and `length` columns of a state's cache, as transformers' models use a cache."""
+
+    def __init__(self, state: _State, rows: int, length: int):
+        super().__init__(layers=[])
+        self.state, self.rows, self.length = state, rows, length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one column [rows, heads, 1, width] a row at its own position; the part of the cache that is read."""
+        at = self.state.positions[: self.rows, None, None, None].expand(key_states.shape)
+        keys, values = self.state.keys[layer_idx][: self.rows], self.state.values[layer_idx][: self.rows]
+        keys.scatter_(2, at, key_states)
+        values.scatter_(2, at, value_states)
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
+
+class _Steps:
+    """One step for each shape (rows, length): run as it is the first time, then recorded, then replayed.
+
+    The first time loads the kernels that the shape needs, which a recording must not.
+    """
+
+    def __init__(self, model: Any, state: _State, record: bool):
+        self.model, self.state, self.record = model, state, record
+        self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
+        self.pool = torch.cuda.graph_pool_handle() if record else None
+
+    def run(self, rows: int, length: int) -> None:
+        if not self.record or (rows, length) not in self.graphs:
+            self.graphs[rows, length] = None
+            self._step(rows, length)
+            return
+        graph = self.graphs[rows, length]
+        if graph is None:
+            graph = self.graphs[rows, length] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                self._step(rows, length)
+        graph.replay()
+
+    def _step(self, rows: int, length: int) -> None:
+        """Each row's next token. Rows that have finished go on unseen, so that no step depends on how many have."""
+        state = self.state
+        tokens, positions, finished = state.tokens[:rows], state.positions[:rows], state.finished[:rows]
+        seen = state.columns[:length] <= positions[:, None]
+        mask = torch.zeros(seen.shape, dtype=state.keys[0].dtype, device=state.device).masked_fill_(~seen, -torch.inf)
+        output = self.model(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
+            attention_mask=mask[:, None, None],
+            past_key_values=_Rows(state, rows, length),
+            use_cache=True,
+        )
+        following = output.logits[:, -1].argmax(dim=-1)
+        state.answers[:rows].index_copy_(1, state.step, following[:, None])
+        finished |= (following[:, None] == state.eos).any(dim=1)
+        tokens.copy_(following)
+        positions += 1
+        state.step += 1
+
+
+def _run(
+    steps: _Steps,
+    state: _State,
+    prompts: Sequence[Sequence[int]],
+    pace: Pace,
+    told: Callable[[int], None],
+) -> Iterator[tuple[int, list[int]]]:
+    """Decode prompts that are prefilled: each one's number and tokens, whatever came after the end token included."""
+    rows = live = len(prompts)
+    owners, longest = list(range(rows)), max(map(len, prompts))
+    for step in range(1, state.max_new_tokens + 1):
+        steps.run(rows, rounded_up(longest + step - 1, pace.length_step))
+        if step % pace.check_every and step < state.max_new_tokens:
+            continue
+        finished = state.finished[:rows].tolist()
+        before, live = live, finished.count(False)
+        last = live == 0 or step == state.max_new_tokens
+        if last or live < before:
+            told(len(prompts) if last else len(prompts) - live)
+        fewer = 0 if last else _halved(rows, live, pace.least_rows)
+        if fewer < rows:
+            kept = sorted(sorted(range(rows), key=finished.__getitem__)[:fewer])  # finished ones only to fill up
+            leaving = sorted(set(range(rows)) - set(kept))
+            tokens = state.answers[torch.tensor(leaving, device=state.device), :step].tolist()
+            yield from zip([owners[i] for i in leaving], tokens, strict=True)
+            if last:
+                return
+            state.keep(torch.tensor(kept, device=state.device))
+            owners, rows = [owners[i] for i in kept], fewer
+
+
+def _halved(rows: int, live: int, least_rows: int) -> int:
+    """`rows` halved, rounded up, as long as the live ones have room and `least_rows` stay."""
+    while (half := -(-rows // 2)) >= max(live, least_rows) and half < rows:
+        rows = half
+    return rows
+
+
+def _prefill(model: Any, state: _State, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+    """Keys and values of all tokens but each prompt's last. Padding is on the right: a row overwrites it later."""
+    start = 0
+    while start < len(prompts):
+        end = start + 1
+        while end < len(prompts) and (end + 1 - start) * len(prompts[end]) <= max_tokens:  # ascending lengths
+            end += 1
+        width = len(prompts[end - 1]) - 1
+        if width:
+            ids = [[*prompt[:-1], *[0] * (width + 1 - len(prompt))] for prompt in prompts[start:end]]
+            cache = DynamicCache()
+            inputs = torch.tensor(ids, device=state.device)
+            model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            for layer, keys, values in zip(cache.layers, state.keys, state.values, strict=True):
+                keys[start:end, :, :width] = layer.keys
+                values[start:end, :, :width] = layer.values
+        start = end
+
+
+@contextmanager
+def _attention(model: Any) -> Iterator[None]:
+    """The model with `_grouped_attention`, and after it with its own again."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _grouped_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one new token a row: the query heads of a key-value head are taken as its queries.
+
+    transformers' own repeats the keys and values for each of them, which takes more time than reading the weights.
+    `query` [rows, heads, 1, width], `key` and `value` [rows, key-value heads, length, width], `attention_mask` [rows,
+    1, 1, length], added. Gives [rows, 1, heads, width]. A prefill (no mask, more tokens) goes to transformers' own.
+    """
+    rows, heads, tokens, width = query.shape
+    if attention_mask is None or tokens > 1:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):  # cuDNN's makes a plan for each shape
+        output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+    return output.reshape(rows, 1, heads, width), None
+
+
+AttentionInterface.register(ATTENTION, _grouped_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)

@@ -1,0 +1,58 @@
+"""4-bit weights back in 16 bits, into a buffer of the caller's: one pass over memory on CUDA, bitsandbytes elsewhere.
+
+bitsandbytes unpacks a doubly quantised stack in three kernels and only into a tensor of its own. The products of
+`products.py` want the weights of a layer beside the adapter's, in rows that are longer than the weights'.
+"""
+
+from typing import Any
+
+import torch
+
+try:
+    import triton
+
+    from ernie_pipeline.models.grouped import kernels
+except ImportError:  # no CUDA build of torch
+    triton = None
+
+BYTES = 2048
+"""Packed bytes that a program of the kernel unpacks: 2.9 TB/s on an H100, where 1024 made 2.4."""
+
+
+def unpack(weight: Any, out: torch.Tensor) -> None:
+    """Write the values of `weight`, a quantised `Params4bit` of rows of K values, into `out[..., :K]`.
+
+    `out` is [rows, K or more], or [experts, rows, K or more] for a stack; only its last axis has to be dense.
+    Dettmers et al. 2023, "QLoRA", section 3: value = code[4 bits] * constant of its block, and with double quantisation
+    constant = code2[8 bits] * constant of the constants' block + offset. Bit for bit what bitsandbytes gives.
+    """
+    state = weight.quant_state
+    columns = state.shape[-1]
+    if not out.is_cuda:
+        from bitsandbytes.functional import dequantize_4bit
+
+        out[..., :columns] = dequantize_4bit(weight.data, state).view(state.shape)
+        return
+    rows, stride = out.shape[-2], out.stride(-2)
+    packed = weight.data.view(-1)
+    outer = state.state2 if state.nested else state
+    kernels.unpack[(triton.cdiv(packed.numel(), BYTES),)](
+        packed,
+        state.absmax,
+        outer.code,
+        outer.absmax,
+        state.offset if state.nested else state.absmax,
+        state.code,
+        out,
+        packed.numel(),
+        stride,
+        out.stride(0) - rows * stride if out.ndim > 2 else 0,
+        K=columns,
+        ROWS=rows,
+        BLOCK=state.blocksize,
+        BLOCK2=outer.blocksize,
+        NESTED=bool(state.nested),
+        BYTES=BYTES,
+        num_warps=8,
+        enable_fp_fusion=False,  # a product and a sum, rounded each, as bitsandbytes does
+    )

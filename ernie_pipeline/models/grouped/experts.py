@@ -1,0 +1,136 @@
+"""A layer's routed experts as two 4-bit stacks and their LoRA as six: every expert in one product, none left out.
+
+64 experts in 27 layers are 5,184 linear layers, each with a handful of tokens: their Python and their launches took all
+of the time. Here a layer is one module, and `products.py` computes it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from ernie_pipeline.models.grouped.dequantize import unpack
+from ernie_pipeline.models.grouped.products import PARTS, Experts, LoraPair, Stack, grouped_experts, own_pairs
+
+TARGETS = tuple(target for parts in PARTS.values() for target in parts)
+
+
+class ExpertsAdapter(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+    """LoRA on every expert of a layer: for each target A [experts, rank, inputs] and B [experts, outputs, rank].
+
+    For PEFT it is one of its own layers, so that `disable_adapter` reaches it.
+    """
+
+    def __init__(self, rank: int, alpha: float, shapes: dict[str, tuple[int, int, int]], device: Any):
+        """`shapes`: (experts, outputs, inputs) of each target. A begins uniform within 1 / sqrt(inputs), B zero, in
+        fp32, as PEFT begins them."""
+        super().__init__()
+        self.scale = alpha / rank
+        self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
+        for target, (experts, outputs, inputs) in shapes.items():
+            first = torch.empty(experts, rank, inputs).uniform_(-1, 1) / math.sqrt(inputs)
+            self.lora_A[target] = nn.Parameter(first.to(device))
+            self.lora_B[target] = nn.Parameter(torch.zeros(experts, outputs, rank, device=device))
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+
+    def pairs(self) -> dict[str, LoraPair]:
+        """A and B of each target."""
+        return {target: LoraPair(self.lora_A[target], self.lora_B[target]) for target in self.lora_A}
+
+    def parameters_of(self, target: str) -> tuple[nn.Parameter, ...]:
+        """A and B of a target, or nothing."""
+        return (self.lora_A[target], self.lora_B[target]) if target in self.lora_A else ()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """For PEFT's `disable_adapter`."""
+        self._disable_adapters = not enabled
+
+    def set_adapter(self, adapter_names: Any, inference_mode: bool = False) -> None:
+        """PEFT names the active adapter; there is one."""
+
+
+class GroupedExperts(nn.Module):
+    """The experts of one layer: hidden states [tokens, hidden], expert numbers and weights [tokens, k] in, hidden out.
+
+    It takes the place of transformers' fused experts module. `gate_up_proj` (of shape [experts, 2I, hidden]) and
+    `down_proj` ([experts, hidden, I]) are quantised `Params4bit`.
+    """
+
+    recordable = True
+
+    def __init__(self, gate_up: Any, down: Any):
+        super().__init__()
+        self.gate_up_proj, self.down_proj = gate_up, down
+        self.experts, both, self.hidden = gate_up.quant_state.shape
+        self.inner = both // 2
+        self.adapter: ExpertsAdapter | None = None
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def add_adapter(self, rank: int, alpha: float, targets: Sequence[str]) -> None:
+        """A fresh adapter on those of `targets` that are experts'."""
+        inward = (self.experts, self.inner, self.hidden)
+        shapes = {"gate_proj": inward, "up_proj": inward, "down_proj": (self.experts, self.hidden, self.inner)}
+        own = {target: shapes[target] for target in TARGETS if target in targets}
+        if own:
+            self.adapter = ExpertsAdapter(rank, alpha, own, self.gate_up_proj.device)
+
+    def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        adapter = self._active
+        pairs = {} if adapter is None else adapter.pairs()
+        scale = 1.0 if adapter is None else adapter.scale
+        stacks = {fused: self._stack(fused) for fused in PARTS}
+        return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale))
+
+    def keep_unpacked(self) -> int:
+        """Hold both stacks in 16 bits as well from now on, so that no pass unpacks them; the bytes that this takes."""
+        taken = self.bytes_unpacked
+        for fused in PARTS:
+            pairs = own_pairs(fused, self.adapter.pairs() if self.adapter else {})
+            self.kept[fused] = self._stack(fused).unpacked(pairs, getattr(self, fused).quant_state.dtype)
+        return taken
+
+    def forget_unpacked(self) -> None:
+        """Give that memory back."""
+        self.kept = {}
+
+    @property
+    def bytes_unpacked(self) -> int:
+        """What `keep_unpacked` takes in 16 bits, the adapter's columns included."""
+        pairs = self.adapter.pairs() if self.adapter else {}
+        shapes = [self._stack(fused).unpacked_shape(own_pairs(fused, pairs)) for fused in PARTS]
+        return 2 * sum(map(math.prod, shapes))
+
+    def _stack(self, fused: str) -> Stack:
+        return Stack(getattr(self, fused), self.kept.get(fused))
+
+    @property
+    def _active(self) -> ExpertsAdapter | None:
+        return None if self.adapter is None or self.adapter.disable_adapters else self.adapter
+
+    def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights of both stacks with the adapter in them, in the shapes of transformers' fused experts.
+
+        The sum is made in fp32 and rounded once to the type that the base is computed in.
+        """
+        return self._dense("gate_up_proj"), self._dense("down_proj")
+
+    def _dense(self, fused: str) -> torch.Tensor:
+        weight, adapter = getattr(self, fused), self._active
+        out = torch.empty(weight.quant_state.shape, dtype=weight.quant_state.dtype, device=weight.device)
+        unpack(weight, out)
+        for rows, target in zip(out.chunk(len(PARTS[fused]), dim=1), PARTS[fused], strict=True):
+            if adapter is not None and target in adapter.lora_A:
+                a, b = adapter.lora_A[target].detach(), adapter.lora_B[target].detach()
+                for own, first, second in zip(rows, a, b, strict=True):
+                    own.copy_(own.float() + adapter.scale * second @ first)
+        return out
+
+    def parameters_of(self, target: str) -> tuple[int, int, int]:
+        """(modules, base parameters, those of them in 4 bits) of one of the `TARGETS`."""
+        weight = self.down_proj if target == "down_proj" else self.gate_up_proj
+        size = self.experts * self.hidden * self.inner
+        return self.experts, size, size if weight.bnb_quantized else 0

@@ -1,0 +1,120 @@
+"""Adapted 4-bit linear layers as one autograd function: a few launches where PEFT's own has some thirty, both ways.
+
+PEFT keeps its modules, their names and their file format; only what they compute in is replaced. PEFT casts the input
+to fp32 and lets autocast cast it back; here the fp32 weights of the adapter are rounded to the input's type, once.
+Layers that read the same input (query, key and value; gate and up) are computed together.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ernie_pipeline.models.grouped.dequantize import unpack
+
+
+class Adapted(NamedTuple):
+    """A layer's quantised `weight` [outputs, inputs], and its adapter's A `first` [rank, inputs] and B `second`
+    [outputs, rank]."""
+
+    weight: Any
+    first: torch.Tensor
+    second: torch.Tensor
+    scale: float
+
+
+def speed_up_adapters(model: nn.Module) -> int:
+    """Let every adapted `Linear4bit` of a PEFT model compute with `lora_linears`; how many there are."""
+    from bitsandbytes.nn import Linear4bit
+    from peft.tuners.lora import LoraLayer
+
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer) and isinstance(m.get_base_layer(), Linear4bit)]
+    for layer in layers:
+        layer.forward = MethodType(_forward, layer)
+    return len(layers)
+
+
+def project(x: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
+    """What each of the `layers` makes of x [rows, inputs]; together, if all of them are sped up and none has a bias."""
+    if not all(_is_sped_up(layer) and layer.base_layer.bias is None for layer in layers):
+        return [layer(x) for layer in layers]
+    return lora_linears(x, [_adapted(layer) for layer in layers])
+
+
+def _is_sped_up(layer: Any) -> bool:
+    return getattr(layer.forward, "__func__", None) is _forward and not layer.disable_adapters
+
+
+def _adapted(layer: Any) -> Adapted:
+    (name,) = layer.active_adapters
+    return Adapted(layer.base_layer.weight, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+
+
+def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if layer.disable_adapters:
+        base: torch.Tensor = layer.base_layer(x)
+        return base
+    (out,) = lora_linears(x.reshape(-1, x.shape[-1]), [_adapted(layer)])
+    bias = layer.base_layer.bias
+    return (out if bias is None else out + bias).view(*x.shape[:-1], -1)
+
+
+def lora_linears(x: torch.Tensor, layers: Sequence[Adapted]) -> tuple[torch.Tensor, ...]:
+    """For each layer x W' + scale (x A') B' of x [rows, inputs] (Hu et al. 2021, "LoRA", equation 3), in x's type."""
+    lora = [tensor for layer in layers for tensor in (layer.first, layer.second)]
+    frozen = [(layer.weight, layer.scale) for layer in layers]
+    outs: tuple[torch.Tensor, ...] = _LoraLinears.apply(x, frozen, *lora)  # type: ignore[no-untyped-call]
+    return outs
+
+
+class _LoraLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, frozen: Any, *lora: Any) -> Any:  # type: ignore[override]
+        rows = _spans(weight.quant_state.shape[0] for weight, _ in frozen)
+        ranks = _spans(len(a) for a in lora[::2])
+        first = x.new_empty(ranks[-1].stop, x.shape[1])
+        for a, own in zip(lora[::2], ranks, strict=True):
+            first[own] = a
+        seconds = [(b if s == 1 else b * s).to(x.dtype) for b, (_, s) in zip(lora[1::2], frozen, strict=True)]
+        out, hidden = x @ _unpacked(frozen, rows, x).t(), x @ first.t()
+        for b, own_rows, own in zip(seconds, rows, ranks, strict=True):
+            out[:, own_rows].addmm_(hidden[:, own], b.t())
+        ctx.frozen, ctx.rows, ctx.ranks = frozen, rows, ranks
+        ctx.save_for_backward(x, hidden, first, *seconds)
+        return tuple(out[:, own] for own in rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:  # type: ignore[override]
+        x, hidden, first, *seconds = ctx.saved_tensors
+        of_hidden = torch.empty_like(hidden)
+        for grad, b, own in zip(grads, seconds, ctx.ranks, strict=True):
+            of_hidden[:, own] = grad @ b
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            weight = _unpacked(ctx.frozen, ctx.rows, x)
+            of_x = grads[0] @ weight[ctx.rows[0]]
+            for grad, own in zip(grads[1:], ctx.rows[1:], strict=True):
+                of_x.addmm_(grad, weight[own])
+            of_x.addmm_(of_hidden, first)
+        of_first = of_hidden.t() @ x
+        of_lora: list[torch.Tensor] = []
+        for grad, own, (_, scale) in zip(grads, ctx.ranks, ctx.frozen, strict=True):
+            of_b = grad.t() @ hidden[:, own]
+            of_lora += [of_first[own], of_b if scale == 1 else of_b * scale]
+        return of_x, None, *of_lora
+
+
+def _spans(sizes: Any) -> list[slice]:
+    """One after the other."""
+    return [slice(start, end) for start, end in pairwise(accumulate(sizes, initial=0))]
+
+
+def _unpacked(frozen: Any, rows: list[slice], like: torch.Tensor) -> torch.Tensor:
+    """All weights, each in its own rows."""
+    out = like.new_empty(rows[-1].stop, like.shape[1])
+    for (weight, _), own in zip(frozen, rows, strict=True):
+        unpack(weight, out[own])
+    return out

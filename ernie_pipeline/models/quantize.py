@@ -1,0 +1,80 @@
+"""4-bit base weights: bitsandbytes' `Linear4bit` in the place of every `nn.Linear` but the output layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ernie_pipeline.utils.errors import PipelineError
+
+COMPUTE_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+BLOCK_SIZES = (64, 32)
+"""Weights that share a constant: 64 as in QLoRA, or 32 where a row is no multiple of 64. A block that spans two rows is
+unpacked with the wrong constants by bitsandbytes 0.50's AVX-512 code, and rightly by its CUDA code."""
+
+
+def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: torch.device) -> int:
+    """Quantise in place, layer by layer, onto `device`; how many layers. Output layer and embeddings stay as they are.
+
+    `quantization` holds the recipe's section: type, double, compute_dtype. Dettmers et al. 2023, "QLoRA", section 3.
+    Raises `PipelineError` for a layer whose rows no block size divides.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    places = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear) and child is not head
+    ]
+    for parent, name in places:
+        linear = getattr(parent, name)
+        packed = empty_linear4bit(linear, quantization)
+        packed.weight = _params(linear.weight, quantization, packed).to(device)
+        if linear.bias is not None:
+            packed.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
+        setattr(parent, name, packed)
+    return len(places)
+
+
+def empty_linear4bit(linear: nn.Linear, quantization: Mapping[str, Any]) -> Any:
+    """A `Linear4bit` of that layer's shape, without weights yet."""
+    from bitsandbytes.nn import Linear4bit
+
+    with torch.device("meta"):
+        packed = Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=COMPUTE_DTYPES[quantization["compute_dtype"]],
+            compress_statistics=quantization["double"],
+            quant_type=quantization["type"],
+        )
+    # On a CPU with AVX512-BF16 bitsandbytes would repack the weights at the first forward pass outside training and
+    # compute in bf16 whatever the recipe says, and it fails where in_features is no multiple of 64.
+    packed.support_avx512bf16_for_cpu = False
+    return packed
+
+
+def _block_size(weight: torch.Tensor) -> int:
+    for size in BLOCK_SIZES:
+        if weight.shape[1] % size == 0:
+            return size
+    raise PipelineError(
+        f"a layer of the base model has {weight.shape[1]} inputs, which is no multiple of {BLOCK_SIZES[-1]}: it cannot "
+        "be quantised to 4 bits faithfully; set base_model.name to another model"
+    )
+
+
+def _params(weight: torch.Tensor, quantization: dict[str, Any], module: nn.Module) -> Any:
+    from bitsandbytes.nn import Params4bit
+
+    return Params4bit(
+        weight.detach(),
+        requires_grad=False,
+        blocksize=_block_size(weight),
+        compress_statistics=quantization["double"],
+        quant_type=quantization["type"],
+        module=module,
+    )

@@ -1,0 +1,20 @@
+"""The base model, measured on the held-out rows."""
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.assets.evaluations import complete, run_evaluation
+from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.report import OWNERS
+
+
+@dg.asset(
+    deps=["math_split", "base_model"],
+    group_name="evaluation",
+    kinds={"pytorch", "parquet"},
+    owners=OWNERS,
+    pool="gpu",
+    description="The 4-bit base model on the held-out rows: validation loss, greedy answers, grades, accuracy.",
+    check_specs=[complete("base_evaluation")],
+)
+def base_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
+    return run_evaluation(context, gpu, adapter=None)

@@ -1,0 +1,64 @@
+"""What `base_evaluation` and `adapter_evaluation` have in common: the same job, with and without an adapter."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.evaluation.job import evaluation_job
+from ernie_pipeline.orchestration.assets.math_split import checked_split
+from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.report import build_or_reuse, table
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.store.artifacts import Artifact, Check
+
+SHOWN_PREDICTIONS = 20
+SHOWN_COLUMNS = ("question", "gold", "prediction", "outcome")
+
+
+def complete(asset: str) -> dg.AssetCheckSpec:
+    """The blocking check that no held-out row was passed over."""
+    return dg.AssetCheckSpec(
+        "complete", asset=asset, blocking=True, description="Every held-out row that was asked has one graded answer."
+    )
+
+
+def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter: str | None) -> dg.MaterializeResult:
+    """Evaluate the base model, or with the artifact of the asset `adapter` on it."""
+
+    def write(work: Work, out: Path) -> list[Check]:
+        base, split = work.made_from.inputs["base_model"], checked_split(work)
+        job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
+        gpu.run(context, "ernie_pipeline.evaluation", job, on_one=True)
+        return [_every_row_answered(out, work.recipe.evaluation.rows)]
+
+    return build_or_reuse(context, write, _show)
+
+
+def _every_row_answered(out: Path, asked: int) -> Check:
+    """`asked`: evaluation.rows, 0 for all."""
+    import polars as pl
+
+    held_out = json.loads((out / "metrics.json").read_text())["validation_rows"]
+    wanted = min(asked or held_out, held_out)
+    row_ids = pl.read_parquet(out / "predictions.parquet", columns=["row_id"])["row_id"]
+    told = f"{len(row_ids)} graded answers to {wanted} held-out rows"
+    return Check("complete", len(row_ids) == wanted and bool(row_ids.is_unique().all()), told)
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    import polars as pl
+
+    metrics = artifact.json("metrics.json")
+    kinds = metrics.pop("by_kind")
+    predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
+    return {
+        "validation loss": metrics["validation_loss"],
+        "accuracy": metrics["accuracy"],
+        **{name.replace("_", " "): value for name, value in artifact.json("reports/run.json").items()},
+        "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
+        "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
+        "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),
+        "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
+    }

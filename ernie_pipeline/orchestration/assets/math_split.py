@@ -1,0 +1,104 @@
+"""The filtered, templated rows, divided into training and evaluation."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.data.job import split_job
+from ernie_pipeline.launch.local import run_module
+from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
+from ernie_pipeline.orchestration.plots import dropped_rows
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.store.artifacts import Artifact, Check
+
+SHOWN_SAMPLES = 3
+
+
+def _check(name: str, description: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset="math_split", blocking=True, description=description)
+
+
+@dg.asset(
+    deps=["raw_nemotron", "base_model", "benchmark_sets"],
+    group_name="data",
+    kinds={"polars", "parquet", "huggingface"},
+    owners=OWNERS,
+    description="The rows that pass the filters, in the base model's chat template, divided into train and evaluation.",
+    check_specs=[
+        _check("sizes", "Both parts have their rows."),
+        _check("no_overlap", "No problem is in both parts."),
+        _check("accounted_for", "Every row of the source is in the ledger exactly once."),
+    ],
+)
+def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def write(work: Work, out: Path) -> list[Check]:
+        recipe, versions, raw = work.recipe, work.made_from.inputs, work.folder("raw_nemotron")
+        base = pinned_checkpoint(recipe.base_model.name, versions["base_model"])
+        cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
+        job = split_job(recipe, base, (recipe.benchmarks.sets, versions["benchmark_sets"]), raw, out, cache)
+        run_module(context, "ernie_pipeline.data", job, threads=os.cpu_count() or 1)
+        return _checks(raw, out, recipe.split.rows)
+
+    return build_or_reuse(context, write, _show)
+
+
+def checked_split(work: Work) -> Path:
+    """The folder of the split, once both tables keep to their contract: asked before a GPU is taken."""
+    from ernie_pipeline.data.tables.contracts import SplitRows, read_checked
+
+    folder = work.folder("math_split")
+    for part in ("train", "eval"):
+        read_checked(SplitRows, folder / f"{part}.parquet")
+    return folder
+
+
+def _checks(raw: Path, out: Path, wanted: int) -> list[Check]:
+    """What the files say once they are written, whoever wrote them."""
+    import polars as pl
+
+    from ernie_pipeline.data.normalize.text import question_key
+    from ernie_pipeline.data.tables.ledger import places_of, unaccounted
+
+    train, held_out = (
+        pl.read_parquet(out / f"{part}.parquet", columns=["question"]).select(question_key(pl.col("question")))
+        for part in ("train", "eval")
+    )
+    ledger = pl.read_parquet(out / "reports" / "ledger.parquet", columns=["line", "place"])
+    lines = [pl.read_parquet(raw / name, columns=["line"])["line"] for name in ("rows.parquet", "bad_rows.parquet")]
+    shared = train.unique().join(held_out.unique(), on="question", how="semi").height
+    lost = unaccounted(ledger, *lines)
+    sizes = len(train) > 0 and len(held_out) > 0 and wanted in (0, len(train) + len(held_out))
+    asked = f" of {wanted} asked for" if wanted else ""
+    places = ", ".join(f"{rows} {place}" for place, rows in places_of(ledger).items())
+    return [
+        Check("sizes", sizes, f"{len(train)} training and {len(held_out)} evaluation rows{asked}"),
+        Check("no_overlap", shared == 0, f"{shared} questions stand in both parts"),
+        Check("accounted_for", lost == 0, f"{sum(map(len, lines))} source rows: {places}; {lost} unaccounted for"),
+    ]
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    import polars as pl
+
+    profile = artifact.json("reports/profile.json")
+    tokens = profile["tokens"]
+    train = pl.read_parquet(artifact.folder / "train.parquet", n_rows=SHOWN_SAMPLES)
+    return {
+        "dagster/row_count": profile["places"]["train"] + profile["places"]["evaluation"],
+        "training rows": profile["places"]["train"],
+        "evaluation rows": profile["places"]["evaluation"],
+        "tokens a training row (median)": tokens["train"]["median"],
+        "where the rows went": dg.MetadataValue.md(dropped_rows(profile["dropped"], profile["places"])),
+        "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in profile["dropped"].items()]),
+        "profile": dg.MetadataValue.md((artifact.folder / "reports" / "profile.md").read_text(encoding="utf-8")),
+        "ledger": dg.MetadataValue.path(str(artifact.folder / "reports" / "ledger.parquet")),
+        "sample": dg.MetadataValue.md(_sample(train.to_dicts())),
+    }
+
+
+def _sample(rows: list[dict[str, Any]]) -> str:
+    return "\n\n".join(f"```\n{row['prompt_text']}⟦{row['completion_text']}⟧\n```" for row in rows)

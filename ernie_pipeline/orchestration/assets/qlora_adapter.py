@@ -1,0 +1,66 @@
+"""The QLoRA adapter, trained in a process of its own on the `gpu` resource."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.assets.math_split import checked_split
+from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.plots import loss_curve
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.training.job import training_job
+
+
+@dg.asset(
+    deps=["math_split", "base_model"],
+    group_name="model",
+    kinds={"pytorch", "huggingface"},
+    owners=OWNERS,
+    pool="gpu",
+    description="LoRA weights on every target of the 4-bit base model, trained on the split's training rows.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "changed_the_model", asset="qlora_adapter", blocking=True, description="The adapter changes the logits."
+        )
+    ],
+)
+def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
+    def write(work: Work, out: Path) -> list[Check]:
+        base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
+        job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
+        gpu.run(context, "ernie_pipeline.training", job)
+        change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
+        moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
+        return [Check("changed_the_model", change > 0, moved)]
+
+    return build_or_reuse(context, write, _show)
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    run, curve = artifact.json("reports/run.json"), artifact.json("curve.json")
+    losses = {name: [entry[name] for entry in curve if name in entry] for name in ("loss", "eval_loss")}
+    return {
+        "loss curve": dg.MetadataValue.md(loss_curve(curve)),
+        "final training loss": losses["loss"][-1],
+        "final validation loss": losses["eval_loss"][-1],
+        "best validation loss": min(losses["eval_loss"]),
+        "trainable parameters": run["trainable_parameters"],
+        "4-bit base parameters": run["four_bit_parameters"],
+        "parameters per target": table(artifact.json("parameters.json")),
+        "engine": run["engine"],
+        "device": run["device"],
+        "steps": run["steps"],
+        "step of the adapter": run["kept_step"],
+        "samples": run["samples"],
+        "tokens trained": run["tokens"],
+        "padding share": run["padding_share"],
+        "tokens per second (median)": run["tokens_per_s"],
+        "training seconds": run["seconds"],
+        **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
+        **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
+        **({"layers kept unpacked": run["layers_kept_unpacked"]} if run["layers_kept_unpacked"] else {}),
+    }

@@ -1,0 +1,83 @@
+"""The adapter as a checked version in MLflow's model registry, and the gate to `champion`."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.quantized_base import PLACE
+
+ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
+
+
+@dg.asset(
+    deps=[*ABOVE, "base_model"],
+    group_name="registry",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    description="A version of the model in MLflow, loaded back and compared; `champion` if it beats base and champion.",
+    check_specs=[
+        dg.AssetCheckSpec("gate", asset="registered_model", description="The adapter is the registry's champion.")
+    ],
+)
+def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    settings = Settings.from_environment()
+
+    def write(work: Work, out: Path) -> list[Check]:
+        return _write(work, out, settings, context.run_id)
+
+    return build_or_reuse(context, write, _show)
+
+
+def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check]:
+    from ernie_pipeline.data.read.source import describe_source
+    from ernie_pipeline.evaluation.compare import compare_evaluations
+    from ernie_pipeline.registry.register import register
+    from ernie_pipeline.registry.request import make_request
+
+    folders = {name: artifact.folder for name, artifact in work.artifacts.items()}
+    comparison = compare_evaluations(folders["base_evaluation"], folders["adapter_evaluation"])
+    request = make_request(
+        work.recipe,
+        tracking_uri=settings.tracking_uri,
+        artifact_root=settings.artifact_root,
+        versions=work.made_from.inputs,
+        folders=folders,
+        built_with=[artifact.manifest["recipe"] for artifact in work.artifacts.values()],
+        comparison=comparison,
+        source=describe_source(work.recipe.source),
+        tags={
+            "dagster.run_id": run_id,
+            "dagster.asset": "registered_model",
+            "fingerprint": work.made_from.fingerprint,
+            **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
+            **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
+        },
+    )
+    os.environ.setdefault(PLACE, str(settings.packed_bases))  # for the process that loads the model back
+    registration = register(request)
+    (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
+    (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
+    return [Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)]
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    registration, comparison = artifact.json("registration.json"), artifact.json("comparison.json")
+    link = registration["run_url"]
+    return {
+        "model": registration["model_uri"],
+        "aliases": ", ".join(registration["aliases"]),
+        "MLflow run": dg.MetadataValue.url(link) if link.startswith("http") else link,
+        "gain in accuracy": comparison["gain"],
+        "p-value": comparison["p_value"],
+        "comparison with the base model": table([{"what": k, "value": float(v)} for k, v in comparison.items()]),
+        "answer after reload": registration["answer"],
+        "logits after reload differ by": registration["max_logit_difference"],
+    }

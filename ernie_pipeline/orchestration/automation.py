@@ -1,0 +1,121 @@
+"""Refreshing without a person: the job, its nightly schedule, and the sensor that watches the sources.
+
+Both evaluate the plan and ask for a run of what is stale and what waits for it, or say why they do not:
+
+- nothing is stale;
+- a run of these assets is queued or under way;
+- the last run for this target (the same recipe, code, libraries and sources) failed or was cancelled. Whoever has seen
+  to the cause launches it again: "Re-execute" on the failed run's page, or `python -m ernie_pipeline refresh`. Any
+  change of recipe, code or source is another target and starts afresh.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.report import told_in_one_sentence
+from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.plan import Plan, make_plan
+from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.store.pins import Pins
+
+TARGET = "ernie_pipeline/target"
+"""Run tag: `Plan.target`, what the run was to bring about. Dagster copies it to re-executions."""
+
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+GAVE_UP = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+CLAIM_S = 60.0
+"""By then a requested run is on record."""
+
+SETTINGS = Settings.from_environment()
+
+refresh = dg.define_asset_job(
+    "refresh", selection=dg.AssetSelection.assets(*STAGES), description="Build every asset that is not fresh."
+)
+
+
+@dg.schedule(
+    name="ernie_refresh",
+    job=refresh,
+    cron_schedule=SETTINGS.cron,
+    execution_timezone=SETTINGS.timezone,
+    description="Build what is stale; skipped with the reason when nothing is. When: ERNIE_PIPELINE_CRON.",
+)
+def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    return evaluate(context.instance, by="ernie_refresh")
+
+
+@dg.sensor(
+    name="source_changed",
+    job=refresh,
+    minimum_interval_seconds=SETTINGS.sensor_seconds,
+    description="Build what is stale once the rows or the base model have another version than at the last look.",
+)
+def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    with told_in_one_sentence():
+        chain = open_chain(Settings.from_environment())
+        seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
+        if seen == context.cursor:
+            return dg.SkipReason(f"the sources are as they were: {seen}")
+        answer = _evaluate(context.instance, chain, by="source_changed")
+    if isinstance(answer, dg.SkipReason) and run_under_way(context.instance):
+        return answer  # without the cursor: it is looked at again after that run
+    if isinstance(answer, dg.SkipReason):
+        return dg.SensorResult(skip_reason=answer, cursor=seen)
+    return dg.SensorResult(run_requests=[answer], cursor=seen)
+
+
+def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipReason:
+    """The run that the plan asks for, or the reason for none. Brings Dagster's marks into line with the plan.
+
+    `by`: the schedule or sensor that asks.
+    """
+    with told_in_one_sentence():
+        return _evaluate(instance, open_chain(Settings.from_environment()), by)
+
+
+def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> dg.RunRequest | dg.SkipReason:
+    plan = make_plan(chain)
+    report_sources(instance, plan)
+    if busy := run_under_way(instance):
+        return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again")
+    report_artifacts(instance, plan, chain)
+    answer = _decide(instance, plan)
+    if isinstance(answer, dg.RunRequest):
+        # schedule and sensor may evaluate in the same second, before there is a run that either could see
+        first = Pins(chain.store.root, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
+        if first != by:
+            return dg.SkipReason(f"{first} has asked for this run already")
+    return answer
+
+
+def _decide(instance: dg.DagsterInstance, plan: Plan) -> dg.RunRequest | dg.SkipReason:
+    if plan.fresh:
+        return dg.SkipReason("nothing is stale: every artifact that the recipe asks for is there, intact")
+    before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: plan.target})))  # the newest first
+    if before and before[0].status in GAVE_UP:
+        return dg.SkipReason(
+            f"run {before[0].run_id} for the same recipe, code and sources ended as {before[0].status.value}: see to "
+            'its cause, then re-execute it or run "python -m ernie_pipeline refresh"'
+        )
+    # the number tells a target that was reached and then lost (an artifact was deleted) from one never reached
+    return dg.RunRequest(
+        run_key=f"{plan.target}-{len(before)}",
+        asset_selection=[dg.AssetKey(name) for name in plan.to_build],
+        tags={TARGET: plan.target},
+    )
+
+
+def run_under_way(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    """A queued or running run of any of these assets, whoever started it."""
+    runs: Iterable[dg.DagsterRun] = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
+    ours = {dg.AssetKey(name) for name in STAGES}
+    return next((r for r in runs if r.job_name == refresh.name or ours & set(r.asset_selection or ())), None)

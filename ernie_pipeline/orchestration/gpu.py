@@ -1,0 +1,82 @@
+"""The Dagster resource `gpu`: where training and evaluation run, on how many GPUs of which kind, and its limits."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from ernie_pipeline.launch.local import STOP_GRACE_S, run_module
+from ernie_pipeline.launch.torchrun import gpus_here
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.utils.errors import PipelineError
+
+
+class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Runs a module of this package in a process of its own. On a machine without a GPU it says so and uses the CPU.
+
+    None of these settings enters a fingerprint: they change where and how fast, not what.
+    """
+
+    launcher: Literal["local"] = Field("local", description="where the process runs")
+    gpus: int = Field(1, ge=1, description="how many GPUs a training gets")
+    kind: str = Field("", description='a part of the GPU\'s name, such as "A100"; empty for any')
+    memory_gib: float | None = Field(None, gt=0, description="GPU memory it may take, or main memory on a CPU")
+    time_limit_s: float | None = Field(None, gt=0, description="seconds after which it is asked to stop")
+    cpu_threads: int | None = Field(None, ge=1, description="threads on a CPU; default: half of the cores")
+    stop_grace_s: float = Field(
+        STOP_GRACE_S, gt=0, description="seconds that a stopped trainer gets to finish its step and save"
+    )
+    checkpoint_s: float = Field(300.0, gt=0, description="seconds between two checkpoints of a training")
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: dict[str, Any], *, on_one: bool = False) -> None:
+        """Run `python -m module` on `job` and wait; what it reports becomes observations of the asset.
+
+        It is `gpus` processes under torchrun, on a machine without a GPU too; with `on_one` one process, for what
+        does not share its work. The job gets the key `gpu`: kind, memory_gib, cpu_threads (of each process),
+        checkpoint_s and bases. Raises `PipelineError`, see `run_module`.
+        """
+        processes = 1 if on_one else self.gpus
+        on_gpu = Path("/dev/nvidiactl").exists()
+        if on_gpu and processes > 1 and (here := gpus_here()) < processes:
+            raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
+        threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
+        threads, settings = max(1, threads // processes), Settings.from_environment()
+        limits = {
+            "kind": self.kind,
+            "memory_gib": self.memory_gib,
+            "cpu_threads": threads,
+            "checkpoint_s": self.checkpoint_s,
+            "bases": str(settings.packed_bases),
+        }
+        with _one_at_a_time() if on_gpu else contextlib.nullcontext():
+            run_module(
+                context,
+                module,
+                {**job, "gpu": limits},
+                threads=threads,
+                memory_gib=None if on_gpu else self.memory_gib,
+                time_limit_s=self.time_limit_s,
+                on_progress=lambda values: _observe(context, values),
+                processes=processes,
+                stop_grace_s=self.stop_grace_s,
+                environment={"TRITON_CACHE_DIR": str(settings.compiled)},
+            )
+
+
+def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:
+    context.log_event(dg.AssetObservation(context.asset_key, metadata=values))
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """The GPU to one process at a time, whatever the executor or the instance's pools allow."""
+    home = Settings.from_environment().home
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go by the kernel when the owner dies
+        yield

@@ -1,0 +1,104 @@
+"""What every asset does alike: reuse or build its stage, then show it in Dagster."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.chain import Write
+from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
+from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.utils.errors import PipelineError
+
+OWNERS = ["team:fine-tuning"]
+CODE, DATA, INPUT = "dagster/code_version", "dagster/data_version", "dagster/input_data_version/"
+"""Dagster's own tags of an event."""
+
+
+@contextmanager
+def told_in_one_sentence() -> Iterator[None]:
+    """A `PipelineError` fails the step with its sentence; a retry would meet the same."""
+    try:
+        yield
+    except PipelineError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def build_or_reuse(
+    context: dg.AssetExecutionContext,
+    write: Write,
+    show: Callable[[Artifact], Mapping[str, Any]],
+) -> dg.MaterializeResult:
+    """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it."""
+    name = context.asset_key.to_user_string()
+    with told_in_one_sentence():
+        chain = open_chain(Settings.from_environment(), run=context.run_id)
+        for upstream in STAGES[name].inputs:
+            if upstream in SOURCES:
+                _log_observation(context, upstream, chain.version(upstream))
+        artifact = chain.reuse_or_build(name, write, on_wait=context.log.info)
+        if artifact.reused:
+            context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
+        elif artifact.note:
+            context.log.warning(f"{name} was built again: {artifact.note}")
+        metadata = show(artifact)
+    return dg.MaterializeResult(
+        metadata={**metadata, **origin(artifact)},
+        data_version=dg.DataVersion(artifact.data_version),
+        tags=version_tags(artifact.manifest),
+        check_results=[_check_result(check) for check in artifact.checks],
+    )
+
+
+def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
+    """The step of an observed asset: its version now."""
+    with told_in_one_sentence():
+        return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
+
+
+def _log_observation(context: dg.AssetExecutionContext, name: str, version: str) -> None:
+    """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
+    context.log_event(dg.AssetObservation(name, tags={DATA: version}))
+
+
+def version_tags(made_from: Mapping[str, Any]) -> dict[str, str]:
+    """Dagster's own tags, by which it marks an asset as stale, from a manifest or a history entry.
+
+    Dagster would fill them with what it knew when the step began. The artifact may be from other code and inputs than
+    those, when a file or a module was edited, or a source observed, in between; and Dagster lets a result say so.
+    """
+    return {
+        CODE: made_from["declared_version"],
+        **{f"{INPUT}{name}": version for name, version in made_from["inputs"].items()},
+    }
+
+
+def origin(artifact: Artifact) -> dict[str, Any]:
+    """Where an artifact came from, for the asset's page."""
+    manifest = artifact.manifest
+    return {
+        "reused": artifact.reused,
+        "fingerprint": manifest["fingerprint"],
+        "build seconds": manifest["seconds"],
+        "built": manifest["built"],
+        "artifact": dg.MetadataValue.path(str(artifact.folder)),
+    }
+
+
+def _check_result(check: Check) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=check.name, passed=check.passed, description=check.description, severity=severity
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Rows of plain values as a table on the asset's page."""
+    columns = list(rows[0]) if rows else []
+    types = {int: "int", float: "float", bool: "bool"}
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(row) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(c, types.get(type(rows[0][c]), "string")) for c in columns]),
+    )

@@ -1,0 +1,76 @@
+"""Keeps Dagster's stale marks in agreement with the plan, for what Dagster cannot see by itself.
+
+Dagster marks an asset by its events: the version of its code and of its inputs that the last one names. It knows of no
+file that changed, no artifact that was deleted or altered, and none that was built elsewhere. The events made here say
+so; they belong to no run, and no work stands behind them.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, origin, version_tags
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.plan import AssetPlan, Plan
+from ernie_pipeline.store.artifacts import Artifact
+
+
+def report_sources(instance: dg.DagsterInstance, plan: Plan) -> None:
+    """Observe each source whose version is not the one that was observed last."""
+    for name, version in plan.sources.items():
+        last = instance.fetch_observations(dg.AssetKey(name), limit=1).records
+        if not last or _tags(last[0].asset_observation).get(DATA) != version:
+            instance.report_runless_asset_event(dg.AssetObservation(name, tags={DATA: version}))
+
+
+def report_artifacts(instance: dg.DagsterInstance, plan: Plan, chain: Chain) -> None:
+    """Mark what is fresh as fresh and what is stale as stale. Only while no run is under way: it reports for itself."""
+    recorded: dict[str, Mapping[str, str]] = {name: {DATA: version} for name, version in plan.sources.items()}
+    for asset in plan.assets:
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset.asset))
+        recorded[asset.asset] = _tags(event.asset_materialization if event else None)
+        if correction := _correction(asset, chain, recorded):
+            instance.report_runless_asset_event(correction)
+            recorded[asset.asset] = _tags(correction)
+
+
+def _correction(
+    asset: AssetPlan, chain: Chain, recorded: Mapping[str, Mapping[str, str]]
+) -> dg.AssetMaterialization | None:
+    """The event, if one is needed, after which Dagster sees the asset as the plan does."""
+    tags = recorded[asset.asset]
+    if asset.state == "fresh":
+        artifact = chain.artifact(asset.asset)
+        wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest)}
+        if any(tags.get(name) != value for name, value in wanted.items()):
+            no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in artifact.manifest["inputs"]}
+            return _found_in_the_store(asset.asset, artifact, wanted | no_events)
+    elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
+        return dg.AssetMaterialization(
+            asset.asset,
+            description="No work was done: the plan found that this asset is stale.",
+            metadata={"why": "; ".join(asset.reasons)},
+            tags={**tags, CODE: "; ".join(asset.reasons)},
+        )
+    return None
+
+
+def _found_in_the_store(name: str, artifact: Artifact, tags: dict[str, str]) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        name,
+        description="No work was done: the artifact that the recipe asks for stands in the store.",
+        metadata=origin(artifact),
+        tags=tags,
+    )
+
+
+def _looks_fresh(asset: AssetPlan, chain: Chain, recorded: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether Dagster would call it fresh: its last event names today's code and its inputs' last versions."""
+    tags, inputs = recorded[asset.asset], chain.stages[asset.asset].inputs
+    return tags.get(CODE) == chain.declared_version(asset.asset) and all(
+        tags.get(f"{INPUT}{name}") == recorded[name].get(DATA) for name in inputs
+    )
+
+
+def _tags(event: dg.AssetMaterialization | dg.AssetObservation | None) -> dict[str, str]:
+    return dict(event.tags or {}) if event else {}

@@ -1,0 +1,80 @@
+"""A recipe from TOML: a preset by its name or a file by its path, with every mistake told in one sentence."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.utils.errors import PipelineError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def load_recipe(name_or_path: str = "demo", source: str | None = None) -> Recipe:
+    """Read a preset by its name, or a TOML file by its path.
+
+    `source` replaces the recipe's source: a path when such a file exists or the name looks like one, else a hub id.
+    Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
+    """
+    path = _recipe_path(name_or_path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
+    if source:
+        table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
+    return parse_recipe(table, where=str(path))
+
+
+def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """A recipe from nested tables; `where` names their origin in errors."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise PipelineError(f"recipe {where}: {'; '.join(_explain(e) for e in error.errors())}") from error
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    preset = PRESETS / f"{name_or_path}.toml"
+    path = preset if preset.is_file() else Path(name_or_path).expanduser()
+    if not path.is_file():
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise PipelineError(
+            f"recipe {name_or_path!r} is neither a preset ({presets}) nor a TOML file; set ERNIE_PIPELINE_RECIPE to one"
+        )
+    return path
+
+
+def _source_table(source: str) -> dict[str, Any]:
+    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".jsonl", ".gz", ".zst", ".parquet"))
+    if looks_like_path or Path(source).exists():
+        return {"kind": "file", "path": source}
+    return {"kind": "hub", "dataset": source}
+
+
+def _kept_source_keys(section: Any) -> dict[str, Any]:
+    """What of the recipe's own source section still holds when another source takes its place."""
+    return {"max_bad_rows": section["max_bad_rows"]} if isinstance(section, dict) and "max_bad_rows" in section else {}
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
+        return f"unknown key {place}; {hint}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in loc:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,199 @@
+"""The recipe: everything that changes what is built, as one frozen, typed value read from TOML.
+
+A recipe never says where or how fast something runs; that is `settings.py`. Each stage's fingerprint covers the
+recipe sections that the stage reads, so a key belongs to the section of the stage that it changes.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, and strict about unknown keys and about numbers that are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Source(Section):
+    """Where the raw rows come from, and how many broken ones are tolerated."""
+
+    kind: Literal["demo", "file", "hub"] = "demo"
+    path: str = Field("", description="kind=file: JSONL (also .gz or .zst) or Parquet")
+    dataset: str = Field("", description="kind=hub: the data set's id")
+    revision: str = Field("main", description="kind=hub: branch, tag or commit; resolved to a commit before use")
+    split: str = "train"
+    rows: Positive = Field(3000, description="kind=demo: how many problems are generated")
+    seed: Natural = Field(0, description="kind=demo: seed of the generator")
+    max_bad_rows: Natural = Field(0, description="broken rows tolerated (and left out) before the asset fails")
+
+    @model_validator(mode="after")
+    def _place_is_named(self) -> "Source":
+        if self.kind == "file" and not self.path:
+            raise ValueError('source.path is missing: kind = "file" needs the path of a JSONL or Parquet file')
+        if self.kind == "hub" and not self.dataset:
+            raise ValueError('source.dataset is missing: kind = "hub" needs a data set id such as "nvidia/..."')
+        return self
+
+
+class BaseModelRef(Section):
+    """The model that is fine-tuned."""
+
+    name: str = Field("demo", description='"demo", a hub id, or the path of a checkpoint folder')
+    revision: str = Field("main", description="hub ids only: branch, tag or commit; resolved to a commit before use")
+
+
+class Filters(Section):
+    """Which rows are unfit: bounds, and the kinds of question that one final answer cannot settle."""
+
+    min_question_chars: Natural = 10
+    max_question_chars: Positive = 2000
+    max_answer_chars: Positive = 200
+    multi_part: bool = Field(True, description="drop questions of several parts: one box cannot hold their answers")
+    proof: bool = Field(True, description="drop questions for a proof: the answer shows nothing of it")
+    yes_no: bool = Field(True, description="drop questions that a coin answers")
+    multiple_choice: bool = Field(True, description="drop questions that offer their answers")
+    reference: bool = Field(True, description="drop questions that refer to a link, a picture or a table elsewhere")
+    non_english: bool = Field(True, description="drop questions in other languages")
+    conflicting_answers: bool = Field(True, description="drop all rows of a question that comes with several answers")
+    unverifiable_answer: bool = Field(
+        False, description="drop answers that math-verify cannot parse; minutes for 100,000 new answers, then cached"
+    )
+
+
+class NearDuplicates(Section):
+    """Questions that differ in a few words: MinHash over word shingles, then their exact Jaccard similarity."""
+
+    enabled: bool = True
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Jaccard similarity of the shingle sets")
+    shingle_words: Positive = 5
+    permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    keep: Literal["one", "all"] = Field("one", description="of each group; never in both parts, either way")
+
+
+class Benchmarks(Section):
+    """The benchmark sets that no training row may come from."""
+
+    sets: tuple[str, ...] = Field((), description='files, or "org/name[/config][@revision][:split]"; then "#column"')
+
+
+class Decontamination(Section):
+    """Rows dropped for sharing words with a benchmark, or with our own evaluation rows."""
+
+    enabled: bool = True
+    ngram_words: Positive = Field(8, description="this many words in a row; shorter questions count as a whole")
+    own_evaluation: bool = Field(True, description="training rows are held against our own evaluation rows too")
+
+
+class Split(Section):
+    """How many of the kept rows are used, and how they are divided."""
+
+    rows: Natural = Field(0, description="rows used for training and evaluation together; 0 means all that are kept")
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    stratify: bool = Field(True, description="the same shares of answer kinds in both parts")
+    seed: Natural = 3407
+    max_tokens: Positive = Field(2048, description="longer prompt + completion pairs are dropped")
+
+
+class Quantization(Section):
+    """How the frozen base weights are held."""
+
+    bits: Literal[4] = 4
+    type: Literal["nf4", "fp4"] = "nf4"
+    double: bool = Field(True, description="quantise the quantisation constants too (QLoRA, section 3)")
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class Lora(Section):
+    """The adapter's shape."""
+
+    rank: Positive = 16
+    alpha: Positive = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: tuple[Literal[TARGETS], ...] = TARGETS  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _some_target(self) -> "Lora":
+        if not self.targets:
+            raise ValueError("lora.targets is empty: name at least one of " + ", ".join(TARGETS))
+        return self
+
+
+class Training(Section):
+    """The optimisation."""
+
+    engine: Literal["auto", "peft", "unsloth"] = "auto"
+    batch_size: Positive = Field(4, description="samples computed at a time, fewer where memory runs out")
+    accumulation: Positive = Field(2, description="times batch_size: the samples of an optimizer step")
+    packing: bool = Field(False, description="several samples a row instead of padding; the steps stay the same")
+    pack_tokens: Positive = Field(2048, description="packing: tokens that a row holds at most")
+    memory_limit_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="GPU memory that may be taken")
+    max_steps: Natural = Field(0, description="full optimizer steps; 0 means `max_samples` or `epochs`")
+    max_samples: Natural = Field(0, description="samples seen, repeats included; 0 means `max_steps` or `epochs`")
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_fraction: Share = 0.05
+    optimizer: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    completion_only_loss: bool = True
+    gradient_checkpointing: bool = True
+    eval_every: Positive = Field(100, description="steps between two validation losses")
+    log_every: Positive = Field(10, description="steps between two training losses")
+    keep: Literal["best", "last"] = Field("best", description="the adapter of the best validation loss, or the last")
+    seed: Natural = 3407
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if self.max_steps and self.max_samples:
+            raise ValueError("training.max_steps and training.max_samples are both set; set one of them to 0")
+        return self
+
+
+class Evaluation(Section):
+    """How both models are measured on the held-out rows."""
+
+    rows: Natural = Field(0, description="held-out rows to answer; 0 means all")
+    batch_size: Positive = 16
+    max_new_tokens: Positive = 512
+    grading_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class Gate(Section):
+    """What the adapter must show before it becomes the champion."""
+
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = Field(0.0, description="accuracy above the base model's")
+    max_p_value: Share = Field(0.05, description="of the paired comparison with the base model")
+
+
+class Registry(Section):
+    """Where in MLflow the adapter goes."""
+
+    model_name: str = "ernie-math"
+    experiment: str = "ernie_pipeline"
+
+
+class Recipe(Section):
+    """Everything that changes what is built."""
+
+    source: Source = Source()
+    base_model: BaseModelRef = BaseModelRef()
+    filters: Filters = Filters()
+    near_duplicates: NearDuplicates = NearDuplicates()
+    benchmarks: Benchmarks = Benchmarks()
+    decontamination: Decontamination = Decontamination()
+    split: Split = Split()
+    quantization: Quantization = Quantization()
+    lora: Lora = Lora()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    registry: Registry = Registry()

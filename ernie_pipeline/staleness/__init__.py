@@ -1,0 +1,1 @@
+"""What is stale, and why: stages, their code, fingerprints, the plan."""

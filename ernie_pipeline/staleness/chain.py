@@ -1,0 +1,164 @@
+"""From a recipe to every stage's fingerprint and artifact: the walk that decides what is reused.
+
+A fingerprint needs nothing but the recipe, the code, the observed versions and the store; so it is the same from
+Dagster's UI, a schedule or the command line, and with an instance that was born a second ago.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
+from ernie_pipeline.staleness.reasons import differences, nearest
+from ernie_pipeline.staleness.stage import DeclaredRecipe, Source, Stage, Work, section
+from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.store.history import builds, remember
+from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.utils.errors import PipelineError
+
+Write = Callable[[Work, Path], Iterable[Check] | None]
+"""A stage's work: fill the folder, and say what its checks found."""
+
+
+Lost = Callable[[Artifact], str]
+"""What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
+
+
+class Chain:
+    """One recipe's stages over one store.
+
+    A source is asked for its version once. `lost` is for stages whose artifact speaks of something outside the store.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: ArtifactStore,
+        stages: Mapping[str, Stage],
+        sources: Mapping[str, Source],
+        lost: Mapping[str, Lost] | None = None,
+    ):
+        self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources
+        self._lost = lost or {}
+        self._versions: dict[str, str] = {}
+        self._artifacts: dict[str, Artifact] = {}
+        self._found: dict[tuple[str, str], Artifact] = {}
+        self._code: dict[str, Code] = {}
+        self._version_of, self._module_of = cache(version), cache(read_module)
+
+    def version(self, name: str) -> str:
+        """The data version of an input: observed, or of the artifact that the recipe asks for.
+
+        Raises `PipelineError` for a stage whose artifact is not there.
+        """
+        if name not in self._versions:
+            source = self.sources.get(name)
+            self._versions[name] = source.version(self.recipe) if source else self.artifact(name).data_version
+        return self._versions[name]
+
+    def declared_version(self, name: str) -> str:
+        """A hash of what decides the stage's output besides its inputs: code, libraries and declared recipe keys."""
+        return short_hash([name, self._code_of(name).version, self._declared_recipe(name)])
+
+    def provenance(self, name: str, assumed: Mapping[str, str] | None = None) -> Provenance:
+        """All that the stage's output depends on, and its hash, the fingerprint.
+
+        `assumed` has versions of inputs that are not built now, to tell what would follow from them.
+        """
+        inputs = {u: (assumed or {}).get(u) or self.version(u) for u in self.stages[name].inputs}
+        declared, code = self.declared_version(name), self._code_of(name)
+        return Provenance(
+            stage=name,
+            fingerprint=short_hash([declared, inputs]),
+            declared_version=declared,
+            inputs=inputs,
+            recipe=self._declared_recipe(name),
+            modules=code.modules,
+            libraries=code.libraries,
+        )
+
+    def artifact(self, name: str) -> Artifact:
+        """The intact artifact of a stage, fit for the stages below. Raises `PipelineError` when there is none."""
+        if name not in self._artifacts:
+            wanted = self.provenance(name)
+            found, reason = self._verified(name, wanted.fingerprint)
+            if found is None:
+                last = nearest(wanted, builds(self.store, name))
+                if reason == NOT_BUILT and last and (changes := differences(wanted, last)):
+                    reason = f"{reason} ({'; '.join(changes)})"
+                raise PipelineError(
+                    f'{name} for this recipe: {reason}; materialize it first (select "+{name}"; '
+                    '"python -m ernie_pipeline plan" says what is stale, and why)'
+                )
+            if found.failed_check:
+                raise PipelineError(f"{name} is not fit for use: {found.failed_check}")
+            self._artifacts[name] = found
+        return self._artifacts[name]
+
+    def reuse_or_build(
+        self,
+        name: str,
+        write: Write,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> Artifact:
+        """The stage's artifact: the intact one from the store, or the one that `write` makes.
+
+        While another process builds the same one, this one tells `on_wait` and waits for it.
+        """
+        made_from = self.provenance(name)
+        artifact, reason = self.find(made_from)
+        if artifact is None:
+            with sole_builder(self.store.root, name, made_from.fingerprint, on_wait):
+                artifact, reason = self.find(made_from)  # the one that held the lock may have built it
+                if artifact is None:
+                    artifact = self._build(made_from, write, reason)
+        if not artifact.failed_check:
+            self._artifacts[name], self._versions[name] = artifact, artifact.data_version
+        return artifact
+
+    def find(self, made_from: Provenance) -> tuple[Artifact | None, str]:
+        """The intact artifact that may be reused, or None and the reason, see `ArtifactStore.find`."""
+        found, reason = self._verified(made_from.stage, made_from.fingerprint)
+        lost = self._lost.get(made_from.stage)
+        if found is not None and lost is not None and (reason := lost(found)):
+            del self._found[made_from.stage, made_from.fingerprint]  # whoever builds it anew makes another artifact
+            return None, reason
+        return found, reason
+
+    def _verified(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
+        """`ArtifactStore.find`, once for each artifact that is intact: to hash gigabytes takes seconds."""
+        if (stage, fingerprint) not in self._found:
+            found, reason = self.store.find(stage, fingerprint)
+            if found is None:
+                return None, reason
+            self._found[stage, fingerprint] = found
+        return self._found[stage, fingerprint], ""
+
+    def _build(self, made_from: Provenance, write: Write, reason: str) -> Artifact:
+        stage = self.stages[made_from.stage]
+        covered = {self.sources[i].section for i in stage.inputs if i in self.sources}
+        declared = frozenset({*stage.recipe, *stage.labels, *covered})
+        work = Work(
+            recipe=DeclaredRecipe(self.recipe, declared, stage.name),
+            made_from=made_from,
+            artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
+            unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
+        )
+        artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
+        remember(self.store, artifact.manifest)
+        with suppress(OSError):  # the artifact stands; what cannot be removed is left to `store prune`
+            self.store.forget_unfinished(made_from.stage, made_from.fingerprint)
+        return artifact
+
+    def _code_of(self, name: str) -> Code:
+        if name not in self._code:
+            stage = self.stages[name]
+            self._code[name] = read_code(stage.code, stage.libraries, self._version_of, self._module_of)
+        return self._code[name]
+
+    def _declared_recipe(self, name: str) -> dict[str, Any]:
+        return {path: section(self.recipe, path) for path in self.stages[name].recipe}

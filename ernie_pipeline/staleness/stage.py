@@ -1,0 +1,84 @@
+"""A stage: what its output depends on, declared; and what it may see of that while it works."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.store.artifacts import Artifact, Provenance
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One built asset. Its fingerprint covers exactly what is named here.
+
+    `inputs`: the observed and built assets that it reads. `recipe`: the sections ("lora") or single keys
+    ("source.max_bad_rows") that it reads. `code`: the modules in which its work is done; what they import inside this
+    package counts with them. `libraries`: the distributions whose version decides the output. `labels`: recipe sections
+    that it may name to people, such as where the rows came from; they decide nothing and are not fingerprinted.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    recipe: tuple[str, ...]
+    code: tuple[str, ...]
+    libraries: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """An observed asset: its version stands for the whole recipe section `section` and for what that names."""
+
+    section: str
+    version: Callable[[Recipe], str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage sees while it works: what its fingerprint covers, and nothing besides.
+
+    `recipe` is a `DeclaredRecipe`. `artifacts` are its built inputs by name, `made_from.inputs` every input's version.
+    `unfinished` is a folder of this fingerprint's own, not there until it is made, in which a build leaves what the
+    next one may go on from: it outlives one that fails, is cancelled or killed, and goes once the artifact stands. What
+    is in it may be half-written, or damaged since.
+    """
+
+    recipe: Any
+    made_from: Provenance
+    artifacts: Mapping[str, Artifact]
+    unfinished: Path
+
+    def folder(self, name: str) -> Path:
+        """The folder of a built input's artifact."""
+        return self.artifacts[name].folder
+
+
+class DeclaredRecipe:
+    """The part of a recipe that a stage declared; to read another key of it is an error of the stage.
+
+    So no recipe key can decide an output without being in the output's fingerprint.
+    """
+
+    def __init__(self, recipe: Any, declared: frozenset[str], stage: str, place: str = ""):
+        self._recipe, self._declared, self._stage, self._place = recipe, declared, stage, place
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self._place}{name}"
+        value = getattr(self._recipe, name)
+        if path in self._declared:
+            return value
+        if any(key.startswith(f"{path}.") for key in self._declared):
+            return DeclaredRecipe(value, self._declared, self._stage, f"{path}.")
+        raise RuntimeError(
+            f"{self._stage} reads recipe.{path}, which its stage does not declare: a change of it would go unnoticed"
+        )
+
+
+def section(recipe: Recipe, path: str) -> Any:
+    """The value of the recipe's section or key `path` ("lora", "source.split"), as plain JSON values."""
+    value: Any = recipe.model_dump(mode="json")
+    for part in path.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,169 @@
+"""The chain in one table: what each asset reads, and so what makes it stale."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.stage import Source, Stage
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
+from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.pins import Pins
+from ernie_pipeline.store.quantized_base import MadeOf, made_of
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.math_verify import LIBRARIES as GRADING_LIBRARIES
+
+MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def _source_version(recipe: Recipe) -> str:
+    from ernie_pipeline.data.read.source import resolve_source
+
+    return resolve_source(recipe.source)
+
+
+def _base_version(recipe: Recipe) -> str:
+    from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
+
+    return resolve_checkpoint(recipe.base_model.name, recipe.base_model.revision, remembered_sha256)
+
+
+def _benchmarks_version(recipe: Recipe) -> str:
+    if not recipe.benchmarks.sets:
+        return "none"  # said without the second that its imports take
+    from ernie_pipeline.data.read.benchmark_sets import resolve_benchmarks
+
+    return resolve_benchmarks(recipe.benchmarks.sets)
+
+
+SOURCES: Mapping[str, Source] = {
+    "nemotron_source": Source("source", _source_version),
+    "base_model": Source("base_model", _base_version),
+    "benchmark_sets": Source("benchmarks", _benchmarks_version),
+}
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="raw_nemotron",
+            inputs=("nemotron_source",),
+            recipe=("source.max_bad_rows", "source.split"),
+            code=("ernie_pipeline.data.make_raw",),
+            libraries=("polars", "pyarrow", "msgspec", "dataframely", "datasets", "reasoning-gym"),
+        ),
+        Stage(
+            name="math_split",
+            inputs=("raw_nemotron", "base_model", "benchmark_sets"),
+            recipe=("filters", "near_duplicates", "decontamination", "split"),
+            code=("ernie_pipeline.data.job",),
+            libraries=(
+                "polars",
+                "pyarrow",
+                "numpy",
+                "scipy",
+                "rensa",
+                "transformers",
+                "tokenizers",
+                "jinja2",
+                *GRADING_LIBRARIES,
+            ),
+        ),
+        Stage(
+            name="qlora_adapter",
+            inputs=("math_split", "base_model"),
+            recipe=("quantization", "lora", "training"),
+            code=("ernie_pipeline.training.job", "ernie_pipeline.training.train"),
+            libraries=(*MODEL_LIBRARIES, "trl", "accelerate"),
+        ),
+        Stage(
+            name="base_evaluation",
+            inputs=("math_split", "base_model"),
+            recipe=("quantization", "evaluation", "training.engine"),
+            code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+        ),
+        Stage(
+            name="adapter_evaluation",
+            inputs=("math_split", "base_model", "qlora_adapter"),
+            recipe=("quantization", "lora", "evaluation", "training.engine"),
+            code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+        ),
+        Stage(
+            name="registered_model",
+            inputs=("math_split", "base_model", "qlora_adapter", "base_evaluation", "adapter_evaluation"),
+            recipe=("gate", "registry", "quantization", "lora", "training.engine", "evaluation.max_new_tokens"),
+            code=(
+                "ernie_pipeline.registry.request",
+                "ernie_pipeline.registry.served_model",
+                "ernie_pipeline.evaluation.compare",
+            ),
+            libraries=("mlflow", *MODEL_LIBRARIES),
+            labels=("source",),
+        ),
+    )
+}
+
+
+def declared_versions(settings: Settings) -> dict[str, str]:
+    """Each stage's `Chain.declared_version`, or a word in its place where the recipe cannot be read."""
+    try:
+        chain = open_chain(settings)
+    except PipelineError:
+        return dict.fromkeys(STAGES, "unreadable recipe")
+    return {name: chain.declared_version(name) for name in STAGES}
+
+
+def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = True) -> Chain:
+    """The chain of the settings' recipe over their store. Raises `PipelineError` for a recipe that cannot be read.
+
+    `ask_registry`: whether an artifact whose registered version is gone counts as lost. With the id of a `run`, the
+    recipe and the sources are as this run saw them first: what is edited or pushed while it is under way does not come
+    between its steps.
+    """
+    store, recipe, sources = ArtifactStore(settings.store), None, SOURCES
+    if run:
+        pins = Pins(settings.store, run)
+        recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
+        sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
+
+    def lost_registration(artifact: Artifact) -> str:
+        from ernie_pipeline.registry.lookup import what_is_lost
+
+        registration = artifact.json("registration.json")
+        return what_is_lost(settings.tracking_uri, registration["name"], registration["version"])
+
+    lost = {"registered_model": lost_registration} if ask_registry else None
+    return Chain(recipe or settings.load_recipe(), store, STAGES, sources, lost)
+
+
+def asked_base(chain: Chain) -> MadeOf | None:
+    """What the packed base model that the chain's recipe asks for is made of; None if its engine uses none.
+
+    Raises `PipelineError` when the base model's version cannot be found out.
+    """
+    if chain.recipe.training.engine == "peft":
+        return None
+    return made_of(chain.version("base_model"), chain.recipe.quantization.model_dump(mode="json"))
+
+
+def _pinned(pins: Pins, name: str, source: Source) -> Source:
+    return Source(source.section, lambda recipe: pins.pin(name, lambda: source.version(recipe)))
+
+
+def registered_as(settings: Settings, folder: Path) -> str:
+    """ "registered as NAME VERSION" while the registry has what an artifact of registered_model speaks of, else "".
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.lookup import is_registered
+
+    try:
+        registration = json.loads((folder / "registration.json").read_bytes())
+        name, version = str(registration["name"]), str(registration["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # a damaged artifact, which speaks of nothing
+    return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""

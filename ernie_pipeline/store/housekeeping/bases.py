@@ -1,0 +1,210 @@
+"""The base models that the store keeps in 4 bits: which there are, what for, and removing what nothing asks for."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ernie_pipeline.store.artifacts import ASIDE, FINGERPRINT
+from ernie_pipeline.store.disk import size_of
+from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, damage, key_of
+from ernie_pipeline.store.sealed import discard, read_sealed
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import aligned, human_size
+
+ASKED_FOR = "asked for by the recipe"
+PERHAPS = f"perhaps {ASKED_FOR}"
+PRUNE = "python -m ernie_pipeline store prune"
+PACKED_BASE = "packed base model"
+"""What it is called where an artifact has its asset's name."""
+
+Asked = Callable[[], MadeOf | None]
+"""What the packed base that the recipe asks for is made of, None if it asks for none.
+
+Raises `PipelineError` when that cannot be found out.
+"""
+
+
+@dataclass(frozen=True)
+class PackedBase:
+    """A packed base, intact or not. `size` in bytes; `needed_for` is why prune keeps it, empty if it may go.
+
+    `version` (of the base model) and `quantization` are None for one whose manifest is altered.
+    """
+
+    key: str
+    size: int
+    version: str | None = None
+    quantization: dict[str, Any] | None = None
+    needed_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What killed packings of one base left, or a living one is writing; `size` in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Bases:
+    """Packed bases; `notes` are sentences about what could not be found out, or was left alone and why."""
+
+    packed: tuple[PackedBase, ...] = ()
+    interrupted: tuple[Interrupted, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Of all of them, in bytes."""
+        return sum(base.size for base in self.packed) + sum(left.size for left in self.interrupted)
+
+
+NO_BASES = Bases()
+
+
+def take_stock(root: Path, asked: Asked) -> Bases:
+    """Every packed base of the store below `root`, and what it is needed for.
+
+    Where what the recipe asks for cannot be found out, each counts as needed, and a note says so.
+    """
+    keys = _keys(root)
+    wanted, doubt = None, ""
+    try:
+        wanted = asked() if keys else None
+    except PipelineError as error:
+        doubt = f"{error}; so every {PACKED_BASE} is kept"
+    packed = [_packed(root, key, wanted, doubt) for key in keys]
+    left = [Interrupted(key, sum(map(size_of, paths))) for key, paths in _interrupted(root).items()]
+    return Bases(tuple(packed), tuple(left), (doubt,) if doubt else ())
+
+
+def verify(root: Path) -> dict[str, str]:
+    """What is wrong with each damaged packed base, by its key; every file of each is read, several at a time."""
+    found = {key: damage(root / FOLDER / key) for key in _keys(root)}
+    return {key: f"altered: {problem}" for key, problem in found.items() if problem}
+
+
+def prune(root: Path, bases: Bases, delete: bool = False) -> Bases:
+    """Remove what nothing needs and what killed packings left; unless `delete`, only say which.
+
+    Gives what was, or would be, removed. What another process is packing or verifying is left alone, with a note.
+    """
+    going = {base.key: base for base in bases.packed if not base.needed_for}
+    left = {found.key: found for found in bases.interrupted}
+    notes, gone = list(bases.notes), list[str]()
+    for key in dict.fromkeys([*going, *left]):
+        with _unless_held(root / FOLDER / f"{key}.lock", make=delete) as held:
+            problem = "another process has its lock" if held else _remove(root, key, key in going) if delete else ""
+        if problem:
+            notes.append(f"{PACKED_BASE} {key} is left alone: {problem}")
+        else:
+            gone.append(key)
+    return Bases(
+        tuple(going[key] for key in gone if key in going),
+        tuple(left[key] for key in gone if key in left),
+        tuple(notes),
+    )
+
+
+def _packed(root: Path, key: str, wanted: MadeOf | None, doubt: str) -> PackedBase:
+    place = root / FOLDER / key
+    made = read_sealed(place / MANIFEST)[0].get("made_of", {})
+    why = (PERHAPS,) if doubt else (ASKED_FOR,) if _is(wanted, key, made) else ()
+    return PackedBase(key, size_of(place), made.get("version"), made.get("quantization"), why)
+
+
+def _is(wanted: MadeOf | None, key: str, made: MadeOf) -> bool:
+    """Whether it is the wanted one; a library that is not installed here may have any version where it was packed."""
+    if wanted is None:
+        return False
+    there = made.get("libraries", {})
+    libraries = {name: here or there.get(name, "") for name, here in wanted["libraries"].items()}
+    return key == key_of(wanted | {"libraries": libraries})
+
+
+def _keys(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / FOLDER).glob("*") if FINGERPRINT.fullmatch(path.name))
+
+
+def _interrupted(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted((root / FOLDER).glob(".*")):
+        if match := ASIDE.fullmatch(path.name):
+            found.setdefault(match[1], []).append(path)
+    return found
+
+
+@contextmanager
+def _unless_held(lock: Path, make: bool) -> Iterator[bool]:
+    """Hold the lock if that needs no waiting, else yield True. Unless `make`, a lock that is no file stays none.
+
+    The file stays: to unlink a lock that others wait for would split them.
+    """
+    if not make and not lock.is_file():
+        yield False
+        return
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        yield True
+        return
+    try:
+        yield False
+    finally:
+        held.release()
+
+
+def _remove(root: Path, key: str, whole: bool) -> str:
+    """Remove what was left aside and, if `whole`, the packed base: out of its place in one step; "" or why not."""
+    place = root / FOLDER / key
+    try:
+        if whole and os.path.lexists(place):
+            place.rename(place.with_name(f".{key}.{uuid.uuid4().hex[:8]}"))
+    except OSError as error:
+        return f"it cannot be removed ({error.strerror})"
+    for path in _interrupted(root).get(key, ()):
+        discard(path)
+    return "some of it cannot be removed" if key in _interrupted(root) else ""
+
+
+def render_bases(bases: Bases) -> list[str]:
+    """A line for each, and what they come to; none where there is none."""
+    lines = []
+    if bases.packed:
+        rows = [(PACKED_BASE, "of version", "quantization", "size", "kept because")]
+        rows += [
+            (
+                base.key,
+                _short(base.version),
+                ", ".join(f"{name} {str(value).lower()}" for name, value in (base.quantization or {}).items()),
+                human_size(base.size),
+                ", ".join(base.needed_for),
+            )
+            for base in bases.packed
+        ]
+        idle = [base.size for base in bases.packed if not base.needed_for]
+        total = f"Packed base models: {len(bases.packed)}, {human_size(sum(base.size for base in bases.packed))}."
+        if idle:
+            total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
+        lines += ["", aligned(rows), "", total]
+    return [*lines, *render_interrupted(bases), *(f"note: {note}" for note in bases.notes)]
+
+
+def render_interrupted(bases: Bases) -> list[str]:
+    """A line for each packing that was interrupted or is under way."""
+    told = "left by an unfinished packing"
+    return [f"{PACKED_BASE} {left.key}, {told}  {human_size(left.size)}" for left in bases.interrupted]
+
+
+def _short(version: str | None) -> str:
+    """Its kind and the first 16 digits: "sha256:0123456789abcdef"."""
+    kind, _, digits = (version or "").partition(":")
+    return f"{kind}:{digits[:16]}" if digits else kind

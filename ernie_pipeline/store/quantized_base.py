@@ -1,0 +1,60 @@
+"""What a packed base model is made of, how its folder is named after that, and whether it is intact.
+
+`models/grouped/quantized_base.py` makes and reads them; the store's housekeeping looks after them, without torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.sealed import damaged_file, read_sealed
+
+FOLDER = ".bases"
+"""Where they are in the store: `<key>/` each, `<key>.lock` beside it, and `.<key>.<8 hex digits>/` while it is made."""
+PLACE = "ERNIE_PIPELINE_BASES"
+"""The environment variable that names their folder to a process which is told nothing else, such as a server."""
+MANIFEST = "base.json"
+LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
+"""Those whose versions decide what is written."""
+FORMAT = 1
+
+MadeOf = dict[str, Any]
+"""What decides every byte of a packed base: `version` (the base model's), `quantization`, `format` and `libraries`."""
+
+
+def made_of(base_version: str, quantization: Mapping[str, Any]) -> MadeOf:
+    """That of the base model of this version in this quantisation (the recipe's section), packed here and now."""
+    return {
+        "version": base_version,
+        "quantization": dict(quantization),
+        "format": FORMAT,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def key_of(made: MadeOf) -> str:
+    """The name of the folder: 32 hex digits."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def damage(place: Path, hash_of: Callable[[Path], str] = sha256_of) -> str:
+    """What is wrong with a packed base, "" if nothing. `hash_of` gives each file's SHA-256, several at a time."""
+    manifest, problem = read_sealed(place / MANIFEST)
+    if problem:
+        return problem
+    with ThreadPoolExecutor() as threads:  # hashing leaves the interpreter to the others
+        found = threads.map(lambda entry: damaged_file(place, dict([entry]), hash_of), manifest["files"].items())
+        return next(filter(None, found), "")
+
+
+def _version(library: str) -> str:
+    """Installed here, or "" where it is not."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Which samples make up each optimizer step, and how they lie in memory."""

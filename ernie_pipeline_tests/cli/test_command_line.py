@@ -1,0 +1,256 @@
+"""`python -m ernie_pipeline`, in processes of its own."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
+from ernie_pipeline.recipe.load import PRESETS, load_recipe
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.tracking import CHECKED
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline_tests.staleness.chains import tree, walk
+from ernie_pipeline_tests.store.packed import packed_base
+
+HEAVY = {"dagster", "torch", "transformers", "mlflow", "polars", "pyarrow", "datasets", "sqlalchemy"}
+
+WATCHED = """
+import json, sys
+started = []
+sys.addaudithook(lambda event, values: started.append(event) if event in ("subprocess.Popen", "os.fork") else None)
+from ernie_pipeline.__main__ import main
+status = main(sys.argv[1:])
+print(json.dumps([status, started, sorted(sys.modules)]))
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    """Run `python ARGUMENTS` for the recipe demo in a home of its own."""
+
+    def run_python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("ERNIE_", "DAGSTER_", "MLFLOW_"))}
+        variables |= {"ERNIE_PIPELINE_HOME": str(home)} | environment
+        return subprocess.run([sys.executable, *arguments], env=variables, capture_output=True, text=True)
+
+    return run_python
+
+
+@pytest.fixture
+def fresh(home: Path) -> Path:
+    """A home in which everything is fresh: each stage wrote a line, and the registry has what they registered."""
+    settings = Settings(home, "demo", None, f"sqlite:///{home}/mlflow.db")
+    files = home / "mlartifacts"
+    files.mkdir(parents=True)
+    with sqlite3.connect(home / "mlflow.db") as registry:
+        registry.execute("CREATE TABLE model_versions (workspace, name, version, current_stage, storage_location)")
+        registry.execute("CREATE TABLE model_version_tags (workspace, name, version, key, value)")
+        registry.execute("INSERT INTO model_versions VALUES ('default', 'quick', 3, 'None', ?)", (files.as_uri(),))
+        registry.execute("INSERT INTO model_version_tags VALUES ('default', 'quick', 3, ?, '0.0')", (CHECKED,))
+
+    def register(work: Work, out: Path) -> None:
+        (out / "registration.json").write_text(json.dumps({"name": "quick", "version": "3"}))
+
+    walk(open_chain(settings), registered_model=register)
+    return home
+
+
+MODULE = ("-m", "ernie_pipeline")
+
+
+def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = run(*MODULE, "plan")
+        seconds.append(time.monotonic() - start)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:7]] == [[name, "missing"] for name in STAGES]
+    assert min(seconds) < 2
+    assert not home.exists(), "a plan writes nothing"
+
+
+def test_when_all_is_fresh_the_plan_exits_0_and_says_so(run: Run, fresh: Path) -> None:
+    before = tree(fresh)
+    done = run(*MODULE, "plan")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\nEverything is fresh: there is nothing to build.\n")
+    assert tree(fresh) == before
+
+
+def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: Path) -> None:
+    recipe = fresh / "recipe.toml"
+    demo = (PRESETS / "demo.toml").read_text()
+    recipe.write_text(demo.replace("eval_every = 100", "eval_every = 50"))
+    done = run(*MODULE, "plan", "--json", ERNIE_PIPELINE_RECIPE=str(recipe))
+    plan = json.loads(done.stdout)
+    assert (done.returncode, plan["fresh"], plan["assets"][0]["state"]) == (3, False, "fresh")
+    assert (plan["assets"][2]["state"], plan["assets"][2]["reasons"]) == (
+        "stale",
+        ["recipe training.eval_every 100 -> 50"],
+    )
+    assert len(plan["target"]) == 16
+    assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]
+
+
+def test_a_lost_registration_is_in_the_plan(run: Run, fresh: Path) -> None:
+    (fresh / "mlflow.db").unlink()
+    done = run(*MODULE, "plan", "--json")
+    last = json.loads(done.stdout)["assets"][-1]
+    assert (done.returncode, last["state"]) == (3, "stale")
+    assert last["reasons"] == [f"version 3 of quick is not in the registry at sqlite:///{fresh}/mlflow.db"]
+    assert not (fresh / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("plan", "--json"), ("refresh",), ("store", "list"), ("store", "prune")]
+)
+def test_a_recipe_that_cannot_be_read_is_one_sentence_on_stderr(run: Run, tmp_path: Path, command: tuple[str]) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text("[lora]\nrnak = 8\n")
+    done = run(*MODULE, *command, ERNIE_PIPELINE_RECIPE=str(recipe))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: recipe {recipe}: unknown key lora.rnak; did you mean 'rank'?\n"
+
+
+def test_a_source_that_is_not_there_is_one_sentence_on_stderr(run: Run) -> None:
+    done = run(*MODULE, "plan", ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: source file /nowhere/rows.jsonl does not exist; set source.path")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "refresh", "store list", "store verify", "store prune --delete"])
+def test_what_needs_no_run_starts_none_and_loads_no_heavy_library(run: Run, fresh: Path, command: str) -> None:
+    done = run("-c", WATCHED, *command.split())
+    status, started, modules = json.loads(done.stdout.splitlines()[-1])
+    assert (status, started) == (0, [])
+    assert {name.partition(".")[0] for name in modules} & HEAVY == set()
+
+
+def test_a_refresh_runs_what_is_not_fresh_and_tells_when_it_failed(run: Run, fresh: Path, tmp_path: Path) -> None:
+    """Dagster's place is taken by a module that says what it was asked for and fails as it is told to."""
+    (tmp_path / "dagster.py").write_text(
+        "import os, sys\nprint('asked', *sys.argv[1:])\nsys.exit(int(os.environ['STATUS']))\n"
+    )
+    shutil.rmtree(next((fresh / "store" / "adapter_evaluation").iterdir()))
+    asked = "asked asset materialize --select adapter_evaluation,registered_model -m ernie_pipeline.definitions"
+    for status, exit_status in (("0", 0), ("1", 1), ("7", 1)):
+        done = run(*MODULE, "refresh", PYTHONPATH=str(tmp_path), STATUS=status)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (exit_status, asked)
+        assert "adapter_evaluation  stale    0.0 s       artifact deleted" in done.stdout
+
+
+def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
+    def values(*command: str, status: int = 0) -> Any:
+        done = run(*MODULE, "store", *command, "--json")
+        assert (done.returncode, done.stderr) == (status, "")
+        return json.loads(done.stdout)
+
+    listed = values("list")
+    assert [entry["asset"] for entry in listed["artifacts"]] == list(STAGES)
+    assert listed["artifacts"][-1]["needed_for"] == ["asked for by the recipe", "newest build", "registered as quick 3"]
+    assert "registered as quick 3" in run(*MODULE, "store", "list").stdout
+
+    raw = next((fresh / "store" / "raw_nemotron").iterdir())
+    left = raw.with_name(f".{raw.name}.0123abcd")
+    left.mkdir()
+    (left / "half").write_bytes(bytes(2048))
+    before = tree(fresh)
+    pruned = values("prune")
+    assert (pruned["deleted"], pruned["size"], pruned["artifacts"]) == (False, 2048, [])
+    assert tree(fresh) == before
+    assert "left aside by a killed run  2.0 KiB" in run(*MODULE, "store", "prune").stdout
+    assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
+    assert not left.exists()
+
+    assert values("verify") == {"damaged": []}
+    (raw / "output.json").write_text("2")
+    damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
+    assert values("verify", status=3) == {"damaged": [damage]}
+    assert run(*MODULE, "store", "verify").stdout.startswith(
+        f"raw_nemotron {raw.name}: artifact altered: output.json\n"
+    )
+
+
+def test_packed_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
+    store = fresh / "store"
+    quantization = load_recipe("demo").quantization.model_dump(mode="json")
+    wanted = packed_base(store, resolve_checkpoint("demo", "main"), quantization=quantization)
+    other = packed_base(store, "commit:0123")
+
+    def ran(*command: str) -> tuple[int, list[str]]:
+        done = run("-c", WATCHED, "store", *command)
+        *told, last = done.stdout.splitlines()
+        status, started, modules = json.loads(last)
+        assert (started, {name.partition(".")[0] for name in modules} & HEAVY, done.stderr) == ([], set(), "")
+        return status, told
+
+    status, told = ran("list")
+    assert status == 0
+    assert next(line for line in told if line.startswith(wanted.name)).endswith("asked for by the recipe")
+    assert told[-1].startswith("Packed base models: 2, ")
+    (wanted / "layer-001.safetensors").unlink()
+    assert ran("verify") == (
+        3,
+        [
+            f"packed base model {wanted.name}: altered: layer-001.safetensors is missing",
+            "",
+            "A damaged base model is packed anew by the next process that uses it.",
+        ],
+    )
+    before = tree(store)
+    assert ran("prune")[1][0].startswith(f"packed base model {other.name}  ")
+    assert tree(store) == before
+    assert ran("prune", "--delete")[1][-1].startswith("Removed: ")
+    assert (wanted.is_dir(), other.exists()) == (True, False)
+
+
+def test_a_source_that_is_away_stops_no_listing_and_keeps_all(run: Run, fresh: Path) -> None:
+    other = packed_base(fresh / "store", "commit:0123")
+    before = tree(fresh)
+    for command in (("list",), ("prune", "--delete")):
+        done = run(*MODULE, "store", *command, ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "note: source file /nowhere/rows.jsonl does not exist" in done.stdout
+        assert "so every artifact is kept\n" in done.stdout
+    after = tree(fresh)
+    gone = {name for name in before if name not in after}
+    assert {Path(name).parts[2] for name in gone} == {other.name}, "the base model's version is known"
+
+
+def test_a_registry_that_does_not_answer_stops_no_pruning(run: Run, fresh: Path) -> None:
+    done = run(
+        *MODULE,
+        "store",
+        "prune",
+        MLFLOW_TRACKING_URI="http://me:s3cret@127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+    )
+    assert done.returncode == 0
+    assert "every artifact of registered_model is kept, with all that it was built from" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("store",), ("pan",), ("store", "prune", "--force")])
+def test_a_wrong_command_is_told_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(*MODULE, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m ernie_pipeline")

@@ -1,0 +1,75 @@
+"""The demo model as the engine unsloth holds it, on a CPU: quantised here by bitsandbytes, written and read packed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ernie_pipeline.demo import BASE
+from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped.experts import GroupedExperts
+from ernie_pipeline.models.grouped.quantized_base import read_packed, write_packed
+from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.quantize import quantize_linears
+from ernie_pipeline.recipe.sections import Lora
+
+FLAT = {"type": "nf4", "double": False, "compute_dtype": "float32"}
+NESTED = FLAT | {"double": True}
+LORA = Lora(rank=4, alpha=8).model_dump(mode="json")
+
+
+def stack(weight: torch.Tensor, quantization: dict[str, Any]) -> Any:
+    """[experts, outputs, inputs] in 4 bits, with as many values a constant as engine `peft` has."""
+    from bitsandbytes.nn import Params4bit
+
+    size = 64 if weight.shape[-1] % 64 == 0 else 32
+    return Params4bit(weight.detach(), False, None, size, quantization["double"], quantization["type"]).to("cpu")
+
+
+def quantised_demo(quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
+    """The demo's base with fused, quantised experts, as Unsloth leaves them; transformers cannot compute them."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and parameter.ndim == 3:
+                setattr(module, name, stack(parameter, quantization))
+    quantize_linears(model, quantization, torch.device("cpu"))
+    return model
+
+
+def pack_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> None:
+    """Write `quantised_demo` packed."""
+    write_packed(quantised_demo(quantization, checkpoint), folder)
+
+
+def read_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
+    """The model that `pack_demo` wrote."""
+    model = read_packed(folder, peft_engine.causal_lm_config(str(checkpoint), None), quantization, "cpu")
+    model.config.model_type = peft_engine.OWN_MODEL_TYPE
+    return model
+
+
+def adapted_grouped(model: Any, lora: dict[str, Any] = LORA) -> Any:
+    """`model` with an adapter that changes its logits."""
+    model = unsloth_engine.add_adapter(model, lora, seed=0)
+    change(model)
+    return model
+
+
+@torch.no_grad()
+def change(model: torch.nn.Module) -> None:
+    """Give every B of an adapter other values than zero."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=0.05, generator=generator)
+
+
+def random_experts(experts: int = 5, hidden: int = 64, inner: int = 32) -> GroupedExperts:
+    """A layer of small experts without an adapter."""
+    generator = torch.Generator().manual_seed(2)
+    gate_up = torch.randn(experts, 2 * inner, hidden, generator=generator) / hidden**0.5
+    down = torch.randn(experts, hidden, inner, generator=generator) / inner**0.5
+    return GroupedExperts(stack(gate_up, FLAT), stack(down, FLAT))

@@ -1,0 +1,178 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ernie_pipeline.recipe.load import PRESETS, load_recipe, parse_recipe
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.utils.errors import PipelineError
+
+DEMO: dict[str, dict[str, Any]] = {
+    "source": {
+        "kind": "demo",
+        "path": "",
+        "dataset": "",
+        "revision": "main",
+        "split": "train",
+        "rows": 2400,
+        "seed": 0,
+        "max_bad_rows": 0,
+    },
+    "base_model": {"name": "demo", "revision": "main"},
+    "filters": {
+        "min_question_chars": 10,
+        "max_question_chars": 2000,
+        "max_answer_chars": 200,
+        "multi_part": True,
+        "proof": True,
+        "yes_no": True,
+        "multiple_choice": True,
+        "reference": True,
+        "non_english": True,
+        "conflicting_answers": True,
+        "unverifiable_answer": False,
+    },
+    "near_duplicates": {"enabled": True, "threshold": 0.8, "shingle_words": 5, "permutations": 128, "keep": "one"},
+    "benchmarks": {"sets": []},
+    "decontamination": {"enabled": True, "ngram_words": 20, "own_evaluation": True},
+    "split": {"rows": 0, "eval_fraction": 0.11, "stratify": True, "seed": 3407, "max_tokens": 128},
+    "quantization": {"bits": 4, "type": "nf4", "double": False, "compute_dtype": "float32"},
+    "lora": {
+        "rank": 16,
+        "alpha": 16,
+        "dropout": 0.0,
+        "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    },
+    "training": {
+        "engine": "auto",
+        "batch_size": 16,
+        "accumulation": 1,
+        "packing": False,
+        "pack_tokens": 2048,
+        "memory_limit_gib": None,
+        "max_steps": 200,
+        "max_samples": 0,
+        "epochs": 1.0,
+        "learning_rate": 3e-3,
+        "schedule": "cosine",
+        "warmup_fraction": 0.05,
+        "optimizer": "adamw_torch",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "completion_only_loss": True,
+        "gradient_checkpointing": False,
+        "eval_every": 100,
+        "log_every": 10,
+        "keep": "best",
+        "seed": 3407,
+    },
+    "evaluation": {"rows": 0, "batch_size": 64, "max_new_tokens": 24, "grading_timeout_s": 5.0},
+    "gate": {"min_gain": 0.05, "max_p_value": 0.05},
+    "registry": {"model_name": "ernie-math-demo", "experiment": "ernie_pipeline"},
+}
+
+
+def test_the_demo_recipe_is_what_it_was() -> None:
+    """A changed value rebuilds every user's demo, and its README figures: change this with intent."""
+    assert load_recipe("demo").model_dump(mode="json") == DEMO
+
+
+@pytest.mark.parametrize("preset", sorted(p.stem for p in PRESETS.glob("*.toml")))
+def test_every_preset_is_a_recipe(preset: str) -> None:
+    recipe = load_recipe(preset)
+    assert parse_recipe(recipe.model_dump(mode="json"), where="test") == recipe
+
+
+def test_the_seed_recipe_is_the_reference_run() -> None:
+    recipe = load_recipe("seed")
+    assert (recipe.split.rows, recipe.lora.rank, recipe.lora.alpha) == (8000, 16, 16)
+    assert recipe.training.batch_size * recipe.training.accumulation == 8
+    assert (recipe.training.max_steps, recipe.training.learning_rate) == (700, 2e-4)
+    assert (recipe.training.optimizer, recipe.training.warmup_fraction) == ("adamw_8bit", 0.05)
+    assert (recipe.training.eval_every, recipe.training.keep) == (100, "best")
+    assert recipe.base_model.name.endswith("ERNIE-4.5-21B-A3B-PT")
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"lora": {"rnak": 8}}, "recipe here: unknown key lora.rnak; did you mean 'rank'?"),
+        ({"trainig": {}}, "recipe here: unknown key trainig; did you mean 'training'?"),
+        ({"gate": {"zzz": 1}}, "recipe here: unknown key gate.zzz; the keys there are min_gain, max_p_value"),
+        ({"lora": {"rank": 0}}, "recipe here: lora.rank = 0: input should be greater than 0"),
+        ({"quantization": {"bits": 8}}, "recipe here: quantization.bits = 8: input should be 4"),
+        ({"lora": {"targets": ["q_proj", "qproj"]}}, "recipe here: lora.targets.1 = 'qproj': input should be 'q_proj'"),
+        ({"lora": {"targets": []}}, "recipe here: lora.targets is empty: name at least one of q_proj"),
+        ({"split": {"eval_fraction": 1}}, "recipe here: split.eval_fraction = 1: input should be less than 1"),
+        ({"training": {"learning_rate": float("inf")}}, "recipe here: training.learning_rate = inf: input should be"),
+        ({"training": {"learning_rate": float("nan")}}, "recipe here: training.learning_rate = nan: input should be"),
+        ({"training": {"epochs": "many"}}, "recipe here: training.epochs = 'many': input should be a valid number"),
+        ({"training": {"max_steps": 1.5}}, "recipe here: training.max_steps = 1.5: input should be a valid integer"),
+        ({"training": {"max_steps": 9, "max_samples": 9}}, "recipe here: training.max_steps and training.max_samples"),
+        ({"lora": 16}, "recipe here: lora = 16: input should be a valid"),
+        ({"source": {"kind": "file"}}, 'recipe here: source.path is missing: kind = "file" needs the path'),
+        ({"source": {"kind": "hub"}}, 'recipe here: source.dataset is missing: kind = "hub" needs a data set id'),
+        ({"lora": {"rank": 0}, "gatee": {}}, "recipe here: lora.rank = 0: input should be greater than 0; unknown key"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_one_sentence(table: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        parse_recipe(table, where="here")
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[lora\nrank = 8", b"[lora]\nrank = ", b"\xff\xfe[lora]"])
+def test_broken_toml_names_the_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"recipe .*broken\.toml: not valid TOML \(.+\); correct it") as caught:
+        load_recipe(str(file))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml", "."])
+def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
+    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, .*seed, small\) nor a TOML file"):
+        load_recipe(name)
+
+
+def test_a_file_is_read_on_top_of_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.toml").write_text("[lora]\nrank = 8\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (str(tmp_path / "own.toml"), "~/own.toml"):
+        assert load_recipe(name) == Recipe.model_validate({"lora": {"rank": 8}})
+
+
+def test_a_source_that_looks_like_a_path_or_exists_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "rows").write_text("")
+    for source in ("some/rows", "missing.jsonl", "rows.jsonl.gz", "rows.zst", "rows.parquet", "./rows", "/rows", "~/r"):
+        replaced = load_recipe("seed", source).source
+        assert (replaced.kind, replaced.path, replaced.dataset) == ("file", source, ""), source
+
+
+def test_any_other_source_is_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    replaced = load_recipe("demo", "nvidia/Nemotron-RL-math-OpenMathReasoning").source
+    assert (replaced.kind, replaced.dataset) == ("hub", "nvidia/Nemotron-RL-math-OpenMathReasoning")
+
+
+def test_another_source_keeps_the_tolerance_and_nothing_else_of_the_recipes_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('[source]\nkind = "hub"\ndataset = "a/b"\nrevision = "v1"\nsplit = "test"\nmax_bad_rows = 7\n')
+    source = load_recipe(str(file), "rows.jsonl").source
+    assert source.model_dump(exclude_defaults=True) == {"kind": "file", "path": "rows.jsonl", "max_bad_rows": 7}
+    file.write_text("source = 3\n")
+    assert load_recipe(str(file), "rows.jsonl").source.path == "rows.jsonl"
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = load_recipe("demo")
+    for section, key, value in ((recipe.lora, "rank", 8), (recipe, "lora", recipe.lora)):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, value)
+    with pytest.raises(TypeError):
+        recipe.lora.targets[0] = "up_proj"  # type: ignore[index]

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.utils.errors import PipelineError
+
+VARIABLES = ("ERNIE_PIPELINE_HOME", "ERNIE_PIPELINE_RECIPE", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
+WHEN = ("ERNIE_PIPELINE_CRON", "ERNIE_PIPELINE_TIMEZONE", "ERNIE_PIPELINE_SENSOR_SECONDS")
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in (*VARIABLES, *WHEN):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_unset_and_empty_variables_mean_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    for variable in (*VARIABLES, *WHEN) if value is not None else ():
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert settings.home == tmp_path / ".ernie"
+    assert (settings.recipe, settings.source) == ("demo", None)
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/.ernie/mlflow.db"
+    assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("0 2 * * *", "UTC", 300)
+
+
+def test_packed_bases_lie_in_the_store_and_are_no_stage_of_it(tmp_path: Path) -> None:
+    settings = Settings.from_environment()
+    (settings.packed_bases / "a").mkdir(parents=True)
+    (settings.store / "base_model").mkdir()
+    assert ArtifactStore(settings.store).stages() == ["base_model"]
+
+
+def test_when_to_refresh_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in zip(WHEN, ("*/5 * * * *", "Europe/Paris", "60"), strict=True):
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("*/5 * * * *", "Europe/Paris", 60)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "often", "²"])
+def test_no_number_of_seconds_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_SENSOR_SECONDS", value)
+    with pytest.raises(PipelineError) as caught:
+        Settings.from_environment()
+    assert str(caught.value) == (
+        f"ERNIE_PIPELINE_SENSOR_SECONDS = {value!r} is not a whole number of seconds above 0; set one"
+    )
+
+
+def test_the_four_variables_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = (str(tmp_path / "home"), "seed", "rows.jsonl", "http://localhost:5000")
+    for variable, value in zip(VARIABLES, values, strict=True):
+        monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert (str(settings.home), settings.recipe, settings.source, settings.tracking_uri) == values
+
+
+def test_everything_that_is_kept_lies_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "here")
+    settings = Settings.from_environment()
+    assert settings.store == tmp_path / "here" / "store"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow.db"
+
+
+def test_a_tilde_in_the_home_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "~/ernie")
+    assert Settings.from_environment().home == tmp_path / "someone" / "ernie"
+
+
+def test_the_home_stays_where_it_was_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_environment()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert settings.store == tmp_path / ".ernie" / "store"
+
+
+def test_recipe_and_source_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "seed")
+    monkeypatch.setenv("ERNIE_PIPELINE_SOURCE", "someone/maths")
+    recipe = Settings.from_environment().load_recipe()
+    assert (recipe.training.max_steps, recipe.source.dataset, recipe.source.kind) == (700, "someone/maths", "hub")
+
+
+def test_a_recipe_that_is_not_there_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "deom")
+    with pytest.raises(PipelineError, match=r"'deom' is neither a preset \(demo, .*ERNIE_PIPELINE_RECIPE"):
+        Settings.from_environment().load_recipe()

@@ -1,0 +1,86 @@
+"""Two processes that train together are one with the same batch."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.training.ranks import join_ranks
+from ernie_pipeline.training.train import train
+from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
+from ernie_pipeline_tests.models.grouped.demo import FLAT, pack_demo, read_demo
+from ernie_pipeline_tests.training.processes import Report, run, run_ranks
+
+MakeJob = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings use the engine unsloth, on a base that was packed here; on this machine it cannot be chosen."""
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    pack_demo(folder, FLAT)
+    monkeypatch.setattr("ernie_pipeline.training.train.engine_module", lambda *wanted: unsloth_engine)
+    monkeypatch.setattr(unsloth_engine, "base_of", lambda job, device: read_demo(folder, FLAT))
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_two_processes_give_the_losses_and_the_gradients_of_one(
+    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path, engine: str, request: pytest.FixtureRequest
+) -> None:
+    """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
+
+    Between the first step and the others they end together, for a signal that only the second one was sent.
+    """
+    settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
+    if engine == "unsloth":
+        request.getfixturevalue("packed")
+    base = {} if engine == "unsloth" else {"base": short_base}
+    one = make_job("one", **base)
+    two = make_job("two", **base, checkpoints=str(tmp_path / "checkpoints"))
+    for job in (one, two):
+        job["training"] = job["training"] | settings
+
+    def ask_the_second(report: Report) -> None:
+        step = AdapterTrainer.training_step
+
+        def asked(self: Any, *args: Any) -> Any:
+            if self.ranks.rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *args)
+
+        AdapterTrainer.training_step = asked
+        train(two, report)
+
+    stopped = run_ranks(2, ask_the_second)
+    assert [ended.told.partition(" after step 1 of 3; its checkpoint is kept")[0] for ended in stopped] == [
+        "stopped by a signal to another rank",
+        "stopped by SIGTERM",
+    ]
+    first, second = run_ranks(2, lambda report: train(two, report))
+    assert run(lambda report: train(one, report)).code == 0
+    assert (first.code, second.code) == (0, 0)
+    assert sum(line.startswith("adapter saved; ") for line in first.lines) == 1
+    assert second.lines == []
+
+    curves = [json.loads((Path(job["out"]) / "curve.json").read_text()) for job in (one, two)]
+    for alone, together in zip(*curves, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+    facts = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
+    assert (facts["processes"], facts["samples"], facts["resumed_from"]) == (2, 7, [1])
+
+
+def test_every_rank_is_given_the_first_one_s_values() -> None:
+    def work(report: Report) -> Any:
+        with join_ranks() as ranks:
+            own = [torch.full((3,), float(ranks.rank + 1)), torch.arange(2.0) - ranks.rank]
+            ranks.copy_first(own)
+            return [tensor.tolist() for tensor in own]
+
+    assert [ended.result for ended in run_ranks(2, work)] == [[[1, 1, 1], [0, 1]]] * 2
