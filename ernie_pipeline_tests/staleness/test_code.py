@@ -112,9 +112,9 @@ def test_the_version_of_a_library_counts(version: Version, tmp_path: Path, monke
 
 def test_the_real_stages_reach_their_engine_and_nothing_of_dagsters_side() -> None:
     reached = {name: code.reached(stage.code) for name, stage in STAGES.items()}
-    for stage in ("qlora_adapter", "base_evaluation", "adapter_evaluation"):  # imported inside engine_module()
-        assert {f"ernie_pipeline.models.{m}" for m in ("peft_engine", "experts", "quantize")} <= reached[stage]
-    where_and_how = ("assets", "definitions", "launch", "store", "stages", "settings", "plan")
+    for stage in ("qlora_adapter", "base_evaluation", "adapter_evaluation"):  # imported inside a function
+        assert {f"ernie_pipeline.models.{m}" for m in ("peft.backend", "peft.experts", "quantize")} <= reached[stage]
+    where_and_how = ("orchestration", "definitions", "launch", "store", "staleness", "recipe")
     for name, modules in reached.items():
         wrong = [m for m in modules for w in where_and_how if f"{m}.".startswith(f"ernie_pipeline.{w}.")]
         assert not wrong, f"{name} would be rebuilt for a change of {wrong}"

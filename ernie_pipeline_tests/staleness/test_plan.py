@@ -262,7 +262,7 @@ def test_another_recipe_source_or_code_is_another_target(store: ArtifactStore, p
         target(chain_of(store, base_model="sha256:6")),
         target(chain_of(store, stages=STAGES | {"math_split": replace(STAGES["math_split"], libraries=())})),
     ]
-    module = package / "data" / "split.py"
+    module = package / "data" / "split" / "divide.py"
     module.write_text(module.read_text() + "\nMORE = 1\n")
     targets.append(target(chain_of(store)))
     assert len(set(targets)) == len(targets)

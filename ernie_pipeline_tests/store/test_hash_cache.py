@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, cache: Path) -> No
 
 def test_many_at_once_agree_and_leave_one_whole_entry(file: Path, cache: Path, read: list[str]) -> None:
     work = (
-        "import sys; from pathlib import Path; from ernie_pipeline import hash_cache\n"
+        "import sys; from pathlib import Path; from ernie_pipeline.store import hash_cache\n"
         "hash_cache.SETTLED_S, hash_cache.TRUSTED = 0, {sys.argv[3]}\n"
         "for _ in range(50):\n"
         "    print(hash_cache.remembered_sha256(Path(sys.argv[1]), Path(sys.argv[2])))\n"
