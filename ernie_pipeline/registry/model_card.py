@@ -2,9 +2,11 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ernie_pipeline.utils.text_table import markdown_table
 
 LIMITS = """\
 Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{}`. It was trained
@@ -110,7 +112,11 @@ def _results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[
         f"Gain in accuracy: {gain:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}); exact McNemar test on the "
         f"same rows: p = {comparison['p_value']:.3g}."
     )
-    return _table(("model", "held-out rows", "validation loss", "accuracy (95 % interval)"), rows) + "\n\n" + gained
+    return (
+        markdown_table(("model", "held-out rows", "validation loss", "accuracy (95 % interval)"), rows)
+        + "\n\n"
+        + gained
+    )
 
 
 def _percent(m: Mapping[str, float]) -> str:
@@ -121,7 +127,9 @@ def _parameters(targets: Sequence[Mapping[str, Any]]) -> str:
     keys = ("modules", "four_bit_parameters", "lora_parameters")
     rows = [(t["part"], t["target"], *(f"{t[key]:,}" for key in keys)) for t in targets]
     totals = (f"{sum(t[key] for t in targets):,}" for key in keys)
-    return _table(("part", "target", "modules", "4-bit parameters", "LoRA parameters"), [*rows, ("all", "", *totals)])
+    return markdown_table(
+        ("part", "target", "modules", "4-bit parameters", "LoRA parameters"), [*rows, ("all", "", *totals)]
+    )
 
 
 def _usage(name: str, base: Mapping[str, Any], quantization: Mapping[str, Any], question: str) -> str:
@@ -157,8 +165,3 @@ model = load_adapter(load_base(checkpoint, commit, {precision!r}, "cpu"), Path("
 
 def _bullets(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"- {key}: {value}" for key, value in facts.items())
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,6 +1,5 @@
 """What is stale, and why: the same answer for the command line, the schedule, the sensor and Dagster's marks."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +9,6 @@ from ernie_pipeline.staleness.code import short_hash
 from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, Provenance
 from ernie_pipeline.store.history import Build, builds
-from ernie_pipeline.utils.text_table import aligned
 
 State = Literal["fresh", "stale", "missing", "waiting", "failed"]
 """fresh    the wanted artifact is there, intact and fit for use
@@ -124,22 +122,3 @@ def asked_for(chain: Chain, plan: Plan) -> dict[str, str]:
     """The fingerprint that each stage has, or has if what is built above it comes out as it did the last time."""
     assumed = {asset.asset: asset.data_version or "unknown" for asset in plan.assets if asset.state != "fresh"}
     return {name: chain.provenance(name, assumed).fingerprint for name in chain.stages}
-
-
-def render(plan: Plan) -> str:
-    """The plan as text for a person: a line for each asset, and what it comes to."""
-    rows = [("asset", "state", "last build", "why")]
-    for asset in plan.assets:
-        seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
-        rows.append((asset.asset, asset.state, seconds, "; ".join(asset.reasons)))
-    return f"{aligned(rows)}\n\n{_summary(plan)}"
-
-
-def _summary(plan: Plan) -> str:
-    if plan.fresh:
-        return "Everything is fresh: there is nothing to build."
-    states = Counter(asset.state for asset in plan.assets if asset.state != "fresh")
-    told = ", ".join(f"{count} {state}" for state, count in states.items())
-    seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
-    took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
-    return f'{told}.{took} Build them with "python -m ernie_pipeline refresh".'

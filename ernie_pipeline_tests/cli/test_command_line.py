@@ -28,7 +28,7 @@ WATCHED = """
 import json, sys
 started = []
 sys.addaudithook(lambda event, values: started.append(event) if event in ("subprocess.Popen", "os.fork") else None)
-from ernie_pipeline.__main__ import main
+from ernie_pipeline.cli.app import main
 status = main(sys.argv[1:])
 print(json.dumps([status, started, sorted(sys.modules)]))
 """

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import ernie_pipeline
+from ernie_pipeline.cli.plan import render_plan
 from ernie_pipeline.staleness import code
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.plan import AssetPlan, Plan, asked_for, make_plan, render
+from ernie_pipeline.staleness.plan import AssetPlan, Plan, asked_for, make_plan
 from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline_tests.staleness.chains import OBSERVED, built, chain_of, recipe_with, tree, walk, writes
@@ -288,7 +289,7 @@ def test_it_is_rendered_in_columns() -> None:
         AssetPlan("qlora_adapter", "waiting", ("waits for math_split",), None, "d", 1.5),
         AssetPlan("base_evaluation", "missing", ("not built yet",)),
     )
-    assert render(Plan(assets, {}, "")).splitlines() == [
+    assert render_plan(Plan(assets, {}, "")).splitlines() == [
         "asset            state    last build  why",
         "raw_nemotron     fresh    2.2 s",
         "math_split       stale    70.0 s      recipe split.seed 1 -> 2; input base_model a -> b",
@@ -298,7 +299,7 @@ def test_it_is_rendered_in_columns() -> None:
         "1 stale, 1 waiting, 1 missing. Their last builds took 72 s together. "
         'Build them with "python -m ernie_pipeline refresh".',
     ]
-    fresh = render(Plan(assets[:1], {}, ""))
+    fresh = render_plan(Plan(assets[:1], {}, ""))
     assert fresh.endswith("\n\nEverything is fresh: there is nothing to build.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from ernie_pipeline.cli.store import render_contents, render_damage, render_pruned
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.disk import size_of
 from ernie_pipeline.store.housekeeping import artifacts as housekeeping
@@ -54,7 +55,7 @@ def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactSto
     assert contents.bases.packed == tuple(
         PackedBase(key, size_of(store.root / FOLDER / key), of[key], QUANTIZATION, why[key]) for key in sorted(of)
     )
-    told = housekeeping.render_contents(contents).splitlines()
+    told = render_contents(contents).splitlines()
     assert told[0] == "There is no artifact in the store."
     [row] = [line for line in told if line.startswith(wanted.name)]
     assert " ".join(row.split()) == (
@@ -103,10 +104,10 @@ def test_while_the_source_cannot_be_resolved_all_are_kept_and_a_note_says_so(
     contents = stock(store, ask)
     assert set(kept(contents).values()) == {("perhaps asked for by the recipe",)}
     note = "the hub did not answer for base model someone/ernie; so every packed base model is kept"
-    assert housekeeping.render_contents(contents).endswith(f"\nnote: {note}")
+    assert render_contents(contents).endswith(f"\nnote: {note}")
     pruned = housekeeping.prune(store, contents, delete=True)
     assert (pruned.bases.packed, pruned.bases.notes) == ((), (note,))
-    assert housekeeping.render_pruned(pruned).endswith(f"\nnote: {note}")
+    assert render_pruned(pruned).endswith(f"\nnote: {note}")
     assert two[0].is_dir()
     assert two[1].is_dir()
     assert not left.exists()
@@ -127,7 +128,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(store: ArtifactStore, 
     assert pruned.bases.packed == (PackedBase(two[1].name, size, OTHER, QUANTIZATION),)
     assert set(pruned.bases.interrupted) == {Interrupted(two[0].name, 512), Interrupted("f00d", 512)}
     assert (pruned.deleted, pruned.size) == (False, size + 1024)
-    told = housekeeping.render_pruned(pruned).splitlines()
+    told = render_pruned(pruned).splitlines()
     assert told[0] == f"packed base model {two[1].name}  1.1 KiB"
     assert "packed base model f00d, left by an unfinished packing  512 B" in told
     assert told[-1] == f"Nothing was removed. These are {(size + 1024) / 1024:.1f} KiB; --delete removes them."
@@ -143,7 +144,7 @@ def test_deleting_keeps_what_the_recipe_asks_for(store: ArtifactStore, two: tupl
     assert pruned.bases.interrupted == (Interrupted(two[0].name, 1024),)
     assert sorted(path.name for path in (store.root / FOLDER).iterdir() if path.is_dir()) == [two[0].name]
     assert tree(two[0]) == before
-    assert housekeeping.render_pruned(housekeeping.prune(store, stock(store), True)) == "There is nothing to remove."
+    assert render_pruned(housekeeping.prune(store, stock(store), True)) == "There is nothing to remove."
 
 
 def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, two: tuple[Path, Path]) -> None:
@@ -164,14 +165,14 @@ def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, two: t
 
 def test_a_damaged_one_is_named_with_what_becomes_of_it(store: ArtifactStore, two: tuple[Path, Path]) -> None:
     assert housekeeping.verify(store) == []
-    assert housekeeping.render_damage([]) == "Everything is intact."
+    assert render_damage([]) == "Everything is intact."
     file = two[1] / "layer-001.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     half_packed(store.root, "f00d")
     [damage] = housekeeping.verify(store)
-    assert housekeeping.render_damage([damage]).splitlines() == [
+    assert render_damage([damage]).splitlines() == [
         f"packed base model {two[1].name}: altered: layer-001.safetensors",
         "",
         "A damaged base model is packed anew by the next process that uses it.",
@@ -193,7 +194,7 @@ def test_one_without_a_manifest_is_listed_and_kept_only_if_its_name_is_asked_for
             folder.touch()
     assert len(housekeeping.verify(store)) == 2
     contents = stock(store)
-    housekeeping.render_contents(contents)
+    render_contents(contents)
     assert kept(contents) == {two[0].name: ("asked for by the recipe",), two[1].name: ()}
     assert [base.key for base in housekeeping.prune(store, contents, delete=True).bases.packed] == [two[1].name]
     assert two[0].exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_pipeline.cli.store import render_contents, render_damage, render_pruned
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import asked_for, make_plan
@@ -80,7 +81,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(
 ) -> None:
     before = tree(store.root)
     pruned = prune(store, stock(chain_of(store, nemotron_source="v2")))
-    told = housekeeping.render_pruned(pruned)
+    told = render_pruned(pruned)
     assert tree(store.root) == before
     assert {(entry.asset, entry.fingerprint) for entry in pruned.artifacts} == keys(three[0]) | keys(three[1])
     sizes = [sum(f.stat().st_size for f in a.folder.iterdir()) for chain in three[:2] for a in chain.values()]
@@ -136,7 +137,7 @@ def test_when_the_registry_does_not_answer_all_that_may_be_registered_is_kept(
     )
     assert set().union(*map(keys, three)) <= standing(store)
     assert len(unregistered) == 1
-    assert "note: MLflow at" in housekeeping.render_pruned(pruned)
+    assert "note: MLflow at" in render_pruned(pruned)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_an_unfinished_build_stays_while_it_is_young_or_the_recipe_asks_for_it(
     contents = stock(changed)
     assert contents.unfinished == (Entry(*key, size=512, needed_for=(asked,)),)
     assert f"{' '.join(key)}, kept by an unfinished build, asked for by the recipe  512 B" in (
-        housekeeping.render_contents(contents).splitlines()
+        render_contents(contents).splitlines()
     )
     assert verify(store) == []
     assert prune(store, contents, delete=True).unfinished == ()
@@ -267,7 +268,7 @@ def test_an_unfinished_build_stays_while_it_is_young_or_the_recipe_asks_for_it(
     dry, pruned = prune(store, contents), prune(store, contents, delete=True)
     assert dry.unfinished == pruned.unfinished == (Entry(*key, size=512),)
     assert (dry.size, pruned.size) == (512, 512)
-    assert f"{' '.join(key)}, kept by an unfinished build  512 B" in housekeeping.render_pruned(pruned).splitlines()
+    assert f"{' '.join(key)}, kept by an unfinished build  512 B" in render_pruned(pruned).splitlines()
     assert store.all_unfinished() == []
     assert standing(store) == keys(three[2])
     assert not list(store.root.glob("[!.]*/.*")), "nothing is left aside"
@@ -337,7 +338,7 @@ def test_a_broken_entry_is_named_listed_and_removed(
     assert damage.reason == store.find("registered_model", folder.name)[1] != ""
     contents = stock(chain_of(store, nemotron_source="v2"))
     assert idle(contents) == keys(three[0]) | keys(three[1])
-    housekeeping.render_contents(contents)
+    render_contents(contents)
     assert not prune(store, contents, delete=True).notes
     assert standing(store) == keys(three[2])
     assert (store.root / "math_split" / "a file").exists(), "what is not the store's is not touched"
@@ -380,7 +381,7 @@ def test_verify_finds_one_altered_byte_and_nothing_else(store: ArtifactStore, th
     content[3] ^= 1
     file.write_bytes(bytes(content))
     [damage] = verify(store)
-    assert housekeeping.render_damage([damage]).splitlines() == [
+    assert render_damage([damage]).splitlines() == [
         f"math_split {file.parent.name}: artifact altered: output.json",
         "",
         "A damaged artifact is built again by the next run that needs it.",
@@ -390,9 +391,9 @@ def test_verify_finds_one_altered_byte_and_nothing_else(store: ArtifactStore, th
 def test_an_empty_store_has_nothing_to_list_verify_or_remove(store: ArtifactStore) -> None:
     contents = stock(chain_of(store))
     assert (contents.artifacts, contents.aside, verify(store)) == ((), (), [])
-    assert housekeeping.render_contents(contents) == "There is no artifact in the store."
-    assert housekeeping.render_damage([]) == "Everything is intact."
-    assert housekeeping.render_pruned(prune(store, contents, delete=True)) == "There is nothing to remove."
+    assert render_contents(contents) == "There is no artifact in the store."
+    assert render_damage([]) == "Everything is intact."
+    assert render_pruned(prune(store, contents, delete=True)) == "There is nothing to remove."
     assert not store.root.exists()
 
 
@@ -402,7 +403,7 @@ def test_the_list_is_columns_and_a_total() -> None:
         Entry("raw_nemotron", "f00d", 1536, "dada", built, 2.25, ("asked for by the recipe", "newest build")),
         Entry("math_split", "c0de", 100, needed_for=()),
     )
-    assert housekeeping.render_contents(Contents(entries, ())).splitlines() == [
+    assert render_contents(Contents(entries, ())).splitlines() == [
         "asset         fingerprint  data version  size     built                seconds  kept because",
         "raw_nemotron  f00d         dada          1.5 KiB  2026-11-23 06:55:59  2.2      "
         "asked for by the recipe, newest build",

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,10 @@ from ernie_pipeline.store.housekeeping.bases import (
     NO_BASES,
     PACKED_BASE,
     PERHAPS,
-    PRUNE,
     Bases,
-    render_bases,
-    render_interrupted,
 )
 from ernie_pipeline.store.lock import holder, unless_held
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.text_table import aligned, human_size
 
 KEPT_DAYS = 14
 """How long what an unfinished build keeps is left alone after its last change, if nothing else asks for it."""
@@ -263,68 +259,3 @@ def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, 
 
 def _sum(entries: Iterable[Entry | Aside]) -> int:
     return sum(entry.size for entry in entries)
-
-
-def render_contents(contents: Contents) -> str:
-    """A line for each artifact, and what they come to; then the packed base models likewise."""
-    unfinished = [_told_unfinished(kept) for kept in contents.unfinished]
-    if not contents.artifacts:
-        return "\n".join(["There is no artifact in the store.", *unfinished, *render_bases(contents.bases)])
-    rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
-    rows += [
-        (
-            entry.asset,
-            entry.fingerprint,
-            entry.data_version or "",
-            human_size(entry.size),
-            (entry.built or "")[:19].replace("T", " "),
-            "" if entry.seconds is None else f"{entry.seconds:.1f}",
-            ", ".join(entry.needed_for),
-        )
-        for entry in contents.artifacts
-    ]
-    idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
-    total = f"{len(rows) - 1} artifacts, {human_size(_sum(contents.artifacts))}."
-    if idle:
-        total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
-    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes), *render_bases(contents.bases)])
-
-
-def render_damage(damaged: list[Damage]) -> str:
-    """A line for each damaged artifact, and what is to be done."""
-    if not damaged:
-        return "Everything is intact."
-    lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
-    cures = {
-        "A damaged artifact is built again by the next run that needs it.": any(
-            d.asset != PACKED_BASE for d in damaged
-        ),
-        "A damaged base model is packed anew by the next process that uses it.": PACKED_BASE
-        in {d.asset for d in damaged},
-    }
-    return "\n".join([*lines, "", *(cure for cure, applies in cures.items() if applies)])
-
-
-def render_pruned(pruned: Pruned) -> str:
-    """A line for each thing that went or would go, and what that comes to."""
-    lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
-    lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
-    lines += [_told_unfinished(kept) for kept in pruned.unfinished]
-    lines += [f"{PACKED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.packed]
-    lines += render_interrupted(pruned.bases)
-    if not lines:
-        lines = ["There is nothing to remove."]
-    elif pruned.deleted:
-        lines += ["", f"Removed: {human_size(pruned.size)}."]
-    else:
-        lines += ["", f"Nothing was removed. These are {human_size(pruned.size)}; --delete removes them."]
-    return "\n".join([*lines, *_notes(pruned.notes), *_notes(pruned.bases.notes)])
-
-
-def _told_unfinished(kept: Entry) -> str:
-    why = f", {', '.join(kept.needed_for)}" if kept.needed_for else ""
-    return f"{kept.asset} {kept.fingerprint}, kept by an unfinished build{why}  {human_size(kept.size)}"
-
-
-def _notes(notes: tuple[str, ...]) -> Iterator[str]:
-    return (f"note: {note}" for note in notes)

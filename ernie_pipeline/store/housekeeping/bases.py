@@ -15,11 +15,9 @@ from ernie_pipeline.store.disk import size_of
 from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, damage, key_of
 from ernie_pipeline.store.sealed import discard, read_sealed
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.text_table import aligned, human_size
 
 ASKED_FOR = "asked for by the recipe"
 PERHAPS = f"perhaps {ASKED_FOR}"
-PRUNE = "python -m ernie_pipeline store prune"
 PACKED_BASE = "packed base model"
 """What it is called where an artifact has its asset's name."""
 
@@ -173,38 +171,3 @@ def _remove(root: Path, key: str, whole: bool) -> str:
     for path in _interrupted(root).get(key, ()):
         discard(path)
     return "some of it cannot be removed" if key in _interrupted(root) else ""
-
-
-def render_bases(bases: Bases) -> list[str]:
-    """A line for each, and what they come to; none where there is none."""
-    lines = []
-    if bases.packed:
-        rows = [(PACKED_BASE, "of version", "quantization", "size", "kept because")]
-        rows += [
-            (
-                base.key,
-                _short(base.version),
-                ", ".join(f"{name} {str(value).lower()}" for name, value in (base.quantization or {}).items()),
-                human_size(base.size),
-                ", ".join(base.needed_for),
-            )
-            for base in bases.packed
-        ]
-        idle = [base.size for base in bases.packed if not base.needed_for]
-        total = f"Packed base models: {len(bases.packed)}, {human_size(sum(base.size for base in bases.packed))}."
-        if idle:
-            total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
-        lines += ["", aligned(rows), "", total]
-    return [*lines, *render_interrupted(bases), *(f"note: {note}" for note in bases.notes)]
-
-
-def render_interrupted(bases: Bases) -> list[str]:
-    """A line for each packing that was interrupted or is under way."""
-    told = "left by an unfinished packing"
-    return [f"{PACKED_BASE} {left.key}, {told}  {human_size(left.size)}" for left in bases.interrupted]
-
-
-def _short(version: str | None) -> str:
-    """Its kind and the first 16 digits: "sha256:0123456789abcdef"."""
-    kind, _, digits = (version or "").partition(":")
-    return f"{kind}:{digits[:16]}" if digits else kind

@@ -1,0 +1,41 @@
+"""`python -m ernie_pipeline plan | refresh | store`: what is stale and why, building just that, keeping the store.
+
+Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error.
+"""
+
+import argparse
+import sys
+
+from ernie_pipeline.cli.output import ERROR
+from ernie_pipeline.cli.plan import plan
+from ernie_pipeline.cli.refresh import refresh
+from ernie_pipeline.cli.store import list_contents, prune, verify
+from ernie_pipeline.utils.errors import PipelineError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ernie_pipeline", description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    planning = commands.add_parser("plan", help="what is stale, and why; exit status 3 when something is")
+    refreshing = commands.add_parser("refresh", help="build what the plan says, and nothing else")
+    refreshing.set_defaults(run=refresh)
+    store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
+    keeping = store.add_subparsers(required=True, metavar="COMMAND")
+    listing = keeping.add_parser("list", help="every artifact and packed base model, and why prune would keep it")
+    verifying = keeping.add_parser("verify", help="read every file again; exit status 3 when something is damaged")
+    pruning = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
+    pruning.add_argument("--delete", action="store_true", help="and remove it")
+    for command, run in ((planning, plan), (listing, list_contents), (verifying, verify), (pruning, prune)):
+        command.add_argument("--json", action="store_true", help="for programs")
+        command.set_defaults(run=run)
+    return parser

@@ -1,0 +1,154 @@
+"""`store list | verify | prune`: what is in the store, whether it is intact, and removing what nothing needs."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+
+from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.plan import asked_for, make_plan
+from ernie_pipeline.staleness.stages import asked_base, open_chain, registered_as
+from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.housekeeping import artifacts, bases
+from ernie_pipeline.store.housekeeping.artifacts import Contents, Damage, Entry, Pruned
+from ernie_pipeline.store.housekeeping.bases import PACKED_BASE, Bases
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import aligned, human_size
+
+PRUNE = "python -m ernie_pipeline store prune"
+
+
+def list_contents(options: argparse.Namespace) -> int:
+    """Print what is in the store, and what it is needed for."""
+    contents = _contents(Settings.from_environment())
+    print_answer(options, contents.as_json(), render_contents(contents))
+    return FRESH
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Read every file again and print what is damaged; exit status 3 when something is."""
+    damaged = artifacts.verify(ArtifactStore(Settings.from_environment().store))
+    print_answer(options, {"damaged": [asdict(damage) for damage in damaged]}, render_damage(damaged))
+    return STALE if damaged else FRESH
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Print what nothing needs and, with `--delete`, remove it."""
+    settings = Settings.from_environment()
+    pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), options.delete)
+    print_answer(options, asdict(pruned), render_pruned(pruned))
+    return FRESH
+
+
+def _contents(settings: Settings) -> Contents:
+    chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
+    held = {"registered_model": partial(registered_as, settings)}
+    packed = bases.take_stock(settings.store, partial(asked_base, chain))
+    try:
+        asked, unknown = asked_for(chain, make_plan(chain)), ""
+    except PipelineError as error:  # a source that is away must not stop this either
+        asked, unknown = dict.fromkeys(chain.stages, ""), str(error)
+    return artifacts.take_stock(chain.store, asked, held, packed, unknown)
+
+
+def render_contents(contents: Contents) -> str:
+    """A line for each artifact, and what they come to; then the packed base models likewise."""
+    unfinished = [_unfinished(kept) for kept in contents.unfinished]
+    if not contents.artifacts:
+        return "\n".join(["There is no artifact in the store.", *unfinished, *render_bases(contents.bases)])
+    rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
+    rows += [
+        (
+            entry.asset,
+            entry.fingerprint,
+            entry.data_version or "",
+            human_size(entry.size),
+            (entry.built or "")[:19].replace("T", " "),
+            "" if entry.seconds is None else f"{entry.seconds:.1f}",
+            ", ".join(entry.needed_for),
+        )
+        for entry in contents.artifacts
+    ]
+    idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
+    total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
+    if idle:
+        total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
+    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes), *render_bases(contents.bases)])
+
+
+def render_damage(damaged: list[Damage]) -> str:
+    """A line for each damaged artifact, and what is to be done."""
+    if not damaged:
+        return "Everything is intact."
+    lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
+    cures = {
+        "A damaged artifact is built again by the next run that needs it.": any(
+            d.asset != PACKED_BASE for d in damaged
+        ),
+        "A damaged base model is packed anew by the next process that uses it.": PACKED_BASE
+        in {d.asset for d in damaged},
+    }
+    return "\n".join([*lines, "", *(cure for cure, applies in cures.items() if applies)])
+
+
+def render_pruned(pruned: Pruned) -> str:
+    """A line for each thing that went or would go, and what that comes to."""
+    lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
+    lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
+    lines += [_unfinished(kept) for kept in pruned.unfinished]
+    lines += [f"{PACKED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.packed]
+    lines += render_interrupted(pruned.bases)
+    if not lines:
+        lines = ["There is nothing to remove."]
+    elif pruned.deleted:
+        lines += ["", f"Removed: {human_size(pruned.size)}."]
+    else:
+        lines += ["", f"Nothing was removed. These are {human_size(pruned.size)}; --delete removes them."]
+    return "\n".join([*lines, *_notes(pruned.notes), *_notes(pruned.bases.notes)])
+
+
+def _unfinished(kept: Entry) -> str:
+    why = f", {', '.join(kept.needed_for)}" if kept.needed_for else ""
+    return f"{kept.asset} {kept.fingerprint}, kept by an unfinished build{why}  {human_size(kept.size)}"
+
+
+def _notes(notes: tuple[str, ...]) -> Iterator[str]:
+    return (f"note: {note}" for note in notes)
+
+
+def render_bases(bases: Bases) -> list[str]:
+    """A line for each, and what they come to; none where there is none."""
+    lines = []
+    if bases.packed:
+        rows = [(PACKED_BASE, "of version", "quantization", "size", "kept because")]
+        rows += [
+            (
+                base.key,
+                _short(base.version),
+                ", ".join(f"{name} {str(value).lower()}" for name, value in (base.quantization or {}).items()),
+                human_size(base.size),
+                ", ".join(base.needed_for),
+            )
+            for base in bases.packed
+        ]
+        idle = [base.size for base in bases.packed if not base.needed_for]
+        total = f"Packed base models: {len(bases.packed)}, {human_size(sum(base.size for base in bases.packed))}."
+        if idle:
+            total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
+        lines += ["", aligned(rows), "", total]
+    return [*lines, *render_interrupted(bases), *(f"note: {note}" for note in bases.notes)]
+
+
+def render_interrupted(bases: Bases) -> list[str]:
+    """A line for each packing that was interrupted or is under way."""
+    return [
+        f"{PACKED_BASE} {left.key}, left by an unfinished packing  {human_size(left.size)}"
+        for left in bases.interrupted
+    ]
+
+
+def _short(version: str | None) -> str:
+    """Its kind and the first 16 digits: "sha256:0123456789abcdef"."""
+    kind, _, digits = (version or "").partition(":")
+    return f"{kind}:{digits[:16]}" if digits else kind
