@@ -13,6 +13,7 @@ from pydantic import Field
 from ernie_pipeline.launch.local import STOP_GRACE_S, run_module
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -51,7 +52,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             "memory_gib": self.memory_gib,
             "cpu_threads": threads,
             "checkpoint_s": self.checkpoint_s,
-            "bases": str(settings.packed_bases),
+            "bases": str(settings.store / FOLDER),
         }
         with _one_at_a_time() if on_gpu else contextlib.nullcontext():
             run_module(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
-from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.utils.errors import PipelineError
+
+REGISTRY_SCHEMES = frozenset({"http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc"})
+"""Where MLflow keeps a model registry besides SQLite: mlflow/tracking/_model_registry/utils.py."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Settings:
             home=home,
             recipe=os.environ.get("ERNIE_PIPELINE_RECIPE") or "demo",
             source=os.environ.get("ERNIE_PIPELINE_SOURCE") or None,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db"),
             cron=os.environ.get("ERNIE_PIPELINE_CRON") or cls.cron,
             timezone=os.environ.get("ERNIE_PIPELINE_TIMEZONE") or cls.timezone,
             sensor_seconds=_seconds(os.environ.get("ERNIE_PIPELINE_SENSOR_SECONDS") or str(cls.sensor_seconds)),
@@ -48,11 +50,6 @@ class Settings:
         return self.home / "store"
 
     @property
-    def packed_bases(self) -> Path:
-        """Where base models are kept in 4 bits, each once for all that use it."""
-        return self.store / FOLDER
-
-    @property
     def compiled(self) -> Path:
         """Where kernels that were compiled for a GPU are kept for the next process."""
         return self.store / ".compiled"
@@ -62,9 +59,42 @@ class Settings:
         """Where MLflow puts files beside its SQLite database; None where a server decides."""
         return self.home / "mlartifacts" if self.tracking_uri.startswith("sqlite:") else None
 
+    def check_places(self) -> None:
+        """Raise `PipelineError` for a home or an MLflow address that cannot work, before any work is done for them."""
+        nearest = next(place for place in (self.home, *self.home.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise PipelineError(
+                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be a folder, because {nearest} is a file; "
+                "set it to a folder, or to one that can be made"
+            )
+        if not _keeps_a_registry(self.tracking_uri):
+            address = self.tracking_uri.rpartition("@")[2]  # without a user and a password
+            raise PipelineError(
+                f"MLFLOW_TRACKING_URI = {address!r} names no place where MLflow keeps a model registry; set it to a "
+                "server (http://...) or a database (sqlite:////path/mlflow.db), or unset it for one in the home"
+            )
+
     def load_recipe(self) -> Recipe:
         """The recipe that these settings name. Raises `PipelineError`."""
         return load_recipe(self.recipe, self.source)
+
+
+def sqlite_uri(file: Path) -> str:
+    """MLflow's address of an SQLite file, whatever is in its path: SQLAlchemy ends the path at "?" and undoes %20."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _keeps_a_registry(uri: str) -> bool:
+    """Whether MLflow opens a registry at such an address, and a second process opens the same one.
+
+    MLflow refuses folders ("./mlruns", "file:...") unless MLFLOW_ALLOW_FILE_STORE says otherwise.
+    """
+    scheme = uri.partition(":")[0].partition("+")[0]  # "postgresql+psycopg://..."
+    if scheme == "sqlite":
+        return uri.partition("://")[2].partition("?")[0] not in ("", "/", "/:memory:")
+    if scheme == "file" or (":" not in uri and scheme not in REGISTRY_SCHEMES):
+        return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+    return scheme in REGISTRY_SCHEMES
 
 
 def _seconds(text: str) -> int:

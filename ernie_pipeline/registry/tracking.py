@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -12,6 +12,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 CHECKED = "check.max_logit_difference"
 """Tag of a version that was loaded back and compared; one without it is unfinished."""
+
+SQLITE = "sqlite:///"
 
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # since 3.2 MLflow reports what is called, and how, to its makers
@@ -31,6 +33,11 @@ def public_uri(uri: str) -> str:
     return (scheme + separator + rest).partition("?")[0].partition("#")[0]
 
 
+def sqlite_file(uri: str) -> Path:
+    """The file that MLflow opens for an SQLite address: SQLAlchemy takes %20 for a space."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
+
+
 @contextmanager
 def connected(tracking_uri: str) -> Iterator[Any]:
     """An `MlflowClient` of the server or database; MLflow's own errors leave as a `PipelineError` without secrets.
@@ -39,9 +46,9 @@ def connected(tracking_uri: str) -> Iterator[Any]:
     MLflow keeps the address in the process and exports it to its environment: both are put back.
     """
     address, environment = _without_login(tracking_uri)
-    if address.startswith("sqlite:///"):
-        Path(address.removeprefix("sqlite:///").partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
-    with _environment(DEFAULTS, environment):
+    if address.startswith(SQLITE):
+        sqlite_file(address).parent.mkdir(parents=True, exist_ok=True)
+    with _environment(DEFAULTS, environment), _without_stray_folders(address):
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -84,6 +91,22 @@ def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> str:
     if address.startswith(("http://", "https://")):
         return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
     return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
+
+
+@contextmanager
+def _without_stray_folders(address: str) -> Iterator[None]:
+    """Remove the empty folders that MLflow 3 makes for a database whose address has an escape such as %3F in it.
+
+    Its `_make_parent_dirs_if_sqlite` takes the address for the path; SQLAlchemy, which opens the file, does not.
+    """
+    mistaken = Path(address.removeprefix(SQLITE).partition("?")[0]).parent if address.startswith(SQLITE) else Path()
+    stray = [folder for folder in (mistaken, *mistaken.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in stray:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _without_login(uri: str) -> tuple[str, dict[str, str]]:

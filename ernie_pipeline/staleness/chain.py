@@ -28,6 +28,17 @@ Lost = Callable[[Artifact], str]
 """What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
 
 
+class NotThereError(PipelineError):
+    """An artifact that another stage reads is not there; the sentence says how to build all that `wanted_by` needs."""
+
+    def __init__(self, stage: str, reason: str, wanted_by: str):
+        super().__init__(
+            f"{stage} for this recipe: {reason}; build it, and whatever else is missing, with "
+            f'--select "+{wanted_by}" ("python -m ernie_pipeline plan" says what is stale, and why)'
+        )
+        self.stage, self.reason = stage, reason
+
+
 class Chain:
     """One recipe's stages over one store.
 
@@ -53,7 +64,7 @@ class Chain:
     def version(self, name: str) -> str:
         """The data version of an input: observed, or of the artifact that the recipe asks for.
 
-        Raises `PipelineError` for a stage whose artifact is not there.
+        Raises `NotThereError` for a stage whose artifact is not there.
         """
         if name not in self._versions:
             source = self.sources.get(name)
@@ -82,7 +93,7 @@ class Chain:
         )
 
     def artifact(self, name: str) -> Artifact:
-        """The intact artifact of a stage, fit for the stages below. Raises `PipelineError` when there is none."""
+        """The intact artifact of a stage, fit for the stages below. Raises `NotThereError` when there is none."""
         if name not in self._artifacts:
             wanted = self.provenance(name)
             found, reason = self._verified(name, wanted.fingerprint)
@@ -90,10 +101,7 @@ class Chain:
                 last = nearest(wanted, builds(self.store, name))
                 if reason == NOT_BUILT and last and (changes := differences(wanted, last)):
                     reason = f"{reason} ({'; '.join(changes)})"
-                raise PipelineError(
-                    f'{name} for this recipe: {reason}; materialize it first (select "+{name}"; '
-                    '"python -m ernie_pipeline plan" says what is stale, and why)'
-                )
+                raise NotThereError(name, reason, wanted_by=name)
             if found.failed_check:
                 raise PipelineError(f"{name} is not fit for use: {found.failed_check}")
             self._artifacts[name] = found
@@ -109,7 +117,10 @@ class Chain:
 
         While another process builds the same one, this one tells `on_wait` and waits for it.
         """
-        made_from = self.provenance(name)
+        try:
+            made_from = self.provenance(name)
+        except NotThereError as error:  # of it alone there may be more than one, one above the other
+            raise NotThereError(error.stage, error.reason, wanted_by=name) from None
         artifact, reason = self.find(made_from)
         if artifact is None:
             with sole_builder(self.store.root, name, made_from.fingerprint, on_wait):

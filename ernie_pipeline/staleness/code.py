@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.staleness.parsed import Parsed
+from ernie_pipeline.utils.errors import PipelineError
 
 PACKAGE = "ernie_pipeline"
 ROOT = Path(__file__).parent.parent
 
 BESIDE_THE_WORK = (f"{PACKAGE}.recipe", f"{PACKAGE}.store", f"{PACKAGE}.utils.errors", f"{PACKAGE}.utils.reporter")
-"""Reached by every stage, deciding no output: a recipe's values are fingerprinted as values, bytes are kept as they are."""
+"""Reached by every stage, deciding no output: a recipe's values are fingerprinted, and bytes are kept as they are."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,18 @@ ModuleOf = Callable[[str], Module | None]
 def read_module(name: str) -> Module | None:
     """The module as it stands in its file now, None where there is no such module.
 
-    Read anew each time: a scheduler's process outlives many an edit.
+    Read anew each time: a scheduler's process outlives many an edit. Raises `PipelineError` for a syntax error.
     """
     file = _file(name)
     if file is None:
         return None
-    read, package = (
-        _PARSED.of(file.read_text(encoding="utf-8")),
-        name if file.stem == "__init__" else name.rpartition(".")[0],
-    )
+    package = name if file.stem == "__init__" else name.rpartition(".")[0]
+    try:
+        read = _PARSED.of(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:  # ValueError: no text, or a null byte in it
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise PipelineError(f"{file}{line} is no Python that can be read: {reason}; mend it") from error
     imports = {absolute for origin, names in read["imports"] for absolute in _absolute(origin, names, package)}
     return Module(read["shape"], frozenset(i for i in imports if i.startswith(f"{PACKAGE}.")))
 

@@ -109,21 +109,24 @@ STAGES: Mapping[str, Stage] = {
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
-    """Each stage's `Chain.declared_version`, or a word in its place where the recipe cannot be read."""
+    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out."""
     try:
         chain = open_chain(settings)
-    except PipelineError:
-        return dict.fromkeys(STAGES, "unreadable recipe")
-    return {name: chain.declared_version(name) for name in STAGES}
+        return {name: chain.declared_version(name) for name in STAGES}
+    except PipelineError:  # each command and step says it in full
+        return dict.fromkeys(STAGES, "unreadable recipe, settings or code")
 
 
 def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = True) -> Chain:
-    """The chain of the settings' recipe over their store. Raises `PipelineError` for a recipe that cannot be read.
+    """The chain of the settings' recipe over their store.
+
+    Raises `PipelineError` for a recipe that cannot be read, and for a home or an MLflow address that cannot work.
 
     `ask_registry`: whether an artifact whose registered version is gone counts as lost. With the id of a `run`, the
     recipe and the sources are as this run saw them first: what is edited or pushed while it is under way does not come
     between its steps.
     """
+    settings.check_places()
     store, recipe, sources = ArtifactStore(settings.store), None, SOURCES
     if run:
         pins = Pins(settings.store, run)

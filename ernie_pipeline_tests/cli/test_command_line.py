@@ -19,6 +19,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline_tests.scenarios.staleness.workplace import copy_package
 from ernie_pipeline_tests.staleness.chains import tree, walk
 from ernie_pipeline_tests.store.packed import packed_base
 
@@ -135,6 +136,40 @@ def test_a_source_that_is_not_there_is_one_sentence_on_stderr(run: Run) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: source file /nowhere/rows.jsonl does not exist; set source.path")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line"), [("training/config.py", 1), ("utils/flatten.py", 1), ("cli/plan.py", 1), ("store/sealed.py", 1)]
+)
+def test_a_module_that_is_no_python_is_one_sentence_with_its_name(
+    run: Run, tmp_path: Path, module: str, line: int
+) -> None:
+    """One that only a stage reaches, one that both need, and two of the command's own."""
+    code = copy_package(tmp_path / "code")
+    file = code / "ernie_pipeline" / module
+    file.write_text("def broken(:\n")
+    for command in ("plan", "refresh"):
+        done = run("-P", *MODULE, command, PYTHONPATH=str(code))  # -P: not this folder's package
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"error: {file}, line {line} is no Python that can be read: invalid syntax; mend it\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ERNIE_PIPELINE_HOME", "/etc/passwd/x", "cannot be a folder, because /etc/passwd is a file"),
+        ("MLFLOW_TRACKING_URI", "file:./mlruns", "names no place where MLflow keeps a model registry"),
+    ],
+)
+def test_a_place_that_cannot_work_is_one_sentence_before_any_work(
+    run: Run, home: Path, variable: str, value: str, said: str
+) -> None:
+    for command in ("plan", "refresh"):
+        done = run(*MODULE, command, **{variable: value})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: {variable} = '{value}' {said}")
+        assert done.stderr.count("\n") == 1
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("command", ["plan", "refresh", "store list", "store verify", "store prune --delete"])

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.utils.errors import PipelineError
 
 VARIABLES = ("ERNIE_PIPELINE_HOME", "ERNIE_PIPELINE_RECIPE", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
@@ -32,7 +34,7 @@ def test_unset_and_empty_variables_mean_the_defaults(
 
 def test_packed_bases_lie_in_the_store_and_are_no_stage_of_it(tmp_path: Path) -> None:
     settings = Settings.from_environment()
-    (settings.packed_bases / "a").mkdir(parents=True)
+    (settings.store / FOLDER / "a").mkdir(parents=True)
     (settings.store / "base_model").mkdir()
     assert ArtifactStore(settings.store).stages() == ["base_model"]
 
@@ -95,3 +97,54 @@ def test_a_recipe_that_is_not_there_names_the_variable(monkeypatch: pytest.Monke
     monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "deom")
     with pytest.raises(PipelineError, match=r"'deom' is neither a preset \(demo, .*ERNIE_PIPELINE_RECIPE"):
         Settings.from_environment().load_recipe()
+
+
+HARD = "100%20 ? #1 + ä"
+
+
+def test_mlflow_opens_the_database_in_the_home_whatever_the_home_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / HARD))
+    settings = Settings.from_environment()
+    settings.check_places()
+    with connected(settings.tracking_uri) as client:
+        client.create_registered_model("quick")
+    assert [path.name for path in tmp_path.iterdir()] == [HARD]
+    assert (tmp_path / HARD / "mlflow.db").is_file()
+
+
+def test_a_home_below_a_file_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(home))
+        with pytest.raises(PipelineError, match=f"'{home}' cannot be a folder, because {tmp_path}/file is a file; set"):
+            Settings.from_environment().check_places()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["file:./mlruns", "./mlruns", "/tmp/mlruns", "file:///tmp/x", "sqlite://", "sqlite:///:memory:", "ftp://x"],
+)
+def test_an_address_where_mlflow_keeps_no_registry_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(PipelineError, match=f"MLFLOW_TRACKING_URI = '{address}' names no place .*; set it to a server"):
+        Settings.from_environment().check_places()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:s3cret@host:5000",
+        "postgresql+psycopg://host/db",
+        "sqlite:////tmp/x.db",
+        "sqlite:///x.db",
+        "databricks",
+    ],
+)
+def test_an_address_that_mlflow_may_open_is_left_to_it(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    Settings.from_environment().check_places()

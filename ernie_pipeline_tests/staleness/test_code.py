@@ -5,6 +5,7 @@ import pytest
 
 from ernie_pipeline.staleness import code
 from ernie_pipeline.staleness.stages import STAGES
+from ernie_pipeline.utils.errors import PipelineError
 
 TREE = {
     "__init__.py": "",
@@ -118,3 +119,19 @@ def test_the_real_stages_reach_their_engine_and_nothing_of_dagsters_side() -> No
     for name, modules in reached.items():
         wrong = [m for m in modules for w in where_and_how if f"{m}.".startswith(f"ernie_pipeline.{w}.")]
         assert not wrong, f"{name} would be rebuilt for a change of {wrong}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\ndef far(:\n    pass\n", ", line 2 is no Python that can be read: invalid syntax; mend it"),
+        ("x = 1\0", " is no Python that can be read: source code string cannot contain null bytes; mend it"),
+    ],
+)
+def test_a_module_that_is_no_python_is_named_with_its_line(
+    version: Version, tmp_path: Path, text: str, said: str
+) -> None:
+    version()
+    with pytest.raises(PipelineError) as caught:
+        version({"far.py": text})
+    assert str(caught.value) == f"{tmp_path}/far.py{said}"

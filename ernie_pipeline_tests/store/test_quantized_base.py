@@ -48,7 +48,7 @@ def test_the_recipe_asks_for_what_a_training_of_it_packs(tmp_path: Path) -> None
 
 def test_jobs_keep_them_where_the_store_looks(tmp_path: Path) -> None:
     settings = Settings(tmp_path, "demo", None, "sqlite://")
-    assert packed_base(settings.store, "v").parent == settings.packed_bases
+    assert packed_base(settings.store, "v").parent == settings.store / FOLDER
 
 
 def altered(file: Path) -> None:
