@@ -1,15 +1,16 @@
 """`store list | verify | prune`: what is in the store, whether it is intact, and removing what nothing needs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import asked_for, make_plan
-from ernie_pipeline.staleness.stages import asked_base, open_chain, registered_as
+from ernie_pipeline.staleness.stages import asked_base, lost_registration, open_chain, registered_as
 from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.file_hash import sha256_of
 from ernie_pipeline.store.housekeeping import artifacts, bases
 from ernie_pipeline.store.housekeeping.artifacts import Contents, Damage, Entry, Pruned
 from ernie_pipeline.store.housekeeping.bases import PACKED_BASE, Bases
@@ -27,10 +28,30 @@ def list_contents(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every file again and print what is damaged; exit status 3 when something is."""
-    damaged = artifacts.verify(ArtifactStore(Settings.from_environment().store))
-    print_answer(options, {"damaged": [asdict(damage) for damage in damaged]}, render_damage(damaged))
+    """Read every file again, those in the registry too, and print what is damaged; exit status 3 when something is."""
+    settings = Settings.from_environment()
+    settings.check_places()
+    store = ArtifactStore(settings.store)
+    damaged, notes = artifacts.verify(store), list[str]()
+    try:
+        damaged += _lost_registrations(settings, store)
+    except PipelineError as error:
+        notes.append(f"{error}; so what is registered was not looked at")
+    values = {"damaged": [asdict(damage) for damage in damaged], "notes": notes}
+    print_answer(options, values, "\n".join([render_damage(damaged), *_notes(notes)]))
     return STALE if damaged else FRESH
+
+
+def _lost_registrations(settings: Settings, store: ArtifactStore) -> list[Damage]:
+    """Every intact artifact of registered_model whose registration no longer holds."""
+    stage = "registered_model"
+    found = {fingerprint: store.find(stage, fingerprint)[0] for fingerprint in store.fingerprints(stage)}
+    lost = {
+        fingerprint: lost_registration(settings, artifact, sha256_of)
+        for fingerprint, artifact in found.items()
+        if artifact
+    }
+    return [Damage(stage, fingerprint, reason) for fingerprint, reason in lost.items() if reason]
 
 
 def prune(options: argparse.Namespace) -> int:
@@ -113,7 +134,7 @@ def _unfinished(kept: Entry) -> str:
     return f"{kept.asset} {kept.fingerprint}, kept by an unfinished build{why}  {human_size(kept.size)}"
 
 
-def _notes(notes: tuple[str, ...]) -> Iterator[str]:
+def _notes(notes: Iterable[str]) -> Iterator[str]:
     return (f"note: {note}" for note in notes)
 
 

@@ -1,6 +1,7 @@
 """Settings: where and how things run. They come from the environment and never enter a fingerprint."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from ernie_pipeline.utils.errors import PipelineError
 
 REGISTRY_SCHEMES = frozenset({"http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc"})
 """Where MLflow keeps a model registry besides SQLite: mlflow/tracking/_model_registry/utils.py."""
+
+ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
+"""MLflow 3.17 opens a local model's folder by its path with these undone (`Model.load`), so it finds none there."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class Settings:
             raise PipelineError(
                 f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be a folder, because {nearest} is a file; "
                 "set it to a folder, or to one that can be made"
+            )
+        if self.artifact_root and (escape := ESCAPE.search(str(self.home))):
+            raise PipelineError(
+                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
+                "character when it loads a model from there; set it to a folder without"
             )
         if not _keeps_a_registry(self.tracking_uri):
             address = self.tracking_uri.rpartition("@")[2]  # without a user and a password

@@ -1,69 +1,124 @@
-"""Whether a registered version is still what it was registered as: asked on every run, so it has to be quick."""
+"""Whether a registration still holds: its version, its aliases and its files. Asked on every run, so quickly.
+
+A local SQLite registry is read directly, as importing MLflow takes longer than everything else that a run has to do
+when nothing is stale. Only a "yes" is taken from there: what seems to be gone is asked of MLflow's own client, and so
+is a registry with other tables (another version of MLflow) and a server.
+"""
 
 import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ernie_pipeline.registry.tracking import CHECKED, connected, public_uri
+from ernie_pipeline.registry.tracking import CHECKED, SQLITE, connected, public_uri, sqlite_file
+from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.sealed import Files, damaged_file
 
-SQLITE = "sqlite:///"
-
-IN_SQLITE = """
-SELECT storage_location FROM model_versions JOIN model_version_tags USING (workspace, name, version)
+CHECKED_VERSION = """
+SELECT workspace, storage_location FROM model_versions JOIN model_version_tags USING (workspace, name, version)
 WHERE name = ? AND version = ? AND key = ? AND current_stage <> 'Deleted_Internal'
 """
+ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = ? AND name = ?"
 
 
-def what_is_lost(tracking_uri: str, name: str, version: str) -> str:
-    """ "" for a version that is in the registry and was checked, else a clause that says what is missing.
+@dataclass(frozen=True)
+class Registered:
+    """What registering recorded: the version, the aliases that it got, and the files that were uploaded.
 
-    A local SQLite registry is read directly: importing MLflow takes longer than everything else that a run has to do
-    when nothing is stale. Where that fails (other tables, another version of MLflow), its client is asked, as it is of
-    a server. Raises `PipelineError` when a server does not answer.
+    `files` is None for a registration that recorded none (of an earlier version of this package).
     """
-    found = _location(tracking_uri, name, version)
-    if found is None:
-        return f"version {version} of {name} is not in the registry at {public_uri(tracking_uri)}"
-    files = urlsplit(found)
-    if files.scheme in ("", "file") and tracking_uri.startswith(SQLITE) and not Path(unquote(files.path)).is_dir():
-        return f"the files of version {version} of {name}, {unquote(files.path)}, are gone"
-    return ""
+
+    name: str
+    version: str
+    aliases: Sequence[str] = ()
+    files: Files | None = None
+
+    @classmethod
+    def read(cls, registration: Mapping[str, Any]) -> "Registered":
+        """From the values of registration.json. Raises `KeyError` or `TypeError` where it is none."""
+        name, version = str(registration["name"]), str(registration["version"])
+        return cls(name, version, registration.get("aliases", ()), registration.get("files"))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the registry has: where the version's files are said to be, and the version that each alias names."""
+
+    location: str
+    aliases: Mapping[str, str]
+
+
+def what_is_lost(tracking_uri: str, made: Registered, hash_of: Callable[[Path], str] = remembered_sha256) -> str:
+    """ "" for a registration of which everything is there, else a clause that says what is missing.
+
+    `hash_of` gives the SHA-256 of a file. Raises `PipelineError` when a server does not answer.
+    """
+    found = _find(tracking_uri, made)
+    return _missing(found, made, tracking_uri) or (
+        _damaged(found.location, made, tracking_uri, hash_of) if found else ""
+    )
 
 
 def is_registered(tracking_uri: str, name: str, version: str) -> bool:
     """Whether a version is in the registry and was checked, be its files there or not. Raises as `what_is_lost`."""
-    return _location(tracking_uri, name, version) is not None
+    return _find(tracking_uri, Registered(name, version)) is not None
 
 
-def _location(tracking_uri: str, name: str, version: str) -> str | None:
-    """Where the files of a checked version are said to be; None when the registry has no such version."""
+def _find(tracking_uri: str, made: Registered) -> Found | None:
+    """What the registry has of a checked version, None for nothing; that something is missing is the client's word."""
     if tracking_uri.startswith(SQLITE):
+        database = sqlite_file(tracking_uri)
+        if not database.is_file():
+            return None  # MLflow would make one
         try:
-            return _in_sqlite(_database(tracking_uri), name, version)
+            found = _in_sqlite(database, made.name, made.version)
         except (sqlite3.Error, ValueError):
-            pass  # MLflow's own client knows
-    return _by_client(tracking_uri, name, version)
+            found = None
+        if not _missing(found, made, tracking_uri):
+            return found
+    return _by_client(tracking_uri, made.name, made.version)
 
 
-def _database(tracking_uri: str) -> Path:
-    """The file that MLflow opens for an SQLite address: SQLAlchemy takes %20 for a space."""
-    return Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
+def _missing(found: Found | None, made: Registered, tracking_uri: str) -> str:
+    """What the registry no longer says of the registration. An alias that a later version has got is none of it."""
+    if found is None:
+        return f"version {made.version} of {made.name} is not in the registry at {public_uri(tracking_uri)}"
+    for alias in made.aliases:
+        holder = found.aliases.get(alias)
+        if holder is None:
+            return f"version {made.version} of {made.name} has lost its alias {alias}"
+        if int(holder) < int(made.version):
+            return f"the alias {alias} of version {made.version} of {made.name} was given back to version {holder}"
+    return ""
 
 
-def _in_sqlite(database: Path, name: str, version: str) -> str | None:
-    """Where a checked version's files are, or None. Opened for reading only: nothing is made by looking."""
-    if not database.is_file():
-        return None
+def _damaged(location: str, made: Registered, tracking_uri: str, hash_of: Callable[[Path], str]) -> str:
+    """What is wrong with the version's files, where they are on this machine."""
+    place = urlsplit(location)
+    folder = Path(unquote(place.path))
+    if place.scheme not in ("", "file"):
+        return ""
+    if not folder.is_dir():  # a server's own folder may be on another machine
+        gone = f"the files of version {made.version} of {made.name}, {folder}, are gone"
+        return gone if tracking_uri.startswith(SQLITE) else ""
+    damaged = damaged_file(folder, made.files or {}, hash_of)
+    return f"version {made.version} of {made.name} is damaged in {folder}: {damaged}" if damaged else ""
+
+
+def _in_sqlite(database: Path, name: str, version: str) -> Found | None:
+    """What the database says. Opened for reading only: nothing is made by looking."""
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     try:
-        row = connection.execute(IN_SQLITE, (name, int(version), CHECKED)).fetchone()
+        row = connection.execute(CHECKED_VERSION, (name, int(version), CHECKED)).fetchone()
+        aliases = connection.execute(ALIASES, (row[0], name)).fetchall() if row else []
     finally:
         connection.close()
-    return None if row is None else str(row[0])
+    return Found(str(row[1]), {alias: str(holder) for alias, holder in aliases}) if row else None
 
 
-def _by_client(tracking_uri: str, name: str, version: str) -> str | None:
+def _by_client(tracking_uri: str, name: str, version: str) -> Found | None:
     with connected(tracking_uri) as client:
         from mlflow.exceptions import MlflowException  # after `connected`, which silences what mlflow does on import
 
@@ -71,8 +126,9 @@ def _by_client(tracking_uri: str, name: str, version: str) -> str | None:
             if CHECKED not in client.get_model_version(name, version).tags:
                 return None
             location: Any = client.get_model_version_download_uri(name, version)
+            aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        return str(location)
+        return Found(str(location), {alias: str(holder) for alias, holder in aliases.items()})

@@ -15,6 +15,7 @@ from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
 from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.store.sealed import Files, list_files
 from ernie_pipeline.utils.errors import PipelineError
 
 DESCRIPTION_CHARS = 5000
@@ -63,7 +64,8 @@ class RegistrationRequest:
 class Registration:
     """A registered, checked model version, and why it is the champion or not; holds no secrets.
 
-    `max_logit_difference` and `answer` (to the example's question) are the loaded back model's.
+    `max_logit_difference` and `answer` (to the example's question) are the loaded back model's; `files` are those that
+    were uploaded, by which `lookup.what_is_lost` knows them again.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Registration:
     max_logit_difference: float
     answer: str
     run_url: str
+    files: Files
 
 
 def register(request: RegistrationRequest) -> Registration:
@@ -91,7 +94,7 @@ def register(request: RegistrationRequest) -> Registration:
         _sweep_killed(client, experiment_id, request)
         with (
             _run(client, experiment_id, request) as run_id,
-            _logged_model(client, experiment_id, run_id, request) as model_id,
+            _logged_model(client, experiment_id, run_id, request) as (model_id, files),
         ):
             _log_run(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
@@ -113,6 +116,7 @@ def register(request: RegistrationRequest) -> Registration:
         max_logit_difference=difference,
         answer=answer,
         run_url=run_link(request.tracking_uri, experiment_id, run_id),
+        files=files,
     )
 
 
@@ -150,24 +154,29 @@ def _run(client: Any, experiment_id: str, request: RegistrationRequest) -> Itera
 
 
 @contextmanager
-def _logged_model(client: Any, experiment_id: str, run_id: str, request: RegistrationRequest) -> Iterator[str]:
-    """The servable model, uploaded as an output of the run, deleted again unless all that follows succeeds."""
+def _logged_model(
+    client: Any, experiment_id: str, run_id: str, request: RegistrationRequest
+) -> Iterator[tuple[str, Files]]:
+    """The servable model, uploaded as an output of the run, deleted again unless all that follows succeeds.
+
+    Its id, and the files that were uploaded.
+    """
     from mlflow.entities import LoggedModelOutput
 
     tags = dict(request.tags)
     logged = client.create_logged_model(experiment_id, request.model_name, run_id, tags=tags, model_type="adapter")
     try:
-        _upload(client, logged, run_id, request)
+        files = _upload(client, logged, run_id, request)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.finalize_logged_model(logged.model_id, "READY")
-        yield str(logged.model_id)
+        yield str(logged.model_id), files
     except BaseException:
         with suppress(Exception):
             client.delete_logged_model(logged.model_id)
         raise
 
 
-def _upload(client: Any, logged: Any, run_id: str, request: RegistrationRequest) -> None:
+def _upload(client: Any, logged: Any, run_id: str, request: RegistrationRequest) -> Files:
     from mlflow.models import Model
 
     identity = {"artifact_path": logged.artifact_location, "model_uuid": logged.model_id, "model_id": logged.model_id}
@@ -182,7 +191,9 @@ def _upload(client: Any, logged: Any, run_id: str, request: RegistrationRequest)
             mlflow_model=Model(run_id=run_id, **identity),
             staging=Path(staging),
         )
+        files = list_files(folder)
         client.log_model_artifacts(logged.model_id, str(folder))
+    return files
 
 
 def _log_run(client: Any, run_id: str, model_id: str, request: RegistrationRequest) -> None:

@@ -1,7 +1,8 @@
 """The chain in one table: what each asset reads, and so what makes it stale."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from ernie_pipeline.recipe.sections import Recipe
@@ -14,6 +15,8 @@ from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES as GRADING_LIBRARIES
+
+HashOf = Callable[[Path], str]
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -133,14 +136,18 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
         recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
         sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
 
-    def lost_registration(artifact: Artifact) -> str:
-        from ernie_pipeline.registry.lookup import what_is_lost
-
-        registration = artifact.json("registration.json")
-        return what_is_lost(settings.tracking_uri, registration["name"], registration["version"])
-
-    lost = {"registered_model": lost_registration} if ask_registry else None
+    lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
     return Chain(recipe or settings.load_recipe(), store, STAGES, sources, lost)
+
+
+def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = remembered_sha256) -> str:
+    """What of an artifact of registered_model is gone from the registry, in a clause; "" while nothing is.
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.lookup import Registered, what_is_lost
+
+    return what_is_lost(settings.tracking_uri, Registered.read(artifact.json("registration.json")), hash_of)
 
 
 def asked_base(chain: Chain) -> MadeOf | None:

@@ -15,10 +15,11 @@ import pytest
 
 from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
 from ernie_pipeline.recipe.load import PRESETS, load_recipe
-from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.tracking import CHECKED
+from ernie_pipeline.recipe.settings import Settings, sqlite_uri
+from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline_tests.scenarios.staleness.workplace import copy_package
 from ernie_pipeline_tests.staleness.chains import tree, walk
 from ernie_pipeline_tests.store.packed import packed_base
@@ -54,25 +55,38 @@ def run(home: Path) -> Run:
     return run_python
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with three checked versions of the model quick, the last of which is its champion."""
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    with connected(sqlite_uri(file)) as client:
+        client.create_registered_model("quick")
+        for _ in range(3):
+            client.create_model_version("quick", source="file:///", tags={CHECKED: "0.0"})
+        client.set_registered_model_alias("quick", "champion", "3")
+    return file
+
+
 @pytest.fixture
-def fresh(home: Path) -> Path:
+def fresh(home: Path, registry: Path) -> Path:
     """A home in which everything is fresh: each stage wrote a line, and the registry has what they registered."""
-    settings = Settings(home, "demo", None, f"sqlite:///{home}/mlflow.db")
     files = home / "mlartifacts"
     files.mkdir(parents=True)
-    with sqlite3.connect(home / "mlflow.db") as registry:
-        registry.execute("CREATE TABLE model_versions (workspace, name, version, current_stage, storage_location)")
-        registry.execute("CREATE TABLE model_version_tags (workspace, name, version, key, value)")
-        registry.execute("INSERT INTO model_versions VALUES ('default', 'quick', 3, 'None', ?)", (files.as_uri(),))
-        registry.execute("INSERT INTO model_version_tags VALUES ('default', 'quick', 3, ?, '0.0')", (CHECKED,))
+    (files / ADAPTER).write_bytes(b"weights")
+    shutil.copy(registry, home / "mlflow.db")
+    with sqlite3.connect(home / "mlflow.db") as database:
+        database.execute("UPDATE model_versions SET storage_location = ? WHERE version = 3", (files.as_uri(),))
+    made = {"name": "quick", "version": "3", "aliases": ["champion"], "files": list_files(files)}
 
     def register(work: Work, out: Path) -> None:
-        (out / "registration.json").write_text(json.dumps({"name": "quick", "version": "3"}))
+        (out / "registration.json").write_text(json.dumps(made))
 
+    settings = Settings(home, "demo", None, sqlite_uri(home / "mlflow.db"))
     walk(open_chain(settings), registered_model=register)
     return home
 
 
+ADAPTER = "adapter_model.safetensors"
 MODULE = ("-m", "ernie_pipeline")
 
 
@@ -118,6 +132,43 @@ def test_a_lost_registration_is_in_the_plan(run: Run, fresh: Path) -> None:
     assert (done.returncode, last["state"]) == (3, "stale")
     assert last["reasons"] == [f"version 3 of quick is not in the registry at sqlite:///{fresh}/mlflow.db"]
     assert not (fresh / "mlflow.db").exists()
+
+
+def without_alias(home: Path) -> str:
+    with sqlite3.connect(home / "mlflow.db") as database:
+        database.execute("DELETE FROM registered_model_aliases")
+    return "version 3 of quick has lost its alias champion"
+
+
+def truncated(home: Path) -> str:
+    (home / "mlartifacts" / ADAPTER).write_bytes(b"weight")
+    return f"version 3 of quick is damaged in {home}/mlartifacts: {ADAPTER}"
+
+
+def deleted(home: Path) -> str:
+    (home / "mlartifacts" / ADAPTER).unlink()
+    return f"version 3 of quick is damaged in {home}/mlartifacts: {ADAPTER} is missing"
+
+
+@pytest.mark.parametrize("damage", [without_alias, truncated, deleted])
+def test_what_the_registry_lost_is_told_by_plan_and_verify(
+    run: Run, fresh: Path, damage: Callable[[Path], str]
+) -> None:
+    said = damage(fresh)
+    done = run(*MODULE, "plan", "--json")
+    last = json.loads(done.stdout)["assets"][-1]
+    assert (done.returncode, last["state"], last["reasons"]) == (3, "stale", [said])
+    done = run(*MODULE, "store", "verify")
+    assert done.returncode == 3
+    assert [line for line in done.stdout.splitlines() if line.startswith("registered_model ") and said in line]
+
+
+def test_a_registry_that_does_not_answer_is_a_note_of_verify(run: Run, fresh: Path) -> None:
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = run(*MODULE, "store", "verify", **away)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Everything is intact.\nnote: MLflow at http://127.0.0.1:9: ")
+    assert done.stdout.endswith("; so what is registered was not looked at\n")
 
 
 @pytest.mark.parametrize(
@@ -216,10 +267,10 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
     assert not left.exists()
 
-    assert values("verify") == {"damaged": []}
+    assert values("verify") == {"damaged": [], "notes": []}
     (raw / "output.json").write_text("2")
     damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
-    assert values("verify", status=3) == {"damaged": [damage]}
+    assert values("verify", status=3) == {"damaged": [damage], "notes": []}
     assert run(*MODULE, "store", "verify").stdout.startswith(
         f"raw_nemotron {raw.name}: artifact altered: output.json\n"
     )

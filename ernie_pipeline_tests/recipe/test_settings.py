@@ -99,7 +99,7 @@ def test_a_recipe_that_is_not_there_names_the_variable(monkeypatch: pytest.Monke
         Settings.from_environment().load_recipe()
 
 
-HARD = "100%20 ? #1 + ä"
+HARD = "100 % ? #1 + ä"
 
 
 def test_mlflow_opens_the_database_in_the_home_whatever_the_home_s_name(
@@ -112,6 +112,16 @@ def test_mlflow_opens_the_database_in_the_home_whatever_the_home_s_name(
         client.create_registered_model("quick")
     assert [path.name for path in tmp_path.iterdir()] == [HARD]
     assert (tmp_path / HARD / "mlflow.db").is_file()
+
+
+def test_a_home_that_mlflow_takes_for_another_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "100%20x" / "home"))
+    with pytest.raises(PipelineError, match=r"^ERNIE_PIPELINE_HOME = '.*/100%20x/home' has '%20' in it, which MLflow"):
+        Settings.from_environment().check_places()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")  # a server keeps the models elsewhere
+    Settings.from_environment().check_places()
 
 
 def test_a_home_below_a_file_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

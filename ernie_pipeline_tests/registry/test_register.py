@@ -1,10 +1,12 @@
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
@@ -117,13 +119,24 @@ def test_one_that_does_not_beat_the_champion_is_challenger_only(
 
 
 def test_what_was_registered_is_found_without_mlflow_and_with_it(registered: Registration, make_request: Make) -> None:
-    uri = make_request().tracking_uri
-    assert lookup.what_is_lost(uri, "ernie-math", registered.version) == ""
-    places = [
-        lookup._in_sqlite(Path(uri.removeprefix("sqlite:///")), "ernie-math", registered.version),
-        lookup._by_client(uri, "ernie-math", registered.version),
-    ]
-    assert places[0] == places[1] is not None
+    uri, version = make_request().tracking_uri, registered.version
+    quick = lookup._in_sqlite(Path(uri.removeprefix("sqlite:///")), "ernie-math", version)
+    assert quick == lookup._by_client(uri, "ernie-math", version) is not None
+    made = lookup.Registered.read(json.loads(json.dumps(asdict(registered))))
+    assert "artifacts/adapter/adapter_model.safetensors" in (made.files or {})
+    assert lookup.what_is_lost(uri, made) == "", "of this version, MLflow has the very files that were uploaded"
+
+
+def test_in_a_home_with_a_hard_name_a_model_is_registered_and_loaded_back(make_request: Make, tmp_path: Path) -> None:
+    home = tmp_path / "100 % ? #1 + ä"
+    uri = sqlite_uri(home / "mlflow.db")
+    registered = register(make_request(tracking_uri=uri, artifact_root=home / "mlartifacts"))
+    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(registered))) == ""
+    assert list(tmp_path.iterdir()) == [home]
+    next(home.rglob("adapter_model.safetensors")).unlink()
+    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(
+        uri, lookup.Registered.read(asdict(registered))
+    )
 
 
 def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: Make) -> None:
