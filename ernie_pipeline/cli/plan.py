@@ -5,7 +5,7 @@ from collections import Counter
 
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.plan import Plan, make_plan
+from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.text_table import aligned
 
@@ -17,7 +17,7 @@ def plan(options: argparse.Namespace) -> int:
     return FRESH if made.fresh else STALE
 
 
-def render_plan(plan: Plan) -> str:
+def render_plan(plan: RefreshPlan) -> str:
     """The plan as text for a person: a line for each asset, and what it comes to."""
     rows = [("asset", "state", "last build", "why")]
     for asset in plan.assets:
@@ -26,7 +26,7 @@ def render_plan(plan: Plan) -> str:
     return f"{aligned(rows)}\n\n{_summary(plan)}"
 
 
-def _summary(plan: Plan) -> str:
+def _summary(plan: RefreshPlan) -> str:
     if plan.fresh:
         return "Everything is fresh: there is nothing to build."
     states = Counter(asset.state for asset in plan.assets if asset.state != "fresh")

@@ -13,16 +13,16 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.report import told_in_one_sentence
+from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.plan import Plan, make_plan
+from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.pins import Pins
 
 TARGET = "ernie_pipeline/target"
-"""Run tag: `Plan.target`, what the run was to bring about. Dagster copies it to re-executions."""
+"""Run tag: `RefreshPlan.target`, what the run was to bring about. Dagster copies it to re-executions."""
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -60,7 +60,7 @@ def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     description="Build what is stale once the rows or the base model have another version than at the last look.",
 )
 def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    with told_in_one_sentence():
+    with pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment())
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
         if seen == context.cursor:
@@ -78,7 +78,7 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
 
     `by`: the schedule or sensor that asks.
     """
-    with told_in_one_sentence():
+    with pipeline_errors_as_failures():
         return _evaluate(instance, open_chain(Settings.from_environment()), by)
 
 
@@ -97,7 +97,7 @@ def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> dg.RunRequ
     return answer
 
 
-def _decide(instance: dg.DagsterInstance, plan: Plan) -> dg.RunRequest | dg.SkipReason:
+def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | dg.SkipReason:
     if plan.fresh:
         return dg.SkipReason("nothing is stale: every artifact that the recipe asks for is there, intact")
     before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: plan.target})))  # the newest first

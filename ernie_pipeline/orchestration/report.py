@@ -18,7 +18,7 @@ CODE, DATA, INPUT = "dagster/code_version", "dagster/data_version", "dagster/inp
 
 
 @contextmanager
-def told_in_one_sentence() -> Iterator[None]:
+def pipeline_errors_as_failures() -> Iterator[None]:
     """A `PipelineError` fails the step with its sentence; a retry would meet the same."""
     try:
         yield
@@ -33,7 +33,7 @@ def build_or_reuse(
 ) -> dg.MaterializeResult:
     """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it."""
     name = context.asset_key.to_user_string()
-    with told_in_one_sentence():
+    with pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
         for upstream in STAGES[name].inputs:
             if upstream in SOURCES:
@@ -54,7 +54,7 @@ def build_or_reuse(
 
 def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
     """The step of an observed asset: its version now."""
-    with told_in_one_sentence():
+    with pipeline_errors_as_failures():
         return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
 
 

@@ -11,11 +11,11 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, origin, version_tags
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.plan import AssetPlan, Plan
+from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
 from ernie_pipeline.store.artifacts import Artifact
 
 
-def report_sources(instance: dg.DagsterInstance, plan: Plan) -> None:
+def report_sources(instance: dg.DagsterInstance, plan: RefreshPlan) -> None:
     """Observe each source whose version is not the one that was observed last."""
     for name, version in plan.sources.items():
         last = instance.fetch_observations(dg.AssetKey(name), limit=1).records
@@ -23,7 +23,7 @@ def report_sources(instance: dg.DagsterInstance, plan: Plan) -> None:
             instance.report_runless_asset_event(dg.AssetObservation(name, tags={DATA: version}))
 
 
-def report_artifacts(instance: dg.DagsterInstance, plan: Plan, chain: Chain) -> None:
+def report_artifacts(instance: dg.DagsterInstance, plan: RefreshPlan, chain: Chain) -> None:
     """Mark what is fresh as fresh and what is stale as stale. Only while no run is under way: it reports for itself."""
     recorded: dict[str, Mapping[str, str]] = {name: {DATA: version} for name, version in plan.sources.items()}
     for asset in plan.assets:

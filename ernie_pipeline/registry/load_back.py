@@ -17,17 +17,17 @@ def load_back(uri: str, input_ids: list[int], question: str, folder: Path) -> di
 
     `folder` is scratch space; the tracking server is the one that the environment names.
     """
-    asked, told = folder / "asked.json", folder / "told.json"
-    asked.write_text(json.dumps({"uri": uri, "input_ids": input_ids, "question": question}), encoding="utf-8")
+    request, response = folder / "request.json", folder / "response.json"
+    request.write_text(json.dumps({"uri": uri, "input_ids": input_ids, "question": question}), encoding="utf-8")
     # -P: neither this folder nor the working directory may stand in for the model's code; -B: leave no cache beside it
-    command = [sys.executable, "-P", "-B", __file__, str(asked), str(told)]
+    command = [sys.executable, "-P", "-B", __file__, str(request), str(response)]
     # as in launch/local.py: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment)
-    if not told.is_file():
+    if not response.is_file():
         reason = f"signal {-ended.returncode}" if ended.returncode < 0 else f"status {ended.returncode}"
         return {"error": f"the process that loads it ended with {reason} and no result; is there enough memory?"}
-    result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
     return result
 
 
@@ -39,12 +39,12 @@ def _ask(uri: str, input_ids: list[int], question: str) -> dict[str, Any]:
     return {"logits": logits, "answer": model.predict([{"question": question}])["answer"][0]}
 
 
-def _main(asked: Path, told: Path) -> None:
+def _main(request: Path, response: Path) -> None:
     try:
-        result = _ask(**json.loads(asked.read_text(encoding="utf-8")))
+        result = _ask(**json.loads(request.read_text(encoding="utf-8")))
     except Exception as error:
         result = {"error": " ".join(str(error).split()) or type(error).__name__}
-    told.write_text(json.dumps(result), encoding="utf-8")
+    response.write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
 from ernie_pipeline.staleness.reasons import differences, nearest
-from ernie_pipeline.staleness.stage import DeclaredRecipe, Source, Stage, Work, section
+from ernie_pipeline.staleness.stage import DeclaredRecipe, ObservedSource, Stage, Work, section
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.lock import sole_builder
@@ -50,7 +50,7 @@ class Chain:
         recipe: Recipe,
         store: ArtifactStore,
         stages: Mapping[str, Stage],
-        sources: Mapping[str, Source],
+        sources: Mapping[str, ObservedSource],
         lost: Mapping[str, Lost] | None = None,
     ):
         self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources

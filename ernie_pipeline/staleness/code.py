@@ -118,7 +118,7 @@ def _read(text: str) -> dict[str, Any]:
     """`imports`: ("", ["json"]) of "import json", ("..near", ["far"]) of "from ..near import far". `shape`: a hash."""
     imports: list[tuple[str, list[str]]] = []
     shape = _shape(ast.parse(text), imports)
-    # what is no JSON value is told by its repr: bytes, complex numbers, "..."
+    # what is no JSON value stands as its repr: bytes, complex numbers, "..."
     return {"imports": imports, "shape": short_hash(json.dumps(shape, default=repr))}
 
 

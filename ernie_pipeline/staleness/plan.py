@@ -36,7 +36,7 @@ class AssetPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RefreshPlan:
     """Every asset in the order of the chain, and the versions of the observed sources.
 
     `target` stands for all that is wanted: recipe, code, libraries and sources. It does not change while the assets
@@ -62,7 +62,7 @@ class Plan:
         return {"fresh": self.fresh, **asdict(self)}
 
 
-def make_plan(chain: Chain) -> Plan:
+def make_plan(chain: Chain) -> RefreshPlan:
     """The plan of a recipe over its store. Reads and verifies, writes nothing. Raises `PipelineError` for bad input."""
     sources = {name: chain.version(name) for name in chain.sources}
     planned: dict[str, AssetPlan] = {}
@@ -72,7 +72,7 @@ def make_plan(chain: Chain) -> Plan:
         if planned[name].data_version:
             last_versions[name] = str(planned[name].data_version)
     declared = {name: chain.declared_version(name) for name in chain.stages}
-    return Plan(tuple(planned.values()), sources, short_hash([declared, sources]))
+    return RefreshPlan(tuple(planned.values()), sources, short_hash([declared, sources]))
 
 
 def _plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan], last_versions: Mapping[str, str]) -> AssetPlan:
@@ -118,7 +118,7 @@ def _state(
     return ("stale", own) if own else ("waiting", waits)
 
 
-def asked_for(chain: Chain, plan: Plan) -> dict[str, str]:
+def asked_for(chain: Chain, plan: RefreshPlan) -> dict[str, str]:
     """The fingerprint that each stage has, or has if what is built above it comes out as it did the last time."""
     assumed = {asset.asset: asset.data_version or "unknown" for asset in plan.assets if asset.state != "fresh"}
     return {name: chain.provenance(name, assumed).fingerprint for name in chain.stages}

@@ -22,7 +22,7 @@ def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str
             built_from, inputs = built_from | before, inputs | after
     return [
         *_changes("recipe", flatten(build["recipe"]), flatten(wanted.recipe)),
-        *_changes("input", built_from, inputs, told=_short),
+        *_changes("input", built_from, inputs, shown=_short),
         *_module_changes(build["modules"], wanted.modules),
         *_changes("library", build["libraries"], wanted.libraries),
     ]
@@ -34,10 +34,10 @@ def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
 
 
 def _changes(
-    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], told: Callable[[Any], str] = str
+    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], shown: Callable[[Any], str] = str
 ) -> list[str]:
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    sides = [{name: told(side[name]) if name in side else "(none)" for name in names} for side in (before, after)]
+    sides = [{name: shown(side[name]) if name in side else "(none)" for name in names} for side in (before, after)]
     return [f"{kind} {name} {sides[0][name]} -> {sides[1][name]}" for name in names]
 
 
@@ -53,7 +53,7 @@ def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list
 def _parts(name: str, version: str) -> dict[str, str]:
     """{"sets a": "sha256:1f..", "sets b": ...} of the version "a=sha256:1f.., b=..." of `sets`; {} of a plain one."""
     parts = [part.rpartition("=") for part in version.split(", ")]
-    return {f"{name} {part}": told for part, _, told in parts} if all(part for part, _, _ in parts) else {}
+    return {f"{name} {part}": value for part, _, value in parts} if all(part for part, _, _ in parts) else {}
 
 
 def _short(version: str) -> str:

@@ -28,7 +28,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Source:
+class ObservedSource:
     """An observed asset: its version stands for the whole recipe section `section` and for what that names."""
 
     section: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.stage import Source, Stage
+from ernie_pipeline.staleness.stage import ObservedSource, Stage
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
@@ -41,10 +41,10 @@ def _benchmarks_version(recipe: Recipe) -> str:
     return resolve_benchmarks(recipe.benchmarks.sets)
 
 
-SOURCES: Mapping[str, Source] = {
-    "nemotron_source": Source("source", _source_version),
-    "base_model": Source("base_model", _base_version),
-    "benchmark_sets": Source("benchmarks", _benchmarks_version),
+SOURCES: Mapping[str, ObservedSource] = {
+    "nemotron_source": ObservedSource("source", _source_version),
+    "base_model": ObservedSource("base_model", _base_version),
+    "benchmark_sets": ObservedSource("benchmarks", _benchmarks_version),
 }
 
 STAGES: Mapping[str, Stage] = {
@@ -160,8 +160,8 @@ def asked_base(chain: Chain) -> MadeOf | None:
     return made_of(chain.version("base_model"), chain.recipe.quantization.model_dump(mode="json"))
 
 
-def _pinned(pins: Pins, name: str, source: Source) -> Source:
-    return Source(source.section, lambda recipe: pins.pin(name, lambda: source.version(recipe)))
+def _pinned(pins: Pins, name: str, source: ObservedSource) -> ObservedSource:
+    return ObservedSource(source.section, lambda recipe: pins.pin(name, lambda: source.version(recipe)))
 
 
 def registered_as(settings: Settings, folder: Path) -> str:

@@ -284,15 +284,15 @@ def test_packed_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path
 
     def ran(*command: str) -> tuple[int, list[str]]:
         done = run("-c", WATCHED, "store", *command)
-        *told, last = done.stdout.splitlines()
+        *lines, last = done.stdout.splitlines()
         status, started, modules = json.loads(last)
         assert (started, {name.partition(".")[0] for name in modules} & HEAVY, done.stderr) == ([], set(), "")
-        return status, told
+        return status, lines
 
-    status, told = ran("list")
+    status, lines = ran("list")
     assert status == 0
-    assert next(line for line in told if line.startswith(wanted.name)).endswith("asked for by the recipe")
-    assert told[-1].startswith("Packed base models: 2, ")
+    assert next(line for line in lines if line.startswith(wanted.name)).endswith("asked for by the recipe")
+    assert lines[-1].startswith("Packed base models: 2, ")
     (wanted / "layer-001.safetensors").unlink()
     assert ran("verify") == (
         3,

@@ -79,9 +79,9 @@ def test_a_run_that_gave_up_is_not_launched_again_until_something_changes(
 ) -> None:
     run = ended(instance, requested(asked(instance)), status)
     for _ in range(2):
-        told = reason(asked(instance))
-        assert run.run_id in told
-        assert "python -m ernie_pipeline refresh" in told
+        why = reason(asked(instance))
+        assert run.run_id in why
+        assert "python -m ernie_pipeline refresh" in why
     source.write_text("{}\n{}\n")
     requested(asked(instance))
 

@@ -165,13 +165,13 @@ def test_an_artifact_is_kept_for_its_registered_version_and_a_damaged_one_for_no
     settings = Settings(made, "demo", None, uri(made))
     file = tmp_path / "registration.json"
     assert registered_as(settings, tmp_path) == ""
-    for registration, told in (
+    for registration, said in (
         ({"name": "quick", "version": "2"}, "registered as quick 2"),
         ({"name": "quick", "version": "4"}, ""),
         ({"name": "quick"}, ""),
         ([], ""),
     ):
         file.write_text(json.dumps(registration))
-        assert registered_as(settings, tmp_path) == told
+        assert registered_as(settings, tmp_path) == said
     file.write_bytes(b"\xff")
     assert registered_as(settings, tmp_path) == ""

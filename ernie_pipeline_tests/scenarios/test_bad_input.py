@@ -42,18 +42,18 @@ def test_a_broken_line_is_named_and_after_its_correction_the_run_goes_on(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "said"),
     [
         (("max_steps", "max_step"), "unknown key training.max_step; did you mean 'max_steps'?"),
         (('name = "demo"', 'name = "./nowhere"'), "there is no such folder"),
     ],
 )
-def test_a_recipe_that_cannot_work_says_so(tmp_path: Path, edit: tuple[str, str], told: str) -> None:
+def test_a_recipe_that_cannot_work_says_so(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
     recipe = tmp_path / "edited.toml"
     recipe.write_text(QUICK_RECIPE.replace(*edit))
     run = materialize_data(tmp_path / "home", recipe)
     assert run.status == 1
-    assert told in run.failure
+    assert said in run.failure
     assert "\n" not in run.failure
     assert not aside(tmp_path / "home")
 

@@ -7,7 +7,7 @@ from typing import Any
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain, Lost, Write
-from ernie_pipeline.staleness.stage import Source, Stage, Work
+from ernie_pipeline.staleness.stage import ObservedSource, Stage, Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 
@@ -42,7 +42,8 @@ def chain_of(
 ) -> Chain:
     """A chain whose sources have the versions `observed`, by default `OBSERVED`."""
     sources = {
-        name: Source(SOURCES[name].section, lambda _, v=version: v) for name, version in (OBSERVED | observed).items()
+        name: ObservedSource(SOURCES[name].section, lambda _, v=version: v)
+        for name, version in (OBSERVED | observed).items()
     }
     return Chain(recipe or Recipe(), store, stages, sources, lost)
 

@@ -11,7 +11,7 @@ import pytest
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.stage import Source, Work
+from ernie_pipeline.staleness.stage import ObservedSource, Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.utils.errors import PipelineError
@@ -232,7 +232,7 @@ def test_an_observed_version_is_asked_for_once(store: ArtifactStore) -> None:
         asked.append(recipe)
         return "v"
 
-    walk(Chain(Recipe(), store, STAGES, {name: Source(name, observe) for name in OBSERVED}))
+    walk(Chain(Recipe(), store, STAGES, {name: ObservedSource(name, observe) for name in OBSERVED}))
     assert len(asked) == len(OBSERVED)
 
 
@@ -243,8 +243,8 @@ from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.stage import Source
-source = Source("source", lambda recipe: "v")
+from ernie_pipeline.staleness.stage import ObservedSource
+source = ObservedSource("source", lambda recipe: "v")
 chain = Chain(Recipe(), ArtifactStore(Path(sys.argv[1])), STAGES, dict.fromkeys(SOURCES, source))
 versions = dict.fromkeys(STAGES, "v")
 print([chain.provenance(name, versions).fingerprint for name in STAGES])

@@ -13,7 +13,7 @@ import ernie_pipeline
 from ernie_pipeline.cli.plan import render_plan
 from ernie_pipeline.staleness import code
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.plan import AssetPlan, Plan, asked_for, make_plan
+from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, asked_for, make_plan
 from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline_tests.staleness.chains import OBSERVED, built, chain_of, recipe_with, tree, walk, writes
@@ -34,7 +34,7 @@ def full(store: ArtifactStore) -> dict[str, Artifact]:
     return walk(chain_of(store), **{name: writes(name) for name in STAGES})
 
 
-def told(plan: Plan) -> dict[str, tuple[str, ...]]:
+def states(plan: RefreshPlan) -> dict[str, tuple[str, ...]]:
     """State and reasons of all that is not fresh."""
     return {a.asset: (a.state, *a.reasons) for a in plan.assets if a.state != "fresh"}
 
@@ -57,7 +57,7 @@ BELOW_THE_SPLIT = {
 
 def test_of_an_empty_store_everything_is_missing(store: ArtifactStore) -> None:
     plan = make_plan(chain_of(store))
-    assert told(plan) == dict.fromkeys(ALL, ("missing", "not built yet"))
+    assert states(plan) == dict.fromkeys(ALL, ("missing", "not built yet"))
     assert [asset.fingerprint is None for asset in plan.assets] == [False] + [True] * 5
     assert (plan.fresh, plan.to_build) == (False, ALL)
     assert not store.root.exists(), "a plan writes nothing"
@@ -66,7 +66,7 @@ def test_of_an_empty_store_everything_is_missing(store: ArtifactStore) -> None:
 def test_of_a_full_store_everything_is_fresh(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     before = tree(store.root)
     plan = make_plan(chain_of(store))
-    assert told(plan) == {}
+    assert states(plan) == {}
     assert (plan.fresh, plan.to_build) == (True, [])
     for asset in plan.assets:
         manifest = full[asset.asset].manifest
@@ -78,7 +78,7 @@ def test_of_a_full_store_everything_is_fresh(store: ArtifactStore, full: dict[st
 def test_a_changed_recipe_key_makes_stale_who_reads_it(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     plan = make_plan(chain_of(store, recipe_with(training={"learning_rate": 1e-4})))
     changed = ("stale", "recipe training.learning_rate 0.0002 -> 0.0001")
-    assert told(plan) == {"qlora_adapter": changed, **BELOW_ADAPTER}
+    assert states(plan) == {"qlora_adapter": changed, **BELOW_ADAPTER}
     stale = plan.assets[2]
     assert (stale.seconds, stale.fingerprint is None) == (full["qlora_adapter"].manifest["seconds"], False)
 
@@ -87,14 +87,14 @@ def test_what_has_changes_of_its_own_is_stale_below_what_is_stale(
     store: ArtifactStore, full: dict[str, Artifact]
 ) -> None:
     changed = ("stale", "recipe lora.rank 16 -> 8")
-    assert told(make_plan(chain_of(store, RANK_8))) == dict.fromkeys(
+    assert states(make_plan(chain_of(store, RANK_8))) == dict.fromkeys(
         ["qlora_adapter", "adapter_evaluation", "registered_model"], changed
     )
 
 
 def test_other_rows_make_raw_stale_and_the_rest_wait(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     plan = make_plan(chain_of(store, nemotron_source="sha256:6000"))
-    assert told(plan) == {
+    assert states(plan) == {
         "raw_nemotron": ("stale", "input nemotron_source 5000 -> 6000"),
         "math_split": waits_for("raw_nemotron"),
         **BELOW_THE_SPLIT,
@@ -104,7 +104,7 @@ def test_other_rows_make_raw_stale_and_the_rest_wait(store: ArtifactStore, full:
 
 def test_another_base_model_makes_stale_all_but_the_raw_rows(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     plan = make_plan(chain_of(store, base_model="sha256:0dd"))
-    assert told(plan) == dict.fromkeys(ALL[1:], ("stale", "input base_model e41e -> 0dd"))
+    assert states(plan) == dict.fromkeys(ALL[1:], ("stale", "input base_model e41e -> 0dd"))
 
 
 @pytest.mark.parametrize(
@@ -128,21 +128,21 @@ def test_a_lost_artifact_is_stale_and_what_is_below_waits(
         expected: tuple[str, ...] = ("missing", "not built yet")
     else:
         expected = ("stale", reason)
-    assert told(make_plan(chain_of(store))) == {"qlora_adapter": expected, **BELOW_ADAPTER}
+    assert states(make_plan(chain_of(store))) == {"qlora_adapter": expected, **BELOW_ADAPTER}
 
 
 def test_a_whole_lost_store_is_known_from_its_history(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     for name, artifact in full.items():
         store.remove(name, artifact.manifest["fingerprint"])
     plan = make_plan(chain_of(store))
-    assert told(plan) == dict.fromkeys(ALL, ("stale", "artifact deleted"))
+    assert states(plan) == dict.fromkeys(ALL, ("stale", "artifact deleted"))
     assert all(asset.seconds is not None for asset in plan.assets)
 
 
 def test_a_lost_registration_is_stale(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     lost = {"registered_model": lambda artifact: "version 3 of quick is not in the registry"}
     plan = make_plan(chain_of(store, lost=lost))
-    assert told(plan) == {"registered_model": ("stale", "version 3 of quick is not in the registry")}
+    assert states(plan) == {"registered_model": ("stale", "version 3 of quick is not in the registry")}
 
 
 def test_a_failed_blocking_check_is_failed_and_what_is_below_waits(store: ArtifactStore) -> None:
@@ -150,7 +150,7 @@ def test_a_failed_blocking_check_is_failed_and_what_is_below_waits(store: Artifa
     chain.reuse_or_build("raw_nemotron", writes("1"))
     chain.reuse_or_build("math_split", writes("1", [Check("sizes", False, "0 of 4 rows")]))
     plan = make_plan(chain_of(store))
-    assert told(plan) == {
+    assert states(plan) == {
         "math_split": ("failed", "check sizes failed: 0 of 4 rows"),
         **dict.fromkeys(BELOW_SPLIT, ("missing", "not built yet")),
     }
@@ -162,8 +162,8 @@ def test_below_a_failed_check_what_was_built_before_waits(store: ArtifactStore, 
     failing = writes("other", [Check("no_overlap", False, "1 problem is in both")])
     chain_of(store, recipe).reuse_or_build("math_split", failing)
     expected = {"math_split": ("failed", "check no_overlap failed: 1 problem is in both"), **BELOW_THE_SPLIT}
-    assert told(make_plan(chain_of(store, recipe))) == expected
-    assert told(make_plan(chain_of(store))) == {}
+    assert states(make_plan(chain_of(store, recipe))) == expected
+    assert states(make_plan(chain_of(store))) == {}
 
 
 def test_a_failed_check_that_does_not_block_is_fresh(store: ArtifactStore) -> None:
@@ -181,7 +181,7 @@ def test_a_recipe_that_was_changed_back_is_fresh(store: ArtifactStore, full: dic
 def test_the_reason_is_told_against_the_nearest_build(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     walk(chain_of(store, RANK_8))
     plan = make_plan(chain_of(store, recipe_with(lora={"rank": 8}, training={"seed": 1})))
-    assert told(plan)["qlora_adapter"] == ("stale", "recipe training.seed 3407 -> 1")
+    assert states(plan)["qlora_adapter"] == ("stale", "recipe training.seed 3407 -> 1")
 
 
 def test_a_build_that_differs_in_nothing_but_its_fingerprint_is_stale_with_a_reason(
@@ -191,7 +191,7 @@ def test_a_build_that_differs_in_nothing_but_its_fingerprint_is_stale_with_a_rea
     log = store.root / ".builds" / "raw_nemotron.jsonl"
     log.write_text(log.read_text().replace(full["raw_nemotron"].manifest["fingerprint"], "f00d"))
     shutil.rmtree(full["raw_nemotron"].folder)
-    assert told(make_plan(chain_of(store)))["raw_nemotron"] == ("stale", "fingerprinted in another way")
+    assert states(make_plan(chain_of(store)))["raw_nemotron"] == ("stale", "fingerprinted in another way")
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_changed_code_makes_stale_the_stages_that_reach_it(
     assert make_plan(chain_of(store)).fresh
     module.write_text(f"{text}\nMORE = 1\n")
     changed = ("stale", "code ernie_pipeline.training.rows changed")
-    assert told(make_plan(chain_of(store))) == {"qlora_adapter": changed, **BELOW_ADAPTER}
+    assert states(make_plan(chain_of(store))) == {"qlora_adapter": changed, **BELOW_ADAPTER}
     module.write_text(text)
     assert make_plan(chain_of(store)).fresh
 
@@ -289,7 +289,7 @@ def test_it_is_rendered_in_columns() -> None:
         AssetPlan("qlora_adapter", "waiting", ("waits for math_split",), None, "d", 1.5),
         AssetPlan("base_evaluation", "missing", ("not built yet",)),
     )
-    assert render_plan(Plan(assets, {}, "")).splitlines() == [
+    assert render_plan(RefreshPlan(assets, {}, "")).splitlines() == [
         "asset            state    last build  why",
         "raw_nemotron     fresh    2.2 s",
         "math_split       stale    70.0 s      recipe split.seed 1 -> 2; input base_model a -> b",
@@ -299,7 +299,7 @@ def test_it_is_rendered_in_columns() -> None:
         "1 stale, 1 waiting, 1 missing. Their last builds took 72 s together. "
         'Build them with "python -m ernie_pipeline refresh".',
     ]
-    fresh = render_plan(Plan(assets[:1], {}, ""))
+    fresh = render_plan(RefreshPlan(assets[:1], {}, ""))
     assert fresh.endswith("\n\nEverything is fresh: there is nothing to build.")
 
 

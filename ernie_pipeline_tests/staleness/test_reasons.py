@@ -23,7 +23,7 @@ def build(**changes: Any) -> Build:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "said"),
     [
         ({}, []),
         ({"fingerprint": "0000", "declared_version": "other"}, []),
@@ -50,8 +50,8 @@ def build(**changes: Any) -> Build:
         ({"libraries": {"torch": "2.13.0"}}, ["library polars (none) -> 2"]),
     ],
 )
-def test_each_difference_is_told_in_its_words(changes: dict[str, Any], told: list[str]) -> None:
-    assert differences(WANTED, build(**changes)) == told
+def test_each_difference_is_told_in_its_words(changes: dict[str, Any], said: list[str]) -> None:
+    assert differences(WANTED, build(**changes)) == said
 
 
 def test_of_several_sets_those_that_differ_are_named() -> None:

@@ -1,4 +1,4 @@
-"""The assets, one file each, in the order of the chain. They ask the store, call the rooms, and report."""
+"""The assets, one file each, in the order of the chain. They ask the store, call what does the work, and report."""
 
 import warnings
 

@@ -43,8 +43,8 @@ def _every_row_answered(out: Path, asked: int) -> Check:
     held_out = json.loads((out / "metrics.json").read_text())["validation_rows"]
     wanted = min(asked or held_out, held_out)
     row_ids = pl.read_parquet(out / "predictions.parquet", columns=["row_id"])["row_id"]
-    told = f"{len(row_ids)} graded answers to {wanted} held-out rows"
-    return Check("complete", len(row_ids) == wanted and bool(row_ids.is_unique().all()), told)
+    counted = f"{len(row_ids)} graded answers to {wanted} held-out rows"
+    return Check("complete", len(row_ids) == wanted and bool(row_ids.is_unique().all()), counted)
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:

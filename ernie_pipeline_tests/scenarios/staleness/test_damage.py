@@ -25,7 +25,7 @@ def cut_off(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "name", "harm", "told"),
+    ("stage", "name", "harm", "said"),
     [
         ("raw_nemotron", "", shutil.rmtree, "artifact deleted"),
         ("qlora_adapter", "", shutil.rmtree, "artifact deleted"),
@@ -44,13 +44,13 @@ def cut_off(file: Path) -> None:
     ],
 )
 def test_the_plan_says_what_happened_to_an_artifact(
-    built: Workplace, stage: str, name: str, harm: Callable[[Path], None], told: str
+    built: Workplace, stage: str, name: str, harm: Callable[[Path], None], said: str
 ) -> None:
     """Scenarios 10 and 11."""
     harm(built.artifact(stage) / name)
     planned = built.plan()
     assert planned.status == 3
-    assert planned.todo.pop(stage).startswith(f"stale: {told}")
+    assert planned.todo.pop(stage).startswith(f"stale: {said}")
     assert all(why.startswith("waiting: waits for ") for why in planned.todo.values())
 
 
