@@ -40,8 +40,7 @@ def model_card(
     sections = [
         _header(license, base, data),
         f"# {name}",
-        f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
-        f"the base in 4 bits ({quantization['type']}{', double quantisation' if quantization['double'] else ''}).",
+        _what_it_is(base, quantization, lora),
         "## Intended use and limits",
         LIMITS,
         "## Data",
@@ -89,6 +88,14 @@ def _header(license: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> s
     if _is_hub_id(data["name"]):
         lines += [f"datasets: [{json.dumps(data['name'])}]"]
     return "\n".join(["---", *lines, "tags: [lora, qlora, math]", "---"])
+
+
+def _what_it_is(base: Mapping[str, Any], quantization: Mapping[str, Any], lora: Mapping[str, Any]) -> str:
+    double = ", double quantisation" if quantization["double"] else ""
+    return (
+        f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
+        f"the base in 4 bits ({quantization['type']}{double})."
+    )
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -39,44 +39,11 @@ def make_request(
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     """
     job = base_job(recipe.training.engine, recipe.base_model, versions["base_model"], recipe.quantization)
-    lora = recipe.lora.model_dump(mode="json")
-    split, adapter = folders["math_split"], folders["qlora_adapter"]
+    split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
-    curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
-    base = job["base"]
-    example = _example(split, folders["adapter_evaluation"])
-    served = {
-        # each engine loads the adapter of the other: where Unsloth is not, it is served by what is there
-        "engine": "auto" if job["engine"] == "unsloth" else job["engine"],
-        "base": base,
-        "quantization": job["quantization"],
-        "lora": lora,
-        "instruction": example.pop("instruction"),
-        "max_new_tokens": recipe.evaluation.max_new_tokens,
-        "max_batch": MAX_SERVED_BATCH,
-    }
-    validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
-    losses = {"final training loss": _last(curve, "loss"), "validation loss": _last(validation, "eval_loss")}
-    card = model_card(
-        name=recipe.registry.model_name,
-        license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
-        base=base,
-        quantization=job["quantization"],
-        lora=lora,
-        data={
-            "name": recipe.source.dataset or recipe.source.kind,
-            "source": source,
-            "version": versions["math_split"],
-            "license": SOURCE_LICENSES.get(recipe.source.dataset or recipe.source.kind, "unknown"),
-            "train_rows": run["train_rows"],
-            "eval_rows": run["eval_rows"],
-        },
-        training={**{name: run[name] for name in ("steps", "seconds", "engine", "device")}, **losses},
-        evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
-        comparison=comparison,
-        targets=_json(adapter / "parameters.json"),
-        question=example["question"],
-    )
+    example = _example(split, evaluation)
+    served = _served(recipe, job, instruction=example.pop("instruction"))
+    data = {"source": source, "version": versions["math_split"]}
     return RegistrationRequest(
         tracking_uri=tracking_uri,
         artifact_root=artifact_root,
@@ -87,23 +54,68 @@ def make_request(
         served=served,
         params={key: value for keys in built_with for key, value in _flat(keys).items()},
         metrics=_flat({**measured, "comparison": dict(comparison)}),
-        curve=[*curve, *_json(adapter / "reports" / "speed.json")],
+        curve=[*_json(adapter / "curve.json"), *_json(adapter / "reports" / "speed.json")],
         dataset=DatasetFiles(
-            name="math_split",
-            source=source,
-            version=versions["math_split"],
-            train_path=split / "train.parquet",
-            eval_path=split / "eval.parquet",
+            name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data
         ),
         tags=tags,
-        predictions=folders["adapter_evaluation"] / "predictions.parquet",
-        card=card,
+        predictions=evaluation / "predictions.parquet",
+        card=_card(recipe, served, data, adapter, measured, comparison, example["question"]),
         gate=recipe.gate,
         comparison=comparison,
         candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
-        probe=_json(folders["adapter_evaluation"] / "probe.json"),
+        probe=_json(evaluation / "probe.json"),
         probe_tolerance=TOLERANCES[job["quantization"]["compute_dtype"]],
         example=example,
+    )
+
+
+def _served(recipe: Any, job: Mapping[str, Any], instruction: str) -> dict[str, Any]:
+    """What a process that serves the model has to know, see `RegistrationRequest.served`."""
+    return {
+        # each engine loads the adapter of the other: where Unsloth is not, it is served by what is there
+        "engine": "auto" if job["engine"] == "unsloth" else job["engine"],
+        "base": job["base"],
+        "quantization": job["quantization"],
+        "lora": recipe.lora.model_dump(mode="json"),
+        "instruction": instruction,
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "max_batch": MAX_SERVED_BATCH,
+    }
+
+
+def _card(
+    recipe: Any,
+    served: Mapping[str, Any],
+    data: Mapping[str, str],
+    adapter: Path,
+    measured: Mapping[str, Mapping[str, float]],
+    comparison: Mapping[str, float],
+    question: str,
+) -> str:
+    """The model card. `data`: source and version of the split; `adapter`: the folder of qlora_adapter's artifact."""
+    curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
+    validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
+    losses = {"final training loss": _last(curve, "loss"), "validation loss": _last(validation, "eval_loss")}
+    dataset = recipe.source.dataset or recipe.source.kind
+    return model_card(
+        name=recipe.registry.model_name,
+        license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
+        base=served["base"],
+        quantization=served["quantization"],
+        lora=served["lora"],
+        data={
+            **data,
+            "name": dataset,
+            "license": SOURCE_LICENSES.get(dataset, "unknown"),
+            "train_rows": run["train_rows"],
+            "eval_rows": run["eval_rows"],
+        },
+        training={**{name: run[name] for name in ("steps", "seconds", "engine", "device")}, **losses},
+        evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
+        comparison=comparison,
+        targets=_json(adapter / "parameters.json"),
+        question=question,
     )
 
 
