@@ -112,12 +112,22 @@ STAGES: Mapping[str, Stage] = {
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
-    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out."""
+    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out.
+
+    So the code location opens, and each command and step says in full what is wrong.
+    """
     try:
         chain = open_chain(settings)
-        return {name: chain.declared_version(name) for name in STAGES}
-    except PipelineError:  # each command and step says it in full
-        return dict.fromkeys(STAGES, "unreadable recipe, settings or code")
+    except PipelineError:
+        return dict.fromkeys(STAGES, "unreadable recipe or settings")
+    return {name: _declared_version(chain, name) for name in STAGES}
+
+
+def _declared_version(chain: Chain, name: str) -> str:
+    try:
+        return chain.declared_version(name)
+    except PipelineError:
+        return "unreadable code"
 
 
 def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = True) -> Chain:

@@ -1,10 +1,13 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import ernie_pipeline
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness import code
-from ernie_pipeline.staleness.stages import STAGES
+from ernie_pipeline.staleness.stages import STAGES, declared_versions
 from ernie_pipeline.utils.errors import PipelineError
 
 TREE = {
@@ -135,3 +138,11 @@ def test_a_module_that_is_no_python_is_named_with_its_line(
     with pytest.raises(PipelineError) as caught:
         version({"far.py": text})
     assert str(caught.value) == f"{tmp_path}/far.py{said}"
+
+
+def test_the_code_location_opens_without_a_module_that_is_no_python(version: Version, tmp_path: Path) -> None:
+    """A stage that does not reach the module has its version; one that does, says so when it is asked for."""
+    shutil.copytree(Path(ernie_pipeline.__file__).parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "training" / "trainer.py").write_text("def broken(:\n")
+    versions = declared_versions(Settings(tmp_path / "home", "demo", None, "sqlite:///x.db"))
+    assert {name for name, found in versions.items() if found == "unreadable code"} == {"qlora_adapter"}
