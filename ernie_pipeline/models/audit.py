@@ -161,11 +161,11 @@ def _row(table: Table, part: str, target: str) -> TargetCount:
     return table.setdefault((part, target), TargetCount(part, target))
 
 
-def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
+def totals(rows: Sequence[TargetCount]) -> dict[str, int]:
     """The table's numeric columns, summed over all targets."""
     sums: dict[str, int] = defaultdict(int)
     for row in rows:
-        for column, value in row.items():
+        for column, value in asdict(row).items():
             if isinstance(value, int):
                 sums[column] += value
     return dict(sums)
