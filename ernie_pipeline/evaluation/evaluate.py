@@ -16,7 +16,7 @@ from ernie_pipeline.evaluation.metrics import by_kind, summarise
 from ernie_pipeline.models import engine_module, engine_name
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.device import choose_device
-from ernie_pipeline.models.generation.generate import answer_texts, generate_tokens
+from ernie_pipeline.models.generation.generate import answer_texts, end_tokens, generate_tokens
 from ernie_pipeline.models.generation.merged import fast_generator
 from ernie_pipeline.utils.reporter import Reporter
 
@@ -78,10 +78,11 @@ def _answer(
     report(f"answering {len(rows)} rows with the {generator.kind} model", {})
     tokens = generate_tokens(
         generator.model,
-        tokenizer,
-        [row["prompt_text"] for row in rows],
+        prompts[: len(rows)],
         max_new_tokens=settings["max_new_tokens"],
-        batch_size=settings["batch_size"],
+        pad_token_id=tokenizer.pad_token_id,
+        end_tokens=end_tokens(generator.model),
+        rows=settings["batch_size"],
         progress=lambda done, total: report(f"answered {done} of {total}", {}),
     )
     seconds, number = time.monotonic() - start, sum(map(len, tokens))
