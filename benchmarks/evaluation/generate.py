@@ -61,6 +61,7 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree."""
     import torch
 
+    from ernie_pipeline.models.checkpoint.tokenizer import token_ids
     from ernie_pipeline.models.generation.generate import generate_tokens
     from ernie_pipeline.models.generation.merged import fast_generator
 
@@ -69,11 +70,14 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     torch.cuda.synchronize()
     _tell("merged", kind=kind, merge_s=round(time.time() - start, 1), allocated_gib=_gib(torch.cuda.memory_allocated()))
     if merged is model:
-        raise SystemExit("no room for the merged model beside the 4-bit one, or no device that records it")
+        raise SystemExit("the merged model does not fit beside the 4-bit one, or no device captures its steps")
     merged.generation_config.eos_token_id = None
 
-    def ours(asked: Sequence[str], new_tokens: int) -> Answers:
-        return generate_tokens(merged, tokenizer, asked, max_new_tokens=new_tokens, batch_size=1)
+    def ours(texts: Sequence[str], new_tokens: int) -> Answers:
+        ids = token_ids(tokenizer, texts)
+        return generate_tokens(
+            merged, ids, max_new_tokens=new_tokens, pad_token_id=tokenizer.pad_token_id, end_tokens=[], rows=1
+        )
 
     if "profile" in options.variants:
         _profile(merged, tokenizer, prompts)
@@ -193,7 +197,7 @@ def _bfloat16_step(logit: Any) -> Any:
 
 
 def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
-    """Which kernels the steps of decoding spend their time in: 8 steps of all rows, not recorded."""
+    """Which kernels the steps of decoding spend their time in: 8 steps of all rows, not captured."""
     import torch
 
     from ernie_pipeline.models.checkpoint.tokenizer import token_ids
@@ -202,7 +206,7 @@ def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
     ids = token_ids(tokenizer, prompts)
     for steps in (2, 10):  # the first to load the kernels
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-            decode(merged, ids, max_new_tokens=steps, eos=[], rows=len(ids), record=False)
+            decode(merged, ids, max_new_tokens=steps, end_tokens=[], rows=len(ids), capture=False)
     print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=30, max_name_column_width=90))
 
 

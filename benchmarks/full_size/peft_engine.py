@@ -62,7 +62,7 @@ def main(checkpoint: str, steps: int) -> None:
     }
     model.eval()
     began = time.time()
-    generate(model, load_tokenizer(checkpoint), ["What is 2 + 2? " * 4] * 16, max_new_tokens=16, batch_size=16)
+    generate(model, load_tokenizer(checkpoint), ["What is 2 + 2? " * 4] * 16, max_new_tokens=16, rows=16)
     generation = {"generated_tokens_per_s": round(16 * 16 / (time.time() - began), 1)}
     result = {"device": torch.cuda.get_device_name(), **loaded, **sums, **training, **generation}
     print("RESULT " + json.dumps(result), flush=True)

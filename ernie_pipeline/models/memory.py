@@ -1,6 +1,9 @@
 """To tell that memory ran out, to get it back, and what to say when nothing helps."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -33,3 +36,24 @@ def does_not_fit(what: str, limit_gib: float | None) -> PipelineError:
         f"{what} does not fit into {where}, one sample at a time and with gradient checkpointing: lower "
         f"split.max_tokens or lora.rank, or {more}"
     )
+
+
+@contextmanager
+def capture_graph(graph: torch.cuda.CUDAGraph, pool: Any = None, capture_error_mode: str = "global") -> Iterator[None]:
+    """Capture the launches inside into `graph`, with the arguments of `torch.cuda.graph`.
+
+    Raises `torch.OutOfMemoryError` where memory runs out meanwhile. torch does not: the end of a capture that an error
+    broke off fails too, for another reason, and the first error is but the context of the second.
+    """
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=capture_error_mode):
+            yield
+    except RuntimeError as error:
+        if error.__context__ and is_out_of_memory(error.__context__):
+            raise torch.OutOfMemoryError("memory ran out while a CUDA graph was captured") from error
+        raise
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The next multiple, or the number itself if it is one."""
+    return -(-number // multiple) * multiple

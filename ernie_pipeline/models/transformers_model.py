@@ -11,7 +11,7 @@ from ernie_pipeline.models.backend import Generation, Progress, Sampling
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, load_tokenizer
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.generation.generate import generate_tokens
+from ernie_pipeline.models.generation.generate import end_tokens, generate_tokens
 from ernie_pipeline.models.generation.merged import fast_generator
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import batches_by_length
@@ -75,7 +75,9 @@ class TransformersModel:
             tokens = generate_tokens(
                 module,
                 prompts,
-                sampling,
+                max_new_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
                 pad_token_id=self.tokenizer.pad_token_id,
                 end_tokens=self.end_tokens,
                 rows=rows,
@@ -86,8 +88,7 @@ class TransformersModel:
     @property
     def end_tokens(self) -> list[int]:
         """The tokens that end an answer."""
-        ends = self.base.generation_config.eos_token_id
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        return end_tokens(self.base)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Products in 16 bits where the recipe computes in them: the adapter is held in fp32."""

@@ -53,7 +53,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         with self.turn:
             if seed >= 0:
                 torch.manual_seed(seed)
-            answers = generate(self.model, self.tokenizer, prompts, batch_size=self.served["max_batch"], **wanted)
+            answers = generate(self.model, self.tokenizer, prompts, rows=self.served["max_batch"], **wanted)
         return pd.DataFrame({"answer": answers})
 
     def logits(self, input_ids: list[int]) -> list[float]:

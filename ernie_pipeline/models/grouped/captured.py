@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.models.memory import capture_graph, free_memory, round_up
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 
 BUCKET = 256
@@ -73,7 +73,7 @@ class CapturedPasses:
 
     def filled(self, tokens: int) -> int:
         """The tokens that a pass over `tokens` computes."""
-        bucket = -(-tokens // BUCKET) * BUCKET
+        bucket = round_up(tokens, BUCKET)
         return bucket if bucket <= MAX_TOKENS else tokens
 
     def release(self) -> bool:
@@ -101,14 +101,9 @@ class CapturedPasses:
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         num_tokens, graph = torch.ones((), device=self.device), torch.cuda.CUDAGraph()
         free_memory()
-        try:
-            # captures follow one another and never overlap, so they can share their memory; relaxed: a kernel that
-            # no pass needed before is loaded meanwhile
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="relaxed"):
-                loss = self._passes(inputs, num_tokens)
-        except RuntimeError as error:  # an error while it captures makes the end of the capture fail, in other words
-            if error.__context__ and is_out_of_memory(error.__context__):
-                raise torch.OutOfMemoryError("no memory to capture a pass in") from error
-            raise
+        # captures follow one another and never overlap, so they can share their memory; relaxed: a kernel that no pass
+        # needed before is loaded meanwhile
+        with capture_graph(graph, pool=self.pool, capture_error_mode="relaxed"):
+            loss = self._passes(inputs, num_tokens)
         self.pool = self.pool or graph.pool()
         return _Capture(graph, inputs, num_tokens, loss)

@@ -60,7 +60,7 @@ class GroupedExperts(nn.Module):
     `down_proj` ([experts, hidden, I]) are quantised `Params4bit`.
     """
 
-    recordable = True
+    capturable = True
 
     def __init__(self, gate_up: Any, down: Any):
         super().__init__()

@@ -60,7 +60,7 @@ def keep_unpacked(model: Any, spare: int) -> int:
 def end_to_end_loss(model: Any, inputs: dict[str, torch.Tensor], longest: int) -> torch.Tensor:
     """The sum of the negative log-likelihood over the counted tokens, in nats, by an `Ernie4_5_MoeForCausalLM`.
 
-    `inputs`: input_ids, labels and position_ids [1, tokens], and starts [documents + 1], int32, where each document
+    `inputs`: input_ids, labels and position_ids [1, tokens], and cu_seqlens [documents + 1], int32, where each document
     begins and the last ends; `longest` is at least the tokens of the longest. A document's first token has to have the
     label `NOT_COUNTED`.
     """
@@ -68,7 +68,7 @@ def end_to_end_loss(model: Any, inputs: dict[str, torch.Tensor], longest: int) -
     with torch.autocast(labels.device.type, enabled=False):  # every product here says itself what it is made in
         inner = model.model
         hidden = inner.embed_tokens(inputs["input_ids"][0])
-        documents = Documents(inputs["starts"], longest, *_angles(inner.rotary_emb, positions))
+        documents = Documents(inputs["cu_seqlens"], longest, *_angles(inner.rotary_emb, positions))
         for layer in inner.layers:
             if layer.gradient_checkpointing and model.training:
                 hidden = checkpoint(_layer, layer, hidden, documents, use_reentrant=False, preserve_rng_state=False)
