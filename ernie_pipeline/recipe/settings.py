@@ -50,7 +50,7 @@ class Settings:
         return self.home / "store"
 
     @property
-    def packed_bases(self) -> Path:
+    def quantized_bases(self) -> Path:
         """Where base models are kept in 4 bits, each once for all that use it."""
         return self.store / FOLDER
 

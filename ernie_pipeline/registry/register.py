@@ -25,11 +25,10 @@ DESCRIPTION_CHARS = 5000
 class RegistrationRequest:
     """Everything that goes into MLflow, as plain values and files.
 
-    served        model.json: engine, base {name, checkpoint, revision, version}, quantization, lora, instruction,
-                  max_new_tokens, max_batch
+    served        model.json: spec (a `ModelSpec`), instruction, max_new_tokens, max_batch
     params        the flattened recipe
     metrics       flattened figures of training and evaluation
-    curve         entries {"step": int} with any of loss, eval_loss, learning_rate
+    curve         entries {"step": int} with any of loss, loss_objective, learning_rate
     comparison    gain, gain_low, gain_high, p_value against the base model
     candidate     the adapter's accuracy and the data versions that the gate compares
     probe         {"input_ids": [token id], "top": [[token id, logit]]}: the trained model's logits after `input_ids`

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.spec import base_job
+from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -33,36 +33,36 @@ def make_request(
 ) -> RegistrationRequest:
     """The request that `register` takes.
 
-    `recipe` needs the sections source, base_model, quantization, lora, gate and registry, and the keys training.engine
+    `recipe` needs the sections source, base_model, quantization, lora, gate and registry, and the keys training.backend
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     """
-    job = base_job(recipe.training.engine, recipe.base_model, versions["base_model"], recipe.quantization)
-    lora = recipe.lora.model_dump(mode="json")
+    spec = ModelSpec(
+        backend=recipe.training.backend,
+        base=base_checkpoint(recipe.base_model, versions["base_model"]),
+        quantization=recipe.quantization,
+        lora=recipe.lora,
+    )
     split, adapter = folders["math_split"], folders["qlora_adapter"]
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
-    base = job["base"]
+    base, quantization = spec.base.model_dump(), spec.quantization.model_dump()
     example = _example(split, folders["adapter_evaluation"])
     served = {
-        # each engine loads the adapter of the other: where Unsloth is not, it is served by what is there
-        "engine": "auto" if job["engine"] == "unsloth" else job["engine"],
-        "base": base,
-        "quantization": job["quantization"],
-        "lora": lora,
+        "spec": spec.model_dump(mode="json"),
         "instruction": example.pop("instruction"),
         "max_new_tokens": recipe.evaluation.max_new_tokens,
         "max_batch": MAX_SERVED_BATCH,
     }
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
-    losses = {"final training loss": _last(curve, "loss"), "validation loss": _last(validation, "eval_loss")}
+    losses = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
     card = model_card(
         name=recipe.registry.model_name,
         license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
         base=base,
-        quantization=job["quantization"],
-        lora=lora,
+        quantization=quantization,
+        lora=spec.lora.model_dump(),
         data={
             "name": recipe.source.dataset or recipe.source.kind,
             "source": source,
@@ -71,8 +71,8 @@ def make_request(
             "train_rows": run["train_rows"],
             "eval_rows": run["eval_rows"],
         },
-        training={**{name: run[name] for name in ("steps", "seconds", "engine", "device")}, **losses},
-        evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
+        training={**{name: run[name] for name in ("steps", "seconds", "backend", "device")}, **losses},
+        evaluation=measured,
         comparison=comparison,
         targets=_json(adapter / "parameters.json"),
         question=example["question"],
@@ -102,7 +102,7 @@ def make_request(
         comparison=comparison,
         candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
         probe=_json(folders["adapter_evaluation"] / "probe.json"),
-        probe_tolerance=TOLERANCES[job["quantization"]["compute_dtype"]],
+        probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
         example=example,
     )
 

@@ -61,7 +61,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check
             **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
         },
     )
-    os.environ.setdefault(PLACE, str(settings.packed_bases))  # for the process that loads the model back
+    os.environ.setdefault(PLACE, str(settings.quantized_bases))  # for the process that loads the model back
     registration = register(request)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
