@@ -22,8 +22,8 @@ def compare_evaluations(before: Path, after: Path) -> dict[str, Any]:
     ]
     if backends[0] != backends[1]:
         raise PipelineError(
-            f"the evaluation {before} was made by backend {backends[0]} and {after} by {backends[1]}, so they cannot be "
-            "compared; set training.backend to one of them and evaluate both again"
+            f"the evaluation {before} was made by backend {backends[0]} and {after} by {backends[1]}, so they are not "
+            "comparable; set training.backend to one of them and evaluate both again"
         )
     first, second = (_graded(folder) for folder in (before, after))
     if first.keys() != second.keys():

@@ -1,8 +1,8 @@
 """The seam: what training, evaluation and the registry see of a model, and nothing of how it is held and computed.
 
-A backend holds a 4-bit base model and its LoRA adapter in its own way (`peft/`, `grouped/`, `unsloth/`). CUDA graphs, flat
-parameters, kernels, merged weights and what is done when memory runs out are its own affair. One contract test runs over
-all of them.
+A backend holds a 4-bit base model and its LoRA adapter in its own way (`peft/`, `grouped/`, `unsloth/`). CUDA graphs,
+flat parameters, kernels, merged weights and what is done when memory runs out are its own affair. One contract test
+runs over all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Sampling:
 
 
 class Generation(NamedTuple):
-    """Answers as token ids, in the prompts' order, each up to its end token and with it; `how` says in words by what."""
+    """Answers as token ids, in the prompts' order, each up to its end token, included; `how`: in words, by what."""
 
     tokens: list[list[int]]
     how: str

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ernie_pipeline.evaluation.evaluate import evaluate
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline.training.train import train
 
@@ -51,8 +52,8 @@ def test_it_trains_evaluates_and_reloads_on_the_gpu(make_job: MakeJob, compute_d
 def test_cpu_and_gpu_agree_on_the_same_adapter(make_job: MakeJob) -> None:
     job = make_job()
     tokens = torch.arange(5, 45)
-    on_cpu = peft_engine.logits(peft_engine.load(job, "cpu"), tokens)
-    on_gpu = peft_engine.logits(peft_engine.load(job, "cuda"), tokens)
+    on_cpu = logits_of(peft_backend.load(job, "cpu"), tokens)
+    on_gpu = logits_of(peft_backend.load(job, "cuda"), tokens)
     assert (on_cpu - on_gpu).abs().max() < 1e-2 * on_cpu.abs().max()
 
 
@@ -70,10 +71,10 @@ def test_layers_of_the_real_model_s_size_are_4_bit_adapted_and_trainable(tmp_pat
     torch.cuda.empty_cache()
 
     lora = Lora().model_dump(mode="json")
-    base = peft_engine.load_base(str(tmp_path), None, Quantization().model_dump(mode="json"), "cuda")
-    adapted = peft_engine.add_adapter(base, lora, seed=0)
-    config = peft_engine.causal_lm_config(str(tmp_path), None)
-    rows = peft_engine.check_model(adapted, config, lora, training=True)
+    base = peft_backend.load_base(str(tmp_path), None, Quantization().model_dump(mode="json"), "cuda")
+    adapted = peft_backend.with_adapter(base, lora, seed=0)
+    config = causal_lm_config(str(tmp_path), None)
+    rows = peft_backend.check_model(adapted, config, lora, training=True)
     routed = sum(row["lora_parameters"] for row in rows if row["part"] == "routed")
     assert routed == 64 * 3 * 16 * (2560 + 1536)
     tokens = torch.randint(3, 100_000, (2, 64), device="cuda")

@@ -18,9 +18,10 @@ from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
 from ernie_pipeline.models.memory import free_memory
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
+from ernie_pipeline_tests.models.conftest import logits_of
 
 MakeJob = Callable[..., dict[str, Any]]
 
@@ -40,7 +41,7 @@ def usual_kernels() -> None:
 @pytest.fixture(scope="module")
 def adapted() -> Any:
     quantization, lora = Quantization().model_dump(mode="json"), Lora(rank=4, alpha=8).model_dump(mode="json")
-    model = peft_engine.add_adapter(peft_engine.load_base(str(BASE), None, quantization, "cuda"), lora, seed=0)
+    model = peft_backend.with_adapter(peft_backend.load_base(str(BASE), None, quantization, "cuda"), lora, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -96,7 +97,7 @@ def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
     assert heard[-1] == (len(prompts), len(prompts))
     assert len(heard) < len(prompts) / 2, "not in batches of 2"
     tokens = torch.arange(5, 45)
-    quantized, merged = (peft_engine.logits(model, tokens) for model in (adapted, generator.model))
+    quantized, merged = (logits_of(model, tokens) for model in (adapted, generator.model))
     # of all together: where two experts tie in the router, rounding decides, and single logits may differ by 1.4
     assert (quantized - merged).norm() < 0.03 * quantized.norm()
 
@@ -109,7 +110,7 @@ def limited() -> Iterator[Callable[[float], None]]:
 
 def test_without_memory_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: Callable[[float], None]) -> None:
     in_fp32 = Quantization(compute_dtype="float32").model_dump(mode="json")
-    base = peft_engine.load_base(str(BASE), None, in_fp32, "cuda")
+    base = peft_backend.load_base(str(BASE), None, in_fp32, "cuda")
     assert fast_generator(base, rows=4, length=64) == (base, "4-bit")
     limited(2**30 / torch.cuda.get_device_properties(0).total_memory)  # less than the work beside the weights
     assert fast_generator(adapted, rows=4, length=64) == (adapted, "4-bit")
@@ -160,7 +161,7 @@ def test_layers_of_the_real_model_s_size_are_captured() -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("mlp.gate.weight"):
             parameter.data = torch.nn.init.normal_(parameter.data.float(), std=0.02)
-    peft_engine.unfuse_experts(model)
+    peft_backend.unfuse_experts(model)
     merged = merge(model)
     ids = torch.randint(3, 100_000, (20, 30), generator=torch.Generator().manual_seed(0)).tolist()
     eager, captured = (

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
@@ -22,12 +24,11 @@ from ernie_pipeline.models.generation.memory_plan import WORKING_BYTES, row_byte
 from ernie_pipeline.models.generation.merged import fast_generator, merge, merged_weights
 from ernie_pipeline.models.grouped import grouped_mm
 from ernie_pipeline.models.memory import free_memory
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import Quantization
-from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
-from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 from ernie_pipeline.training.train import train
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
+from ernie_pipeline_tests.models.conftest import logits_of
 
 MakeJob = Callable[..., dict[str, Any]]
 BF16 = Quantization().model_dump(mode="json")
@@ -70,10 +71,10 @@ def unsloth_job(make_job: MakeJob, bases: str) -> MakeJob:
 @pytest.fixture
 def adapted(unsloth_job: MakeJob) -> Any:
     """The demo with an adapter that changes its logits."""
-    from ernie_pipeline.models.grouped import backend as unsloth_engine
+    from ernie_pipeline.models.grouped import backend as grouped_backend
 
     job = unsloth_job("adapted")
-    model = unsloth_engine.add_adapter(unsloth_engine.base_of(job, "cuda"), job["lora"], seed=0)
+    model = grouped_backend.with_adapter(grouped_backend.base_of(job, "cuda"), job["lora"], seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -113,14 +114,14 @@ def test_it_trains_evaluates_reloads_and_its_adapter_is_the_other_engine_s_too(u
     # the evaluation's way is another one; bfloat16 itself moves this adapter's loss by 0.001, seen on a CPU beside fp32
     assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.02, abs=2e-3)
 
-    from ernie_pipeline.models.grouped import backend as unsloth_engine
+    from ernie_pipeline.models.grouped import backend as grouped_backend
 
     tokens = torch.arange(5, 45)
-    model = unsloth_engine.load(measured, "cuda")
-    here = unsloth_engine.logits(model, tokens)
-    there = peft_engine.logits(peft_engine.load({**measured, "engine": "peft"}, "cuda"), tokens)
+    model = grouped_backend.load(measured, "cuda")
+    here = logits_of(model, tokens)
+    there = logits_of(peft_backend.load({**measured, "engine": "peft"}, "cuda"), tokens)
     with model.disable_adapter():
-        change = here - unsloth_engine.logits(model, tokens)
+        change = here - logits_of(model, tokens)
     # their 4-bit constants are rounded in other groups (logits have differed by up to 5 % of their norm); that the file
     # is read exactly is tested on a CPU, where both engines can have the same constants
     assert (here - there).norm() < 0.25 * change.norm()
@@ -193,8 +194,9 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> N
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any, checkpointing: bool) -> None:
-    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
     from ernie_pipeline.training.flat import FlatParameters
+
+    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
 
     if checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})

@@ -9,8 +9,6 @@ import torch
 
 from ernie_pipeline import models as engines
 from ernie_pipeline.models import ENGINES, choose_engine, engine_module, engine_name
-from ernie_pipeline.models.grouped import backend as unsloth_engine
-from ernie_pipeline.models.peft import backend as peft_engine
 from ernie_pipeline.recipe.sections import Quantization
 from ernie_pipeline.utils.errors import PipelineError
 

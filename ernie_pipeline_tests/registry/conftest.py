@@ -39,18 +39,18 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     """A small adapter of the demo base that changes its answers, and the logits that it has in memory."""
     import torch
 
-    from ernie_pipeline.models.peft import backend as peft_engine
+    from ernie_pipeline.models.peft import backend as peft_backend
 
     folder = tmp_path_factory.mktemp("trained") / "adapter"
-    model = peft_engine.load_base(str(BASE), None, QUANTIZATION, "cpu")
-    base_logits = peft_engine.logits(model, torch.tensor([1, 20, 30, 40]))[-1]
-    model = peft_engine.add_adapter(model, LORA, seed=0)
+    model = peft_backend.load_base(str(BASE), None, QUANTIZATION, "cpu")
+    base_logits = logits_of(model, torch.tensor([1, 20, 30, 40]))[-1]
+    model = peft_backend.with_adapter(model, LORA, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    logits = peft_engine.logits(model.eval(), torch.tensor([1, 20, 30, 40]))[-1]
+    logits = logits_of(model.eval(), torch.tensor([1, 20, 30, 40]))[-1]
     assert (logits - base_logits).abs().max() > 0.05
-    peft_engine.save_adapter(model, folder, "demo", None)
+    peft_backend.save_adapter(model, folder, "demo", None)
     top = logits.topk(20)
     probe = {
         "input_ids": [1, 20, 30, 40],

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import backend as unsloth_engine
 from ernie_pipeline.training.ranks import join_ranks
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
@@ -32,7 +31,7 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("engine", ["peft", "unsloth"])
 def test_two_processes_give_the_losses_and_the_gradients_of_one(
-    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path, engine: str, request: pytest.FixtureRequest
+    make_job: MakeJob, short_base: Any, tmp_path: Path, engine: str, request: pytest.FixtureRequest
 ) -> None:
     """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
 

@@ -60,7 +60,7 @@ def test_in_bf16_too_the_reloaded_adapter_gives_the_trained_one_s_logits(make_jo
 
 
 def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_does_not(
-    make_job: MakeJob, short_base: dict[str, Any]
+    make_job: MakeJob, short_base: Any
 ) -> None:
     adapters = {}
     for name, seed in (("first", 1), ("second", 1), ("other", 2)):
@@ -72,9 +72,7 @@ def test_the_same_seed_gives_the_same_adapter_byte_for_byte_and_another_seed_doe
     assert adapters["first"] != adapters["other"]
 
 
-def test_the_loss_counts_the_completion_alone_unless_told_otherwise(
-    make_job: MakeJob, short_base: dict[str, Any]
-) -> None:
+def test_the_loss_counts_the_completion_alone_unless_told_otherwise(make_job: MakeJob, short_base: Any) -> None:
     """The prompt's text is strange to the base model, so a loss over all tokens differs from the completion's."""
     first = {}
     for only in (True, False):
@@ -89,15 +87,15 @@ def test_the_loss_counts_the_completion_alone_unless_told_otherwise(
 def expected_completion_loss(job: dict[str, Any]) -> float:
     """The untrained model's loss on the evaluation rows, computed without the trainer."""
     import pyarrow.parquet as pq
-
     from ernie_pipeline.evaluation.loss import completion_loss
+
     from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
-    from ernie_pipeline.models.peft import backend as peft_engine
+    from ernie_pipeline.models.peft import backend as peft_backend
 
     rows = pq.read_table(Path(job["split"]) / "eval.parquet")
     tokenizer = load_tokenizer(job["base"]["checkpoint"])
     prompts, completions = (token_ids(tokenizer, rows[f"{part}_text"].to_pylist()) for part in ("prompt", "completion"))
-    return completion_loss(peft_engine.load(job, "cpu"), prompts, completions)
+    return completion_loss(peft_backend.load(job, "cpu"), prompts, completions)
 
 
 def test_a_base_that_is_no_language_model_is_told_in_one_sentence(make_job: MakeJob, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from ernie_pipeline.models.grouped.quantized_base import packed_base as quantize
 from ernie_pipeline.models.grouped.quantized_base import read_packed as read_quantized
 from ernie_pipeline.models.grouped.training import GroupedTraining
 from ernie_pipeline.models.micro_batches.layout import concatenate
-from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE, fresh_adapter
+from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
+from ernie_pipeline.models.peft.backend import with_adapter as peft_adapter
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
 from ernie_pipeline.recipe.execution import Execution
@@ -57,7 +58,9 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '
             'set training.backend to "unsloth" or "peft"'
         )
-    folder = quantized_base(base.model_dump(), quantization, str(spec.quantized_bases) if spec.quantized_bases else None)
+    folder = quantized_base(
+        base.model_dump(), quantization, str(spec.quantized_bases) if spec.quantized_bases else None
+    )
     module = read_quantized(folder, config, quantization, device)
     module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
     module.config.model_type = OWN_MODEL_TYPE
@@ -74,6 +77,20 @@ def _generation_config(checkpoint: str, revision: str | None, usual: Any) -> Any
         return usual
 
 
+def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
+    """A `PeftModel` around a base, with a fresh fp32 adapter on every target, initialised from `seed`."""
+    if lora.dropout:
+        raise PipelineError(
+            'lora.dropout is not in backend "grouped"; set it to 0, or training.backend to "peft" or "unsloth"'
+        )
+    adapted = peft_adapter(module, lora, seed)
+    for each in adapted.modules():
+        if isinstance(each, GroupedExperts):
+            each.add_adapter(lora.rank, lora.alpha, lora.targets)
+    speed_up_adapters(adapted)
+    return adapted
+
+
 class GroupedModel(TransformersModel):
     """ERNIE-4.5 with each layer's experts as one module, perhaps with an adapter on all of it."""
 
@@ -82,16 +99,7 @@ class GroupedModel(TransformersModel):
 
     def add_adapter(self, lora: Lora, seed: int) -> None:
         """See `LoadedModel.add_adapter`."""
-        if lora.dropout:
-            raise PipelineError(
-                'lora.dropout is not in backend "grouped"; set it to 0, or training.backend to "peft" or "unsloth"'
-            )
-        torch.manual_seed(seed)
-        self.module = fresh_adapter(self.module, lora)
-        for module in self.module.modules():
-            if isinstance(module, GroupedExperts):
-                module.add_adapter(lora.rank, lora.alpha, lora.targets)
-        speed_up_adapters(self.module)
+        self.module = with_adapter(self.module, lora, seed)
         self.spec = self.spec.model_copy(update={"lora": lora})
 
     def save_adapter(self, folder: Path) -> None:

@@ -52,8 +52,7 @@ class PeftModel4bit(TransformersModel):
 
     def add_adapter(self, lora: Lora, seed: int) -> None:
         """See `LoadedModel.add_adapter`."""
-        torch.manual_seed(seed)
-        self.module = fresh_adapter(self.module, lora)
+        self.module = with_adapter(self.module, lora, seed)
         self.spec = self.spec.model_copy(update={"lora": lora})
 
     def save_adapter(self, folder: Path) -> None:
@@ -106,10 +105,12 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
     return model
 
 
-def fresh_adapter(model: Any, lora: Lora) -> Any:
-    """A `PeftModel` with an adapter on every linear layer that is a target."""
+def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
+    """A `PeftModel` around a base, with a fresh fp32 adapter on every linear layer that is a target, initialised from
+    `seed`."""
     from peft import LoraConfig, get_peft_model
 
+    torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -118,7 +119,7 @@ def fresh_adapter(model: Any, lora: Lora) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    return get_peft_model(module, config, autocast_adapter_dtype=True)
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

@@ -10,8 +10,8 @@ from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import loss_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
-from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.training.job import training_job
 

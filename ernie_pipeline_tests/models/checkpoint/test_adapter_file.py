@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ernie_pipeline.models.checkpoint.adapter_file import CONFIG, WEIGHTS, read_shape
-from ernie_pipeline.models.grouped import backend as unsloth_engine
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.grouped import backend as grouped_backend
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.models.conftest import logits_of
 from ernie_pipeline_tests.models.grouped.demo import FLAT, LORA, change, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
@@ -29,14 +30,14 @@ NewBase = Callable[[ModuleType], Any]
 
 
 @pytest.fixture
-def new_base(packed_short: Path, short_base: dict[str, Any]) -> NewBase:
+def new_base(packed_short: Path, short_base: Any) -> NewBase:
     """Two layers of the demo, as an engine has them."""
-    checkpoint = short_base["checkpoint"]
+    checkpoint = short_base.checkpoint
 
     def make(engine: ModuleType) -> Any:
         if engine is unsloth_engine:
             return read_demo(packed_short, FLAT, Path(checkpoint))
-        return peft_engine.load_base(checkpoint, None, FLAT, "cpu")
+        return peft_backend.load_base(checkpoint, None, FLAT, "cpu")
 
     return make
 
@@ -46,7 +47,7 @@ def save(engine: ModuleType, base: Any, folder: Path, lora: dict[str, Any] = LOR
     model = engine.add_adapter(base, lora, seed=0)
     change(model)
     engine.save_adapter(model.eval(), folder, "demo", "abc")
-    return peft_engine.logits(model, IDS)
+    return logits_of(model, IDS)
 
 
 @pytest.mark.parametrize("targets", TARGETS)
@@ -57,15 +58,15 @@ def test_what_one_engine_saved_has_the_same_logits_in_the_other(
     new_base: NewBase, tmp_path: Path, one: ModuleType, other: ModuleType, targets: tuple[str, ...]
 ) -> None:
     wanted = save(one, new_base(one), tmp_path / "saved", LORA | {"targets": targets})
-    bare = peft_engine.logits(new_base(other), IDS)
+    bare = logits_of(new_base(other), IDS)
     loaded = other.load_adapter(new_base(other), tmp_path / "saved")
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    found = peft_engine.logits(loaded, IDS)
+    found = logits_of(loaded, IDS)
     assert (found - wanted).norm() < 1e-5 * wanted.norm()
     assert (bare - wanted).norm() > 1e-3 * wanted.norm()  # so the comparison can tell
     with loaded.disable_adapter():
-        assert torch.equal(peft_engine.logits(loaded, IDS), bare)
+        assert torch.equal(logits_of(loaded, IDS), bare)
 
     other.save_adapter(loaded, tmp_path / "again", "demo", "abc")
     first, second = (load_file(tmp_path / name / WEIGHTS) for name in ("saved", "again"))
@@ -75,9 +76,9 @@ def test_what_one_engine_saved_has_the_same_logits_in_the_other(
 
 
 def test_each_expert_has_its_own_tensors_in_the_file(new_base: NewBase, tmp_path: Path) -> None:
-    model = unsloth_engine.add_adapter(new_base(unsloth_engine), LORA, seed=0)
+    model = grouped_backend.with_adapter(new_base(unsloth_engine), LORA, seed=0)
     change(model)
-    unsloth_engine.save_adapter(model, tmp_path, "demo", None)
+    grouped_backend.save_adapter(model, tmp_path, "demo", None)
     saved = load_file(tmp_path / WEIGHTS)
     adapter = model.get_submodule("base_model.model.model.layers.1.mlp.experts.adapter")
     for number in range(8):
@@ -132,6 +133,6 @@ def test_what_does_not_fit_is_told_in_one_sentence(
     save(unsloth_engine, new_base(unsloth_engine), tmp_path)
     act(tmp_path)
     with pytest.raises(PipelineError, match=told) as raised:
-        unsloth_engine.load_adapter(new_base(unsloth_engine), tmp_path)
+        grouped_backend.load_adapter(new_base(unsloth_engine), tmp_path)
     assert str(raised.value).startswith(f"adapter {tmp_path}")
     assert "\n" not in str(raised.value)

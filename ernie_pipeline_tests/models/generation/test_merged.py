@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ernie_pipeline.demo import BASE
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.fused import FusedExperts
 from ernie_pipeline.models.generation.memory_plan import (
@@ -15,7 +16,7 @@ from ernie_pipeline.models.generation.memory_plan import (
     rows_that_fit,
 )
 from ernie_pipeline.models.generation.merged import decodable, fast_generator, merge, merged_weights, only_argmax
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import UnfusedExperts, unfuse_experts
 from ernie_pipeline.models.weights import dense_weight
 from ernie_pipeline.utils.errors import PipelineError
@@ -24,7 +25,7 @@ from ernie_pipeline_tests.models.grouped.demo import FLAT, adapted_grouped, read
 
 GIB = 2**30
 ATOL = 1e-4  # logits up to 20 in fp32: the same products, summed in another order
-ERNIE_21B = peft_engine.causal_lm_config(str(BASE), None)
+ERNIE_21B = causal_lm_config(str(BASE), None)
 ERNIE_21B.update({"num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "hidden_size": 2560})
 
 
@@ -47,7 +48,7 @@ def merged(adapted: Any) -> Any:
 @pytest.fixture(scope="module")
 def in_bfloat16() -> Any:
     quantization = QUANTIZATION | {"compute_dtype": "bfloat16"}
-    model = peft_engine.add_adapter(peft_engine.load_base(str(BASE), None, quantization, "cpu"), LORA, seed=0)
+    model = peft_backend.with_adapter(peft_backend.load_base(str(BASE), None, quantization, "cpu"), LORA, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -186,9 +187,9 @@ def test_experts_that_cannot_be_captured_are_merged_all_or_none() -> None:
 
 
 def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
-    packed_short: Path, short_base: dict[str, Any]
+    packed_short: Path, short_base: Any
 ) -> None:
-    adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base["checkpoint"]))).eval()
+    adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base.checkpoint))).eval()
     known = merged_weights(adapted)
     assert known.capturable
     (kept,) = known.experts

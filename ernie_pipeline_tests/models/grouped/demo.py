@@ -6,16 +6,19 @@ from typing import Any
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.grouped import backend as grouped_backend
+from ernie_pipeline.models.grouped.backend import GroupedModel
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.quantized_base import read_packed, write_packed
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.quantize import quantize_linears
+from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.sections import Lora
 
 FLAT = {"type": "nf4", "double": False, "compute_dtype": "float32"}
 NESTED = FLAT | {"double": True}
-LORA = Lora(rank=4, alpha=8).model_dump(mode="json")
+LORA = Lora(rank=4, alpha=8)
 
 
 def stack(weight: torch.Tensor, quantization: dict[str, Any]) -> Any:
@@ -46,14 +49,21 @@ def pack_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BAS
 
 def read_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
     """The model that `pack_demo` wrote."""
-    model = read_packed(folder, peft_engine.causal_lm_config(str(checkpoint), None), quantization, "cpu")
-    model.config.model_type = peft_engine.OWN_MODEL_TYPE
+    model = read_packed(folder, causal_lm_config(str(checkpoint), None), quantization, "cpu")
+    model.config.model_type = peft_backend.OWN_MODEL_TYPE
     return model
 
 
-def adapted_grouped(model: Any, lora: dict[str, Any] = LORA) -> Any:
+def grouped_demo(folder: Path, spec: ModelSpec) -> GroupedModel:
+    """The base of `spec` as backend `grouped` loads it."""
+    checkpoint = Path(spec.base.checkpoint)
+    pack_demo(folder, FLAT, checkpoint)
+    return GroupedModel(spec.model_copy(update={"backend": "grouped"}), "cpu", read_demo(folder, FLAT, checkpoint))
+
+
+def adapted_grouped(model: Any, lora: Lora = LORA) -> Any:
     """`model` with an adapter that changes its logits."""
-    model = unsloth_engine.add_adapter(model, lora, seed=0)
+    model = grouped_backend.with_adapter(model, lora, seed=0)
     change(model)
     return model
 

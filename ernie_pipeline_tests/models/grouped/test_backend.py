@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.grouped import lora_linear
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.models.conftest import logits_of
 from ernie_pipeline_tests.models.grouped.demo import FLAT, LORA, adapted_grouped, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
@@ -32,7 +33,7 @@ def asked(packed_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def job(short_base: dict[str, Any]) -> Job:
+def job(short_base: Any) -> Job:
     return {"base": short_base, "quantization": FLAT, "lora": LORA, "adapter": None, "gpu": {"bases": "there"}}
 
 
@@ -44,23 +45,23 @@ def refused(attempt: Callable[[], Any]) -> str:
 
 
 def test_a_job_s_base_is_the_packed_one_and_passes_the_check(asked: list[Any], job: Job) -> None:
-    model = unsloth_engine.load(job, "cpu")
+    model = grouped_backend.load(job, "cpu")
     assert asked == [(job["base"], FLAT, "there")]
     checkpoint = job["base"]["checkpoint"]
-    wanted = peft_engine.logits(peft_engine.load_base(checkpoint, None, FLAT, "cpu"), IDS)
-    assert (unsloth_engine.logits(model, IDS) - wanted).norm() < 1e-5 * wanted.norm()
-    unsloth_engine.load({name: value for name, value in job.items() if name != "gpu"}, "cpu")
+    wanted = logits_of(peft_backend.load_base(checkpoint, None, FLAT, "cpu"), IDS)
+    assert (logits_of(model, IDS) - wanted).norm() < 1e-5 * wanted.norm()
+    grouped_backend.load({name: value for name, value in job.items() if name != "gpu"}, "cpu")
     assert asked[1][2] is None
 
 
 def test_a_job_s_adapter_is_loaded_and_held_against_the_recipe(asked: list[Any], job: Job, tmp_path: Path) -> None:
-    model = adapted_grouped(unsloth_engine.base_of(job, "cpu"))
-    unsloth_engine.save_adapter(model, tmp_path, "short", None)
-    loaded = unsloth_engine.load(job | {"adapter": str(tmp_path)}, "cpu")
-    assert torch.equal(unsloth_engine.logits(loaded, IDS), unsloth_engine.logits(model.eval(), IDS))
+    model = adapted_grouped(grouped_backend.base_of(job, "cpu"))
+    grouped_backend.save_adapter(model, tmp_path, "short", None)
+    loaded = grouped_backend.load(job | {"adapter": str(tmp_path)}, "cpu")
+    assert torch.equal(logits_of(loaded, IDS), logits_of(model.eval(), IDS))
     other = job | {"adapter": str(tmp_path), "lora": LORA | {"rank": 8}}
     with pytest.raises(PipelineError, match="not what the recipe asks for"):
-        unsloth_engine.load(other, "cpu")
+        grouped_backend.load(other, "cpu")
 
 
 def test_what_ends_an_answer_is_the_checkpoint_s(asked: list[Any], job: Job, tmp_path: Path) -> None:
@@ -69,15 +70,15 @@ def test_what_ends_an_answer_is_the_checkpoint_s(asked: list[Any], job: Job, tmp
     folder = shutil.copytree(job["base"]["checkpoint"], tmp_path / "base")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     job["base"] = job["base"] | {"checkpoint": str(folder)}
-    assert unsloth_engine.base_of(job, "cpu").generation_config.eos_token_id == [2, 7]
+    assert grouped_backend.base_of(job, "cpu").generation_config.eos_token_id == [2, 7]
     (folder / "generation_config.json").unlink()
-    assert unsloth_engine.base_of(job, "cpu").generation_config.eos_token_id == 2  # its config.json's
+    assert grouped_backend.base_of(job, "cpu").generation_config.eos_token_id == 2  # its config.json's
 
 
 def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -> None:
     def adapter(seed: int) -> torch.Tensor:
         base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
-        model = unsloth_engine.add_adapter(base, LORA, seed)
+        model = grouped_backend.with_adapter(base, LORA, seed)
         return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
     first = adapter(0)
@@ -95,11 +96,11 @@ def test_every_adapted_linear_layer_is_sped_up(
     def base() -> Any:
         return read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
 
-    fresh = unsloth_engine.add_adapter(base(), LORA, seed=0)
-    unsloth_engine.save_adapter(fresh, tmp_path, "short", None)
-    for model in (fresh, unsloth_engine.load_adapter(base(), tmp_path)):
+    fresh = grouped_backend.with_adapter(base(), LORA, seed=0)
+    grouped_backend.save_adapter(fresh, tmp_path, "short", None)
+    for model in (fresh, grouped_backend.load_adapter(base(), tmp_path)):
         calls.clear()
-        unsloth_engine.logits(model, IDS)
+        logits_of(model, IDS)
         assert calls == [1] * 14  # of two layers' attention, the dense layer, and the shared experts
 
 
@@ -110,7 +111,7 @@ def test_a_model_of_another_type_is_refused_before_anything_is_packed(
         json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64})
     )
     job["base"] = {"name": "a llama", "checkpoint": str(tmp_path), "revision": None}
-    assert refused(lambda: unsloth_engine.base_of(job, "cpu")) == (
+    assert refused(lambda: grouped_backend.base_of(job, "cpu")) == (
         'engine "unsloth" is for models of the type ernie4_5_moe, and a llama is a llama; set training.engine to "peft"'
     )
     assert asked == []
@@ -118,5 +119,5 @@ def test_a_model_of_another_type_is_refused_before_anything_is_packed(
 
 def test_dropout_is_refused(packed_short: Path, job: Job) -> None:
     base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
-    told = refused(lambda: unsloth_engine.add_adapter(base, LORA | {"dropout": 0.1}, seed=0))
+    told = refused(lambda: grouped_backend.with_adapter(base, LORA | {"dropout": 0.1}, seed=0))
     assert told == 'lora.dropout is not in engine "unsloth"; set it to 0, or training.engine to "peft"'

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ernie_pipeline.models.grouped.quantized_base import packed_base
-from ernie_pipeline.models.peft import backend as peft_engine
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.models.conftest import logits_of
 from ernie_pipeline_tests.models.grouped.demo import NESTED, pack_demo, read_demo
 
 Unsloth = Callable[[str], Path]
@@ -50,7 +50,7 @@ def unsloth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unsloth:
 
 
 def test_it_packs_what_the_package_quantised(
-    unsloth: Unsloth, short_base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unsloth: Unsloth, short_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "1")
@@ -61,7 +61,7 @@ def test_it_packs_what_the_package_quantised(
 
     asked = json.loads((folder / "asked.json").read_text())
     assert asked == {
-        "model_name": short_base["checkpoint"],
+        "model_name": short_base.checkpoint,
         "revision": None,
         "load_in_4bit": True,
         "dtype": None,
@@ -73,11 +73,11 @@ def test_it_packs_what_the_package_quantised(
     assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} & set(environment)
     assert environment["UNSLOTH_DISABLE_STATISTICS"] == environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
-    checkpoint, ids = Path(short_base["checkpoint"]), torch.arange(5, 25)
+    checkpoint, ids = Path(short_base.checkpoint), torch.arange(5, 25)
     (tmp_path / "here").mkdir()
     pack_demo(tmp_path / "here", NESTED, checkpoint)
     found, wanted = (read_demo(packed, NESTED, checkpoint) for packed in (place, tmp_path / "here"))
-    assert torch.equal(peft_engine.logits(found, ids), peft_engine.logits(wanted, ids))
+    assert torch.equal(logits_of(found, ids), logits_of(wanted, ids))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 from ernie_pipeline.models.grouped import padding_free as end_to_end
 from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
 from ernie_pipeline.training.rows import NOT_COUNTED
-from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 from ernie_pipeline_tests.models.grouped.demo import FLAT, adapted_grouped, read_demo
 
 Inputs = dict[str, torch.Tensor]
@@ -29,8 +29,8 @@ DOCUMENTS = [document(17, 4), document(30), document(1), document(9, 8), documen
 
 
 @pytest.fixture(scope="module")
-def shared(packed_short: Path, short_base: dict[str, Any]) -> Any:
-    return adapted_grouped(read_demo(packed_short, FLAT, Path(short_base["checkpoint"])))
+def shared(packed_short: Path, short_base: Any) -> Any:
+    return adapted_grouped(read_demo(packed_short, FLAT, Path(short_base.checkpoint)))
 
 
 @pytest.fixture

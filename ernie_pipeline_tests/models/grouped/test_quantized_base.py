@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.quantized_base import packed_base, read_packed
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, damage
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.models.conftest import logits_of
 from ernie_pipeline_tests.models.grouped.demo import FLAT, NESTED, pack_demo, quantised_demo, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
@@ -30,11 +32,11 @@ BASE = {"name": "short", "checkpoint": "somewhere", "revision": None, "version":
 
 @pytest.mark.parametrize("quantization", [FLAT, NESTED])
 def test_the_model_that_is_read_is_the_one_that_was_written(
-    short_base: dict[str, Any], tmp_path: Path, quantization: dict[str, Any]
+    short_base: Any, tmp_path: Path, quantization: dict[str, Any]
 ) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
-    checkpoint = Path(short_base["checkpoint"])
+    checkpoint = Path(short_base.checkpoint)
     pack_demo(tmp_path, quantization, checkpoint)
     assert sorted(file.stem for file in tmp_path.iterdir()) == ["layer-000", "layer-001", "rest"]
     read = read_demo(tmp_path, quantization, checkpoint)
@@ -57,17 +59,17 @@ def test_the_model_that_is_read_is_the_one_that_was_written(
                 written.get_submodule(owner)._parameters[last] = torch.nn.Parameter(dense.view(state.shape))
                 stacks += 1
     assert stacks == 2
-    wanted = peft_engine.logits(written, IDS)
-    assert (peft_engine.logits(read, IDS) - wanted).norm() < 1e-5 * wanted.norm()
+    wanted = logits_of(written, IDS)
+    assert (logits_of(read, IDS) - wanted).norm() < 1e-5 * wanted.norm()
 
 
-def test_read_it_has_the_logits_of_the_other_engine_s_base(packed_short: Path, short_base: dict[str, Any]) -> None:
+def test_read_it_has_the_logits_of_the_other_engine_s_base(packed_short: Path, short_base: Any) -> None:
     """Where their constants are the same ones: without a second quantisation, in groups across a layer's experts."""
-    checkpoint = short_base["checkpoint"]
-    wanted = peft_engine.logits(peft_engine.load_base(checkpoint, None, FLAT, "cpu"), IDS)
+    checkpoint = short_base.checkpoint
+    wanted = logits_of(peft_backend.load_base(checkpoint, None, FLAT, "cpu"), IDS)
     read = read_demo(packed_short, FLAT, Path(checkpoint))
     assert sum(isinstance(module, GroupedExperts) for module in read.modules()) == 1
-    assert (peft_engine.logits(read, IDS) - wanted).norm() < 1e-5 * wanted.norm()
+    assert (logits_of(read, IDS) - wanted).norm() < 1e-5 * wanted.norm()
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_read_it_has_the_logits_of_the_other_engine_s_base(packed_short: Path, s
     ],
 )
 def test_a_lost_tensor_is_told_in_one_sentence(
-    packed_short: Path, short_base: dict[str, Any], tmp_path: Path, file: str, name: str
+    packed_short: Path, short_base: Any, tmp_path: Path, file: str, name: str
 ) -> None:
     for source in packed_short.iterdir():
         tensors = load_file(source)
         if source.stem == file:
             del tensors[name]
         save_file(tensors, tmp_path / source.name)
-    config = peft_engine.causal_lm_config(short_base["checkpoint"], None)
+    config = causal_lm_config(short_base.checkpoint, None)
     with pytest.raises(PipelineError) as told:
         read_packed(tmp_path, config, FLAT, "cpu")
     assert str(told.value).startswith(f"packed base model {tmp_path} lacks ")

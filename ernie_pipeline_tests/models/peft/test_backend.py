@@ -13,11 +13,12 @@ from torch import nn
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models import choose_engine, engine_module
 from ernie_pipeline.models.audit import totals
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.quantize import quantize_linears
 from ernie_pipeline.recipe.sections import TARGETS
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.models.conftest import LORA, QUANTIZATION, new_adapted, new_base
+from ernie_pipeline_tests.models.conftest import LORA, QUANTIZATION, logits_of, new_adapted, new_base
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
 
@@ -27,8 +28,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tenso
     """A saved adapter, and the logits that its model had in memory."""
     folder = tmp_path_factory.mktemp("saved") / "adapter"
     model = new_adapted()
-    peft_engine.save_adapter(model, folder, "demo", None)
-    return folder, peft_engine.logits(model, IDS)
+    peft_backend.save_adapter(model, folder, "demo", None)
+    return folder, logits_of(model, IDS)
 
 
 def refused(attempt: Callable[[], Any], expected: str) -> None:
@@ -45,9 +46,9 @@ def test_every_linear_layer_but_the_head_is_4_bit_and_the_audit_agrees(base: Any
     assert set(linears) - set(packed) == {"lm_head"}
     assert all(module.weight.bnb_quantized and module.weight.dtype == torch.uint8 for module in packed.values())
     assert not any(parameter.requires_grad for parameter in base.parameters())
-    adapted = peft_engine.add_adapter(new_base(), LORA, seed=0)
-    config = peft_engine.causal_lm_config(str(BASE), None)
-    sums = totals(peft_engine.check_model(adapted, config, LORA, training=True))
+    adapted = peft_backend.with_adapter(new_base(), LORA, seed=0)
+    config = causal_lm_config(str(BASE), None)
+    sums = totals(peft_backend.check_model(adapted, config, LORA, training=True))
     assert sums["modules"] == len(packed)
     assert sums["four_bit_parameters"] == sum(m.in_features * m.out_features for m in packed.values())
     adapters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -62,7 +63,7 @@ def test_each_packed_weight_computes_as_the_one_on_disk(change: dict[str, Any]) 
 
     on_disk = load_file(BASE / "model.safetensors")
     quantization = QUANTIZATION | change
-    model = peft_engine.load_base(str(BASE), None, quantization, "cpu")
+    model = peft_backend.load_base(str(BASE), None, quantization, "cpu")
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             state = module.weight.quant_state
@@ -104,13 +105,13 @@ def test_a_bias_survives_quantisation() -> None:
 
 def test_a_saved_adapter_gives_the_same_logits_on_a_fresh_base(base: Any, adapter: tuple[Path, torch.Tensor]) -> None:
     folder, logits = adapter
-    assert (peft_engine.logits(base, IDS) - logits).abs().max() > 0.05, "an adapter that changes nothing shows nothing"
+    assert (logits_of(base, IDS) - logits).abs().max() > 0.05, "an adapter that changes nothing shows nothing"
     job = {"base": {"checkpoint": str(BASE), "revision": None}, "quantization": QUANTIZATION, "lora": LORA}
-    loaded = peft_engine.load({**job, "adapter": str(folder)}, "cpu")
-    assert torch.equal(peft_engine.logits(loaded, IDS), logits)
+    loaded = peft_backend.load({**job, "adapter": str(folder)}, "cpu")
+    assert torch.equal(logits_of(loaded, IDS), logits)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(PipelineError, match="not what the recipe asks for"):
-        peft_engine.load({**job, "adapter": str(folder), "lora": LORA | {"rank": 8}}, "cpu")
+        peft_backend.load({**job, "adapter": str(folder), "lora": LORA | {"rank": 8}}, "cpu")
 
 
 def test_the_adapters_bytes_depend_on_the_seed_and_not_on_the_place_of_the_base(
@@ -118,8 +119,8 @@ def test_the_adapters_bytes_depend_on_the_seed_and_not_on_the_place_of_the_base(
 ) -> None:
     def saved(name: str, seed: int, base: Path) -> dict[str, bytes]:
         torch.manual_seed(os.getpid())
-        model = peft_engine.add_adapter(new_base(base), LORA, seed)
-        peft_engine.save_adapter(model, tmp_path / name, "demo", None)
+        model = peft_backend.with_adapter(new_base(base), LORA, seed)
+        peft_backend.save_adapter(model, tmp_path / name, "demo", None)
         return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
 
     first, again, other = saved("a", 1, BASE), saved("b", 1, checkpoint), saved("c", 2, BASE)
@@ -171,7 +172,7 @@ def test_a_damaged_adapter_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(adapter[0], tmp_path / "adapter"))
     damage(folder)
-    refused(lambda: peft_engine.load_adapter(new_base(), folder), rf"^adapter {re.escape(str(folder))}:? .*{expected}")
+    refused(lambda: peft_backend.load_adapter(new_base(), folder), rf"^adapter {re.escape(str(folder))}:? .*{expected}")
 
 
 def test_a_model_that_is_no_causal_one_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
-
 from ernie_pipeline.training.flat import FlatParameters
+from torch import nn
 
 
 def model() -> nn.Sequential:

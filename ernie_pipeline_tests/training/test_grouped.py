@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from ernie_pipeline.training.recorded import BUCKET
 
 from ernie_pipeline.models.checkpoint.adapter_file import saved_tensors
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.training.ranks import join_ranks
-from ernie_pipeline.training.recorded import BUCKET
 from ernie_pipeline.training.resume import copy_weights
 from ernie_pipeline.training.rows import Row
 from ernie_pipeline.utils.errors import PipelineError
@@ -152,9 +152,9 @@ def of_memory(most: int, checkpointed: int | None = None, fails_from: int = 0) -
         room = checkpointed if checkpointed is not None and model.is_gradient_checkpointing else most
         if len(inputs["starts"]) - 1 > room and model.training and len(calls) > fails_from:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return unsloth_engine.end_to_end.loss(model, inputs, longest)  # type: ignore[union-attr]
+        return grouped_backend.end_to_end.loss(model, inputs, longest)  # type: ignore[union-attr]
 
-    return SimpleNamespace(loss=loss, spend_memory=unsloth_engine.end_to_end.spend_memory)  # type: ignore[union-attr]
+    return SimpleNamespace(loss=loss, spend_memory=grouped_backend.end_to_end.spend_memory)  # type: ignore[union-attr]
 
 
 def trained(trainer: Any) -> torch.Tensor:
@@ -252,7 +252,7 @@ def test_validation_takes_smaller_batches(make_grouped_trainer: MakeTrainer, sum
         sizes.append(len(inputs["starts"]) - 1)
         if sizes[-1] > 7:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return unsloth_engine.end_to_end.loss(model, inputs, longest)  # type: ignore[union-attr]
+        return grouped_backend.end_to_end.loss(model, inputs, longest)  # type: ignore[union-attr]
 
     trainer = make_grouped_trainer(eval_rows=sums[:12], end_to_end=SimpleNamespace(loss=loss))
     assert trainer.evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-5)

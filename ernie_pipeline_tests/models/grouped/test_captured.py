@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
-from ernie_pipeline.training.recorded import BUCKET, MOST_TOKENS, RecordedPasses
 from ernie_pipeline.training.rows import Row
-from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 

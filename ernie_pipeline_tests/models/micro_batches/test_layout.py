@@ -5,8 +5,6 @@ import sys
 
 import pytest
 import torch
-
-from ernie_pipeline.training.rows import NOT_COUNTED
 from ernie_pipeline.training.schedule.micro_batches import (
     Document,
     computed_tokens,
@@ -16,6 +14,8 @@ from ernie_pipeline.training.schedule.micro_batches import (
     share_of,
 )
 from ernie_pipeline.training.schedule.packing import best_fit_decreasing, pack
+
+from ernie_pipeline.training.rows import NOT_COUNTED
 
 
 def test_packs_are_full_whole_and_within_the_capacity() -> None:
