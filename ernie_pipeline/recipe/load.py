@@ -17,8 +17,8 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
     """Read a preset by its name, or a TOML file by its path.
 
     `source` replaces the recipe's source: a path when such a file exists or the name looks like one, else a hub id.
-    `execution`: the name of a profile, or keys of the table `[execution]` as in TOML ('micro_batch = 4, packing = true'),
-    which go before the file's own.
+    `execution`: the name of a profile, or keys of the table `[execution]` as in TOML ('micro_batch = 4, packing =
+    true'), which go before the file's own.
     Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
     """
     path = _recipe_path(name_or_path)

@@ -28,7 +28,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """ERNIE_PIPELINE_HOME, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE, _SENSOR_SECONDS, and MLflow's MLFLOW_TRACKING_URI.
+        """ERNIE_PIPELINE_HOME, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE, _SENSOR_SECONDS; MLFLOW_TRACKING_URI.
 
         Raises `PipelineError` for a number of seconds that is none; Dagster judges the cron expression and the zone.
         """

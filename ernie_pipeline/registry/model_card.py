@@ -31,7 +31,7 @@ def model_card(
     base          name, revision, version
     data          name, source, version, license, train_rows, eval_rows
     training      figures to list as they are, by their names ("steps": 100)
-    evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high and perhaps loss_completion
+    evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high, loss_completion if any
     comparison    gain, gain_low, gain_high, p_value
     targets       the audit's rows: part, target, modules, four_bit_parameters, lora_parameters
     """

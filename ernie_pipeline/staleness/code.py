@@ -16,7 +16,7 @@ PACKAGE = "ernie_pipeline"
 ROOT = Path(__file__).parent.parent
 
 BESIDE_THE_WORK = (f"{PACKAGE}.recipe", f"{PACKAGE}.store", f"{PACKAGE}.utils.errors", f"{PACKAGE}.utils.reporter")
-"""Reached by every stage, deciding no output: a recipe's values are fingerprinted as values, and bytes are kept as they are."""
+"""Reached by every stage, deciding no output: a recipe's values are fingerprinted as values, bytes kept as they are."""
 
 
 @dataclass(frozen=True)

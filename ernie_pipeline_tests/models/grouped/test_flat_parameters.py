@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from ernie_pipeline.training.flat import FlatParameters
 from torch import nn
+
+from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
 
 
 def model() -> nn.Sequential:

@@ -1,21 +1,21 @@
-"""How a step's samples are shared, divided, packed and laid end to end."""
+"""How a step's samples are shared, divided, packed and concatenated."""
 
 import random
 import sys
 
 import pytest
 import torch
-from ernie_pipeline.training.schedule.micro_batches import (
-    Document,
-    computed_tokens,
-    lay_end_to_end,
-    lay_out,
-    rounded_up,
-    share_of,
-)
-from ernie_pipeline.training.schedule.packing import best_fit_decreasing, pack
 
-from ernie_pipeline.training.rows import NOT_COUNTED
+from ernie_pipeline.models.documents import NOT_COUNTED, Document
+from ernie_pipeline.models.memory import round_up
+from ernie_pipeline.models.micro_batches.layout import (
+    collate,
+    collate_weights,
+    computed_tokens,
+    concatenate,
+    lay_out,
+)
+from ernie_pipeline.models.micro_batches.packing import best_fit_decreasing, pack
 
 
 def test_packs_are_full_whole_and_within_the_capacity() -> None:
@@ -44,14 +44,6 @@ def test_as_few_rows_are_made_as_narrow_as_they_can_be() -> None:
     assert pack([5, 5, 5], 5) == [[0], [1], [2]]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 11])
-def test_every_sample_of_a_step_is_some_rank_s_and_their_shares_are_alike(ranks: int) -> None:
-    lengths, step = [random.Random(i).randint(30, 300) for i in range(100)], list(range(40, 50))
-    shares = [share_of(step, lengths, rank, ranks) for rank in range(ranks)]
-    assert sorted(sample for share in shares for sample in share) == step
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 @pytest.mark.parametrize("pack_tokens", [None, 500])
 def test_a_layout_has_every_sample_in_micro_batches_of_the_size(pack_tokens: int | None) -> None:
     lengths = sorted((random.Random(i).randint(30, 300) for i in range(21)), reverse=True)
@@ -64,6 +56,11 @@ def test_a_layout_has_every_sample_in_micro_batches_of_the_size(pack_tokens: int
         assert all(sum(lengths[i] for i in row) <= 500 for row in rows)
         assert (max(map(len, rows)) > 1) == (pack_tokens is not None and micro_batch > 1)
     assert lay_out([], 4, pack_tokens) == []
+
+
+def test_a_document_longer_than_a_row_has_one_for_itself() -> None:
+    [batch] = lay_out([900, 200, 200], 4, 500)
+    assert batch == [[0], [1, 2]]
 
 
 def test_there_are_as_many_micro_batches_as_it_takes_for_none_to_have_too_many_tokens() -> None:
@@ -81,8 +78,8 @@ def test_there_are_as_many_micro_batches_as_it_takes_for_none_to_have_too_many_t
 def test_packing_leaves_less_padding() -> None:
     lengths = sorted((random.Random(i).randint(30, 300) for i in range(24)), reverse=True)
     assert computed_tokens([10, 5, 3], [[[0], [1, 2]]]) == 20
-    assert computed_tokens([10, 5, 3], [[[0, 1]], [[2]]], lambda tokens: rounded_up(tokens, 8)) == 16 + 8
-    assert computed_tokens([10, 6], [[[0, 1]]], lambda tokens: rounded_up(tokens, 8)) == 16
+    assert computed_tokens([10, 5, 3], [[[0, 1]], [[2]]], lambda tokens: round_up(tokens, 8)) == 16 + 8
+    assert computed_tokens([10, 6], [[[0, 1]]], lambda tokens: round_up(tokens, 8)) == 16
     padded, packed = (computed_tokens(lengths, lay_out(lengths, 8, tokens)) for tokens in (None, 2048))
     assert packed == sum(lengths) < 0.9 * padded
 
@@ -93,31 +90,41 @@ def documents(*lengths: int) -> list[Document]:
     return [Document(own, own.clone()) for own in ids]
 
 
-def test_documents_lie_end_to_end_and_the_first_token_of_each_is_not_counted() -> None:
-    laid = lay_end_to_end(documents(3, 1, 2), pad_id=0)
+def test_documents_lie_one_after_the_other_and_the_first_token_of_each_is_not_counted() -> None:
+    laid = concatenate(documents(3, 1, 2), pad_id=0)
     assert laid["input_ids"].tolist() == [[100, 101, 102, 103, 104, 105]]
     assert laid["labels"].tolist() == [[NOT_COUNTED, 101, 102, NOT_COUNTED, NOT_COUNTED, 105]]
     assert laid["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]]
-    assert laid["starts"].tolist() == [0, 3, 4, 6]
-    assert laid["starts"].dtype == torch.int32
+    assert laid["cu_seqlens"].tolist() == [0, 3, 4, 6]
+    assert laid["cu_seqlens"].dtype == torch.int32
 
 
 def test_labels_that_are_not_counted_stay_so() -> None:
     ids = torch.arange(4)
-    laid = lay_end_to_end([Document(ids, torch.tensor([NOT_COUNTED, NOT_COUNTED, 2, 3]))] * 2, pad_id=0)
+    laid = concatenate([Document(ids, torch.tensor([NOT_COUNTED, NOT_COUNTED, 2, 3]))] * 2, pad_id=0)
     assert laid["labels"].tolist() == [[NOT_COUNTED, NOT_COUNTED, 2, 3] * 2]
 
 
 def test_a_document_of_padding_and_empty_ones_fill_up_to_the_same_shapes() -> None:
-    laid = lay_end_to_end(documents(3, 2), pad_id=7, tokens=8, number=5)
+    laid = concatenate(documents(3, 2), pad_id=7, tokens=8, number=5)
     assert laid["input_ids"].tolist() == [[100, 101, 102, 103, 104, 7, 7, 7]]
     assert laid["labels"].tolist() == [[NOT_COUNTED, 101, 102, NOT_COUNTED, 104, *[NOT_COUNTED] * 3]]
     assert laid["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
-    assert laid["starts"].tolist() == [0, 3, 5, 8, 8, 8]
+    assert laid["cu_seqlens"].tolist() == [0, 3, 5, 8, 8, 8]
 
     for batch in (documents(8), documents(3, 3, 2), documents(1, 1, 1, 1)):  # full, and with nothing left to fill
-        other = lay_end_to_end(batch, pad_id=7, tokens=8, number=5)
+        other = concatenate(batch, pad_id=7, tokens=8, number=5)
         assert {name: value.shape for name, value in other.items()} == {n: v.shape for n, v in laid.items()}
-        assert other["starts"][-1] == 8
-        assert (other["starts"].diff() >= 0).all()
-        assert other["starts"][: len(batch) + 1].diff().tolist() == [len(document.ids) for document in batch]
+        assert other["cu_seqlens"][-1] == 8
+        assert (other["cu_seqlens"].diff() >= 0).all()
+        assert other["cu_seqlens"][: len(batch) + 1].diff().tolist() == [len(document.ids) for document in batch]
+
+
+def test_weights_stand_where_their_tokens_stand() -> None:
+    rows = [documents(3, 2), documents(4)]
+    weights = [[torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-4.0, 0.5])], [torch.arange(4.0)]]
+    batch = collate(rows, pad_id=0)
+    laid = collate_weights(weights, batch["input_ids"].shape[1])
+    assert laid.tolist() == [[1.0, 2.0, 3.0, -4.0, 0.5], [0.0, 1.0, 2.0, 3.0, 0.0]]
+    flat = concatenate(rows[0], pad_id=0, tokens=8, number=3, weights=weights[0])["weights"]
+    assert flat.tolist() == [[1.0, 2.0, 3.0, -4.0, 0.5, 0.0, 0.0, 0.0]]
