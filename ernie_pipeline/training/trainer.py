@@ -117,7 +117,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     def get_train_dataloader(self) -> Any:
         """A batch is the number of a planned step."""
         steps: Any = [{"step": number} for number in range(len(self.plan.steps))]
-        return torch.utils.data.DataLoader(steps, batch_size=None)
+        return torch.utils.data.DataLoader(steps, batch_size=1, collate_fn=lambda only: only[0])
 
     def training_step(self, model: Any, inputs: dict[str, int], num_items_in_batch: Any = None) -> torch.Tensor:
         """Leave the gradient of a step's loss, the mean over all ranks' counted tokens, in the parameters.

@@ -196,9 +196,9 @@ def test_what_ran_out_of_memory_once_begins_with_less_after_a_kill(
 def test_it_goes_on_under_another_execution(train_small: Any, undisturbed: Ended, tmp_path: Path) -> None:
     """Which rounds otherwise and is told nothing of how much at a time the first had come to."""
     small = {"micro_batch": 1, "packing": True, "gradient_checkpointing": True}
-    train_small(tmp_path, at("step 5/", kill), execution=small)
+    train_small(tmp_path, at("step 6/", kill), execution=small)
     ended = train_small(tmp_path)
-    assert ended.result[3] == [4]
+    assert ended.result[3] == [5]
     for one, other in zip(ended.result[1], undisturbed.result[1], strict=True):
         assert one == pytest.approx(other, rel=2e-3)
     assert ended.result[0] != undisturbed.result[0]  # the first steps were computed otherwise
