@@ -1,11 +1,20 @@
 """The device that a job runs on, and what the `gpu` resource allows there."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from pydantic import Field
 
+from ernie_pipeline.recipe.sections import Section
 from ernie_pipeline.utils.errors import PipelineError
+
+
+class DeviceLimits(Section):
+    """What the resource `gpu` asks for and allows: `kind`, a part of the device's name; memory in GiB; threads."""
+
+    kind: str = ""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    cpu_threads: Annotated[int, Field(ge=1)] = 1
 
 
 def choose_device(gpu: dict[str, Any], report: Callable[[str, dict[str, Any]], None]) -> str:
@@ -14,6 +23,8 @@ def choose_device(gpu: dict[str, Any], report: Callable[[str, dict[str, Any]], N
     `gpu`: `kind` (a part of the wanted device's name, or ""), `memory_gib` (or None), `cpu_threads`.
     Raises `PipelineError` when the GPU is of another kind.
     """
+    import torch  # not for those who only need the limits: the code location opens without it
+
     if not torch.cuda.is_available():
         torch.set_num_threads(gpu["cpu_threads"])
         report(f"no CUDA device on this machine: using the CPU with {gpu['cpu_threads']} threads", {})

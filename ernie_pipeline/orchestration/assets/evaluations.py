@@ -7,9 +7,11 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.evaluation.job import evaluation_job
+from ernie_pipeline.launch.untyped import with_limits
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.report import build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 
@@ -30,7 +32,8 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     def write(work: Work, out: Path) -> list[Check]:
         base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
-        gpu.run(context, "ernie_pipeline.evaluation", job, on_one=True)
+        limits, bases = gpu.limits(on_one=True), str(Settings.from_environment().packed_bases)
+        gpu.run(context, "evaluation", with_limits(job, limits, gpu.checkpoint_s, bases), on_one=True)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)

@@ -6,10 +6,12 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.launch.untyped import with_limits
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import loss_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.training.job import training_job
@@ -32,7 +34,8 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
     def write(work: Work, out: Path) -> list[Check]:
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
         job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
-        gpu.run(context, "ernie_pipeline.training", job)
+        bases = str(Settings.from_environment().packed_bases)
+        gpu.run(context, "training", with_limits(job, gpu.limits(), gpu.checkpoint_s, bases))
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
