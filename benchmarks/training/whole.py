@@ -21,7 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command, surroundings
+from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.store.hash_cache import remembered_sha256
@@ -89,11 +91,10 @@ def _write_rows(folder: Path) -> None:
 
 
 def _timed(job: dict[str, Any], folder: Path, processes: int) -> dict[str, Any]:
-    job_file, out = folder / "job.json", Path(job["out"])
-    job_file.write_text(json.dumps(job))
+    job_file, out = write_job(folder, "training", UntypedJob(job)), Path(job["out"])
     environment = {**os.environ, **surroundings(processes, 60), "OMP_NUM_THREADS": "4"}
     start = time.time()
-    ended = subprocess.run(command("ernie_pipeline.training", job_file, processes), env=environment)
+    ended = subprocess.run(command(job_file, processes), env=environment)
     wall = time.time() - start
     if ended.returncode:
         sys.exit(f"the training ended with status {ended.returncode}")

@@ -66,25 +66,26 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if "loss" not in (logs or {}):
             return
-        values = {"loss": self._window_loss()}
+        values = {"loss": self._summed_loss() / max(1, self.window["steps"])}
         values |= {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
         self._check(values["loss"])
         self.pause()
         rate = self.window["tokens"] / max(self.window["seconds"], 1e-9)
-        self.window = new_window()
+        self.window, self._loss = new_window(), None
         self.speed.append({"step": self.step, "tokens_per_s": rate, "seconds": self.seconds})
         self._tell({**values, "tokens": self.tokens}, {"tokens_per_s": round(rate, 1)})
 
     def add_loss(self, loss: torch.Tensor) -> None:
         """The loss of a step, a detached scalar."""
-        self._loss = loss.clone() if self._loss is None else self._loss + loss
+        before = loss.new_tensor(self.window["loss"]) if self._loss is None else self._loss
+        self._loss = before + loss
         self.window["steps"] += 1
 
-    def _window_loss(self) -> float:
-        """The mean over the window's steps and all ranks."""
-        here = 0.0 if self._loss is None else self.ranks.sum(float(self._loss))[0] / self.ranks.size
-        self._loss = None
-        return (self.window["loss"] + here) / max(1, self.window["steps"])
+    def _summed_loss(self) -> float:
+        """Over the window's steps, the mean of all ranks'."""
+        if self._loss is None:
+            return self.window["loss"]
+        return self.ranks.sum(float(self._loss))[0] / self.ranks.size
 
     def pause(self) -> None:
         """Stop the clock of the steps, until the next one begins; what the GPU has still to do counts."""
@@ -123,11 +124,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What another process needs to go on from here, see `restore`; values of JSON's types."""
-        if self._loss is not None:
-            self.window["loss"] += self.ranks.sum(float(self._loss))[0] / self.ranks.size
-            self._loss = None
-        names = ("curve", "speed", "step", "tokens", "seconds", "window")
-        return {name: getattr(self, name) for name in names}
+        names = ("curve", "speed", "step", "tokens", "seconds")
+        window = {**self.window, "loss": self._summed_loss()}
+        return {"window": window, **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken."""
@@ -164,5 +163,5 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 def new_window() -> dict[str, float]:
-    """What is counted between two log entries; `loss`: of steps before a checkpoint that this run goes on from."""
+    """What is counted between two log entries; `loss`: the sum of steps before a checkpoint that is gone on from."""
     return {"tokens": 0.0, "seconds": 0.0, "loss": 0.0, "steps": 0}

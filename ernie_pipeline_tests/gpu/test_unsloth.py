@@ -16,7 +16,9 @@ from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command, surroundings
+from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation.generate import generate_tokens
@@ -228,9 +230,8 @@ def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(unsloth_job: MakeJo
 
     job = unsloth_job("killed", checkpoints=str(tmp_path / "checkpoints"))
     job["gpu"]["checkpoint_s"] = 1e-9
-    job_file = tmp_path / "job.json"
-    job_file.write_text(json.dumps(job))
-    alone = command("ernie_pipeline.training", job_file, 1)
+    job_file = write_job(tmp_path, "training", UntypedJob(job))
+    alone = command(job_file, 1)
     with subprocess.Popen(alone, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -265,10 +266,9 @@ def test_two_gpus_end_at_the_loss_of_one(unsloth_job: MakeJob, tmp_path: Path) -
     one, two = unsloth_job("one"), unsloth_job("two")
     one["training"] |= {"batch_size": 4, "accumulation": 2}  # the two ranks' shares, one after the other
     train(one, quiet)
-    job_file = tmp_path / "job.json"
-    job_file.write_text(json.dumps(two))
+    job_file = write_job(tmp_path, "training", UntypedJob(two))
     environment = {**os.environ, **surroundings(2, 60), "OMP_NUM_THREADS": "2"}
-    subprocess.run(command("ernie_pipeline.training", job_file, 2), env=environment, check=True)
+    subprocess.run(command(job_file, 2), env=environment, check=True)
     run = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
     assert (run["processes"], run["steps"], run["samples"]) == (2, 40, 320)
     assert last_losses(two) == pytest.approx(last_losses(one), rel=0.01)

@@ -42,7 +42,7 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job, processes=gpu.gpus)
+        gpu.run(context, "training", job)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
