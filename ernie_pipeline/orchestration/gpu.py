@@ -20,7 +20,7 @@ from ernie_pipeline.utils.errors import PipelineError
 
 
 class ExecutionConfig(dg.Config):
-    """How the work is computed, over what recipe and environment say: `ExecutionOverrides`, as the launchpad shows it."""
+    """How the work is computed, over what recipe and environment say: `ExecutionOverrides`, for the launchpad."""
 
     profile: str | None = Field(None, description="cpu, 24gb, 40gb or 80gb; chosen from the device where absent")
     micro_batch: int | None = Field(None, description="documents computed at a time")
@@ -47,7 +47,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     stop_grace_s: float = Field(
         STOP_GRACE_S, gt=0, description="seconds that a stopped trainer gets to finish its step and save"
     )
-    execution: ExecutionConfig = ExecutionConfig()
+    execution: ExecutionConfig = ExecutionConfig()  # type: ignore[call-arg]  # Dagster's plugin sees no defaults
 
     def execution_over(self, recipe: ExecutionOverrides) -> ExecutionOverrides:
         """What is set here, and of the recipe what is not."""
