@@ -74,8 +74,8 @@ def swiglu_backward(
     grad_gate_up: torch.Tensor,
     recomputed: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """From `grad` [rows, I], the gradient of `swiglu_into`'s output, those of gate and up, side by side in
-    grad_gate_up[:, :2I].
+    """Write the gradients of gate and up, one beside the other, into grad_gate_up[:, :2I], from `grad` [rows, I], the
+    gradient of `swiglu_into`'s output.
 
     Returns that of `weight` [rows]. The output is made once more into `recomputed` [rows, I], where there is one.
     """

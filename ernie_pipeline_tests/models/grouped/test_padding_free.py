@@ -149,7 +149,7 @@ def test_no_document_sees_another(model: Any) -> None:
                 assert new == pytest.approx(old, rel=1e-6, abs=1e-6)
             elif len(docs[changed].ids) > 1:
                 assert new != pytest.approx(old, rel=1e-3)  # so the comparison can tell
-    one = concatenate(DOCUMENTS, 0)  # told as one document they do see one another
+    one = concatenate(DOCUMENTS, 0)  # as one document they do see one another
     tokens = one["input_ids"].shape[1]
     one |= {"cu_seqlens": torch.tensor([0, tokens], dtype=torch.int32), "position_ids": torch.arange(tokens)[None]}
     with torch.no_grad():
