@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ernie_pipeline.training.flat import FlatParameters
+from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 from torch.profiler import ProfilerActivity, profile
 
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.grouped import backend as unsloth_engine
-from ernie_pipeline.models.grouped.padding_free import end_to_end_loss, keep_unpacked
+from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline.store.hash_cache import remembered_sha256
-from ernie_pipeline.training.flat import FlatParameters
-from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
 PASSES = 3
 
@@ -34,13 +34,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "ernie-benchmark")
     asked = parser.parse_args()
     model = _model(asked.checkpoint.resolve(), asked.home)
-    keep_unpacked(model.get_base_model(), int(asked.spare_gib * 2**30))
+    keep_dequantized(model.get_base_model(), int(asked.spare_gib * 2**30))
     flat = FlatParameters([parameter for parameter in model.parameters() if parameter.requires_grad])
     inputs = _inputs(asked.documents, asked.tokens)
 
     def one_pass() -> None:
         flat.clear_gradients()
-        end_to_end_loss(model.get_base_model(), inputs, asked.tokens).backward()  # type: ignore[no-untyped-call]
+        padding_free_loss(model.get_base_model(), inputs, asked.tokens).backward()  # type: ignore[no-untyped-call]
 
     for _ in range(2):
         one_pass()

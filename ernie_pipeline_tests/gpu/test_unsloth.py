@@ -135,7 +135,7 @@ def without_torch_s_product(patch: pytest.MonkeyPatch) -> None:
     def refused(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("that card has no such product")
 
-    patch.setattr(grouped_mm, "TORCHS_OWN", ())
+    patch.setattr(grouped_mm, "TORCH_CAPABILITIES", ())
     patch.setattr(grouped_mm, "torch_grouped_mm", refused)
 
 
@@ -174,14 +174,14 @@ def test_with_less_memory_some_experts_stay_in_4_bits_and_the_answers_are_those_
 
 
 def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> None:
-    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
+    from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 
     docs = documents(17, 40, 9, 33)
 
     def loss(batch: list[Document]) -> float:
         inputs = {name: value.cuda() for name, value in lay_end_to_end(batch, 0).items()}
         with torch.no_grad():
-            return end_to_end_loss(adapted.get_base_model(), inputs, longest=64).item()
+            return padding_free_loss(adapted.get_base_model(), inputs, max_seqlen=64).item()
 
     alone = [loss([document]) for document in docs]
     together = [loss(docs[: number + 1]) for number in range(len(docs))]
@@ -198,14 +198,14 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: Any) -> N
 def test_recorded_passes_leave_the_gradient_of_those_that_are_not(adapted: Any, checkpointing: bool) -> None:
     from ernie_pipeline.training.flat import FlatParameters
 
-    from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
+    from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 
     if checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     flat = FlatParameters([parameter for parameter in adapted.parameters() if parameter.requires_grad])
 
     def loss_of(inputs: dict[str, torch.Tensor], counted: torch.Tensor) -> torch.Tensor:
-        return end_to_end_loss(adapted.get_base_model(), inputs, longest=BUCKET) / counted
+        return padding_free_loss(adapted.get_base_model(), inputs, max_seqlen=BUCKET) / counted
 
     passes = RecordedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: 2 * BUCKET)
     counted = torch.tensor(95.0, device="cuda")

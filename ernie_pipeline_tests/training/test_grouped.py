@@ -209,7 +209,7 @@ def test_layers_kept_dequantized_change_nothing_and_go_first_when_memory_runs_ou
     trainer = make_grouped_trainer(said, **settings)
     trainer.backend._spend_spare_memory()  # which it does after its first step on CUDA
     assert trainer.backend.facts()["layers_kept_dequantized"] == 1
-    assert all(experts.kept for experts in experts_of(trainer))
+    assert all(experts.dequantized for experts in experts_of(trainer))
     found = trained(trainer)
     assert (found - wanted).abs().max() < 1e-5
     assert of_memory(said) == [
@@ -220,7 +220,7 @@ def test_layers_kept_dequantized_change_nothing_and_go_first_when_memory_runs_ou
         )
     ]
     assert trainer.backend.size.documents == 4
-    assert not any(experts.kept for experts in experts_of(trainer))
+    assert not any(experts.dequantized for experts in experts_of(trainer))
 
 
 def test_attention_is_told_of_the_longest_document_padding_included(make_grouped_trainer: MakeTrainer) -> None:

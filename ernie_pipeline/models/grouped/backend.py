@@ -16,7 +16,7 @@ from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
-from ernie_pipeline.models.grouped.padding_free import end_to_end_loss as padding_free_loss
+from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.grouped.quantized_base import packed_base as quantized_base
 from ernie_pipeline.models.grouped.quantized_base import read_packed as read_quantized
 from ernie_pipeline.models.grouped.training import GroupedTraining

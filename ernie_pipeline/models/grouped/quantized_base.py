@@ -21,7 +21,7 @@ from filelock import FileLock
 from torch import nn
 
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.products import PARTS
+from ernie_pipeline.models.grouped.products import FUSED_PROJECTIONS
 from ernie_pipeline.models.quantize import COMPUTE_DTYPES, empty_linear4bit
 from ernie_pipeline.store.hash_cache import remembered_sha256
 from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, MadeOf, damage, key_of, made_of
@@ -132,8 +132,8 @@ def read_packed(folder: Path, config: Any, quantization: Mapping[str, Any], devi
     tensors = _read_tensors(folder, device)
     for parent_name, parent in list(model.named_modules()):
         prefix = f"{parent_name}." if parent_name else ""
-        if set(PARTS) <= set(parent._parameters):
-            stacks = [_quantised(tensors, prefix + fused, device, parent, folder) for fused in PARTS]
+        if set(FUSED_PROJECTIONS) <= set(parent._parameters):
+            stacks = [_quantised(tensors, prefix + fused, device, parent, folder) for fused in FUSED_PROJECTIONS]
             _replace(model, parent_name, GroupedExperts(*stacks))
         elif isinstance(parent, nn.Linear) and _state(tensors, f"{prefix}weight"):
             linear = empty_linear4bit(parent, quantization)

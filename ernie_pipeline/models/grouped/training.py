@@ -11,8 +11,7 @@ from ernie_pipeline.models.backend import Facts, State
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
-from ernie_pipeline.models.grouped.padding_free import end_to_end_loss as padding_free_loss
-from ernie_pipeline.models.grouped.padding_free import keep_unpacked as keep_dequantized
+from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
 from ernie_pipeline.models.grouped.spare_memory import spare_memory
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first

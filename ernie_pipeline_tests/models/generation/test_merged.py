@@ -162,13 +162,13 @@ LARGE = Weights(int(3.2 * GIB), LAYERS, capturable=True)
         (23, 400, 35, 23),  # 40 GiB: a cache for all first, since two batches read all the weights twice
         (7, 400, 35, 27),  # 24 GiB: four batches, and no layer to merge
         (3.3, 400, 35, None),  # not eight rows
-        (59, 1000, 100, 23),  # two batches and 23 layers to unpack, where all merged would be seven batches
+        (59, 1000, 100, 23),  # two batches and 23 layers to dequantize, where all merged would be seven batches
         (
             60,
             26,
             600,
             0,
-        ),  # two batches with all merged, where one with 24 layers to unpack would take 2.1 times as long
+        ),  # two batches with all merged, where one with 24 layers to dequantize would take 2.1 times as long
     ],
 )
 def test_memory_goes_to_the_cache_or_to_merged_experts_whichever_is_faster(
@@ -192,10 +192,10 @@ def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
     adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base.checkpoint))).eval()
     known = merged_weights(adapted)
     assert known.capturable
-    (kept,) = known.experts
-    merged = merge(adapted, [kept])
+    (quantized,) = known.experts
+    merged = merge(adapted, [quantized])
     assert decodable(merged)
-    assert merged.get_submodule(kept) is adapted.get_base_model().get_submodule(kept)
+    assert merged.get_submodule(quantized) is adapted.get_base_model().get_submodule(quantized)
     assert not hasattr(merged.model.layers[1].self_attn.q_proj, "base_layer")
     torch.testing.assert_close(logits(merged), logits(adapted), atol=ATOL, rtol=0)
     ids = [[5, 9, 20], [7, 30, 31, 32, 33]]

@@ -7,7 +7,7 @@ import torch
 
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
-from ernie_pipeline.models.grouped.padding_free import end_to_end_loss
+from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.micro_batches.layout import concatenate
 from ernie_pipeline.training.rows import Row
 
@@ -34,7 +34,7 @@ def gradient(model: Any) -> torch.Tensor:
 def passes_of(model: Any, shapes: list[Any], largest: int = 100) -> CapturedPasses:
     def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
         shapes.append({name: tuple(value.shape) for name, value in inputs.items()})
-        return end_to_end_loss(model.get_base_model(), inputs, longest=MAX_TOKENS) / num_tokens
+        return padding_free_loss(model.get_base_model(), inputs, max_seqlen=MAX_TOKENS) / num_tokens
 
     return CapturedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: largest, device="cpu")
 
@@ -47,7 +47,7 @@ def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is
     for batch in (docs[:2], docs[1:3], docs[:2]):
         found, of_found = passes(batch, num_tokens), gradient(model)
         inputs = concatenate(batch, 0)
-        wanted = end_to_end_loss(model.get_base_model(), inputs, longest=128) / 17
+        wanted = padding_free_loss(model.get_base_model(), inputs, max_seqlen=128) / 17
         wanted.backward()  # type: ignore[no-untyped-call]
         assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
         assert not found.requires_grad
