@@ -32,8 +32,8 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     def write(work: Work, out: Path) -> list[Check]:
         base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
-        limits, bases = gpu.limits(on_one=True), str(Settings.from_environment().packed_bases)
-        gpu.run(context, "evaluation", with_limits(job, limits, gpu.checkpoint_s, bases), on_one=True)
+        bases = str(Settings.from_environment().packed_bases)
+        gpu.run(context, "evaluation", with_limits(job, gpu.limits(), gpu.checkpoint_s, bases))
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)

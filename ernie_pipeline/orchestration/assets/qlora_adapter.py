@@ -35,7 +35,8 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
         job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
         bases = str(Settings.from_environment().packed_bases)
-        gpu.run(context, "training", with_limits(job, gpu.limits(), gpu.checkpoint_s, bases))
+        given = with_limits(job, gpu.limits(gpu.gpus), gpu.checkpoint_s, bases)
+        gpu.run(context, "training", given, processes=gpu.gpus)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
