@@ -53,19 +53,17 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What is set here, and of the recipe what is not."""
         return ExecutionOverrides(**self.execution.model_dump()).over(recipe)
 
-    def limits(self, on_one: bool = False) -> DeviceLimits:
-        """What each process of a job may take: the threads are shared by `gpus` processes, or with `on_one` by none."""
+    def limits(self, processes: int = 1) -> DeviceLimits:
+        """What each of the `processes` of a job may take: they share the threads."""
         threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
-        threads = max(1, threads // self._processes(on_one))
-        return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=threads)
+        return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
 
-    def run(self, context: dg.AssetExecutionContext, work: str | Work, job: BaseModel, *, on_one: bool = False) -> None:
+    def run(self, context: dg.AssetExecutionContext, work: str | Work, job: BaseModel, *, processes: int = 1) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
-        It is `gpus` processes under torchrun, on a machine without a GPU too; with `on_one` one process, for what
-        does not share its work. The job holds the `limits` already. Raises `PipelineError`, see `run_work`.
+        Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.
+        Raises `PipelineError`, see `run_work`.
         """
-        processes = self._processes(on_one)
         on_gpu = Path("/dev/nvidiactl").exists()
         if on_gpu and processes > 1 and (here := gpus_here()) < processes:
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
@@ -74,7 +72,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 context,
                 work,
                 job,
-                threads=self.limits(on_one).cpu_threads,
+                threads=self.limits(processes).cpu_threads,
                 memory_gib=None if on_gpu else self.memory_gib,
                 time_limit_s=self.time_limit_s,
                 on_progress=lambda values: _observe(context, values),
@@ -82,9 +80,6 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 stop_grace_s=self.stop_grace_s,
                 environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
             )
-
-    def _processes(self, on_one: bool) -> int:
-        return 1 if on_one else self.gpus
 
 
 def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:

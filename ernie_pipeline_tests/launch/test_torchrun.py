@@ -65,7 +65,7 @@ from ernie_pipeline_tests.launch.children import ChildJob, work_in
 
 @dg.asset
 def parent(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-    gpu.run(context, work_in(sys.argv[1]), ChildJob(out=sys.argv[2]))
+    gpu.run(context, work_in(sys.argv[1]), ChildJob(out=sys.argv[2]), processes=gpu.gpus)
     return dg.MaterializeResult()
 
 dg.materialize([parent], resources={"gpu": GpuResource(gpus=2)})
@@ -90,14 +90,15 @@ def run(
         if interrupt:
             threading.Thread(target=interrupt, daemon=True).start()
         with told_in_one_sentence():
-            gpu.run(context, work_in(CHILD), ChildJob(out=place, limits=gpu.limits(on_one)), on_one=on_one)
+            processes = 1 if on_one else gpu.gpus
+            gpu.run(context, work_in(CHILD), ChildJob(out=place, limits=gpu.limits(processes)), processes=processes)
         return dg.MaterializeResult()
 
     gpu, instance = GpuResource(**settings), dg.DagsterInstance.ephemeral()
     result = dg.materialize([parent], resources={"gpu": gpu}, instance=instance, raise_on_error=False)
     [event] = result.get_step_failure_events()
-    told = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
-    observed = [log.dagster_event.asset_observation_data.asset_observation.metadata for log in told]
+    logs = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
+    observed = [log.dagster_event.asset_observation_data.asset_observation.metadata for log in logs]
     return event.step_failure_data, [{key: value.value for key, value in values.items()} for values in observed]
 
 

@@ -197,7 +197,7 @@ def test_what_killed_builders_left_aside_goes_also_where_there_is_no_artifact(
     store: ArtifactStore, three: list[dict[str, Artifact]]
 ) -> None:
     kept = three[2]["math_split"].manifest["fingerprint"]
-    for name in (f".{kept}.0123abcd", ".f00d.0123abcd", ".f00d.89abcdef.old"):
+    for name in (f".{kept}.0123abcd", ".f00d.0123abcd", ".f00d.89abcdef"):
         (store.root / "math_split" / name).mkdir()
         (store.root / "math_split" / name / "half").write_bytes(bytes(512))
     (store.root / "math_split" / ".f00d.76543210").write_bytes(bytes(512))

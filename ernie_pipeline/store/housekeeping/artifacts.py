@@ -124,7 +124,7 @@ def take_stock(
     aside = [
         Aside(asset, fingerprint, sum(map(size_of, paths)))
         for asset in assets
-        for fingerprint, paths in store.aside(asset).items()
+        for fingerprint, paths in store.temporary(asset).items()
     ]
     unfinished = [
         Entry(*key, size_of(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for, unknown))
@@ -242,8 +242,8 @@ def _remove(store: ArtifactStore, key: Key, entry: Entry | None, unfinished: boo
                 store.remove(*key)
         except OSError as error:
             return f"it cannot be removed ({error.strerror})"
-        store.sweep(*key)
-        return "some of it cannot be removed" if key[1] in store.aside(key[0]) else ""
+        store.remove_temporary(*key)
+        return "some of it cannot be removed" if key[1] in store.temporary(key[0]) else ""
 
 
 def _taken(held_by: str) -> str:

@@ -1,7 +1,5 @@
 """The base models that the store keeps in 4 bits: which there are, what for, and removing what nothing asks for."""
 
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +8,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ernie_pipeline.store.artifacts import ASIDE, FINGERPRINT
+from ernie_pipeline.store.artifacts import FINGERPRINT
 from ernie_pipeline.store.disk import size_of
 from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, damage, key_of
-from ernie_pipeline.store.sealed import discard, read_sealed
+from ernie_pipeline.store.sealed import read_sealed, remove_folder, remove_temporary, temporary_folders
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.text_table import aligned, human_size
 
@@ -134,11 +132,8 @@ def _keys(root: Path) -> list[str]:
 
 
 def _interrupted(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in sorted((root / FOLDER).glob(".*")):
-        if match := ASIDE.fullmatch(path.name):
-            found.setdefault(match[1], []).append(path)
-    return found
+    found = temporary_folders(root / FOLDER)
+    return {name: paths for name, paths in found.items() if FINGERPRINT.fullmatch(name)}
 
 
 @contextmanager
@@ -163,15 +158,14 @@ def _unless_held(lock: Path, make: bool) -> Iterator[bool]:
 
 
 def _remove(root: Path, key: str, whole: bool) -> str:
-    """Remove what was left aside and, if `whole`, the packed base: out of its place in one step; "" or why not."""
+    """Remove what killed packings left and, if `whole`, the packed base; "" or why not."""
     place = root / FOLDER / key
     try:
-        if whole and os.path.lexists(place):
-            place.rename(place.with_name(f".{key}.{uuid.uuid4().hex[:8]}"))
+        if whole:
+            remove_folder(place)
     except OSError as error:
         return f"it cannot be removed ({error.strerror})"
-    for path in _interrupted(root).get(key, ()):
-        discard(path)
+    remove_temporary(place)
     return "some of it cannot be removed" if key in _interrupted(root) else ""
 
 
