@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ernie_pipeline.launch.untyped import UntypedJob
 
 from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command, surroundings
-from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.store.hash_cache import remembered_sha256

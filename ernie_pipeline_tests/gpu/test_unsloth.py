@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.training.recorded import BUCKET, RecordedPasses
 from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 
@@ -18,7 +19,6 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command, surroundings
-from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation.generate import generate_tokens

@@ -36,11 +36,11 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
             Settings.from_environment().quantized_bases,
             work.folder(adapter) if adapter else None,
             execution=gpu.execution_over(work.recipe.execution),
-            limits=gpu.limits(on_one=True),
+            limits=gpu.limits(),
             split=split,
             out=out,
         )
-        gpu.run(context, "evaluation", job, on_one=True)
+        gpu.run(context, "evaluation", job)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)

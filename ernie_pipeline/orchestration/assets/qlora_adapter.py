@@ -37,12 +37,12 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
             base,
             Settings.from_environment().quantized_bases,
             execution=gpu.execution_over(work.recipe.execution),
-            limits=gpu.limits(),
+            limits=gpu.limits(gpu.gpus),
             split=checked_split(work),
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job)
+        gpu.run(context, "training", job, processes=gpu.gpus)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
