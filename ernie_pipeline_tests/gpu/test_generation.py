@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,8 @@ import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.evaluation.job import EvaluationJob
+from ernie_pipeline.models import transformers_model
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
 from ernie_pipeline.models.generation import memory_plan
@@ -19,11 +20,12 @@ from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.peft.experts import unfuse_experts
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 from ernie_pipeline_tests.models.conftest import logits_of
 
-MakeJob = Callable[..., dict[str, Any]]
+MakeEvaluation = Callable[..., EvaluationJob]
 
 CAPTURES = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= BFLOAT16_CAPABILITY
 pytestmark = [
@@ -40,8 +42,8 @@ def usual_kernels() -> None:
 
 @pytest.fixture(scope="module")
 def adapted() -> Any:
-    quantization, lora = Quantization().model_dump(mode="json"), Lora(rank=4, alpha=8).model_dump(mode="json")
-    model = peft_backend.with_adapter(peft_backend.load_base(str(BASE), None, quantization, "cuda"), lora, seed=0)
+    base = peft_backend.load_base(str(BASE), None, Quantization().model_dump(mode="json"), "cuda")
+    model = peft_backend.with_adapter(base, Lora(rank=4, alpha=8), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -143,10 +145,13 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
     assert_same_but_for_ties(generator.model, ids, found, plain)
 
 
-def test_an_evaluation_says_that_it_replayed_cuda_graphs(make_job: MakeJob) -> None:
-    job = make_job(quantization=Quantization().model_dump(mode="json"))
+def test_an_evaluation_says_that_it_replayed_cuda_graphs(
+    make_evaluation: MakeEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_model, "MERGED_FROM", 1)
+    job = make_evaluation(quantization=Quantization().model_dump(mode="json"))
     evaluate(job, lambda line, values: None)
-    run = json.loads((Path(job["out"]) / "reports" / "run.json").read_text())
+    run = json.loads((job.out / "reports" / "run.json").read_text())
     assert run["generation"] == "merged bfloat16, CUDA graphs"
     assert run["generated_tokens"] > 0
 
@@ -161,7 +166,7 @@ def test_layers_of_the_real_model_s_size_are_captured() -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("mlp.gate.weight"):
             parameter.data = torch.nn.init.normal_(parameter.data.float(), std=0.02)
-    peft_backend.unfuse_experts(model)
+    unfuse_experts(model)
     merged = merge(model)
     ids = torch.randint(3, 100_000, (20, 30), generator=torch.Generator().manual_seed(0)).tolist()
     eager, captured = (

@@ -76,7 +76,7 @@ def decode(
 
 
 class _State:
-    """A batch as the device holds it: for each row its input token, position, whether it has finished, and its answer."""
+    """A batch on the device: for each row its input token, position, whether it has finished, and its answer."""
 
     def __init__(self, model: Any, rows: int, capacity: int, max_new_tokens: int, end_tokens: Sequence[int]):
         embeddings = model.get_input_embeddings().weight

@@ -79,17 +79,11 @@ def swiglu_backward(
 
     Returns that of `weight` [rows]. The output is made once more into `recomputed` [rows, I], where there is one.
     """
-    rows, inner = gate.shape
     if not gate.is_cuda:
         if recomputed is not None:
             swiglu_into(gate, up, weight, recomputed)
-        sigmoid = torch.sigmoid(gate.float())
-        silu, total = gate.float() * sigmoid, grad.float()
-        grad_weight = None if weight is None else (total * silu * up.float()).sum(dim=1).to(weight.dtype)
-        total = total if weight is None else total * weight.float()[:, None]
-        both = [total * up.float() * (sigmoid + silu * (1 - sigmoid)), total * silu]
-        grad_gate_up[:, : 2 * inner] = torch.cat(both, dim=1)
-        return grad_weight
+        return _swiglu_backward_in_torch(gate, up, weight, grad, grad_gate_up)
+    rows, inner = gate.shape
     grad_weight = None if weight is None else torch.empty_like(weight)
     kernels.swiglu_backward[(rows,)](
         gate,
@@ -110,6 +104,18 @@ def swiglu_backward(
         BLOCK=triton.next_power_of_2(inner),
         num_warps=4,
     )
+    return grad_weight
+
+
+def _swiglu_backward_in_torch(
+    gate: torch.Tensor, up: torch.Tensor, weight: torch.Tensor | None, grad: torch.Tensor, grad_gate_up: torch.Tensor
+) -> torch.Tensor | None:
+    sigmoid = torch.sigmoid(gate.float())
+    silu, total = gate.float() * sigmoid, grad.float()
+    grad_weight = None if weight is None else (total * silu * up.float()).sum(dim=1).to(weight.dtype)
+    total = total if weight is None else total * weight.float()[:, None]
+    both = [total * up.float() * (sigmoid + silu * (1 - sigmoid)), total * silu]
+    grad_gate_up[:, : 2 * gate.shape[1]] = torch.cat(both, dim=1)
     return grad_weight
 
 

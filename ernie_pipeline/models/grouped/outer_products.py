@@ -34,9 +34,7 @@ def outer_products(
     """
     rank, n = narrow.shape[1], wide.shape[1]
     if not narrow.is_cuda:
-        rows = wide if token is None else wide[token]
-        groups = zip(*(part.float().tensor_split(ends[:-1].long()) for part in (narrow, rows)), strict=True)
-        products = torch.stack([few.t() @ many for few, many in groups])
+        products = _in_torch(narrow, wide if token is None else wide[token], ends)
         return products.transpose(1, 2) if transpose else products
     out = torch.empty((len(ends), n, rank) if transpose else (len(ends), rank, n), device=wide.device)
     strides = (out.stride(0), 1, rank) if transpose else (out.stride(0), n, 1)
@@ -60,3 +58,8 @@ def outer_products(
         num_stages=4,
     )
     return out
+
+
+def _in_torch(narrow: torch.Tensor, wide: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    groups = zip(*(part.float().tensor_split(ends[:-1].long()) for part in (narrow, wide)), strict=True)
+    return torch.stack([few.t() @ many for few, many in groups])
