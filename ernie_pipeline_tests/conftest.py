@@ -129,12 +129,12 @@ def short_spec(short_base: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def packed_short(short_base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized_short(short_base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same two layers as backend `grouped` keeps them, see `models/grouped/demo.py`."""
-    from ernie_pipeline_tests.models.grouped.demo import FLAT, pack_demo
+    from ernie_pipeline_tests.models.grouped.demo import FLAT, quantize_demo
 
-    folder = tmp_path_factory.mktemp("packed")
-    pack_demo(folder, FLAT, Path(short_base.checkpoint))
+    folder = tmp_path_factory.mktemp("quantized")
+    quantize_demo(folder, FLAT, Path(short_base.checkpoint))
     return folder
 
 

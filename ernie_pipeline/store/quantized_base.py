@@ -19,9 +19,9 @@ FOLDER = ".bases"
 PLACE = "ERNIE_PIPELINE_BASES"
 """The environment variable that names their folder to a process which is told nothing else, such as a server."""
 MANIFEST = "base.json"
-LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
+LIBRARIES = ("bitsandbytes",)
 """Those whose versions decide what is written."""
-FORMAT = 1
+FORMAT = 2
 
 MadeOf = dict[str, Any]
 """What decides every byte of a packed base: `version` (the base model's), `quantization`, `format` and `libraries`."""

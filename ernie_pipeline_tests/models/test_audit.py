@@ -120,9 +120,9 @@ def short_config(short_base: Any) -> Any:
 
 
 @pytest.fixture
-def new_grouped(packed_short: Path, short_base: Any) -> Callable[[], Any]:
+def new_grouped(quantized_short: Path, short_base: Any) -> Callable[[], Any]:
     """Two layers of the demo, one of them with its experts in stacks."""
-    return lambda: read_demo(packed_short, FLAT, Path(short_base.checkpoint))
+    return lambda: read_demo(quantized_short, FLAT, Path(short_base.checkpoint))
 
 
 @pytest.fixture

@@ -30,13 +30,13 @@ NewBase = Callable[[ModuleType], Any]
 
 
 @pytest.fixture
-def new_base(packed_short: Path, short_base: Any) -> NewBase:
+def new_base(quantized_short: Path, short_base: Any) -> NewBase:
     """Two layers of the demo, as an engine has them."""
     checkpoint = short_base.checkpoint
 
     def make(engine: ModuleType) -> Any:
         if engine is unsloth_engine:
-            return read_demo(packed_short, FLAT, Path(checkpoint))
+            return read_demo(quantized_short, FLAT, Path(checkpoint))
         return peft_backend.load_base(checkpoint, None, FLAT, "cpu")
 
     return make

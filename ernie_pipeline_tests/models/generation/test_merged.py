@@ -187,9 +187,9 @@ def test_experts_that_cannot_be_captured_are_merged_all_or_none() -> None:
 
 
 def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
-    packed_short: Path, short_base: Any
+    quantized_short: Path, short_base: Any
 ) -> None:
-    adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base.checkpoint))).eval()
+    adapted = adapted_grouped(read_demo(quantized_short, FLAT, Path(short_base.checkpoint))).eval()
     known = merged_weights(adapted)
     assert known.capturable
     (quantized,) = known.experts

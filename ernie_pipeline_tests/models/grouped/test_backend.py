@@ -20,13 +20,13 @@ Job = dict[str, Any]
 
 
 @pytest.fixture
-def asked(packed_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def asked(quantized_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """`packed_base` without Unsloth; with what it was asked for."""
     heard: list[Any] = []
 
     def packed_base(*args: Any) -> Path:
         heard.append(args)
-        return packed_short
+        return quantized_short
 
     monkeypatch.setattr(unsloth_engine, "packed_base", packed_base)
     return heard
@@ -75,9 +75,9 @@ def test_what_ends_an_answer_is_the_checkpoint_s(asked: list[Any], job: Job, tmp
     assert grouped_backend.base_of(job, "cpu").generation_config.eos_token_id == 2  # its config.json's
 
 
-def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -> None:
+def test_the_adapter_follows_from_the_seed_alone(quantized_short: Path, job: Job) -> None:
     def adapter(seed: int) -> torch.Tensor:
-        base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
+        base = read_demo(quantized_short, FLAT, Path(job["base"]["checkpoint"]))
         model = grouped_backend.with_adapter(base, LORA, seed)
         return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
@@ -87,14 +87,14 @@ def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -
 
 
 def test_every_adapted_linear_layer_is_sped_up(
-    packed_short: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized_short: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     usual = lora_linear.lora_linears
     monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
 
     def base() -> Any:
-        return read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
+        return read_demo(quantized_short, FLAT, Path(job["base"]["checkpoint"]))
 
     fresh = grouped_backend.with_adapter(base(), LORA, seed=0)
     grouped_backend.save_adapter(fresh, tmp_path, "short", None)
@@ -117,7 +117,7 @@ def test_a_model_of_another_type_is_refused_before_anything_is_packed(
     assert asked == []
 
 
-def test_dropout_is_refused(packed_short: Path, job: Job) -> None:
-    base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
+def test_dropout_is_refused(quantized_short: Path, job: Job) -> None:
+    base = read_demo(quantized_short, FLAT, Path(job["base"]["checkpoint"]))
     told = refused(lambda: grouped_backend.with_adapter(base, LORA | {"dropout": 0.1}, seed=0))
     assert told == 'lora.dropout is not in engine "unsloth"; set it to 0, or training.engine to "peft"'

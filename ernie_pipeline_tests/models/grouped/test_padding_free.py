@@ -29,8 +29,8 @@ DOCUMENTS = [document(17, 4), document(30), document(1), document(9, 8), documen
 
 
 @pytest.fixture(scope="module")
-def shared(packed_short: Path, short_base: Any) -> Any:
-    return adapted_grouped(read_demo(packed_short, FLAT, Path(short_base.checkpoint)))
+def shared(quantized_short: Path, short_base: Any) -> Any:
+    return adapted_grouped(read_demo(quantized_short, FLAT, Path(short_base.checkpoint)))
 
 
 @pytest.fixture
