@@ -39,7 +39,7 @@ def main() -> None:
     from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
     from ernie_pipeline.models.checkpoint.version import checkpoint_version
     from ernie_pipeline.models.device import choose_device
-    from ernie_pipeline.store.hash_cache import remembered_sha256
+    from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
     choose_device({"kind": "", "memory_gib": options.limit_gib, "cpu_threads": 1}, lambda line, values: None)
     engine, start = engine_module(options.engine), time.time()

@@ -18,7 +18,7 @@ from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.grouped import backend as unsloth_engine
 from ernie_pipeline.models.grouped.padding_free import end_to_end_loss, keep_unpacked
 from ernie_pipeline.recipe.sections import Lora, Quantization
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.training.flat import FlatParameters
 from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
 

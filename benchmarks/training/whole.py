@@ -26,7 +26,7 @@ from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.launch.untyped import UntypedJob
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.recipe.load import load_recipe
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
 COLUMNS = {"train": 7600, "eval": 400}
 

@@ -18,7 +18,7 @@ from ernie_pipeline.launch.ending import end
 from ernie_pipeline.launch.envelope import find_work, write_job
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.torchrun import command, surroundings
-from ernie_pipeline.launch.work import Work
+from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.utils.child_process import how_it_ended
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -45,7 +45,7 @@ QUIET = {
 
 def run_work(
     context: dg.AssetExecutionContext,
-    work: str | Work,
+    work: str | WorkKind,
     job: BaseModel,
     *,
     threads: int,

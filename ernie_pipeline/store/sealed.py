@@ -10,13 +10,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
-Files = dict[str, dict[str, Any]]
-"""Each file's `size` in bytes and `sha256`, by its path in the folder."""
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file: its size in bytes, its SHA-256 in hex digits."""
+
+    size: int
+    sha256: str
+
+
+Files = dict[str, FileEntry]
+"""By the file's path in the folder."""
 Values = dict[str, Any]
 """Values of JSON's types."""
 

@@ -23,7 +23,7 @@ from torch import nn
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.products import PARTS
 from ernie_pipeline.models.quantize import COMPUTE_DTYPES, empty_linear4bit
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, MadeOf, damage, key_of, made_of
 from ernie_pipeline.store.sealed import discard, list_files, write_sealed
 from ernie_pipeline.store.user_cache import users_cache
