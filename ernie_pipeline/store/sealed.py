@@ -45,8 +45,9 @@ def write_sealed_folder(
     """Let `fill` write the files of the folder `final`, and seal them with the file `manifest`, which is returned.
 
     They are written into a temporary folder beside it, which is renamed in one step: whatever ends this early, an
-    error, a full disk, a kill, leaves `final` as it was. What stands there is replaced. `values` gives, from the list
-    of the files, what the manifest says besides that list. `durable`: it is on the disk when this returns.
+    error, a full disk, a kill, leaves nothing half-written in that place. What stands there stays until then, and is
+    replaced. `values` gives, from the list of the files, what the manifest says besides that list. `durable`: it is on
+    the disk when this returns.
 
     Only for the sole writer of `final`: what killed ones left is removed. Raises `PipelineError` when the disk is full,
     which begins with `what`.
