@@ -57,12 +57,10 @@ def write_sealed_folder(
     try:
         temporary.mkdir(parents=True)
         fill(temporary)
-        if durable:
-            _synchronise(temporary)
         files = list_files(temporary)
         sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
         if durable:
-            _synchronise_entries(temporary)
+            _synchronise(temporary)
         _move_away(final)
         temporary.rename(final)
         if durable:
@@ -172,13 +170,14 @@ def _move_away(final: Path) -> None:
 
 
 def _synchronise(folder: Path) -> None:
-    """Wait until the files below a folder, and the folders' entries, are on the disk."""
+    """Wait until a folder and all that is below it are on the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             _synchronise_entries(path)
         else:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+    _synchronise_entries(folder)
 
 
 def _synchronise_entries(folder: Path) -> None:
