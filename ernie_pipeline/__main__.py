@@ -16,7 +16,7 @@ from ernie_pipeline.staleness.plan import asked_for, make_plan, render
 from ernie_pipeline.staleness.stages import asked_base, open_chain, registered_as
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.housekeeping import artifacts as housekeeping
-from ernie_pipeline.store.housekeeping import bases
+from ernie_pipeline.store.housekeeping import quantized_bases as bases
 from ernie_pipeline.utils.errors import PipelineError
 
 FRESH, ERROR, STALE = 0, 1, 3
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     refresh.set_defaults(run=_refresh)
     store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
     keeping = store.add_subparsers(required=True, metavar="COMMAND")
-    contents = keeping.add_parser("list", help="every artifact and packed base model, and why prune would keep it")
+    contents = keeping.add_parser("list", help="every artifact and quantized base model, and why prune would keep it")
     verify = keeping.add_parser("verify", help="read every file again; exit status 3 when something is damaged")
     prune = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
     prune.add_argument("--delete", action="store_true", help="and remove it")

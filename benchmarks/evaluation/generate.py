@@ -53,7 +53,7 @@ def _loaded(options: argparse.Namespace) -> tuple[Any, Any]:
     from ernie_pipeline.models import backend_named
     from ernie_pipeline.models.checkpoint.version import checkpoint_version
     from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
-    from ernie_pipeline.store.hash_cache import remembered_sha256
+    from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
     checkpoint = Path(options.checkpoint).resolve()
     version = checkpoint_version(checkpoint, remembered_sha256)

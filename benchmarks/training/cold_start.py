@@ -20,7 +20,7 @@ from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.grouped.quantized_base import quantized_base
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Quantization
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.grouped import backend as unsloth_engine
 from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
 from ernie_pipeline.recipe.sections import Lora, Quantization
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
 PASSES = 3
 

@@ -30,7 +30,7 @@ from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import load_recipe
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.training.job import TrainingJob
 
 COLUMNS = {"train": 7600, "eval": 400}

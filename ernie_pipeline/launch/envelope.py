@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ernie_pipeline.launch.parent import Parent
-from ernie_pipeline.launch.work import WORK, Job, Work
+from ernie_pipeline.launch.work import WORK, Job, WorkKind
 
 
 class Envelope(BaseModel):
@@ -13,17 +13,17 @@ class Envelope(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    work: str | Work
+    work: str | WorkKind
     job: Job
     parent: Parent | None = None
 
 
-def find_work(work: str | Work) -> Work:
+def find_work(work: str | WorkKind) -> WorkKind:
     """The work of that name. Raises `KeyError`."""
     return WORK[work] if isinstance(work, str) else work
 
 
-def write_job(folder: Path, work: str | Work, job: BaseModel, parent: Parent | None = None) -> Path:
+def write_job(folder: Path, work: str | WorkKind, job: BaseModel, parent: Parent | None = None) -> Path:
     """Write the job file `<folder>/<work's name>.json`, which the list of processes shows, and give its path.
 
     Raises `TypeError` unless the job is of the class that the work takes.

@@ -18,7 +18,7 @@ from ernie_pipeline.launch.ending import end
 from ernie_pipeline.launch.envelope import find_work, write_job
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.torchrun import command, surroundings
-from ernie_pipeline.launch.work import Work
+from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.utils.child_process import how_it_ended
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -45,7 +45,7 @@ QUIET = {
 
 def run_work(
     context: dg.AssetExecutionContext,
-    work: str | Work,
+    work: str | WorkKind,
     job: BaseModel,
     *,
     threads: int,
@@ -64,35 +64,42 @@ def run_work(
     """
     name = find_work(work).name
     limits = _Limits(name, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
+    variables = {**QUIET, **environment, **surroundings(processes, stop_grace_s), "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
         job_file = write_job(Path(folder), work, job, this_process())
-        listener = _Listener(job_file.parent, on_progress)
-        surrounding = {
-            **os.environ,
-            **QUIET,
-            **environment,
-            **surroundings(processes, stop_grace_s),
-            "OMP_NUM_THREADS": str(threads),
-        }
-        with (
-            _last_words_when_interrupted(context, listener),
-            dg.open_pipes_session(
-                context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-            ) as listener.session,
-        ):
-            surrounding |= listener.session.get_bootstrap_env_vars()
-            # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
-            child = subprocess.Popen(command(job_file, processes), env=surrounding, start_new_session=True)
-            try:
-                _follow(child, listener, limits, one_fails_all=processes > 1)
-            finally:
-                end(child, limits.grace_s)
-        listener.listen()  # the closed session has read everything that the child sent
-        failure = listener.failure or left_error(job_file.parent)
+        arguments, listener = command(job_file, processes), _Listener(Path(folder), on_progress)
+        status = _run_child(context, arguments, {**os.environ, **variables}, listener, limits, processes > 1)
+        failure = listener.failure or left_error(Path(folder))
     if limits.passed:
         raise PipelineError(limits.passed + (f" ({failure})" if failure else ""))
-    if failure or child.returncode:
-        raise PipelineError(failure or _how_it_died(name, child.returncode))
+    if failure or status:
+        raise PipelineError(failure or _how_it_died(name, status))
+
+
+def _run_child(
+    context: dg.AssetExecutionContext,
+    arguments: list[str],
+    environment: dict[str, str],
+    listener: "_Listener",
+    limits: "_Limits",
+    one_fails_all: bool,
+) -> int:
+    """Start a child and follow it to its end; its exit status."""
+    injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    with (
+        _last_words_when_interrupted(context, listener),
+        dg.open_pipes_session(context, injector, reader) as session,
+    ):
+        listener.session = session
+        environment = {**environment, **session.get_bootstrap_env_vars()}
+        # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
+        child = subprocess.Popen(arguments, env=environment, start_new_session=True)
+        try:
+            _follow(child, listener, limits, one_fails_all)
+        finally:
+            end(child, limits.grace_s)
+    listener.listen()  # the closed session has read everything that the child sent
+    return child.returncode
 
 
 class _Listener:

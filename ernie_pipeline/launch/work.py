@@ -13,7 +13,7 @@ Job = dict[str, JsonValue]
 """A job as values of JSON's types, before it is validated."""
 
 
-class Work(BaseModel):
+class WorkKind(BaseModel):
     """One kind of work, called `name` in sentences; the rest are import paths, "package.module:name".
 
     `function(job, report)` does it, `job` is the frozen pydantic class of what it takes, and `prepare(job)`, if there
@@ -60,22 +60,22 @@ def _imported(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-WORK: Mapping[str, Work] = {
+WORK: Mapping[str, WorkKind] = {
     work.name: work
     for work in (
-        Work(
+        WorkKind(
             name="split",
             function="ernie_pipeline.data.job:make",
             job="ernie_pipeline.data.job:SplitJob",
             prepare="ernie_pipeline.launch.prepare:without_torch",
         ),
-        Work(
+        WorkKind(
             name="training",
             function="ernie_pipeline.training.train:train",
             job="ernie_pipeline.training.job:TrainingJob",
             prepare="ernie_pipeline.launch.prepare:unsloth_first",
         ),
-        Work(
+        WorkKind(
             name="evaluation",
             function="ernie_pipeline.evaluation.evaluate:evaluate",
             job="ernie_pipeline.evaluation.job:EvaluationJob",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from ernie_pipeline.launch.local import STOP_GRACE_S, run_work
 from ernie_pipeline.launch.torchrun import gpus_here
-from ernie_pipeline.launch.work import Work
+from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.settings import Settings
@@ -58,7 +58,9 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
         return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
 
-    def run(self, context: dg.AssetExecutionContext, work: str | Work, job: BaseModel, *, processes: int = 1) -> None:
+    def run(
+        self, context: dg.AssetExecutionContext, work: str | WorkKind, job: BaseModel, *, processes: int = 1
+    ) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
         Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.

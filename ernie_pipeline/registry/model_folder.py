@@ -20,6 +20,7 @@ SERVED_CODE = (
     "recipe/__init__.py",
     "recipe/sections.py",
     "store/*.py",
+    "store/hashing/*.py",
     "utils/*.py",
 )
 

@@ -10,7 +10,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.stage import Source, Stage
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError

@@ -10,13 +10,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
-Files = dict[str, dict[str, Any]]
-"""Each file's `size` in bytes and `sha256`, by its path in the folder."""
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file: its size in bytes, its SHA-256 in hex digits."""
+
+    size: int
+    sha256: str
+
+
+Files = dict[str, FileEntry]
+"""By the file's path in the folder."""
 Values = dict[str, Any]
 """Values of JSON's types."""
 
@@ -37,8 +45,9 @@ def write_sealed_folder(
     """Let `fill` write the files of the folder `final`, and seal them with the file `manifest`, which is returned.
 
     They are written into a temporary folder beside it, which is renamed in one step: whatever ends this early, an
-    error, a full disk, a kill, leaves `final` as it was. What stands there is replaced. `values` gives, from the list
-    of the files, what the manifest says besides that list. `durable`: it is on the disk when this returns.
+    error, a full disk, a kill, leaves nothing half-written in that place. What stands there stays until then, and is
+    replaced. `values` gives, from the list of the files, what the manifest says besides that list. `durable`: it is on
+    the disk when this returns.
 
     Only for the sole writer of `final`: what killed ones left is removed. Raises `PipelineError` when the disk is full,
     which begins with `what`.
@@ -48,12 +57,10 @@ def write_sealed_folder(
     try:
         temporary.mkdir(parents=True)
         fill(temporary)
-        if durable:
-            _synchronise(temporary)
         files = list_files(temporary)
         sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
         if durable:
-            _synchronise_entries(temporary)
+            _synchronise(temporary)
         _move_away(final)
         temporary.rename(final)
         if durable:
@@ -163,13 +170,14 @@ def _move_away(final: Path) -> None:
 
 
 def _synchronise(folder: Path) -> None:
-    """Wait until the files below a folder, and the folders' entries, are on the disk."""
+    """Wait until a folder and all that is below it are on the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             _synchronise_entries(path)
         else:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+    _synchronise_entries(folder)
 
 
 def _synchronise_entries(folder: Path) -> None:

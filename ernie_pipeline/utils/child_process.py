@@ -37,7 +37,7 @@ def ask_child(
     command = [sys.executable, *arguments, str(asked), str(answered)]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, env=dict(environment))
     if not answered.is_file():
-        raise PipelineError(f"its process {how_it_ended(ended.returncode)} and without an answer")
+        raise PipelineError(f"its process gave no answer: it {how_it_ended(ended.returncode)}")
     values = json.loads(answered.read_bytes())
     if "error" in values:
         raise PipelineError(str(values["error"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.launch.work import Work
+from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
 
 
@@ -22,9 +22,9 @@ class ChildJob(BaseModel):
     limits: DeviceLimits = DeviceLimits()
 
 
-def work_in(module: str) -> Work:
+def work_in(module: str) -> WorkKind:
     """The function `work` of a module, called by the module's name."""
-    return Work(name=module, function=f"{module}:work", job=f"{ChildJob.__module__}:{ChildJob.__qualname__}")
+    return WorkKind(name=module, function=f"{module}:work", job=f"{ChildJob.__module__}:{ChildJob.__qualname__}")
 
 
 def python_path(folder: Path) -> str:

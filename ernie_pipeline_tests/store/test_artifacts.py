@@ -208,7 +208,7 @@ def test_a_killed_build_leaves_no_artifact_and_the_next_one_sweeps_up(store: Art
     child.wait()
     child.stdout.close()
     assert store.find("math_split", "f00d") == (None, "not built yet")
-    assert len(left(store)) == 1, "the killed build was to leave its folder aside"
+    assert len(left(store)) == 1, "the killed build was to leave its folder half-written"
     assert {f: [p.name for p in paths] for f, paths in store.temporary("math_split").items()} == {"f00d": left(store)}
     store.build(MADE_FROM, writer())
     assert left(store) == ["f00d"]

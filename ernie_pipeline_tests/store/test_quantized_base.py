@@ -13,10 +13,10 @@ from ernie_pipeline.models.spec import base_checkpoint
 from ernie_pipeline.recipe.sections import BaseModelRef, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import asked_base
-from ernie_pipeline.store import hash_cache
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline.store.file_hash import digest_of, sha256_of
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing import hash_cache
+from ernie_pipeline.store.hashing.file_hash import digest_of, sha256_of
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.quantized_base import FORMAT, LIBRARIES, MANIFEST, damage, key_of, made_of
 from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, recipe_with
 from ernie_pipeline_tests.store.packed import QUANTIZATION, packed_base

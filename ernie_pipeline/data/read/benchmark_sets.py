@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from ernie_pipeline.data.read.lines import numbered_lines
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.hub import hub_commit
 

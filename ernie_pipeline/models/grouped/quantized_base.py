@@ -18,7 +18,7 @@ from ernie_pipeline.models.grouped.products import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.quantize_checkpoint import model_skeleton, quantize_checkpoint
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, damage, key_of, made_of
 from ernie_pipeline.store.sealed import write_sealed_folder
 from ernie_pipeline.store.user_cache import users_cache

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ernie_pipeline.store.artifacts import FINGERPRINT
-from ernie_pipeline.store.disk import size_of
+from ernie_pipeline.store.housekeeping.disk_usage import size_of
 from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, damage, key_of
 from ernie_pipeline.store.sealed import read_sealed, remove_folder, remove_temporary, temporary_folders
 from ernie_pipeline.utils.errors import PipelineError
@@ -18,19 +18,19 @@ from ernie_pipeline.utils.text_table import aligned, human_size
 ASKED_FOR = "asked for by the recipe"
 PERHAPS = f"perhaps {ASKED_FOR}"
 PRUNE = "python -m ernie_pipeline store prune"
-PACKED_BASE = "packed base model"
+QUANTIZED_BASE = "quantized base model"
 """What it is called where an artifact has its asset's name."""
 
 Asked = Callable[[], MadeOf | None]
-"""What the packed base that the recipe asks for is made of, None if it asks for none.
+"""What the quantized base that the recipe asks for is made of, None if it asks for none.
 
 Raises `PipelineError` when that cannot be found out.
 """
 
 
 @dataclass(frozen=True)
-class PackedBase:
-    """A packed base, intact or not. `size` in bytes; `needed_for` is why prune keeps it, empty if it may go.
+class QuantizedBase:
+    """A quantized base, intact or not. `size` in bytes; `needed_for` is why prune keeps it, empty if it may go.
 
     `version` (of the base model) and `quantization` are None for one whose manifest is altered.
     """
@@ -44,7 +44,7 @@ class PackedBase:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What killed packings of one base left, or a living one is writing; `size` in bytes."""
+    """What killed quantizations of one base left, or a living one is writing; `size` in bytes."""
 
     key: str
     size: int
@@ -52,23 +52,23 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class Bases:
-    """Packed bases; `notes` are sentences about what could not be found out, or was left alone and why."""
+    """Quantized bases; `notes` are sentences about what could not be found out, or was left alone and why."""
 
-    packed: tuple[PackedBase, ...] = ()
+    quantized: tuple[QuantizedBase, ...] = ()
     interrupted: tuple[Interrupted, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Of all of them, in bytes."""
-        return sum(base.size for base in self.packed) + sum(left.size for left in self.interrupted)
+        return sum(base.size for base in self.quantized) + sum(left.size for left in self.interrupted)
 
 
 NO_BASES = Bases()
 
 
 def take_stock(root: Path, asked: Asked) -> Bases:
-    """Every packed base of the store below `root`, and what it is needed for.
+    """Every quantized base of the store below `root`, and what it is needed for.
 
     Where what the recipe asks for cannot be found out, each counts as needed, and a note says so.
     """
@@ -77,31 +77,31 @@ def take_stock(root: Path, asked: Asked) -> Bases:
     try:
         wanted = asked() if keys else None
     except PipelineError as error:
-        doubt = f"{error}; so every {PACKED_BASE} is kept"
-    packed = [_packed(root, key, wanted, doubt) for key in keys]
+        doubt = f"{error}; so every {QUANTIZED_BASE} is kept"
+    found = [_found(root, key, wanted, doubt) for key in keys]
     left = [Interrupted(key, sum(map(size_of, paths))) for key, paths in _interrupted(root).items()]
-    return Bases(tuple(packed), tuple(left), (doubt,) if doubt else ())
+    return Bases(tuple(found), tuple(left), (doubt,) if doubt else ())
 
 
 def verify(root: Path) -> dict[str, str]:
-    """What is wrong with each damaged packed base, by its key; every file of each is read, several at a time."""
+    """What is wrong with each damaged quantized base, by its key; every file of each is read, several at a time."""
     found = {key: damage(root / FOLDER / key) for key in _keys(root)}
     return {key: f"altered: {problem}" for key, problem in found.items() if problem}
 
 
 def prune(root: Path, bases: Bases, delete: bool = False) -> Bases:
-    """Remove what nothing needs and what killed packings left; unless `delete`, only say which.
+    """Remove what nothing needs and what killed quantizations left; unless `delete`, only say which.
 
-    Gives what was, or would be, removed. What another process is packing or verifying is left alone, with a note.
+    Gives what was, or would be, removed. What another process is quantizing or verifying is left alone, with a note.
     """
-    going = {base.key: base for base in bases.packed if not base.needed_for}
+    going = {base.key: base for base in bases.quantized if not base.needed_for}
     left = {found.key: found for found in bases.interrupted}
     notes, gone = list(bases.notes), list[str]()
     for key in dict.fromkeys([*going, *left]):
         with _unless_held(root / FOLDER / f"{key}.lock", make=delete) as held:
             problem = "another process has its lock" if held else _remove(root, key, key in going) if delete else ""
         if problem:
-            notes.append(f"{PACKED_BASE} {key} is left alone: {problem}")
+            notes.append(f"{QUANTIZED_BASE} {key} is left alone: {problem}")
         else:
             gone.append(key)
     return Bases(
@@ -111,15 +111,15 @@ def prune(root: Path, bases: Bases, delete: bool = False) -> Bases:
     )
 
 
-def _packed(root: Path, key: str, wanted: MadeOf | None, doubt: str) -> PackedBase:
+def _found(root: Path, key: str, wanted: MadeOf | None, doubt: str) -> QuantizedBase:
     place = root / FOLDER / key
     made = read_sealed(place / MANIFEST)[0].get("made_of", {})
     why = (PERHAPS,) if doubt else (ASKED_FOR,) if _is(wanted, key, made) else ()
-    return PackedBase(key, size_of(place), made.get("version"), made.get("quantization"), why)
+    return QuantizedBase(key, size_of(place), made.get("version"), made.get("quantization"), why)
 
 
 def _is(wanted: MadeOf | None, key: str, made: MadeOf) -> bool:
-    """Whether it is the wanted one; a library that is not installed here may have any version where it was packed."""
+    """Whether it is the wanted one; a library that is not installed here may have any version where it was made."""
     if wanted is None:
         return False
     there = made.get("libraries", {})
@@ -158,7 +158,7 @@ def _unless_held(lock: Path, make: bool) -> Iterator[bool]:
 
 
 def _remove(root: Path, key: str, whole: bool) -> str:
-    """Remove what killed packings left and, if `whole`, the packed base; "" or why not."""
+    """Remove what killed quantizations left and, if `whole`, the quantized base; "" or why not."""
     place = root / FOLDER / key
     try:
         if whole:
@@ -172,8 +172,8 @@ def _remove(root: Path, key: str, whole: bool) -> str:
 def render_bases(bases: Bases) -> list[str]:
     """A line for each, and what they come to; none where there is none."""
     lines = []
-    if bases.packed:
-        rows = [(PACKED_BASE, "of version", "quantization", "size", "kept because")]
+    if bases.quantized:
+        rows = [(QUANTIZED_BASE, "of version", "quantization", "size", "kept because")]
         rows += [
             (
                 base.key,
@@ -182,10 +182,12 @@ def render_bases(bases: Bases) -> list[str]:
                 human_size(base.size),
                 ", ".join(base.needed_for),
             )
-            for base in bases.packed
+            for base in bases.quantized
         ]
-        idle = [base.size for base in bases.packed if not base.needed_for]
-        total = f"Packed base models: {len(bases.packed)}, {human_size(sum(base.size for base in bases.packed))}."
+        idle = [base.size for base in bases.quantized if not base.needed_for]
+        total = (
+            f"Quantized base models: {len(bases.quantized)}, {human_size(sum(base.size for base in bases.quantized))}."
+        )
         if idle:
             total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
         lines += ["", aligned(rows), "", total]
@@ -193,9 +195,9 @@ def render_bases(bases: Bases) -> list[str]:
 
 
 def render_interrupted(bases: Bases) -> list[str]:
-    """A line for each packing that was interrupted or is under way."""
-    told = "left by an unfinished packing"
-    return [f"{PACKED_BASE} {left.key}, {told}  {human_size(left.size)}" for left in bases.interrupted]
+    """A line for each quantization that was interrupted or is under way."""
+    why = "left by an unfinished quantization"
+    return [f"{QUANTIZED_BASE} {left.key}, {why}  {human_size(left.size)}" for left in bases.interrupted]
 
 
 def _short(version: str | None) -> str:

@@ -1,6 +1,6 @@
 """The SHA-256 of large files, remembered while they are not touched: a model's weights take minutes to read.
 
-Whether a file was touched is told by the time of its inode's last change, which no program can set back. What that
+Whether a file was touched is known by the time of its inode's last change, which no program can set back. What that
 misses is shut out: a second write to a page of a memory map, which leaves no trace while the first is not on the disk
 (so the file is synchronised before it is read); tmpfs, where it never does, and file systems that have another
 machine's clock (so few are trusted); and a crash, which may keep a content and lose its time.
@@ -12,9 +12,9 @@ import time
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from ernie_pipeline.store.file_hash import digest_of
+from ernie_pipeline.store.hashing.file_hash import digest_of
 from ernie_pipeline.store.sealed import read_sealed
 from ernie_pipeline.store.user_cache import remember, users_cache
 
@@ -28,7 +28,16 @@ TRUSTED = frozenset({"ext4", "xfs"})
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """Where the kernel tells what no two of its starts share."""
 
-State = dict[str, Any]
+
+class FileState(TypedDict):
+    """What is the same for as long as a file is not touched; times in nanoseconds."""
+
+    boot: str
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+    inode_changed_ns: int
 
 
 def remembered_sha256(file: Path, cache: Path | None = None) -> str:
@@ -38,9 +47,8 @@ def remembered_sha256(file: Path, cache: Path | None = None) -> str:
     the machine was not started anew. `cache` is a folder, by default one in the user's cache folder; where it cannot be
     read or written, or what is in it is damaged, the file is read. Raises `OSError` when the file cannot be read.
     """
-    entry = (
-        cache or users_cache() / "file_hashes"
-    ) / f"{hashlib.sha256(os.fsencode(file.absolute())).hexdigest()[:32]}.json"
+    path = hashlib.sha256(os.fsencode(file.absolute())).hexdigest()[:32]
+    entry = (cache or users_cache() / "file_hashes") / f"{path}.json"
     with file.open("rb") as stream:
         state = _state(stream)
         if state["size"] < SMALL or not state["boot"] or _file_system(state["device"]) not in TRUSTED:
@@ -70,7 +78,7 @@ def _synchronise(stream: BufferedReader) -> bool:
     return True
 
 
-def _state(stream: BufferedReader) -> State:
+def _state(stream: BufferedReader) -> FileState:
     """Of the opened file, not of its name, which may by now be another one's."""
     found, boot = os.fstat(stream.fileno()), ""
     with suppress(OSError):
