@@ -153,9 +153,11 @@ def _is_4bit(weight: torch.Tensor) -> bool:
 
 
 def _shape(parameter: torch.Tensor) -> torch.Size:
-    """Of what it stands for: a 4-bit parameter lies packed in bytes."""
+    """Of what it stands for: a 4-bit parameter lies in bytes."""
     state = getattr(parameter, "quant_state", None)
-    return parameter.shape if state is None else torch.Size(state.shape)
+    return torch.Size(
+        getattr(parameter, "_original_shape", None) or (parameter.shape if state is None else state.shape)
+    )
 
 
 def _row(table: Table, name: str, target: str) -> TargetCount:

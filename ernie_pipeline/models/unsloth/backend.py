@@ -54,7 +54,7 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             max_seq_length=config.get_text_config().max_position_embeddings,  # its trainer refuses longer rows
             load_in_4bit=True,
             dtype=None,
-            device_map={"": _index(device)},
+            device_map={"": f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device},
             local_files_only=base.revision is None,
             use_exact_model_name=True,  # else it may take another repository, quantized by its makers
             offload_embedding=False,
@@ -66,12 +66,6 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             'training.backend to "peft"'
         ) from error
     return model.eval()
-
-
-def _index(device: str) -> int:
-    """Which CUDA device that is; "cuda" is the process's current one."""
-    index = torch.device(device).index
-    return torch.cuda.current_device() if index is None else index
 
 
 class UnslothModel(TransformersModel):

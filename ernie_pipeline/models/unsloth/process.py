@@ -39,3 +39,11 @@ def prepare_environment() -> None:
     if COMPILED not in os.environ:
         os.environ[COMPILED] = tempfile.mkdtemp(prefix="unsloth-compiled-")
         atexit.register(shutil.rmtree, os.environ[COMPILED], ignore_errors=True)
+
+
+def settle_compilation() -> None:
+    """What Unsloth's trainer does before each step: functions compiled for too many shapes go back to eager there, and
+    not within a step, where gradient checkpointing computes them twice."""
+    from unsloth_zoo.temporary_patches.utils import apply_pending_eager_fallbacks
+
+    apply_pending_eager_fallbacks()

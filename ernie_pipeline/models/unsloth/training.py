@@ -9,6 +9,7 @@ import torch
 from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.peft.rows import Rows, RowsTraining, Weights, loss_of_rows
 from ernie_pipeline.models.unsloth.packed_rows import keeps_documents_apart
+from ernie_pipeline.models.unsloth.process import settle_compilation
 from ernie_pipeline.recipe.execution import Execution
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class UnslothTraining(RowsTraining):
         return {**super().facts(), "packing": self.size.pack_tokens is not None, "unsloth": version("unsloth")}
 
     def _begin(self) -> None:
+        settle_compilation()
         if not self.unsloth.module.training:
             self.unsloth.to_training()
         super()._begin()
