@@ -14,4 +14,6 @@ def unsloth_first(job: Job) -> None:
     """For a model of the backend `unsloth`, which patches transformers, TRL and PEFT only if they come after it."""
     spec = job.get("spec")
     if isinstance(spec, dict) and spec.get("backend") == "unsloth":
-        import unsloth  # noqa: F401
+        from ernie_pipeline.models.unsloth.process import fast_model
+
+        fast_model()

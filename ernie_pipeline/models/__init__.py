@@ -31,6 +31,10 @@ def backend_named(name: str) -> "Backend":
         from ernie_pipeline.models.grouped.backend import GroupedBackend
 
         return GroupedBackend()
+    if name == "unsloth":
+        from ernie_pipeline.models.unsloth.backend import UnslothBackend
+
+        return UnslothBackend()
     from ernie_pipeline.models.peft.backend import PeftBackend
 
     return PeftBackend()

@@ -28,6 +28,8 @@ def trainer_config(settings: Training, steps: int, *, device: str) -> SFTConfig:
         router_aux_loss_coef=0.0,  # TRL adds it by default: it is no part of the loss that is reported
         max_length=None,  # the split holds no row that is too long
         packing=False,  # the backend's, see `execution`
+        padding_free=False,  # Unsloth's trainer turns it on where it is not said
+        dataset_kwargs={"skip_prepare_dataset": True},  # the rows are token ids and labels
         eval_strategy="steps",
         eval_steps=settings.eval_every,
         logging_steps=settings.log_every,

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from ernie_pipeline.launch.envelope import Envelope, write_job
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.prepare import unsloth_first
-from ernie_pipeline.launch.work import WORK, WorkKind
+from ernie_pipeline.launch.work import WORK, Work
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, python_path, work_in
 
 CHILD = "child_by_hand"
@@ -25,7 +26,7 @@ def imported(path: str) -> Any:
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_every_work_in_the_table_can_be_imported_and_takes_its_job(work: WorkKind) -> None:
+def test_every_work_in_the_table_can_be_imported_and_takes_its_job(work: Work) -> None:
     assert issubclass(imported(work.job), BaseModel)
     assert callable(imported(work.function))
     assert callable(imported(work.prepare))
@@ -94,5 +95,5 @@ def test_only_a_model_of_the_backend_unsloth_has_unsloth_imported_first(
     monkeypatch.delitem(sys.modules, "unsloth", raising=False)
     for job in ({}, {"spec": None}, {"spec": {"backend": "grouped"}}):
         unsloth_first(job)
-    with pytest.raises(RuntimeError, match="unsloth is imported"):
+    with pytest.raises(PipelineError, match="unsloth is imported"):
         unsloth_first({"spec": {"backend": "unsloth"}})

@@ -21,7 +21,9 @@ Weights = Sequence[Sequence[torch.Tensor]]
 CHECKPOINTING = {"use_reentrant": False}
 
 
-def loss_of_rows(model: TransformersModel, rows: Rows, num_tokens: float, weights: Weights | None) -> torch.Tensor:
+def loss_of_rows(
+    model: TransformersModel, rows: Rows, num_tokens: float | torch.Tensor, weights: Weights | None
+) -> torch.Tensor:
     """The sum of the negative log-likelihood over the rows' counted tokens, by weight, divided by `num_tokens`."""
     batch = collate(rows, model.tokenizer.pad_token_id)
     inputs = {name: value.to(model.device) for name, value in batch.items()}
