@@ -1,9 +1,11 @@
-"""The device that a job runs on, what it may take of it, and how the work is computed there."""
+"""The device that a job runs on, what it may take of it, and how the work is computed there.
+
+A job says its limits where nothing else of the model is loaded: torch is imported when a device is looked for.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import Field
 
 from ernie_pipeline.recipe.execution import Execution, ExecutionOverrides, resolve_execution
@@ -30,6 +32,8 @@ class Device:
     @property
     def description(self) -> str:
         """The GPU's name, or the CPU's threads."""
+        import torch
+
         on_gpu = self.name != "cpu"
         return torch.cuda.get_device_name(self.name) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
 
@@ -40,6 +44,8 @@ def choose_device(limits: DeviceLimits, overrides: ExecutionOverrides, report: R
     The profile is that of the device and of what it may take, unless `overrides` name one. Raises `PipelineError` when
     the GPU is of another kind.
     """
+    import torch
+
     if not torch.cuda.is_available():
         torch.set_num_threads(limits.cpu_threads)
         report(f"no CUDA device on this machine: using the CPU with {limits.cpu_threads} threads", {})

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ernie_pipeline.launch.envelope import Envelope, write_job
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.prepare import unsloth_first
-from ernie_pipeline.launch.work import WORK, Work
+from ernie_pipeline.launch.work import WORK, WorkKind
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, python_path, work_in
 
@@ -26,7 +26,7 @@ def imported(path: str) -> Any:
 
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_every_work_in_the_table_can_be_imported_and_takes_its_job(work: Work) -> None:
+def test_every_work_in_the_table_can_be_imported_and_takes_its_job(work: WorkKind) -> None:
     assert issubclass(imported(work.job), BaseModel)
     assert callable(imported(work.function))
     assert callable(imported(work.prepare))
