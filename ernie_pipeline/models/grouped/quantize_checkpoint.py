@@ -5,6 +5,7 @@ quantized together. What is written are safetensors files in the names and quant
 layer and one for the rest, which `quantized_base.py` reads.
 """
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from ernie_pipeline.models.quantize import COMPUTE_DTYPES, block_size
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 REST = "rest"
-INDEX = "model.safetensors.index.json"
+INDEX, ONE_FILE = "model.safetensors.index.json", "model.safetensors"
+EMBEDDINGS, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 READERS, WRITERS = 8, 4
 """Threads: that read tensors into a layer's memory, and that write layers while others are made."""
 
@@ -72,10 +74,16 @@ def quantize_checkpoint(
                 each.result()
 
 
-def model_skeleton(config: Any, quantization: Quantization) -> Any:
-    """The model of a configuration without weights, on the meta device."""
+def model_skeleton(config: Any, quantization: Quantization, has_own_output: bool = False) -> Any:
+    """The model of a configuration without weights, on the meta device.
+
+    `has_own_output`: its output layer is not its embeddings, whatever the configuration says.
+    """
     from transformers import AutoModelForCausalLM
 
+    if has_own_output:
+        config = copy.deepcopy(config)
+        config.tie_word_embeddings = False
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPES[quantization["compute_dtype"]])
 
@@ -84,21 +92,50 @@ class _Checkpoint:
     """The tensors of a checkpoint's safetensors files, read where they lie."""
 
     def __init__(self, checkpoint: str, revision: str | None):
-        self.name, self.folder = checkpoint, _local(checkpoint, revision)
+        self.name, self.revision = checkpoint, revision
         self._stack, self._files = ExitStack(), dict[str, Any]()
         self.file_of: dict[str, str] = {}
 
     def __enter__(self) -> "_Checkpoint":
         with self._told():
-            index = self.folder / INDEX
-            if index.is_file():
+            index = self._locate(INDEX)
+            if index:
                 self.file_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            names = sorted({*self.file_of.values()}) or ["model.safetensors"]
-            for name in names:
-                opened = safe_open(self.folder / name, framework="pt", device="cpu")
-                self._files[name] = self._stack.enter_context(opened)
+            names = sorted({*self.file_of.values()}) or [ONE_FILE]
+            with ThreadPoolExecutor(READERS) as threads:
+                places = dict(zip(names, threads.map(self._locate, names), strict=True))
+            for name, place in places.items():
+                if place is None:
+                    raise self.unreadable(f"there is no {name}; save it again as safetensors")
+                self._files[name] = self._stack.enter_context(safe_open(place, framework="pt", device="cpu"))
             self.file_of = self.file_of or dict.fromkeys(self._files[names[0]].keys(), names[0])
         return self
+
+    def _locate(self, name: str) -> Path | None:
+        """Where a file of the checkpoint is, fetched from the hub if it is not in its cache; None if there is none.
+
+        Raises `OSError` when one that has to be there is not in the cache and the hub does not answer.
+        """
+        if self.revision is None:
+            file = Path(self.name) / name
+            return file if file.is_file() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.name, name, revision=self.revision))  # of a commit: no call if cached
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and name != INDEX:
+                raise
+            return None
+
+    def has_own_output(self, dtype: torch.dtype) -> bool:
+        """Whether an output layer is there that in `dtype` differs from the embeddings; else transformers ties them."""
+        if not {EMBEDDINGS, OUTPUT} <= self.file_of.keys():
+            return False
+        with self._told():
+            ours, theirs = (self._files[self.file_of[key]].get_tensor(key).to(dtype) for key in (EMBEDDINGS, OUTPUT))
+        return not torch.equal(ours, theirs)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -139,21 +176,13 @@ class _Told:
             raise self.sentence(first_line(error)) from error
 
 
-def _local(checkpoint: str, revision: str | None) -> Path:
-    """The folder of a checkpoint; a hub's is fetched, or found in its cache."""
-    if revision is None:
-        return Path(checkpoint)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=["*.safetensors", INDEX]))
-
-
 def _parameters(source: _Checkpoint, config: Any, quantization: Quantization) -> list[Parameter]:
     """Each parameter of the model and its parts. Raises `PipelineError` for what the checkpoint lacks.
 
     Keys that the model has no place for (the heads for further tokens) are left alone, as transformers does.
     """
-    model, missing = model_skeleton(config, quantization), list[str]()
+    has_own_output = source.has_own_output(COMPUTE_DTYPES[quantization["compute_dtype"]])
+    model, missing = model_skeleton(config, quantization, has_own_output), list[str]()
     stays = re.compile("|".join(map(re.escape, model._keep_in_fp32_modules_strict or [])) or "(?!)")
     found = []
     for name, empty in model.named_parameters():  # a tied one once
@@ -200,7 +229,7 @@ def _held(parameter: Parameter, value: torch.Tensor, quantization: Quantization)
         return {parameter.name: value.cpu()}
     from bitsandbytes.functional import quantize_4bit
 
-    packed, state = quantize_4bit(
+    four_bits, state = quantize_4bit(
         value,
         blocksize=block_size(value),
         compress_statistics=quantization["double"],
@@ -208,7 +237,7 @@ def _held(parameter: Parameter, value: torch.Tensor, quantization: Quantization)
         quant_storage=torch.uint8,
     )
     parts = {f"{parameter.name}.{name}": part for name, part in state.as_dict(packed=True).items()}
-    return {name: tensor.to("cpu", copy=True) for name, tensor in {parameter.name: packed, **parts}.items()}
+    return {name: tensor.to("cpu", copy=True) for name, tensor in {parameter.name: four_bits, **parts}.items()}
 
 
 def _file_of(name: str) -> str:

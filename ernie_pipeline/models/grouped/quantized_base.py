@@ -15,7 +15,7 @@ from torch import nn
 
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.products import FUSED_PROJECTIONS
-from ernie_pipeline.models.grouped.quantize_checkpoint import model_skeleton, quantize_checkpoint
+from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skeleton, quantize_checkpoint
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
@@ -57,16 +57,16 @@ def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], d
     """
     if device == "cuda":  # safetensors, and the threads that read, would take the first one
         device = f"cuda:{torch.cuda.current_device()}"
-    model = model_skeleton(config, quantization)
     tensors = _read_tensors(folder, device)
+    model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
     for parent_name, parent in list(model.named_modules()):
         prefix = f"{parent_name}." if parent_name else ""
         if set(FUSED_PROJECTIONS) <= set(parent._parameters):
-            stacks = [_quantised(tensors, prefix + fused, device, parent, folder) for fused in FUSED_PROJECTIONS]
+            stacks = [_quantized(tensors, prefix + fused, device, parent, folder) for fused in FUSED_PROJECTIONS]
             _replace(model, parent_name, GroupedExperts(*stacks))
         elif isinstance(parent, nn.Linear) and _state(tensors, f"{prefix}weight"):
             linear = empty_linear4bit(parent, quantization)
-            linear.weight = _quantised(tensors, f"{prefix}weight", device, linear, folder)
+            linear.weight = _quantized(tensors, f"{prefix}weight", device, linear, folder)
             if parent.bias is not None:
                 linear.bias = nn.Parameter(tensors.pop(f"{prefix}bias"), requires_grad=False)
             _replace(model, parent_name, linear)
@@ -89,12 +89,12 @@ def _read_tensors(folder: Path, device: str) -> Tensors:
 
 
 def _state(tensors: Tensors, name: str) -> list[str]:
-    """The names of a parameter's quantisation state."""
+    """The names of a parameter's quantization state."""
     return [key for key in tensors if key.startswith(f"{name}.")]
 
 
-def _quantised(tensors: Tensors, name: str, device: str, module: nn.Module, folder: Path) -> Any:
-    """The `Params4bit` of that name, taken out of `tensors` with its quantisation state."""
+def _quantized(tensors: Tensors, name: str, device: str, module: nn.Module, folder: Path) -> Any:
+    """The `Params4bit` of that name, taken out of `tensors` with its quantization state."""
     from bitsandbytes.nn import Params4bit
 
     state = {key: tensors.pop(key) for key in _state(tensors, name)}
