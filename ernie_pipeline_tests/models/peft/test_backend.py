@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models import choose_engine, engine_module
-from ernie_pipeline.models.audit import totals
+from ernie_pipeline.models.audit import check_model, totals
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.quantize import quantize_linears
-from ernie_pipeline.recipe.sections import TARGETS
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.recipe.sections import TARGETS, Lora
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.models.conftest import LORA, QUANTIZATION, logits_of, new_adapted, new_base
 
