@@ -1,4 +1,4 @@
-"""Engine `peft` on a CUDA device: the same jobs as on the CPU, and the shapes of the real model."""
+"""Backend `peft` on a CUDA device: the same jobs as on the CPU, and the shapes of the real model."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.evaluation.job import EvaluationJob
+from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import Lora, Quantization
