@@ -18,6 +18,7 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.backend import BackendName, LoadedModel, Sampling, TrainingBackend
+from ernie_pipeline.models.checkpoint.tokenizer import token_ids
 from ernie_pipeline.models.documents import Document, document
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.execution import PROFILES, Execution
@@ -381,7 +382,7 @@ def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel
     def loss_at(distance: float) -> float:
         with torch.no_grad():
             for parameter, direction in zip(backend.parameters, along, strict=True):
-                parameter += distance * direction
+                parameter.add_(direction, alpha=distance)
         found, _ = step(backend, DOCUMENTS, 50)
         assert learner.loss_sum(DOCUMENTS) / 50 == subject.near(found)
         return found
@@ -500,7 +501,7 @@ def test_greedy_answers_are_the_highest_logits_up_to_the_end(subject: Subject, a
 
 def test_an_answer_stops_at_its_end_token_which_it_holds(adapted: LoadedModel) -> None:
     """What the demo model has learnt: to answer sums in a box, and to end."""
-    prompt = adapted.tokenizer.encode("<s>Compute 12 + 30.", add_special_tokens=False)
+    prompt = token_ids(adapted.tokenizer, ["<s>Compute 12 + 30."])[0]
     with adapted.without_adapter():
         [answer] = adapted.generate([prompt], Sampling(60), rows=1).tokens
         followed = [token for token, _ in greedy(adapted, prompt, 60)]

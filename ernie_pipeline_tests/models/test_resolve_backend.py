@@ -70,8 +70,10 @@ def test_a_backend_is_found_by_its_name(name: str, made: type[Backend]) -> None:
     assert found.name == name
 
 
-@pytest.mark.skipif("unsloth" not in {f.parent.name for f in Path(models.__file__).parent.glob("*/backend.py")},
-                    reason="models/unsloth/ is not there")
+@pytest.mark.skipif(
+    "unsloth" not in {f.parent.name for f in Path(models.__file__).parent.glob("*/backend.py")},
+    reason="models/unsloth/ is not there",
+)
 def test_unsloth_is_found_by_its_name() -> None:
     assert backend_named("unsloth").name == "unsloth"
 
@@ -175,8 +177,8 @@ def test_another_quantization_than_unsloth_s_is_told_in_one_sentence(name: str, 
     machine = Machine()
     assert machine.resolve("unsloth") == "unsloth"
     assert machine.refused("unsloth", **{name: value}) == (
-        f'training.backend = "unsloth" makes quantization.{name} = {RECIPE[name]!r}, and the recipe asks for {value!r}; '
-        f"{SET}"
+        f'training.backend = "unsloth" makes quantization.{name} = {RECIPE[name]!r}, '
+        f"and the recipe asks for {value!r}; {SET}"
     )
 
 

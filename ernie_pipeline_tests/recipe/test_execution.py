@@ -64,6 +64,12 @@ def test_a_single_value_goes_before_the_profile_s_and_leaves_the_others(key: str
         assert found.model_dump() == profile.model_dump() | {key: ALL[key]}
 
 
+def launchpad(**execution: Any) -> GpuResource:
+    """The resource as a run's configuration sets it."""
+    settings: dict[str, Any] = {"execution": ExecutionConfig(**execution)}
+    return GpuResource(**settings)
+
+
 def toml(folder: Path, text: str) -> str:
     (folder / "recipe.toml").write_text(text)
     return str(folder / "recipe.toml")
@@ -94,14 +100,14 @@ def test_the_environment_goes_before_the_file_and_the_launchpad_before_both(tmp_
     file = toml(tmp_path, "[execution]\nmicro_batch = 1\npack_tokens = 1\ngeneration_rows = 1\n")
     said = load_recipe(file, execution="pack_tokens = 2, generation_rows = 2").execution
     assert said.said() == {"micro_batch": 1, "pack_tokens": 2, "generation_rows": 2}
-    launched = GpuResource(execution=ExecutionConfig(generation_rows=3)).execution_over(said)
+    launched = launchpad(generation_rows=3).execution_over(said)
     assert launched.said() == {"micro_batch": 1, "pack_tokens": 2, "generation_rows": 3}
-    assert GpuResource().execution_over(said) == said
+    assert launchpad().execution_over(said) == said
 
 
 def test_what_the_launchpad_switches_off_is_off() -> None:
     said = ExecutionOverrides(packing=True, gradient_checkpointing=True)
-    launched = GpuResource(execution=ExecutionConfig(packing=False)).execution_over(said)
+    launched = launchpad(packing=False).execution_over(said)
     assert launched.said() == {"packing": False, "gradient_checkpointing": True}
 
 
@@ -133,7 +139,9 @@ def test_a_change_of_it_leaves_every_stage_as_it_was(tmp_path: Path, key: str) -
         return {name: chain.declared_version(name) for name in STAGES}
 
     def stale(place: Settings) -> list[str]:
-        return [asset.asset for asset in make_plan(open_chain(place, ask_registry=False)).assets if asset.state != "fresh"]
+        return [
+            asset.asset for asset in make_plan(open_chain(place, ask_registry=False)).assets if asset.state != "fresh"
+        ]
 
     plain = settings(toml(tmp_path, '[quantization]\ncompute_dtype = "float32"\n'))
     walk(open_chain(plain, ask_registry=False))

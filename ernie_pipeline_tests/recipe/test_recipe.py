@@ -117,7 +117,10 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"training": {"epochs": "many"}}, "recipe here: training.epochs = 'many': input should be a valid number"),
         ({"training": {"max_steps": 1.5}}, "recipe here: training.max_steps = 1.5: input should be a valid integer"),
         ({"training": {"max_steps": 9, "max_samples": 9}}, "recipe here: training.max_steps and training.max_samples"),
-        ({"execution": {"micro_batchs": 4}}, "recipe here: unknown key execution.micro_batchs; did you mean 'micro_batch'?"),
+        (
+            {"execution": {"micro_batchs": 4}},
+            "recipe here: unknown key execution.micro_batchs; did you mean 'micro_batch'?",
+        ),
         ({"training": {"packing": True}}, "recipe here: unknown key training.packing; "),
         ({"execution": {"profile": "12gb"}}, "recipe here: execution.profile = '12gb': input should be 'cpu', '24gb'"),
         ({"execution": {"micro_batch": 0}}, "recipe here: execution.micro_batch = 0: input should be greater than 0"),

@@ -28,7 +28,10 @@ RECIPE = parse_recipe(
     },
     where="test",
 )
-BUILT_WITH = [{"split": {"seed": 5}}, {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}}]
+BUILT_WITH: list[dict[str, Any]] = [
+    {"split": {"seed": 5}},
+    {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}},
+]
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def save(model: Model, folder: Path, lora: Lora = LORA) -> torch.Tensor:
     change(model.module)
     model.module.eval()
     model.save_adapter(folder)
-    return logits_of(model.module, IDS)
+    logits: torch.Tensor = logits_of(model.module, IDS)
+    return logits
 
 
 @pytest.mark.parametrize("targets", TARGETS)

@@ -99,7 +99,12 @@ def test_every_adapted_linear_layer_is_sped_up(
 ) -> None:
     calls: list[int] = []
     usual = lora_linear.lora_linears
-    monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
+
+    def lora_linears(x: torch.Tensor, layers: Any) -> Any:
+        calls.append(len(layers))
+        return usual(x, layers)
+
+    monkeypatch.setattr(lora_linear, "lora_linears", lora_linears)
 
     def base() -> GroupedModel:
         return GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
