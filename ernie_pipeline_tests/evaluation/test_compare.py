@@ -9,12 +9,12 @@ from ernie_pipeline.evaluation.compare import compare_evaluations
 from ernie_pipeline.utils.errors import PipelineError
 
 
-def evaluation(folder: Path, backend: str = "peft", **correct: bool) -> Path:
+def evaluation(folder: Path, by: str = "peft", /, **correct: bool) -> Path:
     """An artifact with a grade for each row id."""
     folder.mkdir()
     table = pa.table({"row_id": list(correct), "correct": list(correct.values())})
     pq.write_table(table, folder / "predictions.parquet")
-    (folder / "model.json").write_text(json.dumps({"backend": backend}))
+    (folder / "model.json").write_text(json.dumps({"backend": by}))
     return folder
 
 
@@ -36,8 +36,8 @@ def test_evaluations_of_other_rows_are_not_compared(tmp_path: Path, rows: dict[s
 @pytest.mark.parametrize("rows", [{"a": True, "b": True}, {"a": True, "c": True}])
 def test_evaluations_by_different_backends_are_not_compared(tmp_path: Path, rows: dict[str, bool]) -> None:
     """The backend is told first: it may be why the rows differ."""
-    before = evaluation(tmp_path / "before", backend="grouped", a=True, b=False)
-    after = evaluation(tmp_path / "after", backend="peft", **rows)
+    before = evaluation(tmp_path / "before", "grouped", a=True, b=False)
+    after = evaluation(tmp_path / "after", "peft", **rows)
     with pytest.raises(PipelineError) as told:
         compare_evaluations(before, after)
     assert str(told.value) == (
@@ -48,6 +48,6 @@ def test_evaluations_by_different_backends_are_not_compared(tmp_path: Path, rows
 
 def test_evaluations_by_the_same_backend_are_compared_whichever_it_is(tmp_path: Path) -> None:
     before, after = (
-        evaluation(tmp_path / name, backend="grouped", a=name == "after", b=True) for name in ("b", "after")
+        evaluation(tmp_path / name, "grouped", a=name == "after", b=True) for name in ("b", "after")
     )
     assert compare_evaluations(before, after)["gain"] == 0.5

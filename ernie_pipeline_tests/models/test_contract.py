@@ -90,7 +90,7 @@ SUBJECTS = [
 
 
 @pytest.fixture(scope="module", params=SUBJECTS)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, short_base: Any) -> Subject:
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     name, device = request.param
     folder: Path = tmp_path_factory.mktemp(f"{name}_{device}")
     torch.use_deterministic_algorithms(False)
