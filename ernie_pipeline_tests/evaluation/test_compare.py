@@ -47,7 +47,5 @@ def test_evaluations_by_different_backends_are_not_compared(tmp_path: Path, rows
 
 
 def test_evaluations_by_the_same_backend_are_compared_whichever_it_is(tmp_path: Path) -> None:
-    before, after = (
-        evaluation(tmp_path / name, "grouped", a=name == "after", b=True) for name in ("b", "after")
-    )
+    before, after = (evaluation(tmp_path / name, "grouped", a=name == "after", b=True) for name in ("b", "after"))
     assert compare_evaluations(before, after)["gain"] == 0.5
