@@ -89,7 +89,7 @@ def test_the_demo_base_is_the_installed_one_wherever_it_was_trained(served_model
     assert served_model.pinned_checkpoint({**DEMO, "checkpoint": "/a/machine/far/away"}) == str(BASE)
 
 
-def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
+def test_the_staged_code_is_all_that_the_backends_need(tmp_path: Path) -> None:
     folder = stage_code(tmp_path)
     work = (
         # an editable install finds by itself what the copy lacks: another machine has none

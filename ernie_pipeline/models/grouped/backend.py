@@ -105,7 +105,8 @@ class GroupedModel(TransformersModel):
 
     def read_adapter(self, folder: Path) -> None:
         """Add a saved adapter, frozen. Raises `PipelineError` unless every saved tensor found its place."""
-        self.add_adapter(Lora(**(read_shape(folder) | {"dropout": 0.0})), seed=0)
+        saved = Lora(**(read_shape(folder) | {"dropout": 0.0}))  # the audit holds it against the recipe's, in `spec`
+        self.module = with_adapter(self.module, saved, seed=0)
         read_into(self.module, folder)
         self.module.requires_grad_(False).eval()
 

@@ -1,6 +1,6 @@
-"""Engine `peft` on a checkpoint of the real size: load, audit, training steps, generation. Prints one RESULT line.
+"""Backend `peft` on a checkpoint of the real size: load, audit, training steps, generation. Prints one RESULT line.
 
-    python benchmarks/full_size/peft_engine.py CHECKPOINT [STEPS]
+    python benchmarks/full_size/peft_backend.py CHECKPOINT [STEPS]
 
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (make_checkpoint.py): speed and
 memory are real on them, the losses mean nothing. Each step has 8 rows of random tokens of log-normal length with
@@ -10,33 +10,35 @@ a median of 130, as the rows of Nemotron-RL are.
 import json
 import sys
 import time
+from typing import Any
 
 import torch
 
+from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
-from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
-from ernie_pipeline.models.generation.generate import generate
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.backend import Sampling
+from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Lora, Quantization
 
-LORA, QUANTIZATION = Lora().model_dump(mode="json"), Quantization().model_dump(mode="json")
 GIB = 2**30
 
 
 def main(checkpoint: str, steps: int) -> None:
     start = time.time()
-    model = peft_engine.load_base(checkpoint, None, QUANTIZATION, "cuda")
+    base = BaseCheckpoint(name=checkpoint, checkpoint=checkpoint)
+    loaded_model = backend_named("peft").load(ModelSpec(backend="peft", base=base, quantization=Quantization()), "cuda")
     loaded = {"load_s": round(time.time() - start, 1), "loaded_gib": round(torch.cuda.memory_allocated() / GIB, 2)}
-    model = peft_engine.add_adapter(model, LORA, seed=0)
-    config = peft_engine.causal_lm_config(checkpoint, None)
-    sums = totals(peft_engine.check_model(model, config, LORA, training=True))
+    loaded_model.add_adapter(Lora(), seed=0)
+    sums = totals(loaded_model.audit(training=True))
+    model: Any = loaded_model.module
     print("loaded and audited", loaded, sums, flush=True)
 
     model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
-    lengths = torch.distributions.LogNormal(torch.tensor(130.0).log(), 0.5)
+    lengths: Any = torch.distributions.LogNormal(torch.tensor(130.0).log(), 0.5)
     seconds, tokens = [], []
     torch.cuda.reset_peak_memory_stats()
     for step in range(steps):
@@ -62,7 +64,7 @@ def main(checkpoint: str, steps: int) -> None:
     }
     model.eval()
     began = time.time()
-    generate(model, load_tokenizer(checkpoint), ["What is 2 + 2? " * 4] * 16, max_new_tokens=16, rows=16)
+    loaded_model.generate(token_ids(loaded_model.tokenizer, ["What is 2 + 2? " * 4] * 16), Sampling(16), rows=16)
     generation = {"generated_tokens_per_s": round(16 * 16 / (time.time() - began), 1)}
     result = {"device": torch.cuda.get_device_name(), **loaded, **sums, **training, **generation}
     print("RESULT " + json.dumps(result), flush=True)
