@@ -13,7 +13,7 @@ from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import drop_long, with_tokens
 from ernie_pipeline.data.decontaminate.overlap import BENCHMARKS, EVALUATION, decontaminate, references_of
 from ernie_pipeline.data.dedup.near_duplicates import drop_near_duplicates
-from ernie_pipeline.data.filter import FILTERS, apply_filters
+from ernie_pipeline.data.filter.filters import FILTERS, apply_filters
 from ernie_pipeline.data.filter.verifiable import drop_unverifiable
 from ernie_pipeline.data.normalize.answer_kinds import answer_kind
 from ernie_pipeline.data.normalize.answers import with_answer

@@ -12,11 +12,10 @@ import polars as pl
 import pytest
 import zstandard
 
-from ernie_pipeline.data.read.reading import read_rows
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.data.samples import jsonl, record, records, write
+from ernie_pipeline_tests.data.samples import jsonl, read_rows, record, records, write
 
 GOOD = jsonl([record()])
 INPUT = "responses_create_params.input"

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ernie_pipeline.data.filter import drop_rows
+from ernie_pipeline.data.filter.reasons import drop_rows
 from ernie_pipeline.data.normalize.words import (
     Hashes,
     Places,

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ernie_pipeline.data.dedup.similarity import Sets, alike_pairs, components
-from ernie_pipeline.data.filter import drop_rows
+from ernie_pipeline.data.filter.reasons import drop_rows
 from ernie_pipeline.data.normalize.words import Words, ngrams, split_words
 from ernie_pipeline.recipe.sections import NearDuplicates
 from ernie_pipeline.utils.errors import PipelineError

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 from pebble import ProcessFuture
 
-from ernie_pipeline.data.filter import DROPPED, drop_rows
+from ernie_pipeline.data.filter.reasons import DROPPED, drop_rows
 from ernie_pipeline.recipe.sections import Filters
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES, box, end_if_orphaned, parse, tidy, worker_pool
