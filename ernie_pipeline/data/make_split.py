@@ -144,9 +144,9 @@ def _words(rows: pl.DataFrame, recipe: Any) -> Callable[[pl.DataFrame], Words | 
     if not (recipe.near_duplicates.enabled or recipe.decontamination.enabled):
         return lambda some: None
     words = split_words(rows["question"])
-    places = rows.select("line").with_row_index("place")
+    positions = rows.select("line").with_row_index("position")
     return lambda some: words.take(
-        some.select("line").join(places, on="line", how="left", maintain_order="left")["place"].to_numpy()
+        some.select("line").join(positions, on="line", how="left", maintain_order="left")["position"].to_numpy()
     )
 
 

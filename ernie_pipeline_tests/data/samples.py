@@ -1,4 +1,4 @@
-"""Rows and files that the tests of this room read."""
+"""Rows and files that the tests of the data stages read."""
 
 import json
 from collections.abc import Iterable

@@ -41,7 +41,7 @@ def _rendered(chats: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
     try:
         prompt_texts, texts = _templated(prompts, wholes, tokenizer)
     except (TemplateError, TypeError, ValueError) as error:
-        if chats.height > 1:  # row by row: the first row at fault is told with its line
+        if chats.height > 1:  # row by row: the error names the first line at fault
             return pl.concat([_rendered(row, tokenizer) for row in chats.iter_slices(1)])
         raise PipelineError(
             f"line {chats['line'][0]}: the chat template of {tokenizer.name_or_path} refuses the messages ({error}); "

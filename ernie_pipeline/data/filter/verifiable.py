@@ -1,7 +1,7 @@
 r"""The filter `unverifiable_answer`: answers that math-verify cannot parse, asked in processes that can be killed.
 
 It parses more than one might think: of "no solution" it makes a product of eleven letters. Prose is the kind "text"
-(kinds.py); what is told here is broken or beyond its grammar: `x \to y`, `1 +`, `\frac{1}{`.
+(kinds.py); what is dropped here is broken or beyond its grammar: `x \to y`, `1 +`, `\frac{1}{`.
 
 An answer costs milliseconds, so what was found is kept in a file, by answer and by the versions that decide it.
 """

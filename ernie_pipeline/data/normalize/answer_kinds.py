@@ -1,4 +1,4 @@
-r"""What kind of thing an answer is, told from its text alone.
+r"""What kind of thing an answer is, read from its text alone.
 
 The first rule that fits decides. Before them go delimiters, `\left`, `\right`, spacing, a full stop at the end, a
 currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and `12 apples` are integers), and `x \in`.
@@ -20,7 +20,7 @@ currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and
 import polars as pl
 
 from ernie_pipeline.data.normalize import spelling
-from ernie_pipeline.data.normalize.masked import where
+from ernie_pipeline.data.normalize.masked import apply_where
 
 KINDS = ("integer", "decimal", "fraction", "interval", "set", "equation", "expression", "text")
 
@@ -44,7 +44,7 @@ _RELATION = r"[=<>≤≥≠≡≈]|\\(?:leq?|geq?|neq?|leqslant|geqslant|equiv|a
 def answer_kind(answer: pl.Expr) -> pl.Expr:
     """One of `KINDS` for each bare answer [String]; null for null."""
     plain = pl.when(answer.is_not_null()).then(pl.lit("integer"))  # most answers, known at a glance
-    return pl.coalesce(where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
+    return pl.coalesce(apply_where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
 
 
 def _kind(answer: pl.Expr) -> pl.Expr:
