@@ -85,14 +85,8 @@ def write_split(
     reports.mkdir()
     with ThreadPoolExecutor(1) as writer:  # while the tokenizer is at work
         train, held_out = _contracted(tables.train), _contracted(tables.eval)
-        written = [
-            writer.submit(write_table, table, file)
-            for table, file in (
-                (train, out / "train.parquet"),
-                (held_out, out / "eval.parquet"),
-                (ledger, reports / "ledger.parquet"),
-            )
-        ]
+        files = {"train.parquet": train, "eval.parquet": held_out, "reports/ledger.parquet": ledger}
+        written = [writer.submit(write_table, table, out / file) for file, table in files.items()]
         samples = (spread(part.select("prompt_text", "completion_text"), MEASURED_ROWS) for part in (train, held_out))
         tokens = [with_tokens(rows, tokenizer)["tokens"] for rows in samples]
         profile = make_profile(train, held_out, tokens, ledger, counts)
