@@ -10,7 +10,7 @@ from torch import nn
 from ernie_pipeline.models.backend import Facts, State
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
-from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
+from ernie_pipeline.models.grouped.flat_parameters import FlatParameters, step_without_waiting
 from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
 from ernie_pipeline.models.grouped.spare_memory import spare_memory
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
@@ -31,6 +31,7 @@ class GroupedTraining:
         self.steps = [sorted(step, reverse=True) for step in steps]
         self.flat = FlatParameters([p for p in module.parameters() if p.requires_grad])
         self.parameters: Sequence[nn.Parameter] = [self.flat.values]
+        step_without_waiting()
         self.size = MicroBatchSize(execution.micro_batch, ONE_ROW)
         # attention computes no further than it is told, and what fills a captured pass up is a document too
         self.longest = max(BUCKET, *(max(step, default=0) for step in steps))
