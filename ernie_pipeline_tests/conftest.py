@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -66,34 +65,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact like `math_split`'s: 64 training and 16 evaluation sums, in the demo model's chat template."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """See `write_tiny_split`."""
+    from ernie_pipeline_tests.tiny_split import write_tiny_split
 
-    from ernie_pipeline.demo import BASE
-    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
-
-    tokenizer, rng = load_tokenizer(str(BASE)), random.Random(0)
-    rows: list[dict[str, Any]] = []
-    for number in range(80):
-        a, b = rng.randint(10, 99), rng.randint(10, 99)
-        question = f"What is {a} + {b}?"
-        prompt = [{"role": "user", "content": f"Put the answer in a box. {question}"}]
-        rows.append(
-            {
-                "row_id": f"{number:016x}",
-                "kind": "integer",
-                "question": question,
-                "answer": str(a + b),
-                "prompt": prompt,
-                "prompt_text": prompt_text(tokenizer, prompt),
-                "completion_text": f"\\boxed{{{a + b}}}</s>",
-            }
-        )
-    folder = tmp_path_factory.mktemp("split")
-    pq.write_table(pa.Table.from_pylist(rows[:64]), folder / "train.parquet")
-    pq.write_table(pa.Table.from_pylist(rows[64:]), folder / "eval.parquet")
-    return folder
+    return write_tiny_split(tmp_path_factory.mktemp("split"))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,8 @@ class GroupedTraining:
         )
         self.calls = 0
         """Steps whose gradient was computed here."""
+        self.has_fit = False
+        """Whether a step has fit into memory, here or in the process that this one goes on from."""
         self.memory_before, self.first_step = 0, [1]
         """Of the first one: bytes of GPU memory in use before it, and its documents' lengths."""
         self.spare = self.layers_dequantized = 0
@@ -65,7 +67,7 @@ class GroupedTraining:
                 places = [order[i] for row in rows for i in row]
                 own = None if weights is None else [weights[i] for i in places]
                 total += self._pass([documents[i] for i in places], num_tokens, own)
-            self.calls += 1
+            self.calls, self.has_fit = self.calls + 1, True
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -82,7 +84,7 @@ class GroupedTraining:
                 self._spend(self.spare // 2)
             return f"{self.layers_dequantized} layers' experts kept dequantized"
         # once a step has fit, not much is missing
-        if smaller := self.size.shrink(self.steps, slightly=self.calls > 0):
+        if smaller := self.size.shrink(self.steps, slightly=self.has_fit):
             return smaller
         if self.checkpointing:
             return ""
@@ -105,6 +107,7 @@ class GroupedTraining:
             "documents": self.size.documents,
             "tokens": self.size.tokens,
             "gradient_checkpointing": self.checkpointing,
+            "has_fit": self.has_fit,
             **asked_for(self.execution),
         }
 
@@ -113,6 +116,7 @@ class GroupedTraining:
         if any(state.get(name) != value for name, value in asked_for(self.execution).items()):
             return
         self.size.documents, self.size.tokens = int(state["documents"] or 1), state["tokens"]
+        self.has_fit = bool(state["has_fit"])
         if state["gradient_checkpointing"] and not self.checkpointing:
             self._checkpoint()
 
