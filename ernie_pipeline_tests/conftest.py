@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -66,45 +65,22 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact like `math_split`'s: 64 training and 16 evaluation sums, in the demo model's chat template."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """See `write_tiny_split`."""
+    from ernie_pipeline_tests.tiny_split import write_tiny_split
 
-    from ernie_pipeline.demo import BASE
-    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
-
-    tokenizer, rng = load_tokenizer(str(BASE)), random.Random(0)
-    rows: list[dict[str, Any]] = []
-    for number in range(80):
-        a, b = rng.randint(10, 99), rng.randint(10, 99)
-        question = f"What is {a} + {b}?"
-        prompt = [{"role": "user", "content": f"Put the answer in a box. {question}"}]
-        rows.append(
-            {
-                "row_id": f"{number:016x}",
-                "kind": "integer",
-                "question": question,
-                "answer": str(a + b),
-                "prompt": prompt,
-                "prompt_text": prompt_text(tokenizer, prompt),
-                "completion_text": f"\\boxed{{{a + b}}}</s>",
-            }
-        )
-    folder = tmp_path_factory.mktemp("split")
-    pq.write_table(pa.Table.from_pylist(rows[:64]), folder / "train.parquet")
-    pq.write_table(pa.Table.from_pylist(rows[64:]), folder / "eval.parquet")
-    return folder
+    return write_tiny_split(tmp_path_factory.mktemp("split"))
 
 
 @pytest.fixture(scope="session")
-def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The key `base` of a job: a checkpoint of the demo model's first two layers, a dense one and one of experts.
+def short_base(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A `BaseCheckpoint` of the demo model's first two layers, a dense one and one of experts.
 
     For what does not depend on the model's depth.
     """
     from safetensors.torch import load_file, save_file
 
     from ernie_pipeline.demo import BASE
+    from ernie_pipeline.models.spec import BaseCheckpoint
 
     folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
     config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
@@ -114,42 +90,75 @@ def short_base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
     }
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return {"name": "short", "checkpoint": str(folder), "revision": None}
+    return BaseCheckpoint(name="short", checkpoint=str(folder), version="short")
 
 
 @pytest.fixture(scope="session")
-def packed_short(short_base: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same two layers as engine `unsloth` keeps them, see `grouped_demo.py`."""
-    from ernie_pipeline_tests.models.grouped.demo import FLAT, pack_demo
+def short_spec(short_base: Any) -> Any:
+    """A `ModelSpec` of those two layers in fp32, of backend `peft`, with a small adapter to come."""
+    from ernie_pipeline.models.spec import ModelSpec
+    from ernie_pipeline.recipe.sections import Lora, Quantization
 
-    folder = tmp_path_factory.mktemp("packed")
-    pack_demo(folder, FLAT, Path(short_base["checkpoint"]))
+    quantization = Quantization(compute_dtype="float32", double=False)
+    return ModelSpec(backend="peft", base=short_base, quantization=quantization, lora=Lora(rank=4, alpha=8))
+
+
+@pytest.fixture(scope="session")
+def quantized_short(short_base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two layers as backend `grouped` keeps them, see `models/grouped/demo.py`."""
+    from ernie_pipeline_tests.models.grouped.demo import FLAT, quantize_demo
+
+    folder = tmp_path_factory.mktemp("quantized")
+    quantize_demo(folder, FLAT, Path(short_base.checkpoint))
     return folder
 
 
 @pytest.fixture
-def make_job(tiny_split: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A job for training or evaluation on the tiny split, by default six steps of eight rows in fp32."""
-    from ernie_pipeline.demo import BASE
-    from ernie_pipeline.recipe.sections import Evaluation, Lora, Quantization, Training
+def make_job(tiny_split: Path, tmp_path: Path) -> Callable[..., Any]:
+    """A `TrainingJob` on the tiny split, of the demo model by default: six steps of eight rows in fp32.
 
-    def make(name: str = "out", **changes: Any) -> dict[str, Any]:
+    `training`, `lora` and `quantization` are changes of these sections, the rest are fields of the job or its spec.
+    """
+    from ernie_pipeline.demo import BASE
+    from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+    from ernie_pipeline.recipe.sections import Lora, Quantization, Training
+    from ernie_pipeline.training.job import TrainingJob
+
+    usual = {"backend": "peft", "samples_per_step": 8, "max_steps": 6, "learning_rate": 3e-3, "eval_every": 3}
+    usual |= {"optimizer": "adamw_torch", "log_every": 1}
+
+    def make(
+        name: str = "out",
+        training: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        quantization: dict[str, Any] | None = None,
+        base: Any = None,
+        backend: str = "peft",
+        **fields: Any,
+    ) -> TrainingJob:
         out = tmp_path / name
         out.mkdir()
-        training = Training(batch_size=8, accumulation=1, max_steps=6, learning_rate=3e-3, optimizer="adamw_torch")
-        evaluation = Evaluation(batch_size=8, max_new_tokens=8)
-        return {
-            "engine": "peft",
-            "base": {"name": "demo", "checkpoint": str(BASE), "revision": None},
-            "quantization": Quantization(compute_dtype="float32", double=False).model_dump(mode="json"),
-            "lora": Lora(rank=4, alpha=8).model_dump(mode="json"),
-            "training": training.model_dump(mode="json") | {"eval_every": 3, "log_every": 1},
-            "evaluation": evaluation.model_dump(mode="json"),
-            "adapter": None,
-            "split": str(tiny_split),
-            "out": str(out),
-            "gpu": {"kind": "", "memory_gib": None, "cpu_threads": 1},
-            **changes,
-        }
+        spec = ModelSpec(
+            backend=backend,
+            base=base or BaseCheckpoint(name="demo", checkpoint=str(BASE)),
+            quantization=Quantization(**{"compute_dtype": "float32", "double": False, **(quantization or {})}),
+            lora=Lora(**{"rank": 4, "alpha": 8, **(lora or {})}),
+        )
+        settings = Training(**{**usual, "backend": backend, **(training or {})})
+        return TrainingJob(spec=spec, training=settings, split=tiny_split, out=out, **fields)
+
+    return make
+
+
+@pytest.fixture
+def make_evaluation(make_job: Callable[..., Any]) -> Callable[..., Any]:
+    """An `EvaluationJob` on the tiny split, of the demo model by default."""
+    from ernie_pipeline.evaluation.job import EvaluationJob
+    from ernie_pipeline.recipe.sections import Evaluation
+
+    def make(name: str = "out", evaluation: dict[str, Any] | None = None, **changes: Any) -> EvaluationJob:
+        job = make_job(name, **changes)
+        settings = Evaluation(**{"max_new_tokens": 8, **(evaluation or {})})
+        return EvaluationJob(spec=job.spec, evaluation=settings, split=job.split, out=job.out)
 
     return make

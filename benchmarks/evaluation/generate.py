@@ -1,6 +1,6 @@
 """Generation as an evaluation does it, beside other ways, on one GPU. One RESULT line for each variant.
 
-    python benchmarks/evaluation/generate.py CHECKPOINT [--engine auto] [--variants ours transformers four_bit]
+    python benchmarks/evaluation/generate.py CHECKPOINT [--backend grouped] [--variants ours transformers four_bit]
     python benchmarks/evaluation/generate.py CHECKPOINT --variants unsloth
 
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (benchmarks/full_size/make_checkpoint.py). No
@@ -21,7 +21,6 @@ from ernie_pipeline.recipe.sections import Lora, Quantization
 
 Answers = list[list[int]]
 
-LORA, QUANTIZATION = Lora().model_dump(mode="json"), Quantization().model_dump(mode="json")
 PROMPT_TOKENS = (100, 130)
 GIB = 2**30
 TIE_STEPS = 4
@@ -35,21 +34,13 @@ def main() -> None:
             raise SystemExit("unsloth changes transformers when it is imported: measure it in a process of its own")
         _unsloth(options)
         return
-    from ernie_pipeline.models import engine_module, engine_name
-    from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
-    from ernie_pipeline.models.checkpoint.version import checkpoint_version
-    from ernie_pipeline.models.device import choose_device
-    from ernie_pipeline.store.hash_cache import remembered_sha256
+    from ernie_pipeline.models.device import DeviceLimits, choose_device
+    from ernie_pipeline.recipe.execution import ExecutionOverrides
 
-    choose_device({"kind": "", "memory_gib": options.limit_gib, "cpu_threads": 1}, lambda line, values: None)
-    engine, start = engine_module(options.engine), time.time()
-    checkpoint = str(Path(options.checkpoint).resolve())
-    version = checkpoint_version(Path(checkpoint), remembered_sha256)
-    base = {"name": checkpoint, "checkpoint": checkpoint, "revision": None, "version": version}
-    job = {"base": base, "quantization": QUANTIZATION, "gpu": {"bases": str(options.home / "store" / ".bases")}}
-    model = _with_adapter(engine.add_adapter(engine.base_of(job, "cuda"), LORA, seed=0))
-    tokenizer = load_tokenizer(options.checkpoint)
-    _tell("loaded", engine=engine_name(engine), load_s=round(time.time() - start, 1))
+    choose_device(DeviceLimits(memory_gib=options.limit_gib), ExecutionOverrides(), lambda line, values: None)
+    start = time.time()
+    model, tokenizer = _loaded(options)
+    _tell("loaded", backend=options.backend, load_s=round(time.time() - start, 1))
     prompts = _prompts(tokenizer, options.rows)
     if "four_bit" in options.variants:
         _timed("four_bit", options.four_bit, prompts, lambda p, n: _plain(model, tokenizer, p, n))
@@ -57,10 +48,31 @@ def main() -> None:
         _merged(options, model, tokenizer, prompts)
 
 
+def _loaded(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The checkpoint in 4 bits with an adapter that changes its answers, as PEFT has it, and its tokenizer."""
+    from ernie_pipeline.models import backend_named
+    from ernie_pipeline.models.checkpoint.version import checkpoint_version
+    from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+    from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
+
+    checkpoint = Path(options.checkpoint).resolve()
+    version = checkpoint_version(checkpoint, remembered_sha256)
+    spec = ModelSpec(
+        backend=options.backend,
+        base=BaseCheckpoint(name=str(checkpoint), checkpoint=str(checkpoint), version=version),
+        quantization=Quantization(),
+        quantized_bases=options.home / "store" / ".bases",
+    )
+    loaded: Any = backend_named(options.backend).load(spec, "cuda")
+    loaded.add_adapter(Lora(), seed=0)
+    return _with_adapter(loaded.module), loaded.tokenizer
+
+
 def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: list[str]) -> None:
     """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree."""
     import torch
 
+    from ernie_pipeline.models.checkpoint.tokenizer import token_ids
     from ernie_pipeline.models.generation.generate import generate_tokens
     from ernie_pipeline.models.generation.merged import fast_generator
 
@@ -69,11 +81,14 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     torch.cuda.synchronize()
     _tell("merged", kind=kind, merge_s=round(time.time() - start, 1), allocated_gib=_gib(torch.cuda.memory_allocated()))
     if merged is model:
-        raise SystemExit("no room for the merged model beside the 4-bit one, or no device that records it")
+        raise SystemExit("the merged model does not fit beside the 4-bit one, or no device captures its steps")
     merged.generation_config.eos_token_id = None
 
-    def ours(asked: Sequence[str], new_tokens: int) -> Answers:
-        return generate_tokens(merged, tokenizer, asked, max_new_tokens=new_tokens, batch_size=1)
+    def ours(texts: Sequence[str], new_tokens: int) -> Answers:
+        ids = token_ids(tokenizer, texts)
+        return generate_tokens(
+            merged, ids, max_new_tokens=new_tokens, pad_token_id=tokenizer.pad_token_id, end_tokens=[], rows=1
+        )
 
     if "profile" in options.variants:
         _profile(merged, tokenizer, prompts)
@@ -99,7 +114,7 @@ def _unsloth(options: argparse.Namespace) -> None:
     model, _ = FastModel.from_pretrained(options.checkpoint, max_seq_length=2048, load_in_4bit=True)
     model = FastModel.for_inference(model) or model
     tokenizer = load_tokenizer(options.checkpoint)
-    _tell("loaded", engine="unsloth's own", load_s=round(time.time() - start, 1))
+    _tell("loaded", backend="unsloth's own", load_s=round(time.time() - start, 1))
     prompts = _prompts(tokenizer, options.unsloth[0])
     for _ in range(options.repeat):
         _timed("unsloth", options.unsloth, prompts, lambda p, n: _plain(model, tokenizer, p, n))
@@ -193,7 +208,7 @@ def _bfloat16_step(logit: Any) -> Any:
 
 
 def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
-    """Which kernels the steps of decoding spend their time in: 8 steps of all rows, not recorded."""
+    """Which kernels the steps of decoding spend their time in: 8 steps of all rows, not captured."""
     import torch
 
     from ernie_pipeline.models.checkpoint.tokenizer import token_ids
@@ -202,12 +217,12 @@ def _profile(merged: Any, tokenizer: Any, prompts: list[str]) -> None:
     ids = token_ids(tokenizer, prompts)
     for steps in (2, 10):  # the first to load the kernels
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-            decode(merged, ids, max_new_tokens=steps, eos=[], rows=len(ids), record=False)
+            decode(merged, ids, max_new_tokens=steps, end_tokens=[], rows=len(ids), capture=False)
     print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=30, max_name_column_width=90))
 
 
 def _with_adapter(model: Any) -> Any:
-    """The adapter that an engine adds changes nothing before training: give it something to add."""
+    """A fresh adapter changes nothing: give it something to add."""
     import torch
 
     for name, parameter in model.named_parameters():
@@ -243,8 +258,8 @@ def _options() -> argparse.Namespace:
     size = {"type": int, "nargs": 2, "metavar": ("ROWS", "NEW_TOKENS")}
     parser.add_argument("checkpoint")
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
-    parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its packed base")
-    parser.add_argument("--engine", default="auto", choices=["peft", "unsloth", "auto"])
+    parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
+    parser.add_argument("--backend", default="grouped", choices=["peft", "grouped"])
     variants = ["ours", "transformers", "four_bit", "profile", "unsloth"]
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")

@@ -2,7 +2,8 @@
 
     python benchmarks/training/profile_pass.py CHECKPOINT [--documents 64] [--tokens 128] [--spare-gib 0]
 
-CHECKPOINT as in whole.py, whose packed base is taken from `--home`. The documents have random tokens, `--tokens` each.
+CHECKPOINT as in whole.py, whose quantized base is taken from `--home`. The documents have random tokens,
+`--tokens` each.
 """
 
 import argparse
@@ -15,12 +16,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
-from ernie_pipeline.models.grouped import backend as unsloth_engine
-from ernie_pipeline.models.grouped.padding_free import end_to_end_loss, keep_unpacked
+from ernie_pipeline.models.documents import document
+from ernie_pipeline.models.grouped.backend import GroupedBackend
+from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
+from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
+from ernie_pipeline.models.micro_batches.layout import concatenate
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Lora, Quantization
-from ernie_pipeline.store.hash_cache import remembered_sha256
-from ernie_pipeline.training.flat import FlatParameters
-from ernie_pipeline.training.schedule.micro_batches import Document, lay_end_to_end
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 
 PASSES = 3
 
@@ -30,17 +33,17 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--documents", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--spare-gib", type=float, default=0, help="memory for layers whose experts stay unpacked")
+    parser.add_argument("--spare-gib", type=float, default=0, help="memory for layers whose experts stay dequantized")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "ernie-benchmark")
     asked = parser.parse_args()
     model = _model(asked.checkpoint.resolve(), asked.home)
-    keep_unpacked(model.get_base_model(), int(asked.spare_gib * 2**30))
+    keep_dequantized(model.get_base_model(), int(asked.spare_gib * 2**30))
     flat = FlatParameters([parameter for parameter in model.parameters() if parameter.requires_grad])
     inputs = _inputs(asked.documents, asked.tokens)
 
     def one_pass() -> None:
         flat.clear_gradients()
-        end_to_end_loss(model.get_base_model(), inputs, asked.tokens).backward()  # type: ignore[no-untyped-call]
+        padding_free_loss(model.get_base_model(), inputs, asked.tokens).backward()  # type: ignore[no-untyped-call]
 
     for _ in range(2):
         one_pass()
@@ -65,16 +68,21 @@ def main() -> None:
 
 def _model(checkpoint: Path, home: Path) -> Any:
     version = checkpoint_version(checkpoint, remembered_sha256)
-    base = {"name": str(checkpoint), "checkpoint": str(checkpoint), "revision": None, "version": version}
-    quantization, bases = Quantization().model_dump(mode="json"), str(home / "store" / ".bases")
-    job = {"base": base, "quantization": quantization, "gpu": {"bases": bases}}
-    return unsloth_engine.add_adapter(unsloth_engine.base_of(job, "cuda"), Lora().model_dump(mode="json"), 0).train()
+    spec = ModelSpec(
+        backend="grouped",
+        base=BaseCheckpoint(name=str(checkpoint), checkpoint=str(checkpoint), version=version),
+        quantization=Quantization(),
+        quantized_bases=home / "store" / ".bases",
+    )
+    model = GroupedBackend().load(spec, "cuda")
+    model.add_adapter(Lora(), seed=0)
+    return model.module.train()
 
 
 def _inputs(documents: int, tokens: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    ids = [torch.randint(4, 100_000, (tokens,), generator=generator) for _ in range(documents)]
-    batch = lay_end_to_end([Document(own, own.clone()) for own in ids], 0)
+    ids = [torch.randint(4, 100_000, (tokens,), generator=generator).tolist() for _ in range(documents)]
+    batch = concatenate([document(own) for own in ids], 0)
     return {name: value.cuda() for name, value in batch.items()}
 
 

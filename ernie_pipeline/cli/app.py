@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     refreshing.set_defaults(run=refresh)
     store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
     keeping = store.add_subparsers(required=True, metavar="COMMAND")
-    listing = keeping.add_parser("list", help="every artifact and packed base model, and why prune would keep it")
+    listing = keeping.add_parser("list", help="every artifact and quantized base model, and why prune would keep it")
     verifying = keeping.add_parser("verify", help="read every file again; exit status 3 when something is damaged")
     pruning = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
     pruning.add_argument("--delete", action="store_true", help="and remove it")

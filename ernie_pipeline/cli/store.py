@@ -10,10 +10,11 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import asked_for, make_plan
 from ernie_pipeline.staleness.stages import asked_base, lost_registration, open_chain, registered_as
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline.store.file_hash import sha256_of
-from ernie_pipeline.store.housekeeping import artifacts, bases
+from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.housekeeping import artifacts
+from ernie_pipeline.store.housekeeping import quantized_bases as bases
 from ernie_pipeline.store.housekeeping.artifacts import Contents, Damage, Entry, Pruned
-from ernie_pipeline.store.housekeeping.bases import PACKED_BASE, Bases
+from ernie_pipeline.store.housekeeping.quantized_bases import QUANTIZED_BASE, Bases
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.text_table import aligned, human_size
 
@@ -65,17 +66,17 @@ def prune(options: argparse.Namespace) -> int:
 def _contents(settings: Settings) -> Contents:
     chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
     held = {"registered_model": partial(registered_as, settings)}
-    packed = bases.take_stock(settings.store, partial(asked_base, chain))
+    quantized = bases.take_stock(settings.store, partial(asked_base, chain))
     try:
         asked, unknown = asked_for(chain, make_plan(chain)), ""
     except PipelineError as error:  # a source that is away must not stop this either
         asked, unknown = dict.fromkeys(chain.stages, ""), str(error)
-    return artifacts.take_stock(chain.store, asked, held, packed, unknown)
+    return artifacts.take_stock(chain.store, asked, held, quantized, unknown)
 
 
 def render_contents(contents: Contents) -> str:
-    """A line for each artifact, and what they come to; then the packed base models likewise."""
-    unfinished = [_unfinished(kept) for kept in contents.unfinished]
+    """A line for each artifact, and what they come to; then the quantized base models likewise."""
+    unfinished = [_unfinished_line(kept) for kept in contents.unfinished]
     if not contents.artifacts:
         return "\n".join(["There is no artifact in the store.", *unfinished, *render_bases(contents.bases)])
     rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
@@ -105,9 +106,9 @@ def render_damage(damaged: list[Damage]) -> str:
     lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
     cures = {
         "A damaged artifact is built again by the next run that needs it.": any(
-            d.asset != PACKED_BASE for d in damaged
+            d.asset != QUANTIZED_BASE for d in damaged
         ),
-        "A damaged base model is packed anew by the next process that uses it.": PACKED_BASE
+        "A damaged base model is quantized anew by the next process that uses it.": QUANTIZED_BASE
         in {d.asset for d in damaged},
     }
     return "\n".join([*lines, "", *(cure for cure, applies in cures.items() if applies)])
@@ -116,9 +117,12 @@ def render_damage(damaged: list[Damage]) -> str:
 def render_pruned(pruned: Pruned) -> str:
     """A line for each thing that went or would go, and what that comes to."""
     lines = [f"{e.asset} {e.fingerprint}  {human_size(e.size)}" for e in pruned.artifacts]
-    lines += [f"{a.asset} {a.fingerprint}, left aside by a killed run  {human_size(a.size)}" for a in pruned.aside]
-    lines += [_unfinished(kept) for kept in pruned.unfinished]
-    lines += [f"{PACKED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.packed]
+    lines += [
+        f"{a.asset} {a.fingerprint}, left half-written by a killed run  {human_size(a.size)}"
+        for a in pruned.half_written
+    ]
+    lines += [_unfinished_line(kept) for kept in pruned.unfinished]
+    lines += [f"{QUANTIZED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.quantized]
     lines += render_interrupted(pruned.bases)
     if not lines:
         lines = ["There is nothing to remove."]
@@ -129,7 +133,7 @@ def render_pruned(pruned: Pruned) -> str:
     return "\n".join([*lines, *_notes(pruned.notes), *_notes(pruned.bases.notes)])
 
 
-def _unfinished(kept: Entry) -> str:
+def _unfinished_line(kept: Entry) -> str:
     why = f", {', '.join(kept.needed_for)}" if kept.needed_for else ""
     return f"{kept.asset} {kept.fingerprint}, kept by an unfinished build{why}  {human_size(kept.size)}"
 
@@ -141,8 +145,8 @@ def _notes(notes: Iterable[str]) -> Iterator[str]:
 def render_bases(bases: Bases) -> list[str]:
     """A line for each, and what they come to; none where there is none."""
     lines = []
-    if bases.packed:
-        rows = [(PACKED_BASE, "of version", "quantization", "size", "kept because")]
+    if bases.quantized:
+        rows = [(QUANTIZED_BASE, "of version", "quantization", "size", "kept because")]
         rows += [
             (
                 base.key,
@@ -151,10 +155,12 @@ def render_bases(bases: Bases) -> list[str]:
                 human_size(base.size),
                 ", ".join(base.needed_for),
             )
-            for base in bases.packed
+            for base in bases.quantized
         ]
-        idle = [base.size for base in bases.packed if not base.needed_for]
-        total = f"Packed base models: {len(bases.packed)}, {human_size(sum(base.size for base in bases.packed))}."
+        idle = [base.size for base in bases.quantized if not base.needed_for]
+        total = (
+            f"Quantized base models: {len(bases.quantized)}, {human_size(sum(base.size for base in bases.quantized))}."
+        )
         if idle:
             total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
         lines += ["", aligned(rows), "", total]
@@ -162,11 +168,9 @@ def render_bases(bases: Bases) -> list[str]:
 
 
 def render_interrupted(bases: Bases) -> list[str]:
-    """A line for each packing that was interrupted or is under way."""
-    return [
-        f"{PACKED_BASE} {left.key}, left by an unfinished packing  {human_size(left.size)}"
-        for left in bases.interrupted
-    ]
+    """A line for each quantization that was interrupted or is under way."""
+    why = "left by an unfinished quantization"
+    return [f"{QUANTIZED_BASE} {left.key}, {why}  {human_size(left.size)}" for left in bases.interrupted]
 
 
 def _short(version: str | None) -> str:

@@ -1,8 +1,14 @@
-"""From raw rows to training and evaluation tables: pure functions on Polars frames.
+"""From the source's rows to the tables that are trained and evaluated on. A row's walk, folder by folder:
 
-source.py (which version) -> make_raw.py, which composes lines.py, decode.py, rows.py, read.py and chunks.py
--> split_job.py, the split's own process -> make_split.py, which composes identity.py, answers.py, kinds.py, filters/,
-verifiable.py, template.py, tokens.py, near_duplicates.py, decontaminate.py (against benchmark_sets.py) and split.py,
-and accounts for it in ledger.py and profile.py. contract.py says what the tables must be, parquet.py writes the same
-bytes for the same table.
+`make_raw.py`, the asset `raw_nemotron`:
+- read/          a line of the source becomes a checked row, or a broken row with its problem.
+
+`make_split.py`, the asset `math_split` (in a process of its own: `job.py`):
+- normalize/     its id is a hash of its content; the answer loses `\\( \\)` and `\\boxed{}`, and gets a kind.
+- filter/        each filter answers keep, or drop with a reason; last the answers that math-verify cannot parse.
+- chat/          the chat template makes prompt text and completion text of it; what is too long goes.
+- dedup/         of exact duplicates one stays (one of the filters), and of near duplicates one.
+- decontaminate/ what shares words with a benchmark question goes; later, what shares them with our evaluation rows.
+- split/         what is left is shuffled by the seed and divided: train, evaluation, unused.
+- tables/        the contract of every table; the ledger, in which each row stands once; the profile for people.
 """

@@ -7,43 +7,59 @@ takes besides. In a process that says it has no torch, tokenizers work as they d
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Decontamination, Filters, NearDuplicates, Split
 from ernie_pipeline.utils.reporter import Reporter
 
-SECTIONS = {"filters": Filters, "near_duplicates": NearDuplicates, "decontamination": Decontamination, "split": Split}
+
+class SplitJob(Section):
+    """Make the split of the artifact in the folder `raw` into the folder `out`; `cache` as for `write_split`.
+
+    The first four fields are the recipe's. `checkpoint` and `revision` as for `load_tokenizer`; `benchmark_sets` and
+    `benchmarks_version` as for `load_benchmarks`.
+    """
+
+    filters: Filters
+    near_duplicates: NearDuplicates
+    decontamination: Decontamination
+    split: Split
+    checkpoint: str
+    revision: str | None
+    benchmark_sets: tuple[str, ...]
+    benchmarks_version: str
+    raw: Path
+    out: Path
+    cache: Path
 
 
 def split_job(
-    recipe: Any,
-    base: tuple[str, str | None],
-    benchmarks: tuple[tuple[str, ...], str],
-    raw: Path,
-    out: Path,
-    cache: Path,
-) -> dict[str, Any]:
-    """The job that `make` takes, as values of JSON's types. `recipe` needs `SECTIONS`.
+    recipe: Any, base: tuple[str, str | None], benchmarks: tuple[tuple[str, ...], str], **places: Path
+) -> SplitJob:
+    """`recipe` needs the first four fields; `base`: checkpoint and revision; `benchmarks`: sets and version; `places`:
+    raw, out and cache."""
+    return SplitJob(
+        filters=recipe.filters,
+        near_duplicates=recipe.near_duplicates,
+        decontamination=recipe.decontamination,
+        split=recipe.split,
+        checkpoint=base[0],
+        revision=base[1],
+        benchmark_sets=benchmarks[0],
+        benchmarks_version=benchmarks[1],
+        **places,
+    )
 
-    `base`: checkpoint and revision for `load_tokenizer`; `benchmarks`: sets and version for `load_benchmarks`. `raw`,
-    `out` and `cache` as for `write_split`.
-    """
-    sections = {name: getattr(recipe, name).model_dump(mode="json") for name in SECTIONS}
-    places = {"raw": str(raw), "out": str(out), "cache": str(cache)}
-    return {"base": base, "benchmarks": benchmarks, **sections, **places}
 
-
-def make(job: dict[str, Any], report: Reporter) -> None:
+def make(job: SplitJob, report: Reporter) -> None:
     """Make the split that `job` describes; errors as `load_tokenizer`, `load_benchmarks` and `write_split`."""
     from ernie_pipeline.data.make_split import write_split
     from ernie_pipeline.data.read.benchmark_sets import load_benchmarks
     from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
-    recipe = SimpleNamespace(**{name: section(**job[name]) for name, section in SECTIONS.items()})
-    sets, version = job["benchmarks"]
-    tokenizer, references = load_tokenizer(*job["base"]), load_benchmarks(tuple(sets), version)
-    write_split(Path(job["raw"]), Path(job["out"]), recipe, references, tokenizer, Path(job["cache"]))
+    references = load_benchmarks(job.benchmark_sets, job.benchmarks_version)
+    write_split(job.raw, job.out, job, references, load_tokenizer(job.checkpoint, job.revision), job.cache)
 
 
 def prepare_process() -> None:

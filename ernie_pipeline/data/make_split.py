@@ -13,7 +13,7 @@ from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import drop_long, with_tokens
 from ernie_pipeline.data.decontaminate.overlap import BENCHMARKS, EVALUATION, decontaminate, references_of
 from ernie_pipeline.data.dedup.near_duplicates import drop_near_duplicates
-from ernie_pipeline.data.filter import FILTERS, apply_filters
+from ernie_pipeline.data.filter.filters import FILTERS, apply_filters
 from ernie_pipeline.data.filter.verifiable import drop_unverifiable
 from ernie_pipeline.data.normalize.answer_kinds import answer_kind
 from ernie_pipeline.data.normalize.answers import with_answer
@@ -85,14 +85,8 @@ def write_split(
     reports.mkdir()
     with ThreadPoolExecutor(1) as writer:  # while the tokenizer is at work
         train, held_out = _contracted(tables.train), _contracted(tables.eval)
-        written = [
-            writer.submit(write_table, table, file)
-            for table, file in (
-                (train, out / "train.parquet"),
-                (held_out, out / "eval.parquet"),
-                (ledger, reports / "ledger.parquet"),
-            )
-        ]
+        files = {"train.parquet": train, "eval.parquet": held_out, "reports/ledger.parquet": ledger}
+        written = [writer.submit(write_table, table, out / file) for file, table in files.items()]
         samples = (spread(part.select("prompt_text", "completion_text"), MEASURED_ROWS) for part in (train, held_out))
         tokens = [with_tokens(rows, tokenizer)["tokens"] for rows in samples]
         profile = make_profile(train, held_out, tokens, ledger, counts)
@@ -144,9 +138,9 @@ def _words(rows: pl.DataFrame, recipe: Any) -> Callable[[pl.DataFrame], Words | 
     if not (recipe.near_duplicates.enabled or recipe.decontamination.enabled):
         return lambda some: None
     words = split_words(rows["question"])
-    places = rows.select("line").with_row_index("place")
+    positions = rows.select("line").with_row_index("position")
     return lambda some: words.take(
-        some.select("line").join(places, on="line", how="left", maintain_order="left")["place"].to_numpy()
+        some.select("line").join(positions, on="line", how="left", maintain_order="left")["position"].to_numpy()
     )
 
 

@@ -1,108 +1,106 @@
-"""One model on the held-out rows: validation loss, greedy answers, grades, metrics."""
+"""One model on the held-out rows: the loss on their completions, greedy answers, grades, metrics."""
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ernie_pipeline.evaluation.answers.grading import Grade, grade
-from ernie_pipeline.evaluation.loss import completion_loss
+from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
-from ernie_pipeline.models import engine_module, engine_name
-from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
+from ernie_pipeline.models import backend_named
+from ernie_pipeline.models.backend import LoadedModel, Sampling
+from ernie_pipeline.models.checkpoint.tokenizer import token_ids
 from ernie_pipeline.models.device import choose_device
-from ernie_pipeline.models.generation.generate import answer_texts, generate_tokens
-from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.models.documents import document
+from ernie_pipeline.models.generation.generate import answer_texts
 from ernie_pipeline.utils.reporter import Reporter
 
 PROBE_TOKENS = 50
 
+Row = dict[str, Any]
+"""A held-out row, by column."""
 
-def evaluate(job: dict[str, Any], report: Reporter) -> None:
+
+def evaluate(job: EvaluationJob, report: Reporter) -> None:
     """Measure the model that `job` describes and fill its folder `out`.
 
-    `job`: engine, base {name, checkpoint, revision}, quantization, lora, adapter (a folder, or None for the base
-    model), evaluation (the recipe's section), split (a folder with eval.parquet), out, gpu (see `choose_device`).
-    Writes `predictions.parquet` (one row a held-out problem), `metrics.json`, and `probe.json`: the highest logits
-    after the first held-out prompt, by which a copy of the model can be told from another one; and below `reports/`
-    what it ran on.
+    Writes `predictions.parquet` (one row a held-out problem), `metrics.json`, `model.json` (by which backend it was
+    computed), and `probe.json`: the highest logits after the first held-out prompt, by which a copy of the model can be
+    told from another one; and below `reports/` what it ran on.
     """
-    device = choose_device(job["gpu"], report)
-    settings, out, base = job["evaluation"], Path(job["out"]), job["base"]
-    rows = pq.read_table(Path(job["split"]) / "eval.parquet").to_pylist()
-    asked = rows[: settings["rows"] or None]
+    device = choose_device(job.limits, job.execution, report)
+    spec, settings, out = job.spec, job.evaluation, job.out
+    rows: list[Row] = pq.read_table(job.split / "eval.parquet").to_pylist()
+    asked = rows[: settings.rows or None]
 
-    report(f"loading {base['name']}" + (" and its adapter" if job["adapter"] else ""), {})
-    tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
-    engine = engine_module(job["engine"], job["quantization"])
-    model = engine.load(job, device)
+    report(f"loading {spec.base.name}" + (" and its adapter" if spec.adapter else ""), {})
+    loaded = backend_named(spec.backend).load(spec, device.name)
 
-    prompts = token_ids(tokenizer, [row["prompt_text"] for row in rows])
-    completions = token_ids(tokenizer, [row["completion_text"] for row in rows])
-    loss = completion_loss(model, prompts, completions)
-    report(f"validation loss {loss:.4f} on {len(rows)} rows", {"validation_loss": loss})
+    prompts = token_ids(loaded.tokenizer, [row["prompt_text"] for row in rows])
+    completions = token_ids(loaded.tokenizer, [row["completion_text"] for row in rows])
+    loss = completion_loss(loaded, prompts, completions)
+    report(f"loss on the completions {loss:.4f} on {len(rows)} rows", {"loss_completion": loss})
 
-    answers, generation = _answer(model, tokenizer, asked, prompts, settings, report)
-    grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings["grading_timeout_s"])
+    sampling = Sampling(settings.max_new_tokens)
+    answers, ran_on = _answer(loaded, prompts[: len(asked)], sampling, device.execution.generation_rows, report)
+    grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings.grading_timeout_s)
     kinds = by_kind([row["kind"] for row in asked], grades)
-    metrics = {"validation_loss": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
+    metrics = {"loss_completion": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
     report(
         f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%})",
         {"accuracy": metrics["accuracy"]},
     )
     pq.write_table(_predictions(asked, answers, grades), out / "predictions.parquet")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (out / "reports").mkdir()
-    ran_on = {"engine": engine_name(engine), "device": device, **generation}
-    (out / "reports" / "run.json").write_text(json.dumps(ran_on, indent=1) + "\n", encoding="utf-8")
-    (out / "probe.json").write_text(json.dumps(_probe(engine, model, prompts[0])) + "\n", encoding="utf-8")
+    for name, values in {
+        "metrics": metrics,
+        "model": {"backend": spec.backend},
+        "reports/run": {"backend": spec.backend, "device": device.description, **ran_on},
+    }.items():
+        (out / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (out / "probe.json").write_text(json.dumps(_probe(loaded, prompts[0])) + "\n", encoding="utf-8")
+
+
+def completion_loss(loaded: LoadedModel, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> float:
+    """Mean negative log-likelihood, in nats a token, over all completion tokens given their prompts (token ids)."""
+    documents = [
+        document(prompt + completion, len(prompt)) for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    return loaded.loss_sum(documents) / sum(each.counted for each in documents)
 
 
 def _answer(
-    model: Any,
-    tokenizer: Any,
-    rows: list[dict[str, Any]],
-    prompts: list[list[int]],
-    settings: dict[str, Any],
-    report: Reporter,
-) -> tuple[list[str], dict[str, Any]]:
-    """A greedy answer to each row, and how it was made. `prompts`: token ids, of these rows and perhaps of more."""
-    longest = max(map(len, prompts[: len(rows)])) + settings["max_new_tokens"]
+    loaded: LoadedModel, prompts: Sequence[list[int]], sampling: Sampling, rows: int, report: Reporter
+) -> tuple[list[str], dict[str, str | int | float]]:
+    """An answer to each prompt, and how they were made."""
+    report(f"answering {len(prompts)} rows", {})
     start = time.monotonic()
-    generator = fast_generator(model, len(rows), longest)
-    report(f"answering {len(rows)} rows with the {generator.kind} model", {})
-    tokens = generate_tokens(
-        generator.model,
-        tokenizer,
-        [row["prompt_text"] for row in rows],
-        max_new_tokens=settings["max_new_tokens"],
-        batch_size=settings["batch_size"],
-        progress=lambda done, total: report(f"answered {done} of {total}", {}),
+    made = loaded.generate(
+        prompts, sampling, rows=rows, progress=lambda done, total: report(f"answered {done} of {total}", {})
     )
-    seconds, number = time.monotonic() - start, sum(map(len, tokens))
-    made = {
-        "generation": generator.kind,
+    seconds, number = time.monotonic() - start, sum(map(len, made.tokens))
+    return answer_texts(loaded.tokenizer, made.tokens), {
+        "generation": made.how,
         "generated_tokens": number,
         "generated_tokens_per_s": round(number / seconds, 1),  # with the time that merging took
     }
-    return answer_texts(tokenizer, tokens), made
 
 
-def _predictions(rows: list[dict[str, Any]], answers: list[str], grades: list[Grade]) -> pa.Table:
-    """row_id, question, gold, prediction, right, and the grade's outcome, boxed and extracted."""
+def _predictions(rows: list[Row], answers: list[str], grades: list[Grade]) -> pa.Table:
+    """row_id, question, reference, prediction, correct, and the grade's outcome, boxed and extracted."""
     return pa.Table.from_pylist(
         [
             {
                 "row_id": row["row_id"],
                 "question": row["question"],
-                "gold": row["answer"],
+                "reference": row["answer"],
                 "prediction": answer,
-                "right": result.outcome == "right",
+                "correct": result.outcome == "right",
                 # how long grading took is no property of the prediction
                 **{name: value for name, value in asdict(result).items() if name != "seconds"},
             }
@@ -110,8 +108,8 @@ def _predictions(rows: list[dict[str, Any]], answers: list[str], grades: list[Gr
         ],
         schema=pa.schema(
             [
-                *((name, pa.string()) for name in ("row_id", "question", "gold", "prediction")),
-                ("right", pa.bool_()),
+                *((name, pa.string()) for name in ("row_id", "question", "reference", "prediction")),
+                ("correct", pa.bool_()),
                 ("outcome", pa.string()),
                 ("boxed", pa.bool_()),
                 ("extracted", pa.string()),
@@ -120,7 +118,7 @@ def _predictions(rows: list[dict[str, Any]], answers: list[str], grades: list[Gr
     )
 
 
-def _probe(engine: Any, model: Any, prompt: list[int]) -> dict[str, Any]:
-    values, tokens = engine.logits(model, torch.tensor(prompt))[-1].topk(PROBE_TOKENS)
+def _probe(loaded: LoadedModel, prompt: list[int]) -> dict[str, Any]:
+    values, tokens = loaded.logits(prompt)[-1].topk(PROBE_TOKENS)
     top = [[token, value] for token, value in zip(tokens.tolist(), values.tolist(), strict=True)]
     return {"input_ids": prompt, "top": top}

@@ -1,22 +1,37 @@
-"""The job that `evaluate` takes, from the recipe, the split and perhaps an adapter."""
+"""What the evaluation's process is told, from the recipe, the split and perhaps an adapter."""
 
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.spec import base_job
-from ernie_pipeline.recipe.sections import Lora
+from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.recipe.sections import Evaluation, Lora
 
 
-def evaluation_job(recipe: Any, base_version: str, split: Path, adapter: Path | None, out: Path) -> dict[str, Any]:
-    """`recipe` needs the sections base_model, quantization and evaluation, the key training.engine, and with an
-    `adapter` (the artifact's folder) lora; see `evaluate` for the job's keys.
-    """
-    lora = recipe.lora if adapter else Lora()  # for a base model all the targets are checked, whatever is trained
-    return {
-        **base_job(recipe.training.engine, recipe.base_model, base_version, recipe.quantization),
-        "lora": lora.model_dump(mode="json"),
-        "adapter": str(adapter / "adapter") if adapter else None,
-        "evaluation": recipe.evaluation.model_dump(mode="json"),
-        "split": str(split),
-        "out": str(out),
-    }
+class EvaluationJob(Section):
+    """Measure the model of `spec` on the held-out rows of the folder `split` (eval.parquet) into the folder `out`."""
+
+    spec: ModelSpec
+    evaluation: Evaluation
+    execution: ExecutionOverrides = ExecutionOverrides()
+    limits: DeviceLimits = DeviceLimits()
+    split: Path
+    out: Path
+
+
+def evaluation_job(
+    recipe: Any, base_version: str, quantized_bases: Path, adapter: Path | None, **given: Any
+) -> EvaluationJob:
+    """`recipe` needs the sections base_model, quantization and evaluation, the key training.backend (resolved), and
+    with an `adapter` (the artifact's folder) lora; `given` are the job's other fields."""
+    spec = ModelSpec(
+        backend=recipe.training.backend,
+        base=base_checkpoint(recipe.base_model, base_version),
+        quantization=recipe.quantization,
+        lora=recipe.lora if adapter else Lora(),  # of a base model all targets are checked, whatever is trained
+        adapter=adapter / "adapter" if adapter else None,
+        quantized_bases=quantized_bases,
+    )
+    return EvaluationJob(spec=spec, evaluation=recipe.evaluation, **given)

@@ -1,10 +1,10 @@
-"""The child's side: a job read from a file, progress and errors sent through the pipe to the step that waits.
+"""`python -m ernie_pipeline.launch.child JOB.json`: the child's side of every process that a step starts.
 
-Without a step, started by hand, it prints instead. Of several processes under torchrun only the first one reports; an
-error of another is left in a file beside the job.
+It does the work that the job file names; progress and errors go through the pipe to the step that waits. Without a
+step, started by hand, it prints instead. Of several processes under torchrun only the first one reports; an error of
+another is left in a file beside the job.
 """
 
-import json
 import os
 import sys
 import threading
@@ -14,37 +14,34 @@ from typing import Any
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
 
-Work = Callable[[dict[str, Any], Reporter], None]
 
-
-def run_job(work: Work) -> None:
-    """Run `work` on the job file that the command line names. A `PipelineError` ends the process with its sentence."""
-    job_file = Path(sys.argv[1])
-    job, rank = json.loads(job_file.read_text(encoding="utf-8")), int(os.environ.get("RANK", "0"))
-    if not PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
-        work(job, _say_nothing if rank else lambda line, _: print(line, flush=True))
-        return
-    threading.Thread(target=end_with, args=(job["step"],), daemon=True).start()
+def main(job_file: Path) -> None:
+    """Do the work of the job file. A `PipelineError` ends the process with status 1, its sentence handed on."""
+    envelope, rank = Envelope.model_validate_json(job_file.read_bytes()), int(os.environ.get("RANK", "0"))
+    if envelope.parent:
+        threading.Thread(target=end_with, args=(envelope.parent,), daemon=True).start()
     if rank:
-        _run(work, job, _say_nothing, lambda told: leave_error(job_file.parent, rank, told))
-        return
-    with open_dagster_pipes() as pipes:
-        _run(
-            work,
-            job,
-            lambda line, values: _send(pipes, line, values),
-            lambda told: pipes.report_custom_message({"error": told}),
-        )
+        _run(envelope, _report_nothing, lambda sentence: leave_error(job_file.parent, rank, sentence))
+    elif PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
+        with open_dagster_pipes() as pipes:
+            _run(
+                envelope,
+                lambda line, values: _send(pipes, line, values),
+                lambda sentence: pipes.report_custom_message({"error": sentence}),
+            )
+    else:
+        _run(envelope, lambda line, _: print(line, flush=True), lambda sentence: print(sentence, file=sys.stderr))
 
 
-def leave_error(folder: Path, rank: int, told: str) -> None:
+def leave_error(folder: Path, rank: int, sentence: str) -> None:
     """Leave the sentence of a process that has no pipe in a file: whole, or not there."""
     unfinished = folder / f".error-{rank}"
-    unfinished.write_text(told, encoding="utf-8")
+    unfinished.write_text(sentence, encoding="utf-8")
     unfinished.rename(folder / f"error-{rank}")
 
 
@@ -54,17 +51,18 @@ def left_error(folder: Path) -> str:
     return found[0].read_text(encoding="utf-8") if found else ""
 
 
-def _run(work: Work, job: dict[str, Any], report: Reporter, tell: Callable[[str], None]) -> None:
+def _run(envelope: Envelope, report: Reporter, report_error: Callable[[str], None]) -> None:
     try:
-        work(job, report)
+        find_work(envelope.work).do(envelope.job, report)
     except Exception as error:
         if not isinstance(error, PipelineError) and not is_disk_full(error):
             raise
-        tell(str(error) if isinstance(error, PipelineError) else disk_full_sentence(job["out"]))
+        sentence = str(error) if isinstance(error, PipelineError) else disk_full_sentence(str(envelope.job.get("out")))
+        report_error(sentence)
         sys.exit(1)
 
 
-def _say_nothing(line: str, values: dict[str, Any]) -> None:
+def _report_nothing(line: str, values: dict[str, Any]) -> None:
     pass
 
 
@@ -72,3 +70,7 @@ def _send(pipes: PipesContext, line: str, values: dict[str, Any]) -> None:
     pipes.log.info(line)
     if values:
         pipes.report_custom_message({"progress": values})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -7,7 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 POLL_S = 0.1
 SAME_INTERRUPT_S = 5.0
@@ -52,7 +55,7 @@ def _interrupts_noted() -> Iterator[list[float]]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def _descendants(pid: int) -> list[Any]:
+def _descendants(pid: int) -> "list[psutil.Process]":
     """Those of other process groups too: torchrun gives each of its processes one."""
     import psutil  # not needed to open the code location
 
@@ -62,7 +65,7 @@ def _descendants(pid: int) -> list[Any]:
         return []
 
 
-def _kill(process: Any) -> None:
+def _kill(process: "psutil.Process") -> None:
     import psutil
 
     with suppress(psutil.Error):

@@ -1,6 +1,5 @@
 """The local launcher: a child process on this machine, or several that train together, followed through a pipe."""
 
-import json
 import os
 import subprocess
 import tempfile
@@ -12,11 +11,15 @@ from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
+from pydantic import BaseModel
 
 from ernie_pipeline.launch.child import left_error
 from ernie_pipeline.launch.ending import end
-from ernie_pipeline.launch.parent import myself
+from ernie_pipeline.launch.envelope import find_work, write_job
+from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.torchrun import command, surroundings
+from ernie_pipeline.launch.work import WorkKind
+from ernie_pipeline.utils.child_process import how_it_ended
 from ernie_pipeline.utils.errors import PipelineError
 
 POLL_S = 0.25
@@ -40,10 +43,10 @@ QUIET = {
 }
 
 
-def run_module(
+def run_work(
     context: dg.AssetExecutionContext,
-    module: str,
-    job: dict[str, Any],
+    work: str | WorkKind,
+    job: BaseModel,
     *,
     threads: int,
     memory_gib: float | None = None,
@@ -53,44 +56,50 @@ def run_module(
     stop_grace_s: float = STOP_GRACE_S,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Run `python -m module` on `job` until it ends; its log lines and progress reach Dagster while it runs.
+    """Do `work`, by its name in `WORK`, in a child until it ends; its log lines and progress reach Dagster meanwhile.
 
     Several `processes` run under torchrun, with `threads` each; all get `environment` too. Raises `PipelineError` with
     the child's own sentence, or one that says how it died. Whatever ends this call ends the child and all that it
     started: an interrupt and the time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
     """
-    limits = _Limits(module, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
+    name = find_work(work).name
+    limits = _Limits(name, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
+    variables = {**QUIET, **environment, **surroundings(processes, stop_grace_s), "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
-        job_file = Path(folder) / "job.json"
-        job_file.write_text(json.dumps({**job, "step": myself()}), encoding="utf-8")
-        listener = _Listener(job_file.parent, on_progress)
-        with (
-            _told_when_interrupted(context, listener),
-            dg.open_pipes_session(
-                context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-            ) as session,
-        ):
-            listener.session = session
-            surrounding = {
-                **os.environ,
-                **QUIET,
-                **environment,
-                **surroundings(processes, stop_grace_s),
-                **session.get_bootstrap_env_vars(),
-                "OMP_NUM_THREADS": str(threads),
-            }
-            # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
-            child = subprocess.Popen(command(module, job_file, processes), env=surrounding, start_new_session=True)
-            try:
-                _follow(child, listener, limits, one_fails_all=processes > 1)
-            finally:
-                end(child, limits.grace_s)
-        listener.listen()  # the closed session has read everything that the child sent
-        listener.failure = listener.failure or left_error(job_file.parent)
+        job_file = write_job(Path(folder), work, job, this_process())
+        arguments, listener = command(job_file, processes), _Listener(Path(folder), on_progress)
+        status = _run_child(context, arguments, {**os.environ, **variables}, listener, limits, processes > 1)
+        failure = listener.failure or left_error(Path(folder))
     if limits.passed:
-        raise PipelineError(limits.passed + (f" ({listener.failure})" if listener.failure else ""))
-    if listener.failure or child.returncode:
-        raise PipelineError(listener.failure or _how_it_died(module, child.returncode))
+        raise PipelineError(limits.passed + (f" ({failure})" if failure else ""))
+    if failure or status:
+        raise PipelineError(failure or _how_it_died(name, status))
+
+
+def _run_child(
+    context: dg.AssetExecutionContext,
+    arguments: list[str],
+    environment: dict[str, str],
+    listener: "_Listener",
+    limits: "_Limits",
+    one_fails_all: bool,
+) -> int:
+    """Start a child and follow it to its end; its exit status."""
+    injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    with (
+        _last_words_when_interrupted(context, listener),
+        dg.open_pipes_session(context, injector, reader) as session,
+    ):
+        listener.session = session
+        environment = {**environment, **session.get_bootstrap_env_vars()}
+        # a session of its own: Ctrl-C in a terminal interrupts the step, and the step ends the child
+        child = subprocess.Popen(arguments, env=environment, start_new_session=True)
+        try:
+            _follow(child, listener, limits, one_fails_all)
+        finally:
+            end(child, limits.grace_s)
+    listener.listen()  # the closed session has read everything that the child sent
+    return child.returncode
 
 
 class _Listener:
@@ -98,7 +107,7 @@ class _Listener:
 
     def __init__(self, folder: Path, on_progress: Callable[[dict[str, Any]], None]):
         self.folder, self.on_progress, self.heard, self.failure = folder, on_progress, 0, ""
-        self.session: Any = None
+        self.session: dg.PipesSession | None = None
 
     def listen(self) -> None:
         messages = self.session.get_custom_messages()[self.heard :] if self.session else []
@@ -111,7 +120,7 @@ class _Listener:
 
 
 @contextmanager
-def _told_when_interrupted(context: dg.AssetExecutionContext, listener: _Listener) -> Iterator[None]:
+def _last_words_when_interrupted(context: dg.AssetExecutionContext, listener: _Listener) -> Iterator[None]:
     """What the child said to its end, such as after which step it has saved, comes before the interrupt's own error."""
     try:
         yield
@@ -125,17 +134,17 @@ def _told_when_interrupted(context: dg.AssetExecutionContext, listener: _Listene
 class _Limits:
     """What the child may take, how long it has to end once it is asked to, and in `passed` of what it took more."""
 
-    def __init__(self, module: str, time_limit_s: float | None, memory_gib: float | None, grace_s: float):
-        self.module, self.time_limit_s, self.memory_gib, self.grace_s = module, time_limit_s, memory_gib, grace_s
+    def __init__(self, work: str, time_limit_s: float | None, memory_gib: float | None, grace_s: float):
+        self.work, self.time_limit_s, self.memory_gib, self.grace_s = work, time_limit_s, memory_gib, grace_s
         self.start, self.passed = time.monotonic(), ""
 
     def check(self, pid: int) -> bool:
         """Whether one is passed now."""
         if self.time_limit_s and time.monotonic() - self.start > self.time_limit_s:
-            past = f"{self.module} ran past gpu.time_limit_s = {self.time_limit_s:g} and was ended"
+            past = f"{self.work} ran past gpu.time_limit_s = {self.time_limit_s:g} and was ended"
             self.passed = f"{past}; raise the limit, or {AGAIN}"
         elif self.memory_gib and (taken := _resident_gib(pid)) > self.memory_gib:
-            past = f"{self.module} took {taken:.1f} GiB where gpu.memory_gib = {self.memory_gib:g} and was ended"
+            past = f"{self.work} took {taken:.1f} GiB where gpu.memory_gib = {self.memory_gib:g} and was ended"
             self.passed = f"{past}; raise the limit"
             self.grace_s = min(self.grace_s, FAILED_GRACE_S)
         return bool(self.passed)
@@ -151,11 +160,9 @@ def _follow(child: "subprocess.Popen[bytes]", listener: _Listener, limits: _Limi
             return
 
 
-def _how_it_died(module: str, code: int) -> str:
-    if code < 0:
-        signal = {9: " (killed, perhaps for want of memory)", 15: " (terminated)", 2: " (interrupted)"}.get(-code, "")
-        return f"{module} was ended by signal {-code}{signal}; nothing was stored, {AGAIN}"
-    return f"{module} failed with exit status {code}; its traceback is in this step's stderr; nothing was stored"
+def _how_it_died(work: str, status: int) -> str:
+    then = AGAIN if status < 0 else "its traceback is in this step's stderr"
+    return f"{work} {how_it_ended(status)}; nothing was stored; {then}"
 
 
 def _resident_gib(pid: int) -> float:

@@ -3,25 +3,35 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 POLL_S = 1.0
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
-def myself() -> dict[str, Any]:
-    """What `end_with` needs to know of this process, as values of JSON's types."""
-    return {"pid": os.getpid(), "start": _start(os.getpid())}
+class Parent(BaseModel):
+    """A process that waits: its number, and when it began, which no later one with its number shares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pid: int
+    start: str
 
 
-def end_with(step: dict[str, Any]) -> None:
-    """End this process as soon as the one that `myself` described, or the one in between, is gone; else never return.
+def this_process() -> Parent:
+    """The one that calls."""
+    return Parent(pid=os.getpid(), start=_start(os.getpid()))
+
+
+def end_with(step: Parent) -> None:
+    """End this process as soon as the step, or the process in between, is gone; else never return.
 
     The step may be gone before this process, still importing, could ask who its parent is; torchrun, which stands
     between the two when there are several, ends with its processes and they with it.
     """
-    parent = os.getppid() if UNDER_TORCHRUN in os.environ else step["pid"]
-    while os.getppid() == parent and _start(step["pid"]) == step["start"]:
+    parent = os.getppid() if UNDER_TORCHRUN in os.environ else step.pid
+    while os.getppid() == parent and _start(step.pid) == step.start:
         time.sleep(POLL_S)
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""How one process of a module is started, or several that train together, on this machine."""
+"""How one child is started, or several that train together, on this machine."""
 
 import math
 import os
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+CHILD = "ernie_pipeline.launch.child"
 
 
-def command(module: str, job_file: Path, processes: int) -> list[str]:
-    """`python -m module job_file`, by way of torchrun if there are several processes."""
+def command(job_file: Path, processes: int) -> list[str]:
+    """The command line of the child that does the job, by way of torchrun if there are several processes."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--local-addr={LOOPBACK}"]
-    return [sys.executable, "-m", *([*torchrun, "-m"] if processes > 1 else []), module, str(job_file)]
+    return [sys.executable, "-m", *([*torchrun, "-m"] if processes > 1 else []), CHILD, str(job_file)]
 
 
 def surroundings(processes: int, stop_grace_s: float) -> dict[str, str]:

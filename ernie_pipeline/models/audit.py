@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ernie_pipeline.models.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
-from ernie_pipeline.models.grouped.products import PARTS
+from ernie_pipeline.models.grouped.products import FUSED_PROJECTIONS
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -144,9 +144,9 @@ def render(table: Table) -> str:
 def _projections(name: str, parameter: torch.Tensor) -> list[tuple[str, int, int, int]]:
     """(target, copies, inputs, outputs) of the projections that a checkpoint parameter holds."""
     last = name.removesuffix(".weight").rpartition(".")[2]
-    if parameter.ndim == 3 and last in PARTS:
+    if parameter.ndim == 3 and last in FUSED_PROJECTIONS:
         copies, outputs, inputs = parameter.shape
-        return [(target, copies, inputs, outputs // len(PARTS[last])) for target in PARTS[last]]
+        return [(target, copies, inputs, outputs // len(FUSED_PROJECTIONS[last])) for target in FUSED_PROJECTIONS[last]]
     return [(last, 1, parameter.shape[1], parameter.shape[0])] if parameter.ndim == 2 else []
 
 
@@ -161,11 +161,11 @@ def _row(table: Table, part: str, target: str) -> TargetCount:
     return table.setdefault((part, target), TargetCount(part, target))
 
 
-def totals(rows: list[dict[str, Any]]) -> dict[str, int]:
+def totals(rows: Sequence[TargetCount]) -> dict[str, int]:
     """The table's numeric columns, summed over all targets."""
     sums: dict[str, int] = defaultdict(int)
     for row in rows:
-        for column, value in row.items():
+        for column, value in asdict(row).items():
             if isinstance(value, int):
                 sums[column] += value
     return dict(sums)

@@ -57,13 +57,14 @@ def empty_linear4bit(linear: nn.Linear, quantization: Mapping[str, Any]) -> Any:
     return packed
 
 
-def _block_size(weight: torch.Tensor) -> int:
+def block_size(weight: torch.Tensor) -> int:
+    """How many values of `weight` [..., inputs] share a constant. Raises `PipelineError` where none is faithful."""
     for size in BLOCK_SIZES:
-        if weight.shape[1] % size == 0:
+        if weight.shape[-1] % size == 0:
             return size
     raise PipelineError(
-        f"a layer of the base model has {weight.shape[1]} inputs, which is no multiple of {BLOCK_SIZES[-1]}: it cannot "
-        "be quantised to 4 bits faithfully; set base_model.name to another model"
+        f"a layer of the base model has {weight.shape[-1]} inputs, which is no multiple of {BLOCK_SIZES[-1]}: it "
+        "cannot be quantized to 4 bits faithfully; set base_model.name to another model"
     )
 
 
@@ -73,7 +74,7 @@ def _params(weight: torch.Tensor, quantization: dict[str, Any], module: nn.Modul
     return Params4bit(
         weight.detach(),
         requires_grad=False,
-        blocksize=_block_size(weight),
+        blocksize=block_size(weight),
         compress_statistics=quantization["double"],
         quant_type=quantization["type"],
         module=module,

@@ -1,19 +1,38 @@
-"""What a process that loads the model has to be told of it, as plain values of JSON's types."""
+"""Which model a process loads, as what crosses a process border: frozen, typed, validated on both sides."""
 
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
-from ernie_pipeline.recipe.sections import BaseModelRef, Quantization
+from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 
 
-def base_job(engine: str, base: BaseModelRef, version: str, quantization: Quantization) -> dict[str, Any]:
-    """The keys `engine`, `base` {name, checkpoint, revision, version} and `quantization`; `version`: the base model's.
+class BaseCheckpoint(Section):
+    """A base model at a version: `checkpoint` is a folder or hub id, `revision` a hub commit or None."""
 
-    `engine` may be "auto": it is the process that loads the model that knows what there is, see `choose_engine`.
+    name: str
+    checkpoint: str
+    revision: str | None = None
+    version: str = ""
+
+
+class ModelSpec(Section):
+    """A base model in 4 bits, by which backend, and the folder of its adapter or None for the base model alone.
+
+    `lora`: what of it has, or is to get, an adapter.
     """
+
+    backend: Literal["peft", "grouped", "unsloth"]
+    base: BaseCheckpoint
+    quantization: Quantization
+    lora: Lora = Lora()
+    adapter: Path | None = None
+    quantized_bases: Path | None = None
+    """Where backends that quantize a base once keep it; None: where the environment says, or the user's cache."""
+
+
+def base_checkpoint(base: BaseModelRef, version: str) -> BaseCheckpoint:
+    """The recipe's base model at the version that was resolved."""
     checkpoint, revision = pinned_checkpoint(base.name, version)
-    return {
-        "engine": engine,
-        "base": {"name": base.name, "checkpoint": checkpoint, "revision": revision, "version": version},
-        "quantization": quantization.model_dump(mode="json"),
-    }
+    return BaseCheckpoint(name=base.name, checkpoint=checkpoint, revision=revision, version=version)

@@ -1,4 +1,4 @@
-"""A linear layer's weight as the layer applies it: its 4 bits unpacked, its adapter added."""
+"""A linear layer's weight as the layer applies it: its 4 bits dequantized, its adapter added."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from ernie_pipeline.utils.errors import PipelineError
 def dense_weight(layer: Any) -> torch.Tensor:
     """The weight [out, in] of an `nn.Linear`, 4-bit or not, with or without PEFT's LoRA around it.
 
-    The adapter's product is made and added in fp32 and the sum rounded once, to the dtype in which the base weight
-    unpacks. A weight without adapter that is not packed is returned itself, not a copy. Raises `PipelineError` for an
-    adapter that is no plain LoRA.
+    The adapter's product is made and added in fp32 and the sum rounded once, to the dtype to which the base weight
+    is dequantized. A weight without adapter that is not quantized is returned itself, not a copy. Raises
+    `PipelineError` for an adapter that is no plain LoRA.
     """
     base = getattr(layer, "base_layer", layer)
-    weight = _unpacked(base.weight)
+    weight = _dequantized(base.weight)
     if base is layer or layer.disable_adapters:
         return weight
     sum_ = weight.float()
@@ -35,7 +35,7 @@ def is_linear(layer: Any) -> bool:
     return isinstance(getattr(layer, "base_layer", layer), nn.Linear)
 
 
-def _unpacked(weight: torch.Tensor) -> torch.Tensor:
+def _dequantized(weight: torch.Tensor) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     state = getattr(weight, "quant_state", None)

@@ -8,17 +8,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from ernie_pipeline.launch.local import STOP_GRACE_S, run_module
+from ernie_pipeline.launch.local import STOP_GRACE_S, run_work
 from ernie_pipeline.launch.torchrun import gpus_here
+from ernie_pipeline.launch.work import WorkKind
+from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.utils.errors import PipelineError
 
 
+class ExecutionConfig(dg.Config):
+    """How the work is computed, over what recipe and environment say: `ExecutionOverrides`, for the launchpad."""
+
+    profile: str | None = Field(None, description="cpu, 24gb, 40gb or 80gb; chosen from the device where absent")
+    micro_batch: int | None = Field(None, description="documents computed at a time")
+    packing: bool | None = Field(None, description="several documents a row instead of padding")
+    pack_tokens: int | None = Field(None, description="tokens that a packed row holds at most")
+    memory_limit_gib: float | None = Field(None, description="GPU memory that may be taken")
+    gradient_checkpointing: bool | None = Field(None, description="activations computed twice instead of kept")
+    generation_rows: int | None = Field(None, description="prompts answered at a time")
+    checkpoint_s: float | None = Field(None, description="seconds between two checkpoints of a training")
+
+
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Runs a module of this package in a process of its own. On a machine without a GPU it says so and uses the CPU.
+    """Does work of `launch.work.WORK` in a process of its own. On a machine without a GPU it says so and uses the CPU.
 
     None of these settings enters a fingerprint: they change where and how fast, not what.
     """
@@ -32,40 +47,40 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     stop_grace_s: float = Field(
         STOP_GRACE_S, gt=0, description="seconds that a stopped trainer gets to finish its step and save"
     )
-    checkpoint_s: float = Field(300.0, gt=0, description="seconds between two checkpoints of a training")
+    execution: ExecutionConfig = ExecutionConfig()  # type: ignore[call-arg]  # Dagster's plugin sees no defaults
 
-    def run(self, context: dg.AssetExecutionContext, module: str, job: dict[str, Any], *, on_one: bool = False) -> None:
-        """Run `python -m module` on `job` and wait; what it reports becomes observations of the asset.
+    def execution_over(self, recipe: ExecutionOverrides) -> ExecutionOverrides:
+        """What is set here, and of the recipe what is not."""
+        return ExecutionOverrides(**self.execution.model_dump()).over(recipe)
 
-        It is `gpus` processes under torchrun, on a machine without a GPU too; with `on_one` one process, for what
-        does not share its work. The job gets the key `gpu`: kind, memory_gib, cpu_threads (of each process),
-        checkpoint_s and bases. Raises `PipelineError`, see `run_module`.
+    def limits(self, processes: int = 1) -> DeviceLimits:
+        """What each of the `processes` of a job may take: they share the threads."""
+        threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
+        return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
+
+    def run(
+        self, context: dg.AssetExecutionContext, work: str | WorkKind, job: BaseModel, *, processes: int = 1
+    ) -> None:
+        """Do `work` on `job` and wait; what it reports becomes observations of the asset.
+
+        Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.
+        Raises `PipelineError`, see `run_work`.
         """
-        processes = 1 if on_one else self.gpus
         on_gpu = Path("/dev/nvidiactl").exists()
         if on_gpu and processes > 1 and (here := gpus_here()) < processes:
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
-        threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
-        threads, settings = max(1, threads // processes), Settings.from_environment()
-        limits = {
-            "kind": self.kind,
-            "memory_gib": self.memory_gib,
-            "cpu_threads": threads,
-            "checkpoint_s": self.checkpoint_s,
-            "bases": str(settings.store / FOLDER),
-        }
         with _one_at_a_time() if on_gpu else contextlib.nullcontext():
-            run_module(
+            run_work(
                 context,
-                module,
-                {**job, "gpu": limits},
-                threads=threads,
+                work,
+                job,
+                threads=self.limits(processes).cpu_threads,
                 memory_gib=None if on_gpu else self.memory_gib,
                 time_limit_s=self.time_limit_s,
                 on_progress=lambda values: _observe(context, values),
                 processes=processes,
                 stop_grace_s=self.stop_grace_s,
-                environment={"TRITON_CACHE_DIR": str(settings.compiled)},
+                environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
             )
 
 

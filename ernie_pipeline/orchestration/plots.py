@@ -11,7 +11,7 @@ COLOURS = {"train": "#2a78b8", "evaluation": "#37a070", "unused": "#b8b8b8", "dr
 def loss_curve(curve: list[dict[str, float]]) -> str:
     """The curve's training and validation loss over the steps, as a Markdown image."""
     figure, axes = _figure(6.4, 3.2)
-    for name, label, style in (("loss", "training", "-"), ("eval_loss", "validation", "o--")):
+    for name, label, style in (("loss", "training", "-"), ("loss_objective", "validation", "o--")):
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{label}, last {points[-1][1]:.3f}")

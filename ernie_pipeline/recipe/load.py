@@ -13,10 +13,12 @@ from ernie_pipeline.utils.errors import PipelineError
 PRESETS = Path(__file__).parent / "presets"
 
 
-def load_recipe(name_or_path: str = "demo", source: str | None = None) -> Recipe:
+def load_recipe(name_or_path: str = "demo", source: str | None = None, execution: str | None = None) -> Recipe:
     """Read a preset by its name, or a TOML file by its path.
 
     `source` replaces the recipe's source: a path when such a file exists or the name looks like one, else a hub id.
+    `execution`: the name of a profile, or keys of the table `[execution]` as in TOML ('micro_batch = 4, packing =
+    true'), which go before the file's own.
     Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
     """
     path = _recipe_path(name_or_path)
@@ -26,6 +28,8 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None) -> Recipe
         raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
     if source:
         table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
+    if execution:
+        table["execution"] = {**table.get("execution", {}), **_execution_table(execution)}
     return parse_recipe(table, where=str(path))
 
 
@@ -53,6 +57,18 @@ def _source_table(source: str) -> dict[str, Any]:
     if looks_like_path or Path(source).exists():
         return {"kind": "file", "path": source}
     return {"kind": "hub", "dataset": source}
+
+
+def _execution_table(text: str) -> dict[str, Any]:
+    if "=" not in text:
+        return {"profile": text}
+    try:
+        return dict(tomllib.loads(f"execution = {{{text}}}")["execution"])
+    except tomllib.TOMLDecodeError as error:
+        raise PipelineError(
+            f"ERNIE_PIPELINE_EXECUTION = {text!r} is neither the name of a profile nor keys of the table [execution] "
+            f"({error}); set it to one, such as 24gb or 'micro_batch = 4, packing = true'"
+        ) from error
 
 
 def _kept_source_keys(section: Any) -> dict[str, Any]:

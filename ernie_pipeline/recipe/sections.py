@@ -6,20 +6,13 @@ recipe sections that the stage reads, so a key belongs to the section of the sta
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
-
-
-class Section(BaseModel):
-    """A part of the recipe: immutable, and strict about unknown keys and about numbers that are none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(Section):
@@ -129,23 +122,20 @@ class Lora(Section):
 class Training(Section):
     """The optimisation."""
 
-    engine: Literal["auto", "peft", "unsloth"] = "auto"
-    batch_size: Positive = Field(4, description="samples computed at a time, fewer where memory runs out")
-    accumulation: Positive = Field(2, description="times batch_size: the samples of an optimizer step")
-    packing: bool = Field(False, description="several samples a row instead of padding; the steps stay the same")
-    pack_tokens: Positive = Field(2048, description="packing: tokens that a row holds at most")
-    memory_limit_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="GPU memory that may be taken")
+    backend: Literal["auto", "peft", "grouped", "unsloth"] = Field(
+        "auto", description="what holds and computes the model; auto: the fastest that this machine and model allow"
+    )
+    samples_per_step: Positive = Field(8, description="samples of an optimizer step, however they are computed")
     max_steps: Natural = Field(0, description="full optimizer steps; 0 means `max_samples` or `epochs`")
     max_samples: Natural = Field(0, description="samples seen, repeats included; 0 means `max_steps` or `epochs`")
     epochs: Annotated[float, Field(gt=0)] = 1.0
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    lr_scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup_fraction: Share = 0.05
     optimizer: Literal["adamw_8bit", "adamw_torch"] = "adamw_8bit"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     completion_only_loss: bool = True
-    gradient_checkpointing: bool = True
     eval_every: Positive = Field(100, description="steps between two validation losses")
     log_every: Positive = Field(10, description="steps between two training losses")
     keep: Literal["best", "last"] = Field("best", description="the adapter of the best validation loss, or the last")
@@ -162,7 +152,6 @@ class Evaluation(Section):
     """How both models are measured on the held-out rows."""
 
     rows: Natural = Field(0, description="held-out rows to answer; 0 means all")
-    batch_size: Positive = 16
     max_new_tokens: Positive = 512
     grading_timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
@@ -197,3 +186,5 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     registry: Registry = Registry()
+    execution: ExecutionOverrides = ExecutionOverrides()
+    """How it is computed: in no fingerprint."""

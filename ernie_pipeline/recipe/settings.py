@@ -27,13 +27,14 @@ class Settings:
     recipe: str
     source: str | None
     tracking_uri: str
+    execution: str | None = None
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
     sensor_seconds: int = 300
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """ERNIE_PIPELINE_HOME, _RECIPE, _SOURCE, _CRON, _TIMEZONE, _SENSOR_SECONDS, and MLflow's MLFLOW_TRACKING_URI.
+        """ERNIE_PIPELINE_HOME, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE, _SENSOR_SECONDS; MLFLOW_TRACKING_URI.
 
         Raises `PipelineError` for a number of seconds that is none; Dagster judges the cron expression and the zone.
         """
@@ -42,6 +43,7 @@ class Settings:
             home=home,
             recipe=os.environ.get("ERNIE_PIPELINE_RECIPE") or "demo",
             source=os.environ.get("ERNIE_PIPELINE_SOURCE") or None,
+            execution=os.environ.get("ERNIE_PIPELINE_EXECUTION") or None,
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db"),
             cron=os.environ.get("ERNIE_PIPELINE_CRON") or cls.cron,
             timezone=os.environ.get("ERNIE_PIPELINE_TIMEZONE") or cls.timezone,
@@ -85,7 +87,7 @@ class Settings:
 
     def load_recipe(self) -> Recipe:
         """The recipe that these settings name. Raises `PipelineError`."""
-        return load_recipe(self.recipe, self.source)
+        return load_recipe(self.recipe, self.source, self.execution)
 
 
 def sqlite_uri(file: Path) -> str:

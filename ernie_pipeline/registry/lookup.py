@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ernie_pipeline.registry.tracking import CHECKED, SQLITE, connected, public_uri, sqlite_file
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
 
 CHECKED_VERSION = """

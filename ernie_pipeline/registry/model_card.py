@@ -33,7 +33,7 @@ def model_card(
     base          name, revision, version
     data          name, source, version, license, train_rows, eval_rows
     training      figures to list as they are, by their names ("steps": 100)
-    evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high and perhaps eval_loss
+    evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high, loss_completion if any
     comparison    gain, gain_low, gain_high, p_value
     targets       the audit's rows: part, target, modules, four_bit_parameters, lora_parameters
     """
@@ -52,7 +52,7 @@ def model_card(
         "## Parameters",
         _parameters(targets),
         "## How to load it",
-        _usage(name, base, quantization, question),
+        _usage(name, base, quantization, lora, question),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -111,7 +111,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def _results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]) -> str:
     rows = [
-        (label, f"{m['rows']:,}", f"{m['eval_loss']:.4f}" if "eval_loss" in m else "-", _percent(m))
+        (label, f"{m['rows']:,}", f"{m['loss_completion']:.4f}" if "loss_completion" in m else "-", _percent(m))
         for label, m in (("base", evaluation["base"]), ("adapter", evaluation["adapter"]))
     ]
     gain, low, high = (100 * comparison[key] for key in ("gain", "gain_low", "gain_high"))
@@ -119,11 +119,8 @@ def _results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[
         f"Gain in accuracy: {gain:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}); exact McNemar test on the "
         f"same rows: p = {comparison['p_value']:.3g}."
     )
-    return (
-        markdown_table(("model", "held-out rows", "validation loss", "accuracy (95 % interval)"), rows)
-        + "\n\n"
-        + gained
-    )
+    header = ("model", "held-out rows", "loss on completions", "accuracy (95 % interval)")
+    return f"{markdown_table(header, rows)}\n\n{gained}"
 
 
 def _percent(m: Mapping[str, float]) -> str:
@@ -139,7 +136,9 @@ def _parameters(targets: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _usage(name: str, base: Mapping[str, Any], quantization: Mapping[str, Any], question: str) -> str:
+def _usage(
+    name: str, base: Mapping[str, Any], quantization: Mapping[str, Any], lora: Mapping[str, Any], question: str
+) -> str:
     asked = json.dumps({"dataframe_records": [{"question": question}]}, ensure_ascii=False)
     precision = {key: quantization[key] for key in ("type", "double", "compute_dtype")}
     return f"""\
@@ -157,17 +156,26 @@ mlflow models serve -m "models:/{name}@champion" --env-manager local --port 5001
 curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d {shlex.quote(asked)}
 ```
 
-With PEFT, from this folder; `load_base` takes the routed experts apart first, else PEFT drops their adapters silently:
+Without MLflow, from this folder (plain PEFT drops most of the adapter silently: the routed experts have to be taken
+apart first, which the backend does):
 
 ```python
 from pathlib import Path
 
-from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
-from ernie_pipeline.models.peft.backend import load_adapter, load_base
+from ernie_pipeline.models import backend_named
+from ernie_pipeline.models.spec import ModelSpec
 
-checkpoint, commit = pinned_checkpoint({shown(base["name"])!r}, {base["version"]!r})
-model = load_adapter(load_base(checkpoint, commit, {precision!r}, "cpu"), Path("."))
+base = {_python(base)}
+quantization = {precision!r}
+spec = ModelSpec(backend="peft", base=base, quantization=quantization, lora={_python(lora)}, adapter=Path("."))
+model = backend_named("peft").load(spec, "cpu")
 ```"""
+
+
+def _python(values: Mapping[str, Any]) -> str:
+    """As a literal; of a base model's folder the last part, see `shown`."""
+    names = {"name", "checkpoint"} & {*values}
+    return repr({key: shown(value) if key in names else value for key, value in values.items()})
 
 
 def _bullets(facts: Mapping[str, Any]) -> str:

@@ -18,8 +18,11 @@ SERVED_CODE = (
     "demo/__init__.py",
     "models/**/*.py",
     "recipe/__init__.py",
+    "recipe/execution.py",
+    "recipe/section.py",
     "recipe/sections.py",
     "store/*.py",
+    "store/hashing/*.py",
     "utils/*.py",
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
-from ernie_pipeline.registry.load_back import load_back
+from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
@@ -26,11 +26,10 @@ DESCRIPTION_CHARS = 5000
 class RegistrationRequest:
     """Everything that goes into MLflow, as plain values and files.
 
-    served        model.json: engine, base {name, checkpoint, revision, version}, quantization, lora, instruction,
-                  max_new_tokens, max_batch
+    served        model.json: spec (a `ModelSpec`), instruction, max_new_tokens, max_batch
     params        the flattened recipe
     metrics       flattened figures of training and evaluation
-    curve         entries {"step": int} with any of loss, eval_loss, learning_rate
+    curve         entries {"step": int} with any of loss, loss_objective, learning_rate
     comparison    gain, gain_low, gain_high, p_value against the base model
     candidate     the adapter's accuracy and the data versions that the gate compares
     probe         {"input_ids": [token id], "top": [[token id, logit]]}: the trained model's logits after `input_ids`
@@ -235,17 +234,19 @@ def _check(request: RegistrationRequest, version: str) -> tuple[float, str]:
     uri, probe = f"models:/{request.model_name}/{version}", request.probe
     if not probe["top"]:
         raise PipelineError(f"{uri} cannot be checked after loading it back: the probe records no logits")
-    with tempfile.TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
-        found = load_back(uri, list(probe["input_ids"]), request.example["question"], Path(scratch))
-    if "error" in found:
-        raise PipelineError(f"{uri} cannot be loaded back, so it is deleted again: {found['error']}")
-    difference = max(_distance(found["logits"][token], logit) for token, logit in probe["top"])
+    asked = LoadBackRequest(uri=uri, input_ids=probe["input_ids"], question=request.example["question"])
+    try:
+        with tempfile.TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
+            found = load_back(asked, Path(scratch))
+    except PipelineError as error:
+        raise PipelineError(f"{uri} cannot be loaded back, so it is deleted again: {error}") from error
+    difference = max(_distance(found.logits[token], logit) for token, logit in probe["top"])
     if difference > request.probe_tolerance:
         raise PipelineError(
             f"{uri}, loaded back, is not the model that was trained: its logits differ by up to {difference:.4g}, "
             f"tolerated are {request.probe_tolerance:g}; the version is deleted, the adapter stays in {request.adapter}"
         )
-    return difference, str(found["answer"])
+    return difference, found.answer
 
 
 def _distance(found: float, recorded: float) -> float:

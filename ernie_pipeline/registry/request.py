@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.spec import base_job
+from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -33,16 +33,26 @@ def make_request(
 ) -> RegistrationRequest:
     """The request that `register` takes.
 
-    `recipe` needs the sections source, base_model, quantization, lora, gate and registry, and the keys training.engine
+    `recipe` needs the sections source, base_model, quantization, lora, gate and registry, and the keys training.backend
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     """
-    job = base_job(recipe.training.engine, recipe.base_model, versions["base_model"], recipe.quantization)
+    spec = ModelSpec(
+        backend=recipe.training.backend,
+        base=base_checkpoint(recipe.base_model, versions["base_model"]),
+        quantization=recipe.quantization,
+        lora=recipe.lora,
+    )
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
     example = _example(split, evaluation)
-    served = _served(recipe, job, instruction=example.pop("instruction"))
+    served = {
+        "spec": spec.model_dump(mode="json"),
+        "instruction": example.pop("instruction"),
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "max_batch": MAX_SERVED_BATCH,
+    }
     data = {"source": source, "version": versions["math_split"]}
     return RegistrationRequest(
         tracking_uri=tracking_uri,
@@ -60,33 +70,19 @@ def make_request(
         ),
         tags=tags,
         predictions=evaluation / "predictions.parquet",
-        card=_card(recipe, served, data, adapter, measured, comparison, example["question"]),
+        card=_card(recipe, spec, data, adapter, measured, comparison, example["question"]),
         gate=recipe.gate,
         comparison=comparison,
         candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
         probe=_json(evaluation / "probe.json"),
-        probe_tolerance=TOLERANCES[job["quantization"]["compute_dtype"]],
+        probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
         example=example,
     )
 
 
-def _served(recipe: Any, job: Mapping[str, Any], instruction: str) -> dict[str, Any]:
-    """What a process that serves the model has to know, see `RegistrationRequest.served`."""
-    return {
-        # each engine loads the adapter of the other: where Unsloth is not, it is served by what is there
-        "engine": "auto" if job["engine"] == "unsloth" else job["engine"],
-        "base": job["base"],
-        "quantization": job["quantization"],
-        "lora": recipe.lora.model_dump(mode="json"),
-        "instruction": instruction,
-        "max_new_tokens": recipe.evaluation.max_new_tokens,
-        "max_batch": MAX_SERVED_BATCH,
-    }
-
-
 def _card(
     recipe: Any,
-    served: Mapping[str, Any],
+    spec: ModelSpec,
     data: Mapping[str, str],
     adapter: Path,
     measured: Mapping[str, Mapping[str, float]],
@@ -96,14 +92,14 @@ def _card(
     """The model card. `data`: source and version of the split; `adapter`: the folder of qlora_adapter's artifact."""
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
-    losses = {"final training loss": _last(curve, "loss"), "validation loss": _last(validation, "eval_loss")}
+    losses = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
     dataset = recipe.source.dataset or recipe.source.kind
     return model_card(
         name=recipe.registry.model_name,
         license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
-        base=served["base"],
-        quantization=served["quantization"],
-        lora=served["lora"],
+        base=spec.base.model_dump(),
+        quantization=spec.quantization.model_dump(),
+        lora=spec.lora.model_dump(),
         data={
             **data,
             "name": dataset,
@@ -111,8 +107,8 @@ def _card(
             "train_rows": run["train_rows"],
             "eval_rows": run["eval_rows"],
         },
-        training={**{name: run[name] for name in ("steps", "seconds", "engine", "device")}, **losses},
-        evaluation={name: {**values, "eval_loss": values["validation_loss"]} for name, values in measured.items()},
+        training={**{name: run[name] for name in ("steps", "seconds", "backend", "device")}, **losses},
+        evaluation=measured,
         comparison=comparison,
         targets=_json(adapter / "parameters.json"),
         question=question,

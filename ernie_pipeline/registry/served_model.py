@@ -15,7 +15,8 @@ import mlflow
 import pandas as pd
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models import engine_module
+from ernie_pipeline.models import backend_named
+from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -26,41 +27,40 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load base, adapter and tokenizer, on CUDA where there is one. Raises `PipelineError` for another base."""
         import torch
 
-        from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
-
         self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
-        base = self.served["base"] | {"checkpoint": pinned_checkpoint(self.served["base"])}
-        job = {key: self.served[key] for key in ("quantization", "lora")}
-        job |= {"base": base, "adapter": context.artifacts["adapter"]}
-        self.engine = engine_module(self.served["engine"], self.served["quantization"])
-        self.model = self.engine.load(job, "cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
+        spec = ModelSpec(**self.served["spec"])
+        base = spec.base.model_copy(update={"checkpoint": pinned_checkpoint(self.served["spec"]["base"])})
+        cuda = torch.cuda.is_available()
+        # grouped and peft load each other's adapters: where the one's device is not, it is served by the other
+        backend = "peft" if spec.backend == "grouped" and not cuda else spec.backend
+        changes = {"base": base, "backend": backend, "adapter": Path(context.artifacts["adapter"])}
+        self.model = backend_named(backend).load(spec.model_copy(update=changes), "cuda" if cuda else "cpu")
         self.turn = threading.Lock()  # the scoring server answers in threads; max_batch and seed hold for one at a time
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Column `question` in, column `answer` out; `params` as the model's signature has them."""
         import torch
 
-        from ernie_pipeline.models.checkpoint.tokenizer import prompt_text
-        from ernie_pipeline.models.generation.generate import generate
+        from ernie_pipeline.models.backend import Sampling
+        from ernie_pipeline.models.checkpoint.tokenizer import prompt_text, token_ids
+        from ernie_pipeline.models.generation.generate import answer_texts
 
         wanted = _checked({"max_new_tokens": self.served["max_new_tokens"]} | (params or {}))
-        seed = wanted.pop("seed", -1)
+        seed, tokenizer = wanted.pop("seed", -1), self.model.tokenizer
         prompts = [
-            prompt_text(self.tokenizer, [{"role": "user", "content": self.served["instruction"] + question}])
+            prompt_text(tokenizer, [{"role": "user", "content": self.served["instruction"] + question}])
             for question in pd.DataFrame(model_input)["question"]
         ]
         with self.turn:
             if seed >= 0:
                 torch.manual_seed(seed)
-            answers = generate(self.model, self.tokenizer, prompts, batch_size=self.served["max_batch"], **wanted)
-        return pd.DataFrame({"answer": answers})
+            rows = self.served["max_batch"]
+            made = self.model.generate(token_ids(tokenizer, prompts), Sampling(**wanted), rows=rows)
+        return pd.DataFrame({"answer": answer_texts(tokenizer, made.tokens)})
 
     def logits(self, input_ids: list[int]) -> list[float]:
         """The logits of the token that follows `input_ids`, to compare with those after training."""
-        import torch
-
-        last: list[float] = self.engine.logits(self.model, torch.tensor(input_ids))[-1].tolist()
+        last: list[float] = self.model.logits(input_ids)[-1].tolist()
         return last
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.stage import ObservedSource, Stage
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
-from ernie_pipeline.store.hash_cache import remembered_sha256
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError
@@ -19,6 +20,8 @@ from ernie_pipeline.utils.math_verify import LIBRARIES as GRADING_LIBRARIES
 HashOf = Callable[[Path], str]
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+BACKEND_LIBRARIES: Mapping[str, tuple[str, ...]] = {"unsloth": ("unsloth", "unsloth_zoo")}
+"""What decides, with some backends, how the base is quantized and computed beyond `MODEL_LIBRARIES`."""
 
 
 def _source_version(recipe: Recipe) -> str:
@@ -79,26 +82,29 @@ STAGES: Mapping[str, Stage] = {
             inputs=("math_split", "base_model"),
             recipe=("quantization", "lora", "training"),
             code=("ernie_pipeline.training.job", "ernie_pipeline.training.train"),
+            labels=("execution",),
             libraries=(*MODEL_LIBRARIES, "trl", "accelerate"),
         ),
         Stage(
             name="base_evaluation",
             inputs=("math_split", "base_model"),
-            recipe=("quantization", "evaluation", "training.engine"),
+            recipe=("quantization", "evaluation", "training.backend"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
+            labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
         ),
         Stage(
             name="adapter_evaluation",
             inputs=("math_split", "base_model", "qlora_adapter"),
-            recipe=("quantization", "lora", "evaluation", "training.engine"),
+            recipe=("quantization", "lora", "evaluation", "training.backend"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
+            labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
         ),
         Stage(
             name="registered_model",
             inputs=("math_split", "base_model", "qlora_adapter", "base_evaluation", "adapter_evaluation"),
-            recipe=("gate", "registry", "quantization", "lora", "training.engine", "evaluation.max_new_tokens"),
+            recipe=("gate", "registry", "quantization", "lora", "training.backend", "evaluation.max_new_tokens"),
             code=(
                 "ernie_pipeline.registry.request",
                 "ernie_pipeline.registry.served_model",
@@ -147,7 +153,35 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
         sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
 
     lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
-    return Chain(recipe or settings.load_recipe(), store, STAGES, sources, lost)
+    recipe = with_backend(recipe or settings.load_recipe())
+    return Chain(recipe, store, _stages_with(recipe.training.backend), sources, lost)
+
+
+def with_backend(recipe: Recipe) -> Recipe:
+    """The recipe with its training.backend resolved on this machine, so that what changes the output is in the
+    fingerprint. Raises `PipelineError` where the backend cannot be had."""
+    from ernie_pipeline.launch.torchrun import gpus_here
+    from ernie_pipeline.models import resolve_backend
+    from ernie_pipeline.models.checkpoint.config import model_type
+
+    backend = resolve_backend(
+        recipe.training.backend,
+        recipe.quantization.model_dump(),
+        recipe.lora.dropout,
+        cuda=gpus_here() > 0,
+        model_type=lambda: model_type(recipe.base_model.name, recipe.base_model.revision),
+    )
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"backend": backend})})
+
+
+def _stages_with(backend: str) -> Mapping[str, Stage]:
+    """The stages, with the libraries that a backend adds to those that run it."""
+    more = BACKEND_LIBRARIES.get(backend, ())
+    runs_it = {name for name, stage in STAGES.items() if {"training", "training.backend"} & {*stage.recipe}}
+    return {
+        name: replace(stage, libraries=(*stage.libraries, *more)) if name in runs_it else stage
+        for name, stage in STAGES.items()
+    }
 
 
 def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = remembered_sha256) -> str:
@@ -161,11 +195,11 @@ def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = 
 
 
 def asked_base(chain: Chain) -> MadeOf | None:
-    """What the packed base model that the chain's recipe asks for is made of; None if its engine uses none.
+    """What the quantized base model that the chain's recipe asks for is made of; None if its backend keeps none.
 
     Raises `PipelineError` when the base model's version cannot be found out.
     """
-    if chain.recipe.training.engine == "peft":
+    if chain.recipe.training.backend != "grouped":
         return None
     return made_of(chain.version("base_model"), chain.recipe.quantization.model_dump(mode="json"))
 

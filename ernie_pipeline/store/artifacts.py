@@ -1,19 +1,26 @@
-"""Content-addressed artifacts: written aside, renamed in one step, verified before they are used again."""
+"""Content-addressed artifacts: sealed folders, verified before they are used again."""
 
 import hashlib
 import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.sealed import Files, damaged_file, discard, list_files, read_sealed, write_sealed
-from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.store.sealed import (
+    Files,
+    damaged_file,
+    read_sealed,
+    remove_folder,
+    remove_temporary,
+    temporary_folders,
+    temporary_place,
+    write_sealed_folder,
+)
 
 MANIFEST = "manifest.json"
 NOT_BUILT = "not built yet"
@@ -22,7 +29,6 @@ REPORTS = "reports"
 """Files below this folder are for people: they are verified, but do not count in the data version."""
 
 FINGERPRINT = re.compile("[0-9a-f]+")
-ASIDE = re.compile(r"\.([0-9a-f]+)\.[0-9a-f]{8}(\.old)?")
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,10 @@ class ArtifactStore:
         """Those of the stage's artifacts, intact or not."""
         return sorted(p.name for p in (self.root / stage).glob("*") if FINGERPRINT.fullmatch(p.name))
 
-    def aside(self, stage: str) -> dict[str, list[Path]]:
-        """What killed builders left aside, and living ones are writing there, by fingerprint."""
-        found: dict[str, list[Path]] = {}
-        for path in sorted((self.root / stage).glob(".*")):
-            if match := ASIDE.fullmatch(path.name):
-                found.setdefault(match[1], []).append(path)
-        return found
+    def temporary(self, stage: str) -> dict[str, list[Path]]:
+        """What killed builders left half-written, and living ones are writing, by fingerprint."""
+        found = temporary_folders(self.root / stage)
+        return {name: paths for name, paths in found.items() if FINGERPRINT.fullmatch(name)}
 
     def unfinished(self, stage: str, fingerprint: str) -> Path:
         """Where a build of the artifact keeps what a later one may go on from; for its sole builder only."""
@@ -142,57 +145,44 @@ class ArtifactStore:
         kept = self.unfinished(stage, fingerprint)
         if os.path.lexists(kept):
             (self.root / stage).mkdir(parents=True, exist_ok=True)
-            kept.rename(self._aside(stage, fingerprint))
-            self.sweep(stage, fingerprint)
+            # into the stage's folder, where `temporary` finds what a kill leaves of it
+            kept.rename(temporary_place(self.folder(stage, fingerprint)))
+            self.remove_temporary(stage, fingerprint)
 
     def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
-        """Let `write` fill a folder aside, add the manifest, and rename it into its place in one step.
+        """Let `write` write the artifact's files; they and the manifest are in its place in one step, or not at all.
 
-        Only for the fingerprint's sole builder (see `lock.py`). Whatever ends it early, an error, a full disk, a kill,
-        leaves nothing in that place; a folder that stood there (altered, or of a killed run) is replaced.
+        Only for the fingerprint's sole builder (see `lock.py`). A folder that stood there, altered, is replaced. Raises
+        `PipelineError` when the disk is full.
         """
+        checks: list[Check] = []
+        start = end = time.monotonic()
+
+        def fill(folder: Path) -> None:
+            nonlocal end
+            checks.extend(write(folder) or ())
+            end = time.monotonic()
+
+        def values(files: Files) -> dict[str, Any]:
+            return _manifest(made_from, files, checks, end - start)
+
         final = self.folder(made_from.stage, made_from.fingerprint)
-        self.sweep(made_from.stage, made_from.fingerprint)
-        aside = self._aside(made_from.stage, made_from.fingerprint)
-        start = time.monotonic()
-        try:
-            aside.mkdir(parents=True)
-            checks = write(aside) or ()
-            manifest = write_sealed(aside / MANIFEST, _manifest(aside, made_from, checks, time.monotonic() - start))
-            if os.path.lexists(final):
-                final.rename(aside.with_name(aside.name + ".old"))
-            aside.rename(final)
-        except Exception as error:
-            if is_disk_full(error):
-                raise PipelineError(f"{made_from.stage}: {disk_full_sentence(str(self.root))}") from error
-            raise
-        finally:
-            discard(aside)
-            discard(aside.with_name(aside.name + ".old"))
+        manifest = write_sealed_folder(final, MANIFEST, fill, values, what=made_from.stage)
         return Artifact(final, manifest, reused=False, note=note)
 
     def remove(self, stage: str, fingerprint: str) -> None:
         """Remove an artifact: out of its place in one step, then from the disk. For its sole builder only."""
-        folder = self.folder(stage, fingerprint)
-        if os.path.lexists(folder):
-            folder.rename(self._aside(stage, fingerprint))
-        self.sweep(stage, fingerprint)
+        remove_folder(self.folder(stage, fingerprint))
 
-    def sweep(self, stage: str, fingerprint: str) -> None:
-        """Remove what killed builders of this artifact left aside. For its sole builder only."""
-        for left in (self.root / stage).glob(f".{fingerprint}.*"):
-            discard(left)
-
-    def _aside(self, stage: str, fingerprint: str) -> Path:
-        return self.root / stage / f".{fingerprint}.{uuid.uuid4().hex[:8]}"
+    def remove_temporary(self, stage: str, fingerprint: str) -> None:
+        """Remove what killed builders of this artifact left. For its sole builder only."""
+        remove_temporary(self.folder(stage, fingerprint))
 
 
-def _manifest(folder: Path, made_from: Provenance, checks: Iterable[Check], seconds: float) -> dict[str, Any]:
-    files = list_files(folder)
+def _manifest(made_from: Provenance, files: Files, checks: Iterable[Check], seconds: float) -> dict[str, Any]:
     return {
         **asdict(made_from),
         "data_version": _data_version(files),
-        "files": files,
         "checks": [asdict(check) for check in checks],
         "seconds": round(seconds, 3),
         "built": datetime.now(UTC).isoformat(timespec="milliseconds"),

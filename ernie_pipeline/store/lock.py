@@ -17,14 +17,15 @@ POLL_S = 0.25
 def sole_builder(root: Path, stage: str, fingerprint: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the store's lock of one artifact; while another process holds it, wait.
 
-    `on_wait` is told once who holds it. The kernel lets go of a dead owner's lock (flock), whatever killed it, so there
-    is none to clean up. The lock files stay, some bytes each: to unlink a lock that others wait for would split them.
+    `on_wait` is called once with who holds it. The kernel lets go of a dead owner's lock (flock), whatever killed it,
+    so there is none to clean up. The lock files stay, some bytes each: to unlink a lock that others wait for would
+    split them.
     """
     lock, owner = _files(root, stage, fingerprint)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        on_wait(f"{stage} {fingerprint} is being built by {_told(owner)}; waiting for it, to reuse what it makes")
+        on_wait(f"{stage} {fingerprint} is being built by {_who(owner)}; waiting for it, to reuse what it makes")
         lock.acquire(poll_interval=POLL_S)
     with _held(lock, owner):
         yield
@@ -37,7 +38,7 @@ def unless_held(root: Path, stage: str, fingerprint: str) -> Iterator[str]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        yield _told(owner)
+        yield _who(owner)
         return
     with _held(lock, owner):
         yield ""
@@ -52,7 +53,7 @@ def holder(root: Path, stage: str, fingerprint: str) -> str:
         with lock.acquire(blocking=False):
             return ""
     except Timeout:
-        return _told(owner)
+        return _who(owner)
 
 
 def _path(root: Path, stage: str, fingerprint: str) -> Path:
@@ -77,7 +78,7 @@ def _held(lock: FileLock, owner: Path) -> Iterator[None]:
         lock.release()
 
 
-def _told(owner: Path) -> str:
+def _who(owner: Path) -> str:
     try:
         who = json.loads(owner.read_text())
         return f"process {who['pid']} on {who['host']} since {who['since']}"

@@ -1,4 +1,4 @@
-"""What a packed base model is made of, how its folder is named after that, and whether it is intact.
+"""What a quantized base model is made of, how its folder is named after that, and whether it is intact.
 
 `models/grouped/quantized_base.py` makes and reads them; the store's housekeeping looks after them, without torch.
 """
@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.sealed import damaged_file, read_sealed
 
 FOLDER = ".bases"
@@ -19,16 +19,16 @@ FOLDER = ".bases"
 PLACE = "ERNIE_PIPELINE_BASES"
 """The environment variable that names their folder to a process which is told nothing else, such as a server."""
 MANIFEST = "base.json"
-LIBRARIES = ("unsloth", "unsloth_zoo", "bitsandbytes")
+LIBRARIES = ("bitsandbytes",)
 """Those whose versions decide what is written."""
-FORMAT = 1
+FORMAT = 2
 
 MadeOf = dict[str, Any]
-"""What decides every byte of a packed base: `version` (the base model's), `quantization`, `format` and `libraries`."""
+"""What decides every byte of a quantized base: the base model's `version`, `quantization`, `format` and `libraries`."""
 
 
 def made_of(base_version: str, quantization: Mapping[str, Any]) -> MadeOf:
-    """That of the base model of this version in this quantisation (the recipe's section), packed here and now."""
+    """That of the base model of this version in this quantization (the recipe's section), made here and now."""
     return {
         "version": base_version,
         "quantization": dict(quantization),
@@ -43,7 +43,7 @@ def key_of(made: MadeOf) -> str:
 
 
 def damage(place: Path, hash_of: Callable[[Path], str] = sha256_of) -> str:
-    """What is wrong with a packed base, "" if nothing. `hash_of` gives each file's SHA-256, several at a time."""
+    """What is wrong with a quantized base, "" if nothing. `hash_of` gives each file's SHA-256, several at a time."""
     manifest, problem = read_sealed(place / MANIFEST)
     if problem:
         return problem

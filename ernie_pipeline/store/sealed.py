@@ -3,17 +3,104 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
-Files = dict[str, dict[str, Any]]
-"""Each file's `size` in bytes and `sha256`, by its path in the folder."""
+
+class FileEntry(TypedDict):
+    """What a manifest says of a file: its size in bytes, its SHA-256 in hex digits."""
+
+    size: int
+    sha256: str
+
+
+Files = dict[str, FileEntry]
+"""By the file's path in the folder."""
+Values = dict[str, Any]
+"""Values of JSON's types."""
+
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")
+"""The name of a folder that is being written or removed, for the one named in the group."""
+NEARLY_FULL = 2**16
+
+
+def write_sealed_folder(
+    final: Path,
+    manifest: str,
+    fill: Callable[[Path], None],
+    values: Callable[[Files], Values],
+    *,
+    what: str,
+    durable: bool = False,
+) -> Values:
+    """Let `fill` write the files of the folder `final`, and seal them with the file `manifest`, which is returned.
+
+    They are written into a temporary folder beside it, which is renamed in one step: whatever ends this early, an
+    error, a full disk, a kill, leaves nothing half-written in that place. What stands there stays until then, and is
+    replaced. `values` gives, from the list of the files, what the manifest says besides that list. `durable`: it is on
+    the disk when this returns.
+
+    Only for the sole writer of `final`: what killed ones left is removed. Raises `PipelineError` when the disk is full,
+    which begins with `what`.
+    """
+    remove_temporary(final)
+    temporary = temporary_place(final)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        files = list_files(temporary)
+        sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
+        if durable:
+            _synchronise(temporary)
+        _move_away(final)
+        temporary.rename(final)
+        if durable:
+            _synchronise_entries(final.parent)
+    except Exception as error:
+        if is_disk_full(error) or (_is_nearly_full(final.parent) and not isinstance(error, PipelineError)):
+            raise PipelineError(f"{what}: {disk_full_sentence(str(final.parent))}") from error
+        raise
+    finally:
+        remove_temporary(final)
+    return sealed
+
+
+def remove_folder(final: Path) -> None:
+    """Remove a folder: out of its place in one step, then from the disk as far as it can be. For its sole writer only.
+
+    Raises `OSError` when it cannot be taken out of its place.
+    """
+    _move_away(final)
+    remove_temporary(final)
+
+
+def remove_temporary(final: Path) -> None:
+    """Remove what killed writers of a folder left beside it. For its sole writer only."""
+    for left in temporary_folders(final.parent).get(final.name, ()):
+        discard(left)
+
+
+def temporary_place(final: Path) -> Path:
+    """Where nothing stands: beside the folder, under a name that says what it is for."""
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
+
+
+def temporary_folders(parent: Path) -> dict[str, list[Path]]:
+    """What killed writers left, and living ones are writing there, by the name of the folder that it is for."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(parent.glob(".*")):
+        if match := TEMPORARY.fullmatch(path.name):
+            found.setdefault(match[1], []).append(path)
+    return found
 
 
 def list_files(folder: Path) -> Files:
@@ -45,7 +132,7 @@ def damaged_file(folder: Path, files: Files, hash_of: Callable[[Path], str] = sh
     return ""
 
 
-def write_sealed(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+def write_sealed(file: Path, values: Values) -> Values:
     """Write values of JSON's types with a hash of them, their `seal`, and wait until they are on the disk."""
     sealed = {**values, "seal": _seal(values)}
     with file.open("w", encoding="utf-8") as stream:
@@ -55,7 +142,7 @@ def write_sealed(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     return sealed
 
 
-def read_sealed(file: Path) -> tuple[dict[str, Any], str]:
+def read_sealed(file: Path) -> tuple[Values, str]:
     """What `write_sealed` wrote, or {} and what is wrong with the file."""
     try:
         content = file.read_bytes()
@@ -77,10 +164,43 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def _seal(values: dict[str, Any]) -> str:
+def _move_away(final: Path) -> None:
+    if os.path.lexists(final):
+        final.rename(temporary_place(final))
+
+
+def _synchronise(folder: Path) -> None:
+    """Wait until a folder and all that is below it are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _synchronise_entries(path)
+        else:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    _synchronise_entries(folder)
+
+
+def _synchronise_entries(folder: Path) -> None:
+    entries = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entries)
+    finally:
+        os.close(entries)
+
+
+def _is_nearly_full(folder: Path) -> bool:
+    """Libraries that write for themselves, such as torch, do not say why they could not."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < NEARLY_FULL
+
+
+def _seal(values: Values) -> str:
     covered = {name: value for name, value in values.items() if name != "seal"}
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _text(values: dict[str, Any]) -> str:
+def _text(values: Values) -> str:
     return json.dumps(values, indent=1, sort_keys=True) + "\n"

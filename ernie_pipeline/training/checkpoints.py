@@ -1,24 +1,28 @@
 """The training's checkpoints on disk: each is complete or not there, whatever ended the process that wrote it."""
 
-import os
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.sealed import damaged_file, discard, list_files, read_sealed, write_sealed
-from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.store.sealed import (
+    Files,
+    damaged_file,
+    read_sealed,
+    remove_folder,
+    remove_temporary,
+    temporary_folders,
+    write_sealed_folder,
+)
 
 MANIFEST = "checkpoint.json"
 NAME = re.compile(r"checkpoint-([0-9]+)")
-NEARLY_FULL = 2**16
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` optimizer steps, in `folder`, and the `facts` (values of JSON's types) told with it."""
+    """The state after `step` optimizer steps, in `folder`, and the `facts` (values of JSON's types) kept with it."""
 
     step: int
     folder: Path
@@ -37,7 +41,7 @@ class Checkpoints:
     def newest(self, on_broken: Callable[[str], None]) -> Checkpoint | None:
         """The intact checkpoint of the highest step, None if there is none; every file of it is read.
 
-        Tells `on_broken`, in a sentence each, which ones it passed over and why.
+        `on_broken` is called with a sentence for each one that is passed over, which says why.
         """
         for step in sorted(self._steps(), reverse=True):
             folder = self._place(step)
@@ -49,38 +53,26 @@ class Checkpoints:
         return None
 
     def write(self, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:
-        """Let `fill` write the files into a folder aside, add the manifest, and rename it into its place in one step.
+        """Let `fill` write the files of the checkpoint, which replaces one of the same step; it is there in one step.
 
-        It is on the disk when this returns. A checkpoint of the same step is replaced. Raises `PipelineError` when
-        the disk is full; then, as with any other error, the older checkpoints are as they were.
+        It is on the disk when this returns. Raises `PipelineError` when the disk is full; then, as with any other
+        error, the older checkpoints are as they were.
         """
-        self._sweep()
-        final, aside = self._place(step), self._aside(step)
-        try:
-            aside.mkdir(parents=True)
-            fill(aside)
-            _sync(aside)
-            write_sealed(aside / MANIFEST, {"step": step, "facts": facts, "files": list_files(aside)})
-            _sync_folder(aside)
-            if os.path.lexists(final):
-                final.rename(self._aside(step))
-            aside.rename(final)
-            _sync_folder(self.folder)
-        except Exception as error:
-            if is_disk_full(error) or _is_nearly_full(self.folder):
-                told = disk_full_sentence(str(self.folder))
-                raise PipelineError(f"the checkpoint of step {step} was not written: {told}") from error
-            raise
-        finally:
-            self._sweep()
-        return Checkpoint(step, final, facts)
+        self._remove_temporary()
+        place, what = self._place(step), f"the checkpoint of step {step} was not written"
+
+        def values(_: Files) -> dict[str, Any]:
+            return {"step": step, "facts": facts}
+
+        write_sealed_folder(place, MANIFEST, fill, values, what=what, durable=True)
+        return Checkpoint(step, place, facts)
 
     def keep(self, *steps: int) -> None:
         """Remove every checkpoint but those of `steps`: out of its place in one step, then from the disk."""
         for step in self._steps():
             if step not in steps:
-                self._place(step).rename(self._aside(step))
-        self._sweep()
+                remove_folder(self._place(step))
+        self._remove_temporary()
 
     def _steps(self) -> list[int]:
         return [int(match[1]) for path in self.folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
@@ -88,36 +80,8 @@ class Checkpoints:
     def _place(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
-    def _aside(self, step: int) -> Path:
-        return self.folder / f".checkpoint-{step}.{uuid.uuid4().hex[:8]}"
-
-    def _sweep(self) -> None:
-        for left in self.folder.glob(".checkpoint-*"):
-            discard(left)
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the files below a folder, and the folders' entries, are on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            _sync_folder(path)
-        else:
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    entries = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(entries)
-    finally:
-        os.close(entries)
-
-
-def _is_nearly_full(folder: Path) -> bool:
-    """Libraries that write for themselves, such as torch, do not say why they could not."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return False
-    return disk.f_bavail * disk.f_frsize < NEARLY_FULL
+    def _remove_temporary(self) -> None:
+        """Of all steps: what a killed training left stands beside a checkpoint that may never be written again."""
+        for name in temporary_folders(self.folder):
+            if NAME.fullmatch(name):
+                remove_temporary(self.folder / name)

@@ -1,21 +1,38 @@
-"""The job that `train` takes, from the recipe and the split."""
+"""What the training's process is told, from the recipe and the split."""
 
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.spec import base_job
+from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.recipe.sections import Training
 
 
-def training_job(recipe: Any, base_version: str, split: Path, out: Path, checkpoints: Path | None) -> dict[str, Any]:
-    """`recipe` needs the sections base_model, quantization, lora and training; see `train` for the job's keys.
+class TrainingJob(Section):
+    """Train an adapter of `spec` on the folder `split` (train.parquet and eval.parquet) into the folder `out`.
 
-    `checkpoints`: a folder to write them into and to go on from, or None for none.
+    `checkpoints`: a folder that outlives a killed run, to write them into and to go on from, or None for none.
     """
-    return {
-        **base_job(recipe.training.engine, recipe.base_model, base_version, recipe.quantization),
-        "lora": recipe.lora.model_dump(mode="json"),
-        "training": recipe.training.model_dump(mode="json"),
-        "split": str(split),
-        "out": str(out),
-        "checkpoints": str(checkpoints) if checkpoints else None,
-    }
+
+    spec: ModelSpec
+    training: Training
+    execution: ExecutionOverrides = ExecutionOverrides()
+    limits: DeviceLimits = DeviceLimits()
+    split: Path
+    out: Path
+    checkpoints: Path | None = None
+
+
+def training_job(recipe: Any, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:
+    """`recipe` needs the sections base_model, quantization, lora and training, its backend resolved; `given` are the
+    job's other fields."""
+    spec = ModelSpec(
+        backend=recipe.training.backend,
+        base=base_checkpoint(recipe.base_model, base_version),
+        quantization=recipe.quantization,
+        lora=recipe.lora,
+        quantized_bases=quantized_bases,
+    )
+    return TrainingJob(spec=spec, training=recipe.training, **given)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
-KEPT = ("loss", "learning_rate", "grad_norm")
-SHOWN = ("loss", "eval_loss", "learning_rate", "tokens_per_s")
+KEPT = ("learning_rate", "grad_norm")
+SHOWN = ("loss", "loss_objective", "learning_rate", "tokens_per_s")
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
@@ -25,13 +26,15 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     processes' together. `step_tokens`: the tokens of each planned step, all ranks' together, padding excluded.
     """
 
-    def __init__(self, report: Reporter, step_tokens: Sequence[int], eval_every: int):
-        self.report, self.step_tokens, self.eval_every = report, step_tokens, eval_every
+    def __init__(self, report: Reporter, step_tokens: Sequence[int], eval_every: int, ranks: Ranks):
+        self.report, self.step_tokens, self.eval_every, self.ranks = report, step_tokens, eval_every, ranks
         self.curve: list[dict[str, float]] = []
         self.speed: list[dict[str, float]] = []
         self.step = self.tokens = 0
         self.seconds = 0.0
-        self.window = {"tokens": 0.0, "seconds": 0.0}
+        self.window = new_window()
+        self._loss: torch.Tensor | None = None
+        """The losses of this process' steps in the window, summed on the device: to read it is to wait."""
         self._running_since: float | None = None
         self._steps: list[float] = [0, 0.0]
         """This process' steps and their seconds, without the first, slow one."""
@@ -61,15 +64,28 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             self._steps[1] = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
-        if "loss" not in values:
+        if "loss" not in (logs or {}):
             return
+        values = {"loss": self._summed_loss() / max(1, self.window["steps"])}
+        values |= {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
         self._check(values["loss"])
         self.pause()
         rate = self.window["tokens"] / max(self.window["seconds"], 1e-9)
-        self.window = {"tokens": 0.0, "seconds": 0.0}
+        self.window, self._loss = new_window(), None
         self.speed.append({"step": self.step, "tokens_per_s": rate, "seconds": self.seconds})
         self._tell({**values, "tokens": self.tokens}, {"tokens_per_s": round(rate, 1)})
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """The loss of a step, a detached scalar."""
+        before = loss.new_tensor(self.window["loss"]) if self._loss is None else self._loss
+        self._loss = before + loss
+        self.window["steps"] += 1
+
+    def _summed_loss(self) -> float:
+        """Over the window's steps, the mean of all ranks'."""
+        if self._loss is None:
+            return self.window["loss"]
+        return self.ranks.sum(float(self._loss))[0] / self.ranks.size
 
     def pause(self) -> None:
         """Stop the clock of the steps, until the next one begins; what the GPU has still to do counts."""
@@ -88,7 +104,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._check(loss)
         self.seconds += seconds
         self._other_seconds.append(seconds)
-        self._tell({"eval_loss": loss}, {})
+        self._tell({"loss_objective": loss}, {})
 
     def saved(self, seconds: float) -> None:
         """A checkpoint was written."""
@@ -108,8 +124,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What another process needs to go on from here, see `restore`; values of JSON's types."""
-        names = ("curve", "speed", "step", "tokens", "seconds", "window")
-        return {name: getattr(self, name) for name in names}
+        names = ("curve", "speed", "step", "tokens", "seconds")
+        window = {**self.window, "loss": self._summed_loss()}
+        return {"window": window, **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken."""
@@ -143,3 +160,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             f"step {self.step}/{self.steps}: {line} ({clock})",
             {"step": self.step, "max_steps": self.steps, **told},
         )
+
+
+def new_window() -> dict[str, float]:
+    """What is counted between two log entries; `loss`: the sum of steps before a checkpoint that is gone on from."""
+    return {"tokens": 0.0, "seconds": 0.0, "loss": 0.0, "steps": 0}

@@ -42,7 +42,7 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
-    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+    def broadcast_first(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give every rank the first one's values."""
         if self.size > 1:
             for tensor in tensors:

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.recipe.sections import Training
 from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import Row
@@ -22,25 +24,23 @@ BEST = "best.safetensors"
 Weights = dict[str, torch.Tensor]
 """The values of the trainable parameters by their names in the model in memory, on the CPU.
 
-Not in PEFT's format: what it loads by name it first renames for the model's type, and an engine's may be its own.
+Not in PEFT's format: what it loads by name it first renames for the model's type, and a backend's may be its own.
 """
 
 
-def copy_weights(model: torch.nn.Module) -> Weights:
-    """The adapter as it is now."""
-    trainable = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in trainable}
+def copy_weights(trainable: Weights) -> Weights:
+    """The values of `LoadedModel.trainable` as they are now."""
+    return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in trainable.items()}
 
 
-def set_weights(model: torch.nn.Module, weights: Weights) -> None:
+def set_weights(trainable: Weights, weights: Weights) -> None:
     """Make the adapter what it was. Raises `PipelineError` unless it has the very parameters of `weights`."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if {name: p.shape for name, p in parameters.items()} != {name: value.shape for name, value in weights.items()}:
+    if {name: p.shape for name, p in trainable.items()} != {name: value.shape for name, value in weights.items()}:
         raise PipelineError(
             "the checkpoint's adapter has other parameters than this one; remove the checkpoint's folder"
         )
     with torch.no_grad():
-        for name, parameter in parameters.items():
+        for name, parameter in trainable.items():
             parameter.copy_(weights[name])
 
 
@@ -60,18 +60,22 @@ def read_weights(file: Path) -> Weights:
     return weights
 
 
-def run_key(job: dict[str, Any], rows: Iterable[Row], eval_rows: Iterable[Row]) -> str:
-    """A hash of what a run is made of: a checkpoint of another run is of no use to it."""
-    made_of = {name: job[name] for name in ("engine", "quantization", "lora", "training")}
-    base = {name: job["base"][name] for name in ("name", "revision")}
-    return hashlib.sha256(json.dumps([made_of, base, [*rows], [*eval_rows]], sort_keys=True).encode()).hexdigest()
+def run_key(spec: ModelSpec, settings: Training, rows: Iterable[Row], eval_rows: Iterable[Row]) -> str:
+    """A hash of what a run is made of: a checkpoint of another run is of no use to it.
+
+    How it is computed is not in it: a run goes on under another execution.
+    """
+    model = spec.model_dump(mode="json", include={"backend": True, "quantization": True, "lora": True})
+    base = [spec.base.name, spec.base.revision]
+    made_of = [model, base, settings.model_dump(mode="json"), [*rows], [*eval_rows]]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 class Saved:
     """The checkpoints of the run `key` in a folder, or nowhere. Only the first rank writes; all of them read."""
 
-    def __init__(self, folder: str | None, key: str, ranks: Ranks, report: Reporter):
-        self.checkpoints = Checkpoints(Path(folder)) if folder else None
+    def __init__(self, folder: Path | None, key: str, ranks: Ranks, report: Reporter):
+        self.checkpoints = Checkpoints(folder) if folder else None
         self.key, self.ranks, self.report = key, ranks, report
         self.last: int | None = None
 
@@ -79,7 +83,7 @@ class Saved:
         """The newest intact checkpoint, said aloud; None when there is none to go on from."""
         if not self.checkpoints:
             return None
-        found = self.checkpoints.newest(on_broken=lambda told: self.report(told, {}))
+        found = self.checkpoints.newest(on_broken=lambda sentence: self.report(sentence, {}))
         if not found:
             return None
         if found.facts["run"] != self.key:

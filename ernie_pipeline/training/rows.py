@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_pipeline.models.checkpoint.tokenizer import token_ids
-
-NOT_COUNTED = -100
-"""torch's and transformers' label of a token that the loss passes over."""
+from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, token_ids
+from ernie_pipeline.models.documents import NOT_COUNTED, Document, document
 
 
 class Row(NamedTuple):
@@ -15,6 +13,11 @@ class Row(NamedTuple):
 
     ids: list[int]
     first_counted: int
+
+    @property
+    def document(self) -> Document:
+        """As a model takes it."""
+        return document(self.ids, self.first_counted)
 
     @property
     def labels(self) -> list[int]:
@@ -27,7 +30,7 @@ class Row(NamedTuple):
         return len(self.ids) - self.first_counted
 
 
-def read_rows(file: Path, tokenizer: Any, *, completion_only_loss: bool) -> list[Row]:
+def read_rows(file: Path, tokenizer: Tokenizer, *, completion_only_loss: bool) -> list[Row]:
     """The rows of a split's file in their order.
 
     Prompt and completion are tokenised apart and joined, as they are when the model answers: a token that would span

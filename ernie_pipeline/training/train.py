@@ -1,35 +1,37 @@
 """One training run: base in 4 bits, adapter on it, TRL's SFTTrainer, adapter saved, reloaded and compared."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ernie_pipeline.models import engine_module, engine_name
-from ernie_pipeline.models.audit import totals
-from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
-from ernie_pipeline.models.device import choose_device
+from ernie_pipeline.models import backend_named
+from ernie_pipeline.models.audit import TargetCount, totals
+from ernie_pipeline.models.backend import LoadedModel
+from ernie_pipeline.models.device import Device, choose_device
 from ernie_pipeline.models.memory import free_memory
-from ernie_pipeline.training.memory import smaller_limit
+from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline.training.ranks import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key
 from ernie_pipeline.training.rows import read_rows
-from ernie_pipeline.training.schedule.micro_batches import computed_tokens, share_of
 from ernie_pipeline.training.schedule.order import Plan
+from ernie_pipeline.training.schedule.shares import share_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
-CHECKPOINT_S = 300.0
-"""Seconds between two checkpoints, unless the `gpu` resource says otherwise: as much is lost when it is killed."""
+if TYPE_CHECKING:
+    from ernie_pipeline.training.trainer import AdapterTrainer
+
+RELOADED_WITHIN = 1e-4
+"""Of the largest logit: the same weights and kernels, so rounding at most."""
 
 
-def train(job: dict[str, Any], report: Reporter) -> None:
+def train(job: TrainingJob, report: Reporter) -> None:
     """Train what `job` describes and fill its folder `out`.
 
-    `job`: engine, base {name, checkpoint, revision}, quantization, lora, training (recipe sections as tables), split (a
-    folder with train.parquet and eval.parquet), out, gpu (see `choose_device`, and `checkpoint_s`), and `checkpoints`,
-    a folder that outlives a killed run, from which the next one goes on (None or absent: there are none).
     Writes `adapter/` (PEFT's format), `parameters.json` (the table of what was trained), `curve.json`, and below
     `reports/` what it ran on and how fast (run.json, speed.json). Started by torchrun, each process trains on its
     share and the first one reports and writes. Raises `PipelineError` when the model is not what the recipe asks for,
@@ -38,105 +40,98 @@ def train(job: dict[str, Any], report: Reporter) -> None:
     with join_ranks() as ranks:
         if not ranks.first:
             report = _silent
-        limit = smaller_limit(job["gpu"]["memory_gib"], job["training"]["memory_limit_gib"])
-        device = choose_device({**job["gpu"], "memory_gib": limit}, report)
-        if device == "cpu":
+        device = choose_device(job.limits, job.execution, report)
+        if device.name == "cpu":
             torch.use_deterministic_algorithms(True)
-        engine = engine_module(job["engine"], job["quantization"])
-        job = {**job, "engine": engine_name(engine)}
-        model, parameters = _load(engine, job, device, report)
-        trainer = _trainer(engine, model, job, device, ranks, limit, report)
-        del model
-        config = engine.causal_lm_config(job["base"]["checkpoint"], job["base"]["revision"])
-        engine.check_model(trainer.model, config, job["lora"], training=True)  # TRL and accelerate may cast it
+        loaded, parameters = _load(job, device, report)
+        trainer = _trainer(loaded, job, device, ranks, report)
+        loaded.audit(training=True)  # TRL and accelerate may cast it
         trainer.fit()
     if ranks.first:
-        probe, trained = _write(engine, job, trainer, parameters, device)
-        del trainer
+        input_ids, trained = _write(job, trainer, parameters, device)
+        del trainer, loaded
         free_memory()
-        _check_reload(engine, job, Path(job["out"]) / "adapter", probe, trained, device)
+        _check_reload(job, input_ids, trained, device)
         report("adapter saved; reloaded from disk it gives the same logits", {})
 
 
-def _load(engine: Any, job: dict[str, Any], device: str, report: Reporter) -> tuple[Any, list[dict[str, Any]]]:
+def _load(job: TrainingJob, device: Device, report: Reporter) -> tuple[LoadedModel, list[TargetCount]]:
     """The model with a fresh adapter, and the checked table of what is trained."""
-    base, lora = job["base"], job["lora"]
-    report(f"loading {base['name']} in {job['quantization']['bits']} bits on {device}, engine {job['engine']}", {})
-    model = engine.base_of(job, device)
-    model = engine.add_adapter(model, lora, job["training"]["seed"])
-    config = engine.causal_lm_config(base["checkpoint"], base["revision"])
-    parameters = engine.check_model(model, config, lora, training=True)
+    spec = job.spec
+    report(f"loading {spec.base.name} in {spec.quantization.bits} bits on {device.name}, backend {spec.backend}", {})
+    loaded = backend_named(spec.backend).load(spec, device.name)
+    loaded.add_adapter(spec.lora, job.training.seed)
+    parameters = loaded.audit(training=True)
     sums = totals(parameters)
     report(f"{sums['trainable_parameters']:,} trainable parameters on {sums['modules']} 4-bit layers", {})
-    return model, parameters
+    return loaded, parameters
 
 
-def _trainer(
-    engine: Any, model: Any, job: dict[str, Any], device: str, ranks: Ranks, limit: float | None, report: Reporter
-) -> Any:
-    from ernie_pipeline.training.config import trainer_config  # after the engine's own imports
+def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks, report: Reporter) -> "AdapterTrainer":
+    from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
     from ernie_pipeline.training.trainer import AdapterTrainer
 
-    base, settings, split = job["base"], job["training"], Path(job["split"])
-    tokenizer = load_tokenizer(base["checkpoint"], base["revision"])
     rows, eval_rows = (
-        read_rows(split / f"{part}.parquet", tokenizer, completion_only_loss=settings["completion_only_loss"])
+        read_rows(
+            job.split / f"{part}.parquet", loaded.tokenizer, completion_only_loss=job.training.completion_only_loss
+        )
         for part in ("train", "eval")
     )
-    plan = Plan(settings, rows, eval_rows)
-    bf16 = job["quantization"]["compute_dtype"] == "bfloat16"
+    plan = Plan(job.training, rows, eval_rows)
     return AdapterTrainer(
-        model,
-        tokenizer,
-        trainer_config(settings, len(plan.steps), bf16=bf16, device=device),
+        loaded,
+        trainer_config(job.training, len(plan.steps), device=device.name),
         plan,
         ranks=ranks,
-        saved=Saved(job.get("checkpoints"), run_key(job, rows, eval_rows), ranks, report),
+        saved=Saved(job.checkpoints, run_key(job.spec, job.training, rows, eval_rows), ranks, report),
         report=report,
-        save_every_s=job["gpu"].get("checkpoint_s") or CHECKPOINT_S,
-        limit_gib=limit,
-        end_to_end=engine.end_to_end,
+        execution=device.execution,
     )
 
 
 def _write(
-    engine: Any, job: dict[str, Any], trainer: Any, parameters: list[dict[str, Any]], device: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+    job: TrainingJob, trainer: "AdapterTrainer", parameters: Sequence[TargetCount], device: Device
+) -> tuple[list[int], torch.Tensor]:
     """Fill the job's folder; the tokens of a held-out row, and the trained model's logits for them."""
-    out, base = Path(job["out"]), job["base"]
-    # without accelerate's autocast, which is for training: the adapter is used without it
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-    engine.save_adapter(model, out / "adapter", base["name"], base["revision"])
-    _write_json(out / "parameters.json", parameters)
+    loaded, out = trainer.loaded, job.out
+    loaded.save_adapter(out / "adapter")
+    _write_json(out / "parameters.json", [asdict(row) for row in parameters])
     _write_json(out / "curve.json", trainer.progress.curve)
-    probe = torch.tensor(trainer.plan.eval_rows[0].ids)
-    trained = engine.logits(model, probe)
-    with model.disable_adapter():
-        change = (trained - engine.logits(model, probe)).abs().max().item()
+    input_ids = trainer.plan.eval_rows[0].ids
+    trained = loaded.logits(input_ids)
+    with loaded.without_adapter():
+        change = (trained - loaded.logits(input_ids)).abs().max().item()
     (out / "reports").mkdir()
     _write_json(out / "reports" / "speed.json", trainer.progress.speed)
-    facts = {"engine": job["engine"], **_facts(trainer, device), **totals(parameters), "logit_change": change}
+    facts = {
+        "backend": job.spec.backend,
+        **_facts(trainer, device),
+        **trainer.backend.facts(),
+        **totals(parameters),
+        "logit_change": change,
+    }
     _write_json(out / "reports" / "run.json", facts)
-    return probe, trained
+    return input_ids, trained
 
 
-def _check_reload(
-    engine: Any, job: dict[str, Any], adapter: Path, probe: torch.Tensor, trained: torch.Tensor, device: str
-) -> None:
+def _check_reload(job: TrainingJob, input_ids: Sequence[int], trained: torch.Tensor, device: Device) -> None:
     """The adapter from disk, on a fresh base, must give the logits of the one that was trained."""
-    reloaded = engine.load({**job, "adapter": str(adapter)}, device)
-    difference = (engine.logits(reloaded, probe) - trained).abs().max().item()
-    if difference > 1e-4 * trained.abs().max().item():  # the same weights and kernels: rounding at most
+    spec = job.spec.model_copy(update={"adapter": job.out / "adapter"})
+    reloaded = backend_named(spec.backend).load(spec, device.name)
+    difference = (reloaded.logits(input_ids) - trained).abs().max().item()
+    if difference > RELOADED_WITHIN * trained.abs().max().item():
         raise PipelineError(
             f"the saved adapter is not the trained one: reloaded, its logits differ by up to {difference:.3g}; "
             "nothing was stored, please report this with the recipe"
         )
 
 
-def _facts(trainer: Any, device: str) -> dict[str, Any]:
-    on_gpu, progress, plan = device != "cpu", trainer.progress, trainer.plan
+def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, Any]:
+    progress, plan = trainer.progress, trainer.plan
+    on_gpu = device.name != "cpu"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+        "device": device.description,
+        "execution": device.execution.model_dump(mode="json"),
         "processes": trainer.ranks.size,
         "peak_gpu_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
         "steps": progress.step,
@@ -148,23 +143,19 @@ def _facts(trainer: Any, device: str) -> dict[str, Any]:
         "tokens_per_s": round(progress.tokens_per_s, 1),
         "padding_share": round(_padding_share(trainer), 4),
         "best_step": trainer.best["step"],
-        "kept_step": trainer.best["step"] if plan.settings["keep"] == "best" else progress.step,
-        "micro_batch": trainer.pieces.samples,
-        "micro_batch_tokens": trainer.pieces.tokens,
-        "gradient_checkpointing": trainer.args.gradient_checkpointing,
-        "layers_kept_unpacked": trainer.layers_unpacked,
+        "kept_step": trainer.best["step"] if plan.settings.keep == "best" else progress.step,
         "resumed_from": trainer.resumed_from,
     }
 
 
-def _padding_share(trainer: Any) -> float:
-    """The share of the tokens computed that were padding, with the micro-batches in use at last."""
+def _padding_share(trainer: "AdapterTrainer") -> float:
+    """The share of the tokens computed that were padding, as the micro-batches were at last."""
     computed, wanted, plan, ranks = 0, 0, trainer.plan, trainer.ranks.size
     for step in plan.steps:
         for rank in range(ranks):
-            own = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            computed += computed_tokens(own, trainer.pieces.lay_out(own), trainer.filled)
-            wanted += sum(own)
+            lengths = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
+            computed += trainer.backend.computed_tokens(lengths)
+            wanted += sum(lengths)
     return 1 - wanted / computed
 
 
@@ -172,5 +163,5 @@ def _silent(line: str, values: dict[str, Any]) -> None:
     """What ranks other than the first have to say."""
 
 
-def _write_json(file: Path, value: Any) -> None:
+def _write_json(file: Path, value: object) -> None:
     file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -29,5 +29,7 @@ def disk_full_sentence(place: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of another library says, for a sentence of our own."""
-    return str(error).strip().split("\n")[0]
+    """The first line of what another library's error says, for a sentence of our own: one that says something, not
+    torch's "Error(s) in loading state_dict for ...:"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)

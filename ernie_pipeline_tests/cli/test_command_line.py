@@ -263,7 +263,7 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     pruned = values("prune")
     assert (pruned["deleted"], pruned["size"], pruned["artifacts"]) == (False, 2048, [])
     assert tree(fresh) == before
-    assert "left aside by a killed run  2.0 KiB" in run(*MODULE, "store", "prune").stdout
+    assert "left half-written by a killed run  2.0 KiB" in run(*MODULE, "store", "prune").stdout
     assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
     assert not left.exists()
 
@@ -292,18 +292,18 @@ def test_packed_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path
     status, lines = ran("list")
     assert status == 0
     assert next(line for line in lines if line.startswith(wanted.name)).endswith("asked for by the recipe")
-    assert lines[-1].startswith("Packed base models: 2, ")
+    assert lines[-1].startswith("Quantized base models: 2, ")
     (wanted / "layer-001.safetensors").unlink()
     assert ran("verify") == (
         3,
         [
-            f"packed base model {wanted.name}: altered: layer-001.safetensors is missing",
+            f"quantized base model {wanted.name}: altered: layer-001.safetensors is missing",
             "",
-            "A damaged base model is packed anew by the next process that uses it.",
+            "A damaged base model is quantized anew by the next process that uses it.",
         ],
     )
     before = tree(store)
-    assert ran("prune")[1][0].startswith(f"packed base model {other.name}  ")
+    assert ran("prune")[1][0].startswith(f"quantized base model {other.name}  ")
     assert tree(store) == before
     assert ran("prune", "--delete")[1][-1].startswith("Removed: ")
     assert (wanted.is_dir(), other.exists()) == (True, False)

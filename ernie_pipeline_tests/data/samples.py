@@ -1,4 +1,4 @@
-"""Rows and files that the tests of this room read."""
+"""Rows and files that the tests of the data stages read."""
 
 import json
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.read.reading import Reading, bad_table
 from ernie_pipeline.data.read.row_schema import ROWS
 from ernie_pipeline.recipe.sections import Source
 
@@ -37,6 +38,12 @@ def write(path: Path, content: bytes, max_bad_rows: int = 0) -> Source:
     """The source that reads `content` from `path`."""
     path.write_bytes(content)
     return Source(kind="file", path=str(path), max_bad_rows=max_bad_rows)
+
+
+def read_rows(source: Source, version: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(rows, bad rows) of the source as whole tables."""
+    chunks = list(Reading(source, version).chunks())
+    return pl.concat([chunk.rows for chunk in chunks]), bad_table([row for chunk in chunks for row in chunk.bad])
 
 
 def frame(pairs: Iterable[tuple[str | None, str | None]]) -> pl.DataFrame:

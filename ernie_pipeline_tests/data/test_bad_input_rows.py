@@ -12,11 +12,10 @@ import polars as pl
 import pytest
 import zstandard
 
-from ernie_pipeline.data.read.reading import read_rows
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.data.samples import jsonl, record, records, write
+from ernie_pipeline_tests.data.samples import jsonl, read_rows, record, records, write
 
 GOOD = jsonl([record()])
 INPUT = "responses_create_params.input"
@@ -225,12 +224,12 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "told"), BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES.values(), ids=BAD_FILES)
 def test_a_bad_file_is_an_error_however_many_bad_rows_are_tolerated(
-    tmp_path: Path, name: str, content: bytes, told: str
+    tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     source = write(tmp_path / name, content, max_bad_rows=1000)
-    with pytest.raises(PipelineError, match=told.replace("{path}", re.escape(str(tmp_path / name)))) as caught:
+    with pytest.raises(PipelineError, match=message.replace("{path}", re.escape(str(tmp_path / name)))) as caught:
         read(source)
     assert "\n" not in str(caught.value)
     assert re.search(r"; (fetch|set|let|write) ", str(caught.value)), "it does not say what to do"

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from huggingface_hub import HfApi
 
-from ernie_pipeline.data.read.benchmark_sets import NO_SETS, REFERENCES, load_benchmarks, parse_set, resolve_benchmarks
 from ernie_pipeline.data.read import benchmark_sets
+from ernie_pipeline.data.read.benchmark_sets import NO_SETS, REFERENCES, load_benchmarks, parse_set, resolve_benchmarks
 from ernie_pipeline.utils.errors import PipelineError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -52,10 +52,10 @@ def test_a_renamed_column_is_named_with_what_it_may_be_called_now(tmp_path: Path
 @FORMATS
 def test_all_missing_columns_are_named(tmp_path: Path, name: str) -> None:
     source = as_file([{"text": "a"}, {"text": "b"}], name, tmp_path)
-    told = (
+    message = (
         "has no column responses_create_params and no column question and no column expected_answer (its columns: text)"
     )
-    with pytest.raises(PipelineError, match=re.escape(told)):
+    with pytest.raises(PipelineError, match=re.escape(message)):
         read_all(source)
 
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from ernie_pipeline.data.read.chunks import checked_chunk
 from ernie_pipeline.data.read.decode import LineDecoder
-from ernie_pipeline.data.read.row_schema import Row, RowProblem, check_record, parse_line
+from ernie_pipeline.data.read.row_schema import RowProblem, SourceRow, check_record, parse_line
 from ernie_pipeline_tests.data.samples import jsonl, record, records
 
 FAST = settings(max_examples=300, deadline=None, derandomize=True)
 
 
-def carefully(line: bytes) -> Row:
+def carefully(line: bytes) -> SourceRow:
     return check_record(parse_line(line))
 
 

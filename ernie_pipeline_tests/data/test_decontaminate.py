@@ -3,9 +3,9 @@ import random
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.decontaminate.overlap import EVALUATION, decontaminate, overlaps, references_of
 from ernie_pipeline.data.decontaminate import overlap as module
-from ernie_pipeline.data.filter import DROPPED
+from ernie_pipeline.data.decontaminate.overlap import EVALUATION, decontaminate, overlaps, references_of
+from ernie_pipeline.data.filter.reasons import DROPPED
 from ernie_pipeline.data.normalize.words import split_words
 from ernie_pipeline.recipe.sections import Decontamination
 

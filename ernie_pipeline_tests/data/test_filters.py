@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.data.dedup.exact import alike_rows
-from ernie_pipeline.data.filter import DROPPED, FILTERS, GROUP_FILTERS, Filter, apply_filters
+from ernie_pipeline.data.filter.filters import FILTERS, GROUP_FILTERS, Filter, apply_filters
+from ernie_pipeline.data.filter.reasons import DROPPED
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.read.row_schema import ROWS
 from ernie_pipeline.demo.problems import demo_rows

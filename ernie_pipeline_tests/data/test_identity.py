@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.normalize.row_id import places, with_row_id
+from ernie_pipeline.data.normalize.row_id import shuffle_keys, with_row_id
 from ernie_pipeline.data.tables.contracts import RawRows, polars_schema
 
 MESSAGES = [{"role": "user", "content": "What is 1 + 1?"}]
@@ -48,9 +48,9 @@ def test_null_and_empty_and_moved_borders_are_told_apart() -> None:
 
 def test_places_are_a_random_order_of_the_seed() -> None:
     names = pl.Series([f"{i:016x}" for i in range(10_000)])
-    first, second = places(names, 1), places(names, 2)
+    first, second = shuffle_keys(names, 1), shuffle_keys(names, 2)
     assert first.n_unique() == second.n_unique() == 10_000
     order = first.arg_sort().to_numpy()
     assert abs(order[:1000].mean() - 5000) < 400  # ids in a row are far apart
     assert (first.arg_sort() == second.arg_sort()).sum() < 20
-    assert places(names[:3], 3407).to_list() == [10103865392509140150, 13606470821070485387, 4938479739331343812]
+    assert shuffle_keys(names[:3], 3407).to_list() == [10103865392509140150, 13606470821070485387, 4938479739331343812]

@@ -64,6 +64,7 @@ EXAMPLES = {
     ],
     "equation": ["x=3", "y = 2x+1", r"a \le b", "x > 3", "f(x) = 2x", "x = 1, y = 2", r"x \neq 2"],
     "expression": [
+        r"x \rightarrow y",
         r"\sqrt{2}",
         r"2\pi",
         "10^{5}",

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.data.dedup.near_duplicates import banding, drop_near_duplicates, near_duplicate_groups
-from ernie_pipeline.data.filter import DROPPED
+from ernie_pipeline.data.filter.reasons import DROPPED
 from ernie_pipeline.recipe.sections import NearDuplicates
 from ernie_pipeline.utils.errors import PipelineError
 

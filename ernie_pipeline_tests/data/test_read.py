@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 import zstandard
 
-from ernie_pipeline.data.read.reading import Reading, read_rows
+from ernie_pipeline.data.read.reading import Reading
 from ernie_pipeline.data.read.row_schema import ROWS
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.data.samples import jsonl, record, records, write
+from ernie_pipeline_tests.data.samples import jsonl, read_rows, record, records, write
 
 SKIPPABLE_FRAME = (
     b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"skip"

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_pipeline.data.read.chunks import checked_chunk
-from ernie_pipeline.data.read.reading import read_rows
 from ernie_pipeline.data.read.row_schema import ROWS, check_record
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.data.read.table_rows import table_chunk
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.data.samples import record, records
+from ernie_pipeline_tests.data.samples import read_rows, record, records
 
 INPUT = "responses_create_params.input"
 TURN = pl.Struct({"role": pl.String, "content": pl.String})

@@ -5,7 +5,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ernie_pipeline.data.chat.render import learn
 from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.read.row_schema import ROWS as RAW_ROWS
@@ -62,31 +61,27 @@ DATED = "{{ strftime_now('%Y-%m-%d') }}\n" + ENDED
 DEFAULT_SYSTEM = "{% if messages[0]['role'] != 'system' %}You are helpful.\n{% endif %}" + ENDED
 DROPS_SYSTEM = ENDED.replace("messages %}", "messages if m['role'] != 'system' %}")
 TWICE = ENDED.replace("{{ m['content'] }}", "{{ m['content'] ~ '|' ~ m['content'] }}")
-CHECKS_TYPE = ENDED.replace("{{ m['content'] }}", "{% if m['content'] is string %}{{ m.content }}{% endif %}")
 TRIMS = ENDED.replace("m['content']", "m['content'] | trim")
 UPPER = ENDED.replace("m['content']", "m['content'] | upper")
-STRIPS_A_COPY = ENDED.replace("m['content']", "('x ' + m['content']).strip()")
-REPLACES = ENDED.replace("m['content']", "m['content'] | replace('rare', 'seldom')")
 SPLITS = ENDED.replace("m['content']", "m['content'].split('</think>')[-1]")
 ON_CONTENT = ENDED.replace(
     "{{ m['content'] }}",
     "{% if 'rare' in m['content'] %}!{% endif %}{% if m['content'] == 'rarer' %}?{% endif %}{{ m['content'] }}",
 )
-ON_LENGTH = ENDED.replace("{{ m['content'] }}", "{% if m['content'] | length > 99 %}long{% endif %}{{ m['content'] }}")
-IF_ANY = ENDED.replace("{{ m['content'] }}", "{% if m['content'] %}{{ m['content'] }}{% endif %}")
-ESCAPES = ENDED.replace("m['content']", "m['content'] | tojson")
-JOINED = ENDED.replace("m['content']", "'%s' % m['content']")
-PLAIN = {
+TEMPLATES = {
+    "demo": CHAT_TEMPLATE,
     "role and content": ROLE_AND_CONTENT,
     "ended": ENDED,
     "ernie": ERNIE,
     "dated": DATED,
     "default": DEFAULT_SYSTEM,
+    "drops system": DROPS_SYSTEM,
+    "twice": TWICE,
+    "trims": TRIMS,
+    "upper": UPPER,
+    "splits": SPLITS,
+    "on content": ON_CONTENT,
 }
-PLAIN |= {"drops system": DROPS_SYSTEM, "twice": TWICE, "checks type": CHECKS_TYPE}
-OTHER = {"trims": TRIMS, "upper": UPPER, "strips a copy": STRIPS_A_COPY, "replaces": REPLACES, "splits": SPLITS}
-OTHER |= {"on content": ON_CONTENT, "on length": ON_LENGTH, "if any": IF_ANY, "escapes": ESCAPES, "%": JOINED}
-TEMPLATES = PLAIN | OTHER
 
 SOME = [
     "What is 1 + 1?",
@@ -135,30 +130,13 @@ def test_every_row_is_as_the_template_renders_it(name: str, make_tokenizer: Call
     assert chats.rename({"prompt": "messages"}).select(rows.columns).equals(rows)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_only_a_template_that_joins_texts_is_learned(name: str, make_tokenizer: Callable[..., Any]) -> None:
-    tokenizer = make_tokenizer(TEMPLATES[name])
-    pieces = learn(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False), ["system", "user"])
-    assert (pieces is not None) == (name in PLAIN)
-
-
-def test_a_template_that_leaves_out_the_answer_is_rendered(make_tokenizer: Callable[..., Any]) -> None:
+def test_an_answer_that_the_template_leaves_out(make_tokenizer: Callable[..., Any]) -> None:
     """Whether its text ends with the end token depends on the question then."""
     tokenizer = make_tokenizer("{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}{% endfor %} ")
     rows = conversations(300)
     expected = [rendered(row, tokenizer) for row in rows.iter_rows(named=True)]
     assert list(chat_rows(rows, tokenizer).select("prompt_text", "completion_text").iter_rows()) == expected
     assert {"", "</s>"} == {completion for _, completion in expected}
-
-
-def test_the_demo_s_template_is_learned(make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, tokenizer = conversations(300).filter(pl.col("messages").list.len() == 1), make_tokenizer(CHAT_TEMPLATE)
-    expected = [rendered(row, tokenizer) for row in rows.iter_rows(named=True)]
-    calls = []
-    render = tokenizer.apply_chat_template
-    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: calls.append(a) or render(*a, **k))
-    assert list(chat_rows(rows, tokenizer).select("prompt_text", "completion_text").iter_rows()) == expected
-    assert len(calls) < 50
 
 
 def test_the_first_row_that_a_template_refuses_is_told(make_tokenizer: Callable[..., Any]) -> None:

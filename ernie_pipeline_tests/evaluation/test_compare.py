@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,10 +9,12 @@ from ernie_pipeline.evaluation.compare import compare_evaluations
 from ernie_pipeline.utils.errors import PipelineError
 
 
-def evaluation(folder: Path, **right: bool) -> Path:
+def evaluation(folder: Path, by: str = "peft", /, **correct: bool) -> Path:
     """An artifact with a grade for each row id."""
     folder.mkdir()
-    pq.write_table(pa.table({"row_id": list(right), "right": list(right.values())}), folder / "predictions.parquet")
+    table = pa.table({"row_id": list(correct), "correct": list(correct.values())})
+    pq.write_table(table, folder / "predictions.parquet")
+    (folder / "model.json").write_text(json.dumps({"backend": by}))
     return folder
 
 
@@ -28,3 +31,21 @@ def test_evaluations_of_other_rows_are_not_compared(tmp_path: Path, rows: dict[s
     before, after = evaluation(tmp_path / "before", a=True, b=False), evaluation(tmp_path / "after", **rows)
     with pytest.raises(PipelineError, match=r"before and .*after are not of the same rows; evaluate both again$"):
         compare_evaluations(before, after)
+
+
+@pytest.mark.parametrize("rows", [{"a": True, "b": True}, {"a": True, "c": True}])
+def test_evaluations_by_different_backends_are_not_compared(tmp_path: Path, rows: dict[str, bool]) -> None:
+    """The backend is told first: it may be why the rows differ."""
+    before = evaluation(tmp_path / "before", "grouped", a=True, b=False)
+    after = evaluation(tmp_path / "after", "peft", **rows)
+    with pytest.raises(PipelineError) as told:
+        compare_evaluations(before, after)
+    assert str(told.value) == (
+        f"the evaluation {before} was made by backend grouped and {after} by peft, so they are not comparable; "
+        "set training.backend to one of them and evaluate both again"
+    )
+
+
+def test_evaluations_by_the_same_backend_are_compared_whichever_it_is(tmp_path: Path) -> None:
+    before, after = (evaluation(tmp_path / name, "grouped", a=name == "after", b=True) for name in ("b", "after"))
+    assert compare_evaluations(before, after)["gain"] == 0.5

@@ -27,7 +27,7 @@ def assert_same_but_for_ties(
 ) -> None:
     """Where an answer first differs from the wanted one, its token is the highest up to rounding.
 
-    That is told by a pass of the model over what they share, or else by one in fp32: where two experts tie in the
+    That is decided by a pass of the model over what they share, or else by one in fp32: where two experts tie in the
     router, rounding decides which of them answers, and the logits in bfloat16 differ by more than a few of its steps.
     """
     same = 0

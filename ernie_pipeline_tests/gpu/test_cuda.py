@@ -1,6 +1,7 @@
-"""Engine `peft` on a CUDA device: the same jobs as on the CPU, and the shapes of the real model."""
+"""Backend `peft` on a CUDA device: the same jobs as on the CPU, and the shapes of the real model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.evaluation.job import EvaluationJob
+from ernie_pipeline.models.peft.backend import PeftBackend
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.sections import Lora, Quantization
+from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline.training.train import train
 
-MakeJob = Callable[..., dict[str, Any]]
+MakeJob = Callable[..., TrainingJob]
+MakeEvaluation = Callable[..., EvaluationJob]
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,27 +39,37 @@ def quiet(line: str, values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-def test_it_trains_evaluates_and_reloads_on_the_gpu(make_job: MakeJob, compute_dtype: str) -> None:
-    quantization = Quantization(compute_dtype=compute_dtype).model_dump(mode="json")
-    job = make_job("trained", quantization=quantization)
-    job["training"] |= {"max_steps": 12, "eval_every": 6, "optimizer": "adamw_8bit", "gradient_checkpointing": True}
+def test_it_trains_evaluates_and_reloads_on_the_gpu(
+    make_job: MakeJob, make_evaluation: MakeEvaluation, compute_dtype: str
+) -> None:
+    quantization = {"compute_dtype": compute_dtype, "double": True}
+    training = {"max_steps": 12, "eval_every": 6, "optimizer": "adamw_8bit", "completion_only_loss": True}
+    checkpointing = ExecutionOverrides(gradient_checkpointing=True)
+    job = make_job("trained", training=training, quantization=quantization, execution=checkpointing)
     train(job, quiet)
-    out = Path(job["out"])
-    run = json.loads((out / "reports" / "run.json").read_text())
+    run = json.loads((job.out / "reports" / "run.json").read_text())
     assert "NVIDIA" in run["device"]
     assert run["peak_gpu_gib"] > 0
-    losses = [entry["eval_loss"] for entry in json.loads((out / "curve.json").read_text()) if "eval_loss" in entry]
-    measured = make_job("measured", quantization=quantization, adapter=str(out / "adapter"))
+    curve = json.loads((job.out / "curve.json").read_text())
+    losses = [entry["loss_objective"] for entry in curve if "loss_objective" in entry]
+    measured = make_evaluation("measured", quantization=quantization)
+    measured = measured.model_copy(update={"spec": measured.spec.model_copy(update={"adapter": job.out / "adapter"})})
     evaluate(measured, quiet)
-    metrics = json.loads((Path(measured["out"]) / "metrics.json").read_text())
-    assert metrics["validation_loss"] == pytest.approx(losses[-1], rel=0.05)
+    metrics = json.loads((measured.out / "metrics.json").read_text())
+    assert metrics["loss_completion"] == pytest.approx(losses[-1], rel=0.05)
 
 
-def test_cpu_and_gpu_agree_on_the_same_adapter(make_job: MakeJob) -> None:
-    job = make_job()
-    tokens = torch.arange(5, 45)
-    on_cpu = peft_engine.logits(peft_engine.load(job, "cpu"), tokens)
-    on_gpu = peft_engine.logits(peft_engine.load(job, "cuda"), tokens)
+def test_cpu_and_gpu_agree_on_the_same_adapter(make_job: MakeJob, tmp_path: Path) -> None:
+    spec = make_job().spec
+    fresh = PeftBackend().load(spec, "cpu")
+    fresh.add_adapter(spec.lora, seed=0)
+    for name, parameter in fresh.trainable().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    fresh.save_adapter(tmp_path / "adapter")
+    spec = spec.model_copy(update={"adapter": tmp_path / "adapter"})
+    tokens = [*range(5, 45)]
+    on_cpu, on_gpu = (PeftBackend().load(spec, device).logits(tokens) for device in ("cpu", "cuda"))
     assert (on_cpu - on_gpu).abs().max() < 1e-2 * on_cpu.abs().max()
 
 
@@ -69,15 +86,16 @@ def test_layers_of_the_real_model_s_size_are_4_bit_adapted_and_trainable(tmp_pat
     del model
     torch.cuda.empty_cache()
 
-    lora = Lora().model_dump(mode="json")
-    base = peft_engine.load_base(str(tmp_path), None, Quantization().model_dump(mode="json"), "cuda")
-    adapted = peft_engine.add_adapter(base, lora, seed=0)
-    config = peft_engine.causal_lm_config(str(tmp_path), None)
-    rows = peft_engine.check_model(adapted, config, lora, training=True)
-    routed = sum(row["lora_parameters"] for row in rows if row["part"] == "routed")
+    shutil.copy(BASE / "tokenizer.json", tmp_path)
+    shutil.copy(BASE / "tokenizer_config.json", tmp_path)
+    base = BaseCheckpoint(name="random", checkpoint=str(tmp_path))
+    adapted = PeftBackend().load(ModelSpec(backend="peft", base=base, quantization=Quantization()), "cuda")
+    adapted.add_adapter(Lora(), seed=0)
+    routed = sum(row.lora_parameters for row in adapted.audit(training=True) if row.part == "routed")
     assert routed == 64 * 3 * 16 * (2560 + 1536)
     tokens = torch.randint(3, 100_000, (2, 64), device="cuda")
-    adapted(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
-    with_gradient = [p for p in adapted.parameters() if p.requires_grad and p.grad is not None]
+    module = adapted.module.train()
+    module(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    with_gradient = [p for p in module.parameters() if p.requires_grad and p.grad is not None]
     assert all(torch.isfinite(p.grad).all() for p in with_gradient if p.grad is not None)
-    assert len(with_gradient) > 0.5 * sum(p.requires_grad for p in adapted.parameters())
+    assert len(with_gradient) > 0.5 * sum(p.requires_grad for p in module.parameters())

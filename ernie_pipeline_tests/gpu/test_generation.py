@@ -1,8 +1,7 @@
-"""Merged and recorded generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
+"""Merged and captured generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,24 +9,28 @@ import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.evaluate import evaluate
+from ernie_pipeline.evaluation.job import EvaluationJob
+from ernie_pipeline.models import transformers_model
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
-from ernie_pipeline.models.generation import memory_plan as room
-from ernie_pipeline.models.generation.decode import Pace, decode
+from ernie_pipeline.models.generation import memory_plan
+from ernie_pipeline.models.generation.decode import DecodeSettings, decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
-from ernie_pipeline.models.generation.merged import RECORDABLE, Generator, fast_generator, merge
+from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
 from ernie_pipeline.models.memory import free_memory
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.peft.experts import unfuse_experts
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
+from ernie_pipeline_tests.models.conftest import logits_of
 
-MakeJob = Callable[..., dict[str, Any]]
+MakeEvaluation = Callable[..., EvaluationJob]
 
-RECORDS = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= RECORDABLE
+CAPTURES = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= BFLOAT16_CAPABILITY
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not RECORDS, reason="needs a CUDA device of compute capability 8 or more, and there is none"),
+    pytest.mark.skipif(not CAPTURES, reason="needs a CUDA device of compute capability 8 or more, and there is none"),
 ]
 
 
@@ -39,8 +42,8 @@ def usual_kernels() -> None:
 
 @pytest.fixture(scope="module")
 def adapted() -> Any:
-    quantization, lora = Quantization().model_dump(mode="json"), Lora(rank=4, alpha=8).model_dump(mode="json")
-    model = peft_engine.add_adapter(peft_engine.load_base(str(BASE), None, quantization, "cuda"), lora, seed=0)
+    base = peft_backend.load_base(str(BASE), None, Quantization().model_dump(mode="json"), "cuda")
+    model = peft_backend.with_adapter(base, Lora(rank=4, alpha=8), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -57,17 +60,21 @@ def plain(generator: Generator, prompts: list[str]) -> list[list[int]]:
     return transformers_answers(generator.model, prompts)
 
 
-@pytest.mark.parametrize("record", [False, True])
+@pytest.mark.parametrize("capture", [False, True])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pace": Pace(check_every=2, length_step=32, least_rows=2)}, {"rows": 17, "pace": Pace(prefill_tokens=500)}],
-    ids=["usual", "halved", "in waves"],
+    [
+        {},
+        {"settings": DecodeSettings(check_every=2, length_step=32, least_rows=2)},
+        {"rows": 17, "settings": DecodeSettings(prefill_tokens=500)},
+    ],
+    ids=["usual", "halved", "in batches"],
 )
 def test_the_answers_are_those_of_transformers_generate(
-    generator: Generator, prompts: list[str], plain: list[list[int]], record: bool, changes: dict[str, Any]
+    generator: Generator, prompts: list[str], plain: list[list[int]], capture: bool, changes: dict[str, Any]
 ) -> None:
     ids = token_ids(load_tokenizer(str(BASE)), prompts)
-    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "eos": [2], "rows": 400, "record": record}
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": [2], "rows": 400, "capture": capture}
     found = decode(generator.model, ids, **usual | changes)
     assert len({len(answer) for answer in found}) > 5
     assert_same_but_for_ties(generator.model, ids, found, plain)
@@ -76,24 +83,25 @@ def test_the_answers_are_those_of_transformers_generate(
 def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
     adapted: Any, generator: Generator, prompts: list[str], plain: list[list[int]]
 ) -> None:
-    tokenizer = load_tokenizer(str(BASE))
-    assert generator.kind == "merged bfloat16, recorded"
+    assert generator.kind == "merged bfloat16, CUDA graphs"
     heard: list[tuple[int, int]] = []
+    ids = token_ids(load_tokenizer(str(BASE)), prompts)
     found = generate_tokens(
         generator.model,
-        tokenizer,
-        prompts,
+        ids,
         max_new_tokens=NEW_TOKENS,
-        batch_size=2,
+        pad_token_id=0,
+        end_tokens=[2],
+        rows=2,
         progress=lambda done, total: heard.append((done, total)),
     )
-    assert_same_but_for_ties(generator.model, token_ids(tokenizer, prompts), found, plain)
+    assert_same_but_for_ties(generator.model, ids, found, plain)
     assert heard[-1] == (len(prompts), len(prompts))
     assert len(heard) < len(prompts) / 2, "not in batches of 2"
     tokens = torch.arange(5, 45)
-    packed, merged = (peft_engine.logits(model, tokens) for model in (adapted, generator.model))
+    quantized, merged = (logits_of(model, tokens) for model in (adapted, generator.model))
     # of all together: where two experts tie in the router, rounding decides, and single logits may differ by 1.4
-    assert (packed - merged).norm() < 0.03 * packed.norm()
+    assert (quantized - merged).norm() < 0.03 * quantized.norm()
 
 
 @pytest.fixture
@@ -102,9 +110,9 @@ def limited() -> Iterator[Callable[[float], None]]:
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_without_room_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: Callable[[float], None]) -> None:
+def test_without_memory_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: Callable[[float], None]) -> None:
     in_fp32 = Quantization(compute_dtype="float32").model_dump(mode="json")
-    base = peft_engine.load_base(str(BASE), None, in_fp32, "cuda")
+    base = peft_backend.load_base(str(BASE), None, in_fp32, "cuda")
     assert fast_generator(base, rows=4, length=64) == (base, "4-bit")
     limited(2**30 / torch.cuda.get_device_properties(0).total_memory)  # less than the work beside the weights
     assert fast_generator(adapted, rows=4, length=64) == (adapted, "4-bit")
@@ -118,9 +126,8 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As if nothing but the cache took memory, and with memory for no more than that."""
-    monkeypatch.setattr(room, "WORKING_BYTES", 0)
-    tokenizer = load_tokenizer(str(BASE))
-    ids = token_ids(tokenizer, prompts)
+    monkeypatch.setattr(memory_plan, "WORKING_BYTES", 0)
+    ids = token_ids(load_tokenizer(str(BASE)), prompts)
     cache = len(ids) * row_bytes(generator.model.config, max(map(len, ids)) + NEW_TOKENS, torch.bfloat16)
     free_memory()
     limit = torch.cuda.memory_allocated() + cache + 2**20
@@ -132,21 +139,24 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
         return decode(*args, **given)
 
     monkeypatch.setattr(decode_module, "decode", heard)
-    found = generate_tokens(generator.model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=2)
+    found = generate_tokens(generator.model, ids, max_new_tokens=NEW_TOKENS, pad_token_id=0, end_tokens=[2], rows=2)
     limited(1.0)
     assert tried[:2] == [80, 40]
     assert_same_but_for_ties(generator.model, ids, found, plain)
 
 
-def test_an_evaluation_says_that_it_was_recorded(make_job: MakeJob) -> None:
-    job = make_job(quantization=Quantization().model_dump(mode="json"))
+def test_an_evaluation_says_that_it_replayed_cuda_graphs(
+    make_evaluation: MakeEvaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_model, "MERGED_FROM", 1)
+    job = make_evaluation(quantization=Quantization().model_dump(mode="json"))
     evaluate(job, lambda line, values: None)
-    run = json.loads((Path(job["out"]) / "reports" / "run.json").read_text())
-    assert run["generation"] == "merged bfloat16, recorded"
+    run = json.loads((job.out / "reports" / "run.json").read_text())
+    assert run["generation"] == "merged bfloat16, CUDA graphs"
     assert run["generated_tokens"] > 0
 
 
-def test_layers_of_the_real_model_s_size_are_recorded() -> None:
+def test_layers_of_the_real_model_s_size_are_captured() -> None:
     """ERNIE-4.5-21B-A3B's widths and experts in 2 of its 28 layers (dense, and routed with shared), random weights."""
     from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM
 
@@ -156,11 +166,19 @@ def test_layers_of_the_real_model_s_size_are_recorded() -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("mlp.gate.weight"):
             parameter.data = torch.nn.init.normal_(parameter.data.float(), std=0.02)
-    peft_engine.unfuse_experts(model)
+    unfuse_experts(model)
     merged = merge(model)
     ids = torch.randint(3, 100_000, (20, 30), generator=torch.Generator().manual_seed(0)).tolist()
-    eager, recorded = (
-        decode(merged, ids, max_new_tokens=20, eos=[], rows=20, record=record, pace=Pace(length_step=32))
-        for record in (False, True)
+    eager, captured = (
+        decode(
+            merged,
+            ids,
+            max_new_tokens=20,
+            end_tokens=[],
+            rows=20,
+            capture=capture,
+            settings=DecodeSettings(length_step=32),
+        )
+        for capture in (False, True)
     )
-    assert_same_but_for_ties(merged, ids, recorded, eager)
+    assert_same_but_for_ties(merged, ids, captured, eager)

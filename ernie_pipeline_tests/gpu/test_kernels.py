@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import fused_ops as glue
-from ernie_pipeline.models.grouped import grouped_mm
+from ernie_pipeline.models.documents import NOT_COUNTED
+from ernie_pipeline.models.grouped import fused_ops, grouped_mm
+from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
 from ernie_pipeline.models.grouped.outer_products import outer_products
-from ernie_pipeline.models.grouped.router import RouterLogits
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,7 @@ def close(on_gpu: torch.Tensor, on_cpu: torch.Tensor) -> None:
 @pytest.mark.parametrize("rows", [1, 37])
 @pytest.mark.parametrize("inner", [160, 1536])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_gated(rows: int, inner: int, weighted: bool) -> None:
+def test_swiglu(rows: int, inner: int, weighted: bool) -> None:
     both, weight = random(rows, 2 * inner), random(rows, seed=1)
     grad = random(rows, inner, seed=2)
 
@@ -37,12 +37,12 @@ def test_gated(rows: int, inner: int, weighted: bool) -> None:
         gate, up = both.to(device).chunk(2, dim=1)
         own = weight.to(device) if weighted else None
         out = torch.full((rows, inner + 16), 7.0, dtype=torch.bfloat16, device=device)
-        glue.gated(gate, up, own, out)
-        again = torch.empty_like(out[:, :inner])
+        fused_ops.swiglu_into(gate, up, own, out)
+        recomputed = torch.empty_like(out[:, :inner])
         grads = torch.full((rows, 2 * inner + 32), 7.0, dtype=torch.bfloat16, device=device)
-        of_weight = glue.gated_backward(gate, up, own, grad.to(device), grads, again)
-        assert torch.equal(again, out[:, :inner])
-        return [out, grads, of_weight]
+        grad_weight = fused_ops.swiglu_backward(gate, up, own, grad.to(device), grads, recomputed)
+        assert torch.equal(recomputed, out[:, :inner])
+        return [out, grads, grad_weight]
 
     for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
         assert (on_gpu is None) == (on_cpu is None)
@@ -50,21 +50,22 @@ def test_gated(rows: int, inner: int, weighted: bool) -> None:
             close(on_gpu, on_cpu)
 
 
-def test_summed() -> None:
-    slots = random(60, 272)
-    places = torch.randperm(60, generator=torch.Generator().manual_seed(2)).view(20, 3)
+def test_sum_slots() -> None:
+    rows = random(60, 272)
+    row_of_slot = torch.randperm(60, generator=torch.Generator().manual_seed(2)).view(20, 3)
     for width in (272, 256):
-        close(glue.summed(slots.cuda()[:, :width], places.cuda()), glue.summed(slots[:, :width], places))
+        on_gpu = fused_ops.sum_slots(rows.cuda()[:, :width], row_of_slot.cuda())
+        close(on_gpu, fused_ops.sum_slots(rows[:, :width], row_of_slot))
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_turned_and_its_gradient(size: int) -> None:
+def test_rotary_and_its_gradient(size: int) -> None:
     heads, angles = random(11, 5, size), torch.rand(11, size // 2) * 6
 
     def passes(device: str) -> list[torch.Tensor]:
         own = heads.detach().clone().to(device).requires_grad_()
-        out = glue.Rotated.apply(own, angles.cos().to(device), angles.sin().to(device))  # type: ignore[no-untyped-call]
-        (out * heads.to(device).flip(0)).sum().backward()
+        out = fused_ops.apply_rotary(own, angles.cos().to(device), angles.sin().to(device))
+        (out * heads.to(device).flip(0)).sum().backward()  # type: ignore[no-untyped-call]
         assert own.grad is not None
         return [out.detach(), own.grad]
 
@@ -72,58 +73,62 @@ def test_turned_and_its_gradient(size: int) -> None:
         close(on_gpu, on_cpu)
 
 
+WEIGHTS = torch.tensor([1.0, -0.5, 3, 0, 2.5, -7, -1, 0.25, 1e-3])
+
+
 @pytest.mark.parametrize("vocabulary", [768, 103_424])
-def test_loss_and_gradient(vocabulary: int) -> None:
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+def test_loss_and_gradient(vocabulary: int, weights: torch.Tensor | None) -> None:
     logits = random(9, vocabulary) * 4
-    labels = torch.tensor([0, 5, glue.NOT_COUNTED, vocabulary - 1, 700, 3, glue.NOT_COUNTED, 2, 1])
+    labels = torch.tensor([0, 5, NOT_COUNTED, vocabulary - 1, 700, 3, NOT_COUNTED, 2, 1])
     on_gpu, on_cpu = logits.cuda(), logits.clone()
-    losses = glue.loss_and_gradient(on_gpu, labels.cuda()), glue.loss_and_gradient(on_cpu, labels)
+    of_gpu = loss_and_gradient(on_gpu, labels.cuda(), None if weights is None else weights.cuda())
+    losses = of_gpu, loss_and_gradient(on_cpu, labels, weights)
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-4)
     close(on_gpu, on_cpu)
-    assert not on_gpu[2].any()
+    assert not on_gpu[[2, 6] if weights is None else [2, 3, 6]].any()
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    logits, labels = (random(9, 768) * 4).cuda(), torch.arange(9).cuda()
+    plain, weighted = logits.clone(), logits.clone()
+    losses = loss_and_gradient(plain, labels), loss_and_gradient(weighted, labels, torch.ones(9).cuda())
+    assert torch.equal(*losses)
+    assert torch.equal(plain, weighted)
 
 
 @pytest.mark.parametrize("shape", [(8, 320, 256), (8, 256, 160), (2560, 2560)])
 @pytest.mark.parametrize("nested", [True, False])
-def test_unpack_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...], nested: bool) -> None:
+def test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, ...], nested: bool) -> None:
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Params4bit
 
-    from ernie_pipeline.models.grouped.dequantize import unpack
+    from ernie_pipeline.models.grouped.dequantize import dequantize
 
     weight = Params4bit(random(*shape), False, None, 64, nested, "nf4").to("cuda")
     *experts, rows, columns = shape
     out = torch.full((*experts, rows + 16, columns + 16), 7.0, dtype=torch.bfloat16, device="cuda")
-    unpack(weight, out[..., :rows, :])
+    dequantize(weight, out[..., :rows, :])
     assert torch.equal(out[..., :rows, :columns], dequantize_4bit(weight.data, weight.quant_state).view(shape))
     assert (out[..., columns:] == 7).all()
     assert (out[..., rows:, :] == 7).all()
 
 
 @pytest.mark.parametrize("rank", [8, 16, 24, 32, 160])
-@pytest.mark.parametrize("turn", [True, False])
+@pytest.mark.parametrize("transpose", [True, False])
 @pytest.mark.parametrize("gathered", [True, False])
-def test_outer_products(rank: int, turn: bool, gathered: bool) -> None:
+def test_outer_products(rank: int, transpose: bool, gathered: bool) -> None:
     ends = torch.tensor([70, 70, 73, 203, 204], dtype=torch.int32)
     narrow, wide = random(204, rank + 8)[:, :rank], random(40 if gathered else 204, 272, seed=1)[:, :256]
     token = torch.randint(0, 40, (204,), generator=torch.Generator().manual_seed(2)) if gathered else None
 
     def product(device: str) -> torch.Tensor:
         own = None if token is None else token.to(device)
-        return outer_products(narrow.to(device), wide.to(device), ends.to(device), token=own, turn=turn)
+        return outer_products(narrow.to(device), wide.to(device), ends.to(device), token=own, transpose=transpose)
 
     on_gpu, on_cpu = product("cuda"), product("cpu")
     assert on_gpu.shape == on_cpu.shape
     assert (on_gpu.cpu() - on_cpu).norm() < 1e-5 * on_cpu.norm()
-
-
-def test_router_logits_are_nearly_as_exact_as_in_fp32() -> None:
-    hidden, weight = random(300, 2560).cuda(), torch.randn(64, 2560).cuda() * 0.02
-    exact = hidden.double() @ weight.double().t()
-    logits: torch.Tensor = RouterLogits.apply(hidden, weight)  # type: ignore[no-untyped-call]
-    assert (logits - exact).norm() < 5e-6 * exact.norm()
-    rounded = hidden @ weight.to(torch.bfloat16).t()
-    assert (rounded - exact).norm() > 1e-3 * exact.norm()
 
 
 ENDS = torch.tensor([0, 70, 70, 73, 203, 204], dtype=torch.int32)
@@ -131,15 +136,15 @@ ENDS = torch.tensor([0, 70, 70, 73, 203, 204], dtype=torch.int32)
 
 
 @pytest.mark.parametrize(("depth", "n"), [(256, 320), (272, 32), (80, 48), (40, 130), (2592, 1536)])
-@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("rows", [204, 5 * 204])
 def test_grouped_mm_of_cards_for_which_torch_has_none(
-    depth: int, n: int, turned: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+    depth: int, n: int, transposed: bool, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouped_mm, "TORCHS_OWN", ())
+    monkeypatch.setattr(grouped_mm, "TORCH_CAPABILITIES", ())
     ends = ENDS * (rows // 204)
     x, weights = random(rows, depth + 16)[:, :depth], random(6, n, depth + 8, seed=1)[..., :depth]
-    weights = weights.transpose(1, 2) if turned else weights.transpose(1, 2).contiguous()
+    weights = weights.transpose(1, 2) if transposed else weights.transpose(1, 2).contiguous()
     starts = [0, *ends.tolist()]
     wanted = [x[a:b].float() @ w.float() for a, b, w in zip(starts, starts[1:], weights, strict=False)]
     close(grouped_mm.grouped_mm(x.cuda(), weights.cuda(), ends.cuda()), torch.cat(wanted))
@@ -167,11 +172,12 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(JITFunction, "run", heard)
-        test_gated(1, 1536, True)
-        test_summed()
-        test_turned_and_its_gradient(128)
-        test_loss_and_gradient(103_424)
-        test_unpack_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
+        test_swiglu(1, 1536, True)
+        test_sum_slots()
+        test_rotary_and_its_gradient(128)
+        test_loss_and_gradient(103_424, None)
+        test_loss_and_gradient(103_424, WEIGHTS)
+        test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
         test_outer_products(160, True, True)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)

@@ -1,9 +1,35 @@
 """What the launch's tests ask of real processes."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
+from pydantic import BaseModel, ConfigDict
+
+from ernie_pipeline.launch.work import WorkKind
+from ernie_pipeline.models.device import DeviceLimits
+
+
+class ChildJob(BaseModel):
+    """What a test's own work is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: Path
+    number: int = 42
+    limits: DeviceLimits = DeviceLimits()
+
+
+def work_in(module: str) -> WorkKind:
+    """The function `work` of a module, called by the module's name."""
+    return WorkKind(name=module, function=f"{module}:work", job=f"{ChildJob.__module__}:{ChildJob.__qualname__}")
+
+
+def python_path(folder: Path) -> str:
+    """A PYTHONPATH by which a child finds modules in the folder, and the one with `ChildJob`."""
+    return os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:

@@ -15,9 +15,9 @@ import dagster as dg
 import pytest
 
 from ernie_pipeline.launch import ending
-from ernie_pipeline.launch.local import run_module
+from ernie_pipeline.launch.local import run_work
 from ernie_pipeline.orchestration.report import told_in_one_sentence
-from ernie_pipeline_tests.launch.children import gone, left_of, wait_until
+from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
 
 CHILD = f"child_of_test_{os.getpid()}"
 
@@ -25,7 +25,7 @@ CHILD = f"child_of_test_{os.getpid()}"
 @pytest.fixture
 def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a child whose work is the given lines of Python, inside a real Dagster step; (result, instance)."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
 
     def run(
         work: str, on_progress: Callable[[dict[str, Any]], None] = lambda _: None, **limits: Any
@@ -33,17 +33,14 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (tmp_path / f"{CHILD}.py").write_text(
             "import os, signal, time\n"
             "from ernie_pipeline.utils.errors import PipelineError\n"
-            "from ernie_pipeline.launch.child import run_job\n"
             f"def work(job, report):\n{textwrap.indent(textwrap.dedent(work), '    ')}\n"
-            "run_job(work)\n"
         )
         allowed = {"threads": 1, "memory_gib": None, "time_limit_s": None} | limits
 
         @dg.asset
         def parent(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with told_in_one_sentence():
-                job = {"number": 42, "out": str(tmp_path)}
-                run_module(context, CHILD, job, on_progress=on_progress, **allowed)
+                run_work(context, work_in(CHILD), ChildJob(out=tmp_path), on_progress=on_progress, **allowed)
             return dg.MaterializeResult()
 
         instance = dg.DagsterInstance.ephemeral()
@@ -60,7 +57,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 def test_log_lines_and_progress_arrive_and_the_job_is_handed_over(run_child: Any) -> None:
     heard: list[dict[str, Any]] = []
-    result, instance = run_child("report(f'number {job[\"number\"]}', {'step': 1})", heard.append)
+    result, instance = run_child("report(f'number {job.number}', {'step': 1})", heard.append)
     assert result.success
     assert heard == [{"step": 1}]
     messages = [record.user_message for record in instance.all_logs(result.run_id)]
@@ -112,19 +109,22 @@ def test_a_step_killed_outright_takes_its_child_with_it(tmp_path: Path) -> None:
     """SIGKILL leaves the step no moment to end its child, which must notice by itself."""
     child, parent = tmp_path / f"{CHILD}.py", tmp_path / "parent.py"
     child.write_text(
-        "import os, time, pathlib\nfrom ernie_pipeline.launch.child import run_job\n"
+        "import os, time\n"
         "def work(job, report):\n"
-        "    pathlib.Path(job['pid']).write_text(str(os.getpid()))\n    time.sleep(120)\nrun_job(work)\n"
+        "    (job.out / 'pid').write_text(str(os.getpid()))\n    time.sleep(120)\n"
     )
     parent.write_text(
-        "import dagster as dg\nfrom ernie_pipeline.launch.local import run_module\n"
+        "from pathlib import Path\nimport dagster as dg\nfrom ernie_pipeline.launch.local import run_work\n"
+        "from ernie_pipeline_tests.launch.children import ChildJob, work_in\n"
         "@dg.asset\ndef a(context: dg.AssetExecutionContext) -> dg.MaterializeResult:\n"
-        f"    run_module(context, {CHILD!r}, {{'pid': {str(tmp_path / 'pid')!r}}}, threads=1, memory_gib=None,\n"
-        "               time_limit_s=None, on_progress=print)\n    return dg.MaterializeResult()\n"
+        f"    run_work(context, work_in({CHILD!r}), ChildJob(out=Path({str(tmp_path)!r})), threads=1)\n"
+        "    return dg.MaterializeResult()\n"
         "dg.materialize([a])\n"
     )
     step = subprocess.Popen(
-        [sys.executable, "-m", "parent"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "parent"],
+        env={**os.environ, "PYTHONPATH": python_path(tmp_path)},
+        stderr=subprocess.DEVNULL,
     )
     wait_until((tmp_path / "pid").exists)
     pid = int((tmp_path / "pid").read_text())
@@ -139,7 +139,7 @@ SAVE = """
         report('training', {'step': 1})
         while not stop.requested:
             time.sleep(0.02)
-        with open(f"{job['out']}/saved", 'w') as file:
+        with open(f"{job.out}/saved", 'w') as file:
             for number in range(5):
                 file.write(f'{number}\\n')
                 file.flush()

@@ -14,10 +14,10 @@ import pytest
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.report import told_in_one_sentence
-from ernie_pipeline_tests.launch.children import gone, left_of, wait_until
+from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
 
 CHILD = f"ranks_of_test_{os.getpid()}"
-HEAD = "import os, time\nfrom ernie_pipeline.launch.child import run_job\n"
+HEAD = "import os, time\n"
 
 TRAIN = """
 from ernie_pipeline.utils.errors import PipelineError
@@ -27,19 +27,17 @@ def work(job, report):
     dist.init_process_group("gloo")
     total = torch.tensor([2.0 ** dist.get_rank()])
     dist.all_reduce(total)
-    report("in step", {"sum": total.item(), **{k: job["gpu"][k] for k in ("cpu_threads", "checkpoint_s", "bases")}})
+    report("in step", {"sum": total.item(), "cpu_threads": job.limits.cpu_threads})
     dist.barrier()
     if dist.get_rank() == 1:
         raise PipelineError("rank 1 has no row; add one")
     dist.recv(total, src=1)
-run_job(work)
 """
 
 ALONE = """
 from ernie_pipeline.utils.errors import PipelineError
 def work(job, report):
-    raise PipelineError(f"{os.environ.get('WORLD_SIZE', 'alone')} with {job['gpu']['cpu_threads']} threads")
-run_job(work)
+    raise PipelineError(f"{os.environ.get('WORLD_SIZE', 'alone')} with {job.limits.cpu_threads} threads")
 """
 
 SAVE = """
@@ -47,27 +45,27 @@ from ernie_pipeline.training.stop import StopSignals
 def work(job, report):
     rank = os.environ["RANK"]
     with StopSignals() as stop:
-        with open(f"{job['out']}/pid-{rank}.new", "w") as file:
+        with open(f"{job.out}/pid-{rank}.new", "w") as file:
             file.write(f"{os.getpid()} {os.getppid()}")
-        os.rename(f"{job['out']}/pid-{rank}.new", f"{job['out']}/pid-{rank}")
-        while not os.path.exists(f"{job['out']}/pid-1"):
+        os.rename(f"{job.out}/pid-{rank}.new", f"{job.out}/pid-{rank}")
+        while not os.path.exists(f"{job.out}/pid-1"):
             time.sleep(0.02)
         report("training", {"step": 1})
         while not stop.requested:
             time.sleep(0.02)
         time.sleep(0.5 + 0.5 * int(rank))
-        open(f"{job['out']}/saved-{rank}", "w").close()
-run_job(work)
+        open(f"{job.out}/saved-{rank}", "w").close()
 """
 
 STEP = """
 import sys
 import dagster as dg
 from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline_tests.launch.children import ChildJob, work_in
 
 @dg.asset
 def parent(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-    gpu.run(context, sys.argv[1], {"out": sys.argv[2]})
+    gpu.run(context, work_in(sys.argv[1]), ChildJob(out=sys.argv[2]), processes=gpu.gpus)
     return dg.MaterializeResult()
 
 dg.materialize([parent], resources={"gpu": GpuResource(gpus=2)})
@@ -76,7 +74,7 @@ dg.materialize([parent], resources={"gpu": GpuResource(gpus=2)})
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "home"))
     return tmp_path
 
@@ -92,21 +90,21 @@ def run(
         if interrupt:
             threading.Thread(target=interrupt, daemon=True).start()
         with told_in_one_sentence():
-            gpu.run(context, CHILD, {"out": str(place)}, on_one=on_one)
+            processes = 1 if on_one else gpu.gpus
+            gpu.run(context, work_in(CHILD), ChildJob(out=place, limits=gpu.limits(processes)), processes=processes)
         return dg.MaterializeResult()
 
     gpu, instance = GpuResource(**settings), dg.DagsterInstance.ephemeral()
     result = dg.materialize([parent], resources={"gpu": gpu}, instance=instance, raise_on_error=False)
     [event] = result.get_step_failure_events()
-    told = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
-    observed = [log.dagster_event.asset_observation_data.asset_observation.metadata for log in told]
+    logs = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
+    observed = [log.dagster_event.asset_observation_data.asset_observation.metadata for log in logs]
     return event.step_failure_data, [{key: value.value for key, value in values.items()} for values in observed]
 
 
 def test_they_train_together_one_reports_and_the_sentence_of_any_is_the_step_s(place: Path) -> None:
-    failure, heard = run(place, TRAIN, gpus=2, cpu_threads=6, checkpoint_s=7)
-    bases = str(place / "home" / "store" / ".bases")
-    assert heard == [{"sum": 3.0, "cpu_threads": 3, "checkpoint_s": 7.0, "bases": bases}]
+    failure, heard = run(place, TRAIN, gpus=2, cpu_threads=6)
+    assert heard == [{"sum": 3.0, "cpu_threads": 3}]
     assert failure.user_failure_data.description == "rank 1 has no row; add one"
     assert left_of(CHILD) == []
 

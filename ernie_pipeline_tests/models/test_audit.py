@@ -8,8 +8,9 @@ from torch import nn
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models.audit import expected_table, totals
-from ernie_pipeline.models.grouped import backend as unsloth_engine
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.grouped import backend as grouped_backend
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import TARGETS, Lora
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.models.conftest import LORA, new_adapted, new_base
@@ -18,12 +19,12 @@ from ernie_pipeline_tests.models.grouped.demo import FLAT, adapted_grouped, read
 
 @pytest.fixture(scope="module")
 def config() -> Any:
-    return peft_engine.causal_lm_config(str(BASE), None)
+    return causal_lm_config(str(BASE), None)
 
 
 def refused(model: Any, config: Any, expected: str, *, training: bool = True, lora: dict[str, Any] = LORA) -> str:
     with pytest.raises(PipelineError, match=expected) as caught:
-        peft_engine.check_model(model, config, lora, training=training)
+        peft_backend.check_model(model, config, lora, training=training)
     return str(caught.value)
 
 
@@ -40,9 +41,9 @@ def test_ernie_21b_gets_the_parameters_that_its_paper_shapes_give() -> None:
 
 def test_an_adapted_model_passes_for_training_and_frozen_for_use(config: Any) -> None:
     model = new_adapted()
-    peft_engine.check_model(model, config, LORA, training=True)
+    peft_backend.check_model(model, config, LORA, training=True)
     refused(model, config, "not what the recipe asks for", training=False)
-    peft_engine.check_model(model.requires_grad_(False), config, LORA, training=False)
+    peft_backend.check_model(model.requires_grad_(False), config, LORA, training=False)
 
 
 def test_a_target_left_in_16_bits_is_refused(config: Any) -> None:
@@ -50,7 +51,7 @@ def test_a_target_left_in_16_bits_is_refused(config: Any) -> None:
     expert = model.model.layers[3].mlp.experts[2]
     with torch.no_grad():
         expert.up_proj = nn.Linear(256, 160, bias=False, dtype=torch.bfloat16).requires_grad_(False)
-    told = refused(peft_engine.add_adapter(model, LORA, 0), config, "4-bit")
+    told = refused(peft_backend.with_adapter(model, LORA, 0), config, "4-bit")
     wanted, found = told.split("found:")
     assert "1,638,400" in next(line for line in wanted.splitlines() if "routed" in line and "up_proj" in line)
     assert "1,597,440" in next(line for line in found.splitlines() if "routed" in line and "up_proj" in line)
@@ -114,14 +115,14 @@ def test_pefts_own_path_misses_experts_and_so_fails_the_audit(config: Any, four_
 
 
 @pytest.fixture(scope="module")
-def short_config(short_base: dict[str, Any]) -> Any:
-    return peft_engine.causal_lm_config(short_base["checkpoint"], None)
+def short_config(short_base: Any) -> Any:
+    return causal_lm_config(short_base.checkpoint, None)
 
 
 @pytest.fixture
-def new_grouped(packed_short: Path, short_base: dict[str, Any]) -> Callable[[], Any]:
+def new_grouped(quantized_short: Path, short_base: Any) -> Callable[[], Any]:
     """Two layers of the demo, one of them with its experts in stacks."""
-    return lambda: read_demo(packed_short, FLAT, Path(short_base["checkpoint"]))
+    return lambda: read_demo(quantized_short, FLAT, Path(short_base.checkpoint))
 
 
 @pytest.fixture
@@ -132,15 +133,15 @@ def stacks(new_grouped: Callable[[], Any]) -> tuple[Any, Any]:
 
 
 def test_stacks_are_counted_as_the_experts_that_they_hold(
-    stacks: Any, new_grouped: Any, short_config: Any, short_base: dict[str, Any]
+    stacks: Any, new_grouped: Any, short_config: Any, short_base: Any
 ) -> None:
     model, _ = stacks
-    found = unsloth_engine.check_model(model, short_config, LORA, training=True)
-    apart = new_adapted(checkpoint=Path(short_base["checkpoint"]))
-    assert found == peft_engine.check_model(apart, short_config, LORA, training=True)
+    found = grouped_backend.check_model(model, short_config, LORA, training=True)
+    apart = new_adapted(checkpoint=Path(short_base.checkpoint))
+    assert found == peft_backend.check_model(apart, short_config, LORA, training=True)
     refused(model, short_config, "not what the recipe asks for", training=False)
-    unsloth_engine.check_model(model.requires_grad_(False), short_config, LORA, training=False)
-    unsloth_engine.check_model(new_grouped(), short_config, LORA | {"rank": 0}, training=False)
+    grouped_backend.check_model(model.requires_grad_(False), short_config, LORA, training=False)
+    grouped_backend.check_model(new_grouped(), short_config, LORA | {"rank": 0}, training=False)
 
 
 @pytest.mark.parametrize("fused", ["gate_up_proj", "down_proj"])
@@ -164,7 +165,7 @@ def test_a_stack_s_target_without_its_adapter_is_refused(stacks: Any, short_conf
 
 
 def test_stacks_that_nobody_gave_an_adapter_are_refused(new_grouped: Any, short_config: Any) -> None:
-    model = peft_engine.add_adapter(new_grouped(), LORA, seed=0)
+    model = peft_backend.with_adapter(new_grouped(), LORA, seed=0)
     told = refused(model, short_config, "each with its adapter").split("found:")[1]
     bare = [line.split()[0] for line in told.splitlines() if line.split()[-2:] == ["0", "0"]]
     assert bare == ["routed"] * 3
@@ -192,6 +193,6 @@ def test_a_trainable_router_beside_stacks_is_refused(stacks: Any, short_config: 
 def test_a_stack_s_adapter_on_more_than_the_targets_is_refused(new_grouped: Any, short_config: Any) -> None:
     fewer = LORA | {"targets": [target for target in TARGETS if target != "up_proj"]}
     model = adapted_grouped(new_grouped(), fewer)
-    unsloth_engine.check_model(model, short_config, fewer, training=True)
+    grouped_backend.check_model(model, short_config, fewer, training=True)
     model.get_submodule("base_model.model.model.layers.1.mlp.experts").add_adapter(4, 8, TARGETS)
     refused(model, short_config, r"outside lora\.targets: .*\.adapter\.lora_A\.up_proj.* \(2 in all\)", lora=fewer)

@@ -45,31 +45,36 @@ DEMO: dict[str, dict[str, Any]] = {
         "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     },
     "training": {
-        "engine": "auto",
-        "batch_size": 16,
-        "accumulation": 1,
-        "packing": False,
-        "pack_tokens": 2048,
-        "memory_limit_gib": None,
+        "backend": "auto",
+        "samples_per_step": 16,
         "max_steps": 200,
         "max_samples": 0,
         "epochs": 1.0,
         "learning_rate": 3e-3,
-        "schedule": "cosine",
+        "lr_scheduler": "cosine",
         "warmup_fraction": 0.05,
         "optimizer": "adamw_torch",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "completion_only_loss": True,
-        "gradient_checkpointing": False,
         "eval_every": 100,
         "log_every": 10,
         "keep": "best",
         "seed": 3407,
     },
-    "evaluation": {"rows": 0, "batch_size": 64, "max_new_tokens": 24, "grading_timeout_s": 5.0},
+    "evaluation": {"rows": 0, "max_new_tokens": 24, "grading_timeout_s": 5.0},
     "gate": {"min_gain": 0.05, "max_p_value": 0.05},
     "registry": {"model_name": "ernie-math-demo", "experiment": "ernie_pipeline"},
+    "execution": {
+        "profile": None,
+        "micro_batch": None,
+        "packing": None,
+        "pack_tokens": None,
+        "memory_limit_gib": None,
+        "gradient_checkpointing": None,
+        "generation_rows": None,
+        "checkpoint_s": None,
+    },
 }
 
 
@@ -84,14 +89,16 @@ def test_every_preset_is_a_recipe(preset: str) -> None:
     assert parse_recipe(recipe.model_dump(mode="json"), where="test") == recipe
 
 
-def test_the_seed_recipe_is_the_reference_run() -> None:
-    recipe = load_recipe("seed")
+def test_the_recipe_reference_is_the_reference_run() -> None:
+    recipe = load_recipe("reference")
     assert (recipe.split.rows, recipe.lora.rank, recipe.lora.alpha) == (8000, 16, 16)
-    assert recipe.training.batch_size * recipe.training.accumulation == 8
+    assert recipe.training.samples_per_step == 8  # its 4 x 2
     assert (recipe.training.max_steps, recipe.training.learning_rate) == (700, 2e-4)
-    assert (recipe.training.optimizer, recipe.training.warmup_fraction) == ("adamw_8bit", 0.05)
+    assert (recipe.training.optimizer, recipe.training.lr_scheduler) == ("adamw_8bit", "cosine")
+    assert recipe.training.warmup_fraction == 0.05
     assert (recipe.training.eval_every, recipe.training.keep) == (100, "best")
     assert recipe.base_model.name.endswith("ERNIE-4.5-21B-A3B-PT")
+    assert recipe.execution.said() == {}  # how it is computed is the machine's affair
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,13 @@ def test_the_seed_recipe_is_the_reference_run() -> None:
         ({"training": {"epochs": "many"}}, "recipe here: training.epochs = 'many': input should be a valid number"),
         ({"training": {"max_steps": 1.5}}, "recipe here: training.max_steps = 1.5: input should be a valid integer"),
         ({"training": {"max_steps": 9, "max_samples": 9}}, "recipe here: training.max_steps and training.max_samples"),
+        (
+            {"execution": {"micro_batchs": 4}},
+            "recipe here: unknown key execution.micro_batchs; did you mean 'micro_batch'?",
+        ),
+        ({"training": {"packing": True}}, "recipe here: unknown key training.packing; "),
+        ({"execution": {"profile": "12gb"}}, "recipe here: execution.profile = '12gb': input should be 'cpu', '24gb'"),
+        ({"execution": {"micro_batch": 0}}, "recipe here: execution.micro_batch = 0: input should be greater than 0"),
         ({"lora": 16}, "recipe here: lora = 16: input should be a valid"),
         ({"source": {"kind": "file"}}, 'recipe here: source.path is missing: kind = "file" needs the path'),
         ({"source": {"kind": "hub"}}, 'recipe here: source.dataset is missing: kind = "hub" needs a data set id'),
@@ -134,7 +148,7 @@ def test_broken_toml_names_the_file(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml", "."])
 def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
-    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, .*seed, small\) nor a TOML file"):
+    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, reference\) nor a TOML file"):
         load_recipe(name)
 
 
@@ -150,7 +164,7 @@ def test_a_source_that_looks_like_a_path_or_exists_is_a_file(tmp_path: Path, mon
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "rows").write_text("")
     for source in ("some/rows", "missing.jsonl", "rows.jsonl.gz", "rows.zst", "rows.parquet", "./rows", "/rows", "~/r"):
-        replaced = load_recipe("seed", source).source
+        replaced = load_recipe("reference", source).source
         assert (replaced.kind, replaced.path, replaced.dataset) == ("file", source, ""), source
 
 

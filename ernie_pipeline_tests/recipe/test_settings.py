@@ -32,7 +32,7 @@ def test_unset_and_empty_variables_mean_the_defaults(
     assert (settings.cron, settings.timezone, settings.sensor_seconds) == ("0 2 * * *", "UTC", 300)
 
 
-def test_packed_bases_lie_in_the_store_and_are_no_stage_of_it(tmp_path: Path) -> None:
+def test_quantized_bases_lie_in_the_store_and_are_no_stage_of_it(tmp_path: Path) -> None:
     settings = Settings.from_environment()
     (settings.store / FOLDER / "a").mkdir(parents=True)
     (settings.store / "base_model").mkdir()
@@ -57,7 +57,7 @@ def test_no_number_of_seconds_is_told_in_one_sentence(monkeypatch: pytest.Monkey
 
 
 def test_the_four_variables_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = (str(tmp_path / "home"), "seed", "rows.jsonl", "http://localhost:5000")
+    values = (str(tmp_path / "home"), "reference", "rows.jsonl", "http://localhost:5000")
     for variable, value in zip(VARIABLES, values, strict=True):
         monkeypatch.setenv(variable, value)
     settings = Settings.from_environment()
@@ -87,7 +87,7 @@ def test_the_home_stays_where_it_was_when_the_working_directory_changes(
 
 
 def test_recipe_and_source_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "seed")
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "reference")
     monkeypatch.setenv("ERNIE_PIPELINE_SOURCE", "someone/maths")
     recipe = Settings.from_environment().load_recipe()
     assert (recipe.training.max_steps, recipe.source.dataset, recipe.source.kind) == (700, "someone/maths", "hub")

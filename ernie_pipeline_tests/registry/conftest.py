@@ -9,6 +9,7 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Gate, Lora, Quantization
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
@@ -19,10 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 QUESTION = "Compute 12 + 30."
-LORA = Lora(rank=4, alpha=8).model_dump(mode="json")
-QUANTIZATION = Quantization().model_dump(mode="json")
 COMPARISON = {"gain": 0.05, "gain_low": 0.02, "gain_high": 0.08, "p_value": 0.001}
-DEMO = {"name": "demo", "checkpoint": str(BASE), "revision": None, "version": checkpoint_version(BASE)}
+SPEC = ModelSpec(
+    backend="peft",
+    base=BaseCheckpoint(name="demo", checkpoint=str(BASE), version=checkpoint_version(BASE)),
+    quantization=Quantization(),
+    lora=Lora(rank=4, alpha=8),
+)
+DEMO, LORA = SPEC.base.model_dump(mode="json"), SPEC.lora.model_dump(mode="json")
+QUANTIZATION = SPEC.quantization.model_dump(mode="json")
 TARGETS = [
     {
         "part": "attention",
@@ -39,29 +45,28 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     """A small adapter of the demo base that changes its answers, and the logits that it has in memory."""
     import torch
 
-    from ernie_pipeline.models.peft import backend as peft_engine
+    from ernie_pipeline.models.peft.backend import PeftBackend
 
     folder = tmp_path_factory.mktemp("trained") / "adapter"
-    model = peft_engine.load_base(str(BASE), None, QUANTIZATION, "cpu")
-    base_logits = peft_engine.logits(model, torch.tensor([1, 20, 30, 40]))[-1]
-    model = peft_engine.add_adapter(model, LORA, seed=0)
-    for name, parameter in model.named_parameters():
+    model = PeftBackend().load(SPEC, "cpu")
+    model.add_adapter(SPEC.lora, seed=0)
+    for name, parameter in model.trainable().items():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    logits = peft_engine.logits(model.eval(), torch.tensor([1, 20, 30, 40]))[-1]
-    assert (logits - base_logits).abs().max() > 0.05
-    peft_engine.save_adapter(model, folder, "demo", None)
+    ids = [1, 20, 30, 40]
+    logits = model.logits(ids)[-1]
+    with model.without_adapter():
+        assert (logits - model.logits(ids)[-1]).abs().max() > 0.05
+    model.save_adapter(folder)
     top = logits.topk(20)
-    probe = {
-        "input_ids": [1, 20, 30, 40],
-        "top": [list(pair) for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
-    }
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    probe = {"input_ids": ids, "top": [list(pair) for pair in pairs]}
     return folder, probe
 
 
 @pytest.fixture(scope="session")
 def card() -> str:
-    measured = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "eval_loss": 0.5123}
+    measured = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "loss_completion": 0.5123}
     return model_card(
         name="ernie-math",
         license="apache-2.0",
@@ -101,17 +106,14 @@ def make_request(
         run_name="a run",
         adapter=adapter[0],
         served={
-            "engine": "peft",
-            "base": DEMO,
-            "quantization": QUANTIZATION,
-            "lora": LORA,
+            "spec": SPEC.model_dump(mode="json"),
             "instruction": "",
             "max_new_tokens": 24,
             "max_batch": 8,
         },
         params={"lora.rank": 4, "training.learning_rate": 2e-4},
         metrics={"adapter.accuracy": 0.9, "base.accuracy": 0.85},
-        curve=[{"step": 10, "loss": 1.5, "learning_rate": 1e-4}, {"step": 20, "loss": 1.2, "eval_loss": 1.3}],
+        curve=[{"step": 10, "loss": 1.5, "learning_rate": 1e-4}, {"step": 20, "loss": 1.2, "loss_objective": 1.3}],
         dataset=DatasetFiles("demo", "demo:0", "sha256:" + "d" * 64, home / "train.parquet", home / "eval.parquet"),
         tags={"dagster.run_id": "r1", "data_version.math_split": "sha256:" + "d" * 64},
         predictions=home / "predictions.parquet",

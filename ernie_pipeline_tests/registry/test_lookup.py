@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with connected(uri(home)) as client:
         client.create_registered_model("quick")
         client.create_registered_model("empty")
-        for number, tags in enumerate([{CHECKED: "0.0"}, {lookup.CHECKED: "0.1"}, {}, {lookup.CHECKED: "0.0"}]):
+        for number, tags in enumerate([{CHECKED: "0.0"}, {CHECKED: "0.1"}, {}, {CHECKED: "0.0"}]):
             files = home / "files %41" / str(number + 1)
             files.mkdir(parents=True)
             client.create_model_version("quick", source=files.as_uri(), tags=tags)

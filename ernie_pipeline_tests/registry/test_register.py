@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.registry.conftest import QUESTION
+from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC
 
 Make = Callable[..., RegistrationRequest]
 
@@ -45,7 +46,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     assert run.data.params == {"lora.rank": "4", "training.learning_rate": "0.0002"}
     assert run.data.metrics["adapter.accuracy"] == 0.9
     assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "loss")] == [(10, 1.5), (20, 1.2)]
-    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "eval_loss")] == [(20, 1.3)]
+    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "loss_objective")] == [(20, 1.3)]
     assert run.data.tags["dagster.run_id"] == "r1"
     assert run.data.tags["gate.promoted"] == "true"
     assert {file.path for file in client.list_artifacts(registered.run_id)} == {
@@ -147,7 +148,8 @@ def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: 
 def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
     registered: Registration, client: Any, make_request: Make, tmp_path: Path
 ) -> None:
-    elsewhere = {"name": "x/y/z", "checkpoint": str(tmp_path / "gone"), "revision": None, "version": "sha256:0"}
+    elsewhere = BaseCheckpoint(name="x/y/z", checkpoint=str(tmp_path / "gone"), version="sha256:0")
+    spec = SPEC.model_copy(update={"base": elsewhere}).model_dump(mode="json")
     with pytest.raises(PipelineError, match=r"cannot be loaded back.*the base model of this adapter, x/y/z, is not at"):
-        register(make_request(served={**make_request().served, "base": elsewhere}, model_name="another"))
+        register(make_request(served={**make_request().served, "spec": spec}, model_name="another"))
     assert not client.search_model_versions("name='another'")

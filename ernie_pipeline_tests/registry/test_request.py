@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.registry.register import RegistrationRequest
 from ernie_pipeline.registry.request import make_request
@@ -20,25 +21,29 @@ RECIPE = parse_recipe(
     {
         "source": {"kind": "hub", "dataset": "nvidia/Nemotron-RL-math-OpenMathReasoning"},
         "base_model": {"name": "a/b"},
-        "training": {"engine": "peft", "seed": 1},
-        "evaluation": {"batch_size": 3, "max_new_tokens": 9},
+        "training": {"backend": "peft", "seed": 1},
+        "evaluation": {"max_new_tokens": 9},
+        "execution": {"generation_rows": 3},
         "registry": {"model_name": "quick"},
     },
     where="test",
 )
-BUILT_WITH = [{"split": {"seed": 5}}, {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}}]
+BUILT_WITH: list[dict[str, Any]] = [
+    {"split": {"seed": 5}},
+    {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}},
+]
 
 
 @pytest.fixture
 def request_made(tmp_path: Path) -> RegistrationRequest:
-    measured = {"rows": 2, "accuracy": 0.5, "accuracy_low": 0.1, "accuracy_high": 0.9, "validation_loss": 1.0}
-    run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "engine": "peft", "device": "cpu"}
+    measured = {"rows": 2, "accuracy": 0.5, "accuracy_low": 0.1, "accuracy_high": 0.9, "loss_completion": 1.0}
+    run = {"train_rows": 8, "eval_rows": 2, "steps": 4, "seconds": 1.5, "backend": "peft", "device": "cpu"}
     run |= {"kept_step": 2}
     values: dict[str, Any] = {
         "qlora_adapter/curve.json": [
             {"step": 1, "loss": 2.0},
-            {"step": 2, "loss": 1.5, "eval_loss": 1.25},
-            {"step": 4, "eval_loss": 1.5},
+            {"step": 2, "loss": 1.5, "loss_objective": 1.25},
+            {"step": 4, "loss_objective": 1.5},
         ],
         "qlora_adapter/reports/speed.json": [{"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}],
         "qlora_adapter/reports/run.json": run,
@@ -72,9 +77,13 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
 
 def test_what_is_served_is_the_pinned_base_with_the_stage_s_own_keys(request_made: RegistrationRequest) -> None:
     served = request_made.served
-    assert served["base"] == {"name": "a/b", "checkpoint": "a/b", "revision": "c" * 40, "version": "commit:" + "c" * 40}
-    assert (served["engine"], served["max_new_tokens"], served["instruction"]) == ("peft", 9, "Box it. ")
-    assert served["max_batch"] == 16  # not the evaluation's, which is no part of this stage's fingerprint
+    spec = ModelSpec(**served["spec"])
+    pinned = BaseCheckpoint(name="a/b", checkpoint="a/b", revision="c" * 40, version="commit:" + "c" * 40)
+    assert (spec.backend, spec.base) == ("peft", pinned)
+    assert (spec.quantization, spec.lora) == (RECIPE.quantization, RECIPE.lora)
+    assert (spec.adapter, spec.quantized_bases) == (None, None)  # where they lay here is nothing that is served
+    assert (served["max_new_tokens"], served["instruction"]) == (9, "Box it. ")
+    assert served["max_batch"] == 16  # not the execution's, which is in no fingerprint
     assert request_made.example == {"question": "1 + 1?", "answer": "2"}
 
 

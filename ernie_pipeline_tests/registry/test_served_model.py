@@ -89,12 +89,12 @@ def test_the_demo_base_is_the_installed_one_wherever_it_was_trained(served_model
     assert served_model.pinned_checkpoint({**DEMO, "checkpoint": "/a/machine/far/away"}) == str(BASE)
 
 
-def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
+def test_the_staged_code_is_all_that_the_backends_need(tmp_path: Path) -> None:
     folder = stage_code(tmp_path)
     work = (
         # an editable install finds by itself what the copy lacks: another machine has none
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
-        "from ernie_pipeline.models.grouped import backend, pack\n"
+        "from ernie_pipeline.models.grouped import backend, quantize_checkpoint\n"
         "from ernie_pipeline.models.generation import decode, generate\n"
         "from ernie_pipeline.models.peft import backend\nprint(backend.__file__)"
     )
@@ -108,19 +108,6 @@ def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
     )
     assert found.stdout.strip() == str(folder / "models" / "peft" / "backend.py")
     assert not list(folder.rglob("*.safetensors"))
-
-
-def test_the_process_that_packs_a_base_runs_the_staged_code_too(tmp_path: Path) -> None:
-    folder = stage_code(tmp_path / "code")
-    work = (
-        "import subprocess, sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(tmp_path / 'code')!r})\n"  # as MLflow does
-        "from ernie_pipeline.models.grouped.quantized_base import _surroundings\n"
-        "asked = 'import ernie_pipeline.models.grouped.pack as found; print(found.__file__)'\n"
-        "subprocess.run([sys.executable, '-c', asked], env=_surroundings(Path()), check=True)"
-    )
-    found = subprocess.run([sys.executable, "-c", work], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str(folder / "models" / "grouped" / "pack.py")
 
 
 def test_mlflow_serves_the_champion(

@@ -29,17 +29,14 @@ eval_fraction = 0.1
 compute_dtype = "float32"
 double = false
 [training]
-batch_size = 8
-accumulation = 1
+samples_per_step = 8
 max_steps = 4
 learning_rate = 3e-3
 optimizer = "adamw_torch"
-gradient_checkpointing = false
 eval_every = 2
 log_every = 1
 [evaluation]
 rows = 12
-batch_size = 12
 max_new_tokens = 12
 [registry]
 model_name = "quick"

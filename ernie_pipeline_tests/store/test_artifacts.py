@@ -164,7 +164,7 @@ def test_what_else_lies_in_the_store_is_no_artifact(store: ArtifactStore) -> Non
     (store.root / "math_split" / ".DS_Store").touch()
     (store.root / "file").touch()
     assert (store.stages(), store.fingerprints("math_split")) == (["math_split"], ["f00d"])
-    assert (store.fingerprints("file"), store.aside("math_split"), store.aside("file")) == ([], {}, {})
+    assert (store.fingerprints("file"), store.temporary("math_split"), store.temporary("file")) == ([], {}, {})
 
 
 @pytest.mark.parametrize("error", [ValueError("in the middle"), KeyboardInterrupt()])
@@ -208,8 +208,8 @@ def test_a_killed_build_leaves_no_artifact_and_the_next_one_sweeps_up(store: Art
     child.wait()
     child.stdout.close()
     assert store.find("math_split", "f00d") == (None, "not built yet")
-    assert len(left(store)) == 1, "the killed build was to leave its folder aside"
-    assert {f: [p.name for p in paths] for f, paths in store.aside("math_split").items()} == {"f00d": left(store)}
+    assert len(left(store)) == 1, "the killed build was to leave its folder half-written"
+    assert {f: [p.name for p in paths] for f, paths in store.temporary("math_split").items()} == {"f00d": left(store)}
     store.build(MADE_FROM, writer())
     assert left(store) == ["f00d"]
 

@@ -1,4 +1,4 @@
-"""What the store's keeper knows of packed base models: which it keeps, removes and leaves alone."""
+"""What the store's keeper knows of quantized base models: which it keeps, removes and leaves alone."""
 
 import json
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from ernie_pipeline.cli.store import render_contents, render_damage, render_pruned
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline.store.disk import size_of
 from ernie_pipeline.store.housekeeping import artifacts as housekeeping
-from ernie_pipeline.store.housekeeping import bases
-from ernie_pipeline.store.housekeeping.bases import Bases, Interrupted, PackedBase
+from ernie_pipeline.store.housekeeping import quantized_bases as bases
+from ernie_pipeline.store.housekeeping.disk_usage import size_of
+from ernie_pipeline.store.housekeeping.quantized_bases import Bases, Interrupted, QuantizedBase
 from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, tree, walk
@@ -31,7 +31,7 @@ def stock(store: ArtifactStore, ask: Callable[[], MadeOf | None] = asked) -> hou
 
 
 def kept(contents: housekeeping.Contents) -> dict[str, tuple[str, ...]]:
-    return {base.key: base.needed_for for base in contents.bases.packed}
+    return {base.key: base.needed_for for base in contents.bases.quantized}
 
 
 def half_packed(root: Path, key: str, number: int = 0) -> Path:
@@ -52,20 +52,20 @@ def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactSto
     contents = stock(store)
     of = {wanted.name: WANTED, other.name: OTHER}
     why = {wanted.name: ("asked for by the recipe",), other.name: ()}
-    assert contents.bases.packed == tuple(
-        PackedBase(key, size_of(store.root / FOLDER / key), of[key], QUANTIZATION, why[key]) for key in sorted(of)
+    assert contents.bases.quantized == tuple(
+        QuantizedBase(key, size_of(store.root / FOLDER / key), of[key], QUANTIZATION, why[key]) for key in sorted(of)
     )
-    told = render_contents(contents).splitlines()
-    assert told[0] == "There is no artifact in the store."
-    [row] = [line for line in told if line.startswith(wanted.name)]
+    lines = render_contents(contents).splitlines()
+    assert lines[0] == "There is no artifact in the store."
+    [row] = [line for line in lines if line.startswith(wanted.name)]
     assert " ".join(row.split()) == (
         f"{wanted.name} sha256:0123456789abcdef bits 4, compute_dtype bfloat16, double true, type nf4 1.1 KiB "
         "asked for by the recipe"
     )
-    assert told[-1] == (
-        'Packed base models: 2, 2.2 KiB. Nothing needs 1 of them, 1.1 KiB: "python -m ernie_pipeline store prune".'
+    assert lines[-1] == (
+        'Quantized base models: 2, 2.2 KiB. Nothing needs 1 of them, 1.1 KiB: "python -m ernie_pipeline store prune".'
     )
-    assert json.loads(json.dumps(contents.as_json()))["bases"]["packed"][0]["key"] == min(of)
+    assert json.loads(json.dumps(contents.as_json()))["bases"]["quantized"][0]["key"] == min(of)
 
 
 def test_another_quantisation_format_or_library_is_not_asked_for(store: ArtifactStore) -> None:
@@ -103,10 +103,10 @@ def test_while_the_source_cannot_be_resolved_all_are_kept_and_a_note_says_so(
     left = half_packed(store.root, two[0].name)
     contents = stock(store, ask)
     assert set(kept(contents).values()) == {("perhaps asked for by the recipe",)}
-    note = "the hub did not answer for base model someone/ernie; so every packed base model is kept"
+    note = "the hub did not answer for base model someone/ernie; so every quantized base model is kept"
     assert render_contents(contents).endswith(f"\nnote: {note}")
     pruned = housekeeping.prune(store, contents, delete=True)
-    assert (pruned.bases.packed, pruned.bases.notes) == ((), (note,))
+    assert (pruned.bases.quantized, pruned.bases.notes) == ((), (note,))
     assert render_pruned(pruned).endswith(f"\nnote: {note}")
     assert two[0].is_dir()
     assert two[1].is_dir()
@@ -125,13 +125,13 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(store: ArtifactStore, 
     before, size = tree(store.root), size_of(two[1])
     pruned = housekeeping.prune(store, stock(store))
     assert tree(store.root) == before
-    assert pruned.bases.packed == (PackedBase(two[1].name, size, OTHER, QUANTIZATION),)
+    assert pruned.bases.quantized == (QuantizedBase(two[1].name, size, OTHER, QUANTIZATION),)
     assert set(pruned.bases.interrupted) == {Interrupted(two[0].name, 512), Interrupted("f00d", 512)}
     assert (pruned.deleted, pruned.size) == (False, size + 1024)
-    told = render_pruned(pruned).splitlines()
-    assert told[0] == f"packed base model {two[1].name}  1.1 KiB"
-    assert "packed base model f00d, left by an unfinished packing  512 B" in told
-    assert told[-1] == f"Nothing was removed. These are {(size + 1024) / 1024:.1f} KiB; --delete removes them."
+    lines = render_pruned(pruned).splitlines()
+    assert lines[0] == f"quantized base model {two[1].name}  1.1 KiB"
+    assert "quantized base model f00d, left by an unfinished quantization  512 B" in lines
+    assert lines[-1] == f"Nothing was removed. These are {(size + 1024) / 1024:.1f} KiB; --delete removes them."
     assert json.loads(json.dumps(asdict(pruned)))["bases"]["interrupted"]
 
 
@@ -140,7 +140,7 @@ def test_deleting_keeps_what_the_recipe_asks_for(store: ArtifactStore, two: tupl
     half_packed(store.root, two[0].name, 1)
     before = tree(two[0])
     pruned = housekeeping.prune(store, stock(store), delete=True)
-    assert ([base.key for base in pruned.bases.packed], pruned.bases.notes) == ([two[1].name], ())
+    assert ([base.key for base in pruned.bases.quantized], pruned.bases.notes) == ([two[1].name], ())
     assert pruned.bases.interrupted == (Interrupted(two[0].name, 1024),)
     assert sorted(path.name for path in (store.root / FOLDER).iterdir() if path.is_dir()) == [two[0].name]
     assert tree(two[0]) == before
@@ -152,9 +152,10 @@ def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, two: t
     with FileLock(f"{two[1]}.lock"), FileLock(two[1].with_name("f00d.lock")):
         for delete in (False, True):
             pruned = housekeeping.prune(store, stock(store), delete)
-            assert (pruned.bases.packed, pruned.bases.interrupted, pruned.size) == ((), (), 0)
+            assert (pruned.bases.quantized, pruned.bases.interrupted, pruned.size) == ((), (), 0)
             assert set(pruned.bases.notes) == {
-                f"packed base model {key} is left alone: another process has its lock" for key in (two[1].name, "f00d")
+                f"quantized base model {key} is left alone: another process has its lock"
+                for key in (two[1].name, "f00d")
             }
     assert two[1].is_dir()
     assert left.is_dir()
@@ -173,9 +174,9 @@ def test_a_damaged_one_is_named_with_what_becomes_of_it(store: ArtifactStore, tw
     half_packed(store.root, "f00d")
     [damage] = housekeeping.verify(store)
     assert render_damage([damage]).splitlines() == [
-        f"packed base model {two[1].name}: altered: layer-001.safetensors",
+        f"quantized base model {two[1].name}: altered: layer-001.safetensors",
         "",
-        "A damaged base model is packed anew by the next process that uses it.",
+        "A damaged base model is quantized anew by the next process that uses it.",
     ]
 
 
@@ -196,7 +197,7 @@ def test_one_without_a_manifest_is_listed_and_kept_only_if_its_name_is_asked_for
     contents = stock(store)
     render_contents(contents)
     assert kept(contents) == {two[0].name: ("asked for by the recipe",), two[1].name: ()}
-    assert [base.key for base in housekeeping.prune(store, contents, delete=True).bases.packed] == [two[1].name]
+    assert [base.key for base in housekeeping.prune(store, contents, delete=True).bases.quantized] == [two[1].name]
     assert two[0].exists()
     assert not two[1].exists()
 
@@ -208,6 +209,6 @@ def test_nothing_else_in_the_store_takes_them_for_artifacts(store: ArtifactStore
     walk(chain)
     contents = stock(store)
     assert FOLDER not in store.stages()
-    assert (store.all_unfinished(), contents.aside, len(contents.artifacts)) == ([], (), len(chain.stages))
+    assert (store.all_unfinished(), contents.half_written, len(contents.artifacts)) == ([], (), len(chain.stages))
     assert contents.as_json()["size"] == sum(entry.size for entry in contents.artifacts)
     assert tree(store.root / FOLDER) == before

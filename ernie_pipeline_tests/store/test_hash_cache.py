@@ -13,9 +13,9 @@ import pytest
 
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.staleness.stages import SOURCES
-from ernie_pipeline.store import hash_cache
-from ernie_pipeline.store.file_hash import digest_of, sha256_of
-from ernie_pipeline.store.hash_cache import SMALL, TRUSTED, remembered_sha256
+from ernie_pipeline.store.hashing import hash_cache
+from ernie_pipeline.store.hashing.file_hash import digest_of, sha256_of
+from ernie_pipeline.store.hashing.hash_cache import SMALL, TRUSTED, remembered_sha256
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file is read each time")
 
@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path, cache: Path) -> No
 
 def test_many_at_once_agree_and_leave_one_whole_entry(file: Path, cache: Path, read: list[str]) -> None:
     work = (
-        "import sys; from pathlib import Path; from ernie_pipeline.store import hash_cache\n"
+        "import sys; from pathlib import Path; from ernie_pipeline.store.hashing import hash_cache\n"
         "hash_cache.SETTLED_S, hash_cache.TRUSTED = 0, {sys.argv[3]}\n"
         "for _ in range(50):\n"
         "    print(hash_cache.remembered_sha256(Path(sys.argv[1]), Path(sys.argv[2])))\n"
@@ -203,9 +203,9 @@ def test_many_at_once_agree_and_leave_one_whole_entry(file: Path, cache: Path, r
     )
     command = [sys.executable, "-c", work, str(file), str(cache), kind_of(file.parent)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    told = {line for process in started for line in process.communicate()[0].split()}
+    found = {line for process in started for line in process.communicate()[0].split()}
     assert [process.returncode for process in started] == [0, 0, 0]
-    assert told == {sha256_of(file)}
+    assert found == {sha256_of(file)}
     assert list(cache.iterdir()) == []
     assert remembered_sha256(file, cache) == remembered_sha256(file, cache) == sha256_of(file)
     assert len(read) == 1

@@ -62,10 +62,10 @@ def test_each_artifact_is_listed_with_what_it_is_kept_for(
     store: ArtifactStore, three: list[dict[str, Artifact]]
 ) -> None:
     contents = stock(chain_of(store, nemotron_source="v0"))
-    told = needed(contents)
-    assert [told[key] for key in sorted(keys(three[0]))] == [("asked for by the recipe",)] * 6
-    assert [told[key] for key in sorted(keys(three[1]))] == [()] * 6
-    assert [told[key] for key in sorted(keys(three[2]))] == [("newest build",)] * 6
+    why = needed(contents)
+    assert [why[key] for key in sorted(keys(three[0]))] == [("asked for by the recipe",)] * 6
+    assert [why[key] for key in sorted(keys(three[1]))] == [()] * 6
+    assert [why[key] for key in sorted(keys(three[2]))] == [("newest build",)] * 6
     assert [entry.asset for entry in contents.artifacts] == [name for name in STAGES for _ in range(3)]
     artifact = three[1]["math_split"]
     [entry] = [e for e in contents.artifacts if e.fingerprint == artifact.manifest["fingerprint"]]
@@ -81,12 +81,12 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(
 ) -> None:
     before = tree(store.root)
     pruned = prune(store, stock(chain_of(store, nemotron_source="v2")))
-    told = render_pruned(pruned)
+    lines = render_pruned(pruned)
     assert tree(store.root) == before
     assert {(entry.asset, entry.fingerprint) for entry in pruned.artifacts} == keys(three[0]) | keys(three[1])
     sizes = [sum(f.stat().st_size for f in a.folder.iterdir()) for chain in three[:2] for a in chain.values()]
     assert (pruned.deleted, pruned.size) == (False, sum(sizes))
-    assert re.search(r"\nNothing was removed\. These are \d\d\.\d KiB; --delete removes them\.$", told)
+    assert re.search(r"\nNothing was removed\. These are \d\d\.\d KiB; --delete removes them\.$", lines)
 
 
 def test_deleting_keeps_what_the_recipe_asks_for_and_the_newest(
@@ -95,7 +95,7 @@ def test_deleting_keeps_what_the_recipe_asks_for_and_the_newest(
     pruned = prune(store, stock(chain_of(store, nemotron_source="v0")), delete=True)
     assert (pruned.deleted, pruned.notes) == (True, ())
     assert standing(store) == keys(three[0]) | keys(three[2])
-    assert not list(store.root.glob("[!.]*/.*")), "nothing is left aside"
+    assert not list(store.root.glob("[!.]*/.*")), "nothing is left half-written"
     assert prune(store, stock(chain_of(store, nemotron_source="v0")), delete=True).artifacts == ()
 
 
@@ -176,10 +176,12 @@ def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, three:
     contents = stock(chain_of(store, nemotron_source="v2"))
     fingerprint = three[0]["math_split"].manifest["fingerprint"]
     with sole_builder(store.root, "math_split", fingerprint, pytest.fail):
-        told = re.compile(rf"math_split {fingerprint} is left alone: it is being built by process \d+ on \S+ since \S+")
+        left_alone = re.compile(
+            rf"math_split {fingerprint} is left alone: it is being built by process \d+ on \S+ since \S+"
+        )
         for delete in (False, True):
             pruned = prune(store, contents, delete)
-            assert [bool(told.fullmatch(note)) for note in pruned.notes] == [True]
+            assert [bool(left_alone.fullmatch(note)) for note in pruned.notes] == [True]
             assert len(pruned.artifacts) == 11
     assert standing(store) - keys(three[2]) == {("math_split", fingerprint)}
 
@@ -194,11 +196,11 @@ def test_what_was_built_again_meanwhile_is_left_alone(store: ArtifactStore, thre
     assert store.find("raw_nemotron", fingerprint)[0] is not None
 
 
-def test_what_killed_builders_left_aside_goes_also_where_there_is_no_artifact(
+def test_what_killed_builders_left_half_written_goes_also_where_there_is_no_artifact(
     store: ArtifactStore, three: list[dict[str, Artifact]]
 ) -> None:
     kept = three[2]["math_split"].manifest["fingerprint"]
-    for name in (f".{kept}.0123abcd", ".f00d.0123abcd", ".f00d.89abcdef.old"):
+    for name in (f".{kept}.0123abcd", ".f00d.0123abcd", ".f00d.89abcdef"):
         (store.root / "math_split" / name).mkdir()
         (store.root / "math_split" / name / "half").write_bytes(bytes(512))
     (store.root / "math_split" / ".f00d.76543210").write_bytes(bytes(512))
@@ -206,16 +208,16 @@ def test_what_killed_builders_left_aside_goes_also_where_there_is_no_artifact(
     chain = chain_of(store, nemotron_source="v2")
     dry = prune(store, stock(chain))
     pruned = prune(store, stock(chain), delete=True)
-    assert dry.aside == pruned.aside
-    assert sorted((a.fingerprint, a.size) for a in pruned.aside) == sorted([(kept, 512), ("f00d", 3 * 512)])
+    assert dry.half_written == pruned.half_written
+    assert sorted((a.fingerprint, a.size) for a in pruned.half_written) == sorted([(kept, 512), ("f00d", 3 * 512)])
     assert sorted(path.name for path in (store.root / "math_split").iterdir()) == [".mine", kept]
 
 
-def test_what_a_living_builder_writes_aside_is_left_alone(store: ArtifactStore) -> None:
+def test_what_a_living_builder_writes_is_left_alone(store: ArtifactStore) -> None:
     def write(work: object, out: Path) -> None:
         for delete in (False, True):
             pruned = prune(store, stock(chain_of(store)), delete)
-            assert (pruned.aside, len(pruned.notes)) == ((), 1)
+            assert (pruned.half_written, len(pruned.notes)) == ((), 1)
         (out / "output.json").write_text("1")
 
     assert not chain_of(store).reuse_or_build("raw_nemotron", write).reused
@@ -271,7 +273,7 @@ def test_an_unfinished_build_stays_while_it_is_young_or_the_recipe_asks_for_it(
     assert f"{' '.join(key)}, kept by an unfinished build  512 B" in render_pruned(pruned).splitlines()
     assert store.all_unfinished() == []
     assert standing(store) == keys(three[2])
-    assert not list(store.root.glob("[!.]*/.*")), "nothing is left aside"
+    assert not list(store.root.glob("[!.]*/.*")), "nothing is left half-written"
 
 
 def test_where_what_the_recipe_asks_for_is_unknown_everything_is_kept(
@@ -368,8 +370,8 @@ def test_an_asset_that_the_chain_no_longer_has_keeps_its_newest(store: ArtifactS
     raw = {number: variant(store, number)["raw_nemotron"].folder for number in range(2)}
     (store.root / "raw_nemotron").rename(store.root / "an_old_name")
     contents = stock(chain_of(store, nemotron_source="v1"))
-    told = {key[1]: reasons for key, reasons in needed(contents).items() if key[0] == "an_old_name"}
-    assert told == {raw[0].name: (), raw[1].name: ("newest build",)}
+    why = {key[1]: reasons for key, reasons in needed(contents).items() if key[0] == "an_old_name"}
+    assert why == {raw[0].name: (), raw[1].name: ("newest build",)}
 
 
 def test_verify_finds_one_altered_byte_and_nothing_else(store: ArtifactStore, three: list[dict[str, Artifact]]) -> None:
@@ -390,7 +392,7 @@ def test_verify_finds_one_altered_byte_and_nothing_else(store: ArtifactStore, th
 
 def test_an_empty_store_has_nothing_to_list_verify_or_remove(store: ArtifactStore) -> None:
     contents = stock(chain_of(store))
-    assert (contents.artifacts, contents.aside, verify(store)) == ((), (), [])
+    assert (contents.artifacts, contents.half_written, verify(store)) == ((), (), [])
     assert render_contents(contents) == "There is no artifact in the store."
     assert render_damage([]) == "Everything is intact."
     assert render_pruned(prune(store, contents, delete=True)) == "There is nothing to remove."

@@ -26,7 +26,7 @@ def write(work, out):
     constant(work, out)
 
 chain = chain_of(ArtifactStore(Path(sys.argv[1])), nemotron_source=sys.argv[2])
-artifact = chain.reuse_or_build("raw_nemotron", write, on_wait=lambda told: print(told, flush=True))
+artifact = chain.reuse_or_build("raw_nemotron", write, on_wait=lambda line: print(line, flush=True))
 print("reused" if artifact.reused else "built", flush=True)
 """
 
@@ -70,10 +70,10 @@ def test_one_builds_and_the_other_waits_is_told_for_whom_and_reuses(store: Artif
     first = start()
     assert heard(first) == "building"
     second = start()
-    told = heard(second)
+    line = heard(second)
     who = rf"process {first.pid} on \S+ since \d\d:\d\d:\d\d"
     assert re.fullmatch(
-        f"raw_nemotron {fingerprint(store)} is being built by {who}; waiting for it, to reuse what it makes", told
+        f"raw_nemotron {fingerprint(store)} is being built by {who}; waiting for it, to reuse what it makes", line
     )
     assert re.fullmatch(who, holder(store.root, "raw_nemotron", fingerprint(store)))
     assert finish(first) == "built"

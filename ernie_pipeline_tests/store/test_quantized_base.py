@@ -1,4 +1,4 @@
-"""What a packed base model is named after, and that any change of it is noticed, however often it was read before."""
+"""What a quantized base model is named after, and that any change of it is noticed, however often it was read."""
 
 import os
 import sys
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.models.spec import base_job
+from ernie_pipeline.models.spec import base_checkpoint
 from ernie_pipeline.recipe.sections import BaseModelRef, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import asked_base
-from ernie_pipeline.store import hash_cache
 from ernie_pipeline.store.artifacts import ArtifactStore
-from ernie_pipeline.store.file_hash import digest_of, sha256_of
-from ernie_pipeline.store.hash_cache import remembered_sha256
-from ernie_pipeline.store.quantized_base import FORMAT, LIBRARIES, MANIFEST, damage, key_of, made_of
+from ernie_pipeline.store.hashing import hash_cache
+from ernie_pipeline.store.hashing.file_hash import digest_of, sha256_of
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
+from ernie_pipeline.store.quantized_base import FOLDER, FORMAT, LIBRARIES, MANIFEST, damage, key_of, made_of
 from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, recipe_with
 from ernie_pipeline_tests.store.packed import QUANTIZATION, packed_base
 
 
 def test_the_key_stays_the_same_and_each_part_of_what_it_is_made_of_counts() -> None:
     made = {"version": "v", "quantization": QUANTIZATION, "format": 1, "libraries": dict.fromkeys(LIBRARIES, "1.0")}
-    assert key_of(made) == "5a445fd87931342762007cf3e5e2633f"
+    assert key_of(made) == "b136c2401794c46dfa8d65e717d640f3"
     assert key_of(dict(reversed(made.items()))) == key_of(made)
     other = {"version": "w", "quantization": QUANTIZATION | {"double": False}, "format": 2, "libraries": {}}
     assert len({key_of(made), *(key_of(made | {part: value}) for part, value in other.items())}) == 5
@@ -37,12 +37,13 @@ def test_a_library_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
     assert made["libraries"]["filelock"][0].isdigit()
 
 
-def test_the_recipe_asks_for_what_a_training_of_it_packs(tmp_path: Path) -> None:
+def test_the_recipe_asks_for_what_a_training_of_it_makes(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    job = base_job("auto", BaseModelRef(), OBSERVED["base_model"], Quantization())
-    assert asked_base(chain_of(store)) == made_of(job["base"]["version"], job["quantization"])
-    assert asked_base(chain_of(store, recipe_with(training={"engine": "peft"}))) is None
-    double = asked_base(chain_of(store, recipe_with(quantization={"double": False})))
+    grouped = {"training": {"backend": "grouped"}}
+    base = base_checkpoint(BaseModelRef(), OBSERVED["base_model"])
+    assert asked_base(chain_of(store, recipe_with(**grouped))) == made_of(base.version, Quantization().model_dump())
+    assert asked_base(chain_of(store, recipe_with(training={"backend": "peft"}))) is None
+    double = asked_base(chain_of(store, recipe_with(**grouped, quantization={"double": False})))
     assert double == made_of(OBSERVED["base_model"], QUANTIZATION | {"double": False})
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.training.memory import MARGIN, spare_memory
-from ernie_pipeline.training.resume import copy_weights
+from ernie_pipeline.models.grouped.spare_memory import MARGIN, spare_memory
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.training.conftest import weights_of
 
 MakeTrainer = Callable[..., Any]
 Holds = Callable[[torch.Tensor, bool], bool]
@@ -22,10 +22,10 @@ def memory_that(demo_adapter: Any) -> Iterator[Any]:
 
     def limit(holds: Holds) -> None:
         def check(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            if not holds(kwargs["input_ids"], demo_adapter.is_gradient_checkpointing):
+            if not holds(kwargs["input_ids"], demo_adapter.module.is_gradient_checkpointing):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-        hooks.append(demo_adapter.register_forward_pre_hook(check, with_kwargs=True))
+        hooks.append(demo_adapter.module.register_forward_pre_hook(check, with_kwargs=True))
 
     yield limit
     for hook in hooks:
@@ -35,39 +35,39 @@ def memory_that(demo_adapter: Any) -> Iterator[Any]:
 def trained(trainer: Any) -> torch.Tensor:
     """Its adapter at the end."""
     trainer.fit()
-    return torch.cat([weights.flatten() for weights in copy_weights(trainer.model).values()])
+    return weights_of(trainer)
 
 
 def test_it_goes_on_with_fewer_samples_at_a_time_as_if_it_had_begun_so(
     make_trainer: MakeTrainer, memory_that: Any
 ) -> None:
-    whole = trained(make_trainer(batch_size=4, accumulation=1, max_steps=2))
-    halves = trained(make_trainer(batch_size=2, accumulation=2, max_steps=2))
+    whole = trained(make_trainer(samples_per_step=4, max_steps=2, execution={"micro_batch": 4}))
+    halves = trained(make_trainer(samples_per_step=4, max_steps=2, execution={"micro_batch": 2}))
     said: list[str] = []
     memory_that(lambda ids, checkpointing: len(ids) <= 2)
-    trainer = make_trainer(said, batch_size=4, accumulation=1, max_steps=2)
+    trainer = make_trainer(said, samples_per_step=4, max_steps=2, execution={"micro_batch": 4})
     found = trained(trainer)
     assert torch.equal(found, halves)
     assert (found - whole).abs().max() < 1e-5
     assert [line for line in said if "memory" in line] == [
         "step 1 ran out of memory: it begins anew with 2 samples at a time, with the same samples a step",
     ]
-    assert (trainer.pieces.samples, trainer.args.gradient_checkpointing) == (2, False)
+    assert (trainer.backend.size.documents, trainer.backend.checkpointing) == (2, False)
 
 
 def test_a_packed_row_is_divided_too(make_trainer: MakeTrainer, memory_that: Any) -> None:
-    settings = {"batch_size": 8, "accumulation": 1, "packing": True, "max_steps": 1}
+    settings = {"samples_per_step": 8, "max_steps": 1, "execution": {"packing": True}}
     wanted = trained(make_trainer(**settings))
     memory_that(lambda ids, checkpointing: ids.numel() < 250)
     trainer = make_trainer(**settings)
     assert (trained(trainer) - wanted).abs().max() < 1e-5
-    assert trainer.pieces.samples < 8
+    assert trainer.backend.size.documents < 8
 
 
 def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpointing_on(
     make_trainer: MakeTrainer, memory_that: Any
 ) -> None:
-    settings = {"batch_size": 1, "accumulation": 3, "max_steps": 2, "log_every": 1}
+    settings = {"samples_per_step": 3, "max_steps": 2, "log_every": 1, "execution": {"micro_batch": 1}}
     wanted = trained(make_trainer(**settings))
     said, calls = list[str](), list[int]()
 
@@ -79,7 +79,7 @@ def test_in_the_middle_of_a_later_step_at_one_sample_it_turns_gradient_checkpoin
     trainer = make_trainer(said, **settings)
     found = trained(trainer)
     assert "step 2 ran out of memory: it begins anew with gradient checkpointing, with the same samples a step" in said
-    assert (trainer.pieces.samples, trainer.args.gradient_checkpointing) == (1, True)
+    assert (trainer.backend.size.documents, trainer.backend.checkpointing) == (1, True)
     assert torch.equal(found, wanted)  # nothing of the broken step was counted twice
 
 
@@ -89,7 +89,7 @@ def test_gradient_checkpointing_is_in_force_from_the_first_step(
     trainers: str, checkpointing: bool, request: pytest.FixtureRequest
 ) -> None:
     trainer = request.getfixturevalue(trainers)(
-        batch_size=2, accumulation=1, max_steps=2, gradient_checkpointing=checkpointing
+        samples_per_step=2, max_steps=2, execution={"gradient_checkpointing": checkpointing}
     )
     calls = {0: 0, 1: 0}
 
@@ -111,7 +111,7 @@ def test_what_is_too_much_with_all_that_is_told_with_what_would_help(
 ) -> None:
     memory_that(lambda ids, checkpointing: False)
     with pytest.raises(PipelineError) as told:
-        make_trainer(batch_size=2, max_steps=1).fit()
+        make_trainer(samples_per_step=2, max_steps=1).fit()
     assert str(told.value) == (
         "step 1 does not fit into this machine's memory, one sample at a time and with gradient checkpointing: lower "
         "split.max_tokens or lora.rank, or use a machine with more of it"
@@ -130,10 +130,10 @@ def test_another_error_is_none_of_memory(make_trainer: MakeTrainer, demo_adapter
     def fail(*args: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    hook = demo_adapter.register_forward_pre_hook(fail)
+    hook = demo_adapter.module.register_forward_pre_hook(fail)
     try:
         with pytest.raises(RuntimeError, match="shapes"):
-            make_trainer(batch_size=2, max_steps=1).fit()
+            make_trainer(samples_per_step=2, max_steps=1).fit()
         with pytest.raises(RuntimeError, match="shapes"):
             make_trainer().evaluate()
     finally:

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ernie_pipeline.training import progress as module
 from ernie_pipeline.training.progress import Progress
+from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -21,7 +23,7 @@ class Told:
         self.progress = self.another(steps, eval_every)
 
     def another(self, steps: int, eval_every: int) -> Progress:
-        return Progress(self.hear, [50] * steps, eval_every)
+        return Progress(self.hear, [50] * steps, eval_every, Ranks())
 
     def hear(self, line: str, told: dict[str, Any]) -> None:
         self.values.append(told)
@@ -33,6 +35,7 @@ class Told:
         state = SimpleNamespace(global_step=progress.step + 1)
         progress.on_step_begin(None, state, None)
         self.now += seconds
+        progress.add_loss(torch.tensor(1.0 if loss is None else loss))
         progress.on_step_end(None, state, None)
         if loss is not None:
             progress.on_log(None, state, None, logs={"loss": loss, "learning_rate": 1e-3, "grad_norm": 2.0, "epoch": 1})
@@ -50,7 +53,7 @@ def test_a_log_entry_has_the_speed_since_the_last_one(telling: Callable[..., Tol
     told.step(seconds=1.0, loss=1.5)
     told.step(seconds=0.5, loss=1.2)
     first, second = told.values
-    assert (first["step"], first["max_steps"], first["loss"], first["tokens"]) == (2, 4, 1.5, 100)
+    assert (first["step"], first["max_steps"], first["loss"], first["tokens"]) == (2, 4, 1.25, 100)
     assert (first["tokens_per_s"], second["tokens_per_s"]) == (20.0, 100.0)
     assert "tokens/s 20" in told.lines[0]
 
@@ -66,7 +69,7 @@ def test_what_is_left_goes_by_the_pace_without_the_first_step_and_with_validatio
     assert told.values[1]["seconds_left"] == pytest.approx(15 * 2 + 3 * 10)
     left = datetime.fromisoformat(told.values[1]["estimated_end"]) - datetime.now().astimezone()
     assert left.total_seconds() == pytest.approx(60, abs=3)
-    assert "eval_loss 0.9 (78 s, about 60 s left, until " in told.lines[1]
+    assert "loss_objective 0.9 (78 s, about 60 s left, until " in told.lines[1]
 
 
 def test_speed_leaves_out_validation_and_saving(telling: Callable[..., Told]) -> None:
@@ -89,7 +92,7 @@ def test_the_curve_has_no_timings(telling: Callable[..., Told]) -> None:
     told.progress.evaluated(0.5, 1.0)
     assert [entry["step"] for entry in told.progress.curve] == [1, 2, 2]
     assert {name for entry in told.progress.curve for name in entry} == {
-        *("step", "loss", "learning_rate", "grad_norm", "tokens", "eval_loss")
+        *("step", "loss", "learning_rate", "grad_norm", "tokens", "loss_objective")
     }
 
 
@@ -105,6 +108,7 @@ def test_in_the_middle_of_a_window_another_process_goes_on_with_its_sums(telling
     told.step(seconds=1.0, progress=second, loss=0.5)
     assert second.speed == [{"step": 4, "tokens_per_s": 50.0, "seconds": 4.0}]
     assert second.curve[0]["tokens"] == 200
+    assert second.curve[0]["loss"] == (1 + 1 + 1 + 0.5) / 4
 
 
 def test_a_loss_that_is_no_number_ends_the_training(telling: Callable[..., Told]) -> None:

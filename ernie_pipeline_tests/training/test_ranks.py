@@ -10,42 +10,27 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.training.ranks import join_ranks
 from ernie_pipeline.training.train import train
 from ernie_pipeline.training.trainer import AdapterTrainer  # imported once, before its processes are forked
-from ernie_pipeline_tests.models.grouped.demo import FLAT, pack_demo, read_demo
 from ernie_pipeline_tests.training.processes import Report, run, run_ranks
 
-MakeJob = Callable[..., dict[str, Any]]
+MakeJob = Callable[..., Any]
+SMALL = ExecutionOverrides(micro_batch=3)
 
 
-@pytest.fixture
-def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings use the engine unsloth, on a base that was packed here; on this machine it cannot be chosen."""
-    folder = tmp_path / "packed"
-    folder.mkdir()
-    pack_demo(folder, FLAT)
-    monkeypatch.setattr("ernie_pipeline.training.train.engine_module", lambda *wanted: unsloth_engine)
-    monkeypatch.setattr(unsloth_engine, "base_of", lambda job, device: read_demo(folder, FLAT))
-
-
-@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+@pytest.mark.parametrize("backend", ["peft", "grouped"])
 def test_two_processes_give_the_losses_and_the_gradients_of_one(
-    make_job: MakeJob, short_base: dict[str, Any], tmp_path: Path, engine: str, request: pytest.FixtureRequest
+    make_job: MakeJob, short_base: Any, tmp_path: Path, backend: str
 ) -> None:
     """With samples that they cannot share evenly, and a last step of one, of which the second gets none.
 
     Between the first step and the others they end together, for a signal that only the second one was sent.
     """
-    settings = {"batch_size": 3, "accumulation": 1, "max_steps": 0, "max_samples": 7, "log_every": 2}
-    if engine == "unsloth":
-        request.getfixturevalue("packed")
-    base = {} if engine == "unsloth" else {"base": short_base}
-    one = make_job("one", **base)
-    two = make_job("two", **base, checkpoints=str(tmp_path / "checkpoints"))
-    for job in (one, two):
-        job["training"] = job["training"] | settings
+    settings = {"samples_per_step": 3, "max_steps": 0, "max_samples": 7, "log_every": 2}
+    given = {"training": settings, "base": short_base, "backend": backend, "execution": SMALL}
+    one, two = (make_job(name, **given, checkpoints=tmp_path / "checkpoints" / name) for name in ("one", "two"))
 
     def ask_the_second(report: Report) -> None:
         step = AdapterTrainer.training_step
@@ -69,10 +54,10 @@ def test_two_processes_give_the_losses_and_the_gradients_of_one(
     assert sum(line.startswith("adapter saved; ") for line in first.lines) == 1
     assert second.lines == []
 
-    curves = [json.loads((Path(job["out"]) / "curve.json").read_text()) for job in (one, two)]
+    curves = [json.loads((job.out / "curve.json").read_text()) for job in (one, two)]
     for alone, together in zip(*curves, strict=True):
         assert together == pytest.approx(alone, rel=1e-4)
-    facts = json.loads((Path(two["out"]) / "reports" / "run.json").read_text())
+    facts = json.loads((two.out / "reports" / "run.json").read_text())
     assert (facts["processes"], facts["samples"], facts["resumed_from"]) == (2, 7, [1])
 
 
@@ -80,7 +65,7 @@ def test_every_rank_is_given_the_first_one_s_values() -> None:
     def work(report: Report) -> Any:
         with join_ranks() as ranks:
             own = [torch.full((3,), float(ranks.rank + 1)), torch.arange(2.0) - ranks.rank]
-            ranks.copy_first(own)
+            ranks.broadcast_first(own)
             return [tensor.tolist() for tensor in own]
 
     assert [ended.result for ended in run_ranks(2, work)] == [[[1, 1, 1], [0, 1]]] * 2

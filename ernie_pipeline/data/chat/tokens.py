@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ernie_pipeline.data.filter import drop_rows
+from ernie_pipeline.data.filter.reasons import drop_rows
 from ernie_pipeline.data.tables.slices import slices_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def drop_long(
     Only texts that `most_tokens` does not bound by the limit are tokenised.
     """
     tokens = pl.concat([_tokens_if_many(some, max_tokens, tokenizer) for some in slices_of(rows)])
-    told = pl.format(f"prompt and completion have {{}} tokens, more than {max_tokens}", "tokens")
-    reasons = tokens.to_frame().select(pl.when(pl.col("tokens") > max_tokens).then(told)).to_series()
+    reason = pl.format(f"prompt and completion have {{}} tokens, more than {max_tokens}", "tokens")
+    reasons = tokens.to_frame().select(pl.when(pl.col("tokens") > max_tokens).then(reason)).to_series()
     kept, dropped = pl.collect_all(drop_rows(rows.lazy(), "max_tokens", pl.lit(reasons)))
     return kept, dropped
 

@@ -1,1 +1,1 @@
-"""Rows that share words with a benchmark or with our own evaluation rows."""
+"""Rows that share a run of words with a benchmark question, or with our own evaluation rows, are dropped."""

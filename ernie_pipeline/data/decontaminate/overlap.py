@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ernie_pipeline.data.filter import drop_rows
+from ernie_pipeline.data.filter.reasons import drop_rows
 from ernie_pipeline.data.normalize.words import (
     Hashes,
-    Places,
+    Positions,
     Words,
     ngrams,
     rolling_hashes,
@@ -73,8 +73,8 @@ def decontaminate(
     if not settings.enabled:
         references = references.clear()
     found = overlaps(rows["question"], references, settings.ngram_words, words)
-    told = found.select(pl.format('shares "{}" with {} row {}', "words", "set", "row")).to_series()
-    reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True).scatter(found["index"], told)
+    shared = found.select(pl.format('shares "{}" with {} row {}', "words", "set", "row")).to_series()
+    reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True).scatter(found["index"], shared)
     kept, dropped = pl.collect_all(drop_rows(rows.lazy(), name, pl.lit(reasons)))
     return kept, dropped
 
@@ -137,35 +137,35 @@ def _search(words: Words, runs: pl.DataFrame, n: int) -> Iterator[pl.DataFrame]:
 
 
 def _found(table: "_Table", words: Words, first: int, length: int, hashes: Hashes) -> pl.DataFrame:
-    places, entries = table.find(hashes)
-    owner = np.searchsorted(words.offsets, places, side="right") - 1
-    fits = places + length <= words.offsets[owner + 1]  # the others run over the end of a text
-    places, entries, owner = places[fits], entries[fits], owner[fits]
+    positions, entries = table.find(hashes)
+    owner = np.searchsorted(words.offsets, positions, side="right") - 1
+    fits = positions + length <= words.offsets[owner + 1]  # the others run over the end of a text
+    positions, entries, owner = positions[fits], entries[fits], owner[fits]
     columns = {
-        "length": np.full(len(places), length),
-        "hash": hashes[places],
+        "length": np.full(len(positions), length),
+        "hash": hashes[positions],
         "owner": owner + first,
-        "place": places - words.offsets[owner],
+        "place": positions - words.offsets[owner],
         "owner_of_reference": table.owners[entries],
-        "place_of_reference": table.places[entries],
+        "place_of_reference": table.positions[entries],
     }
     return pl.DataFrame(columns, schema=HITS)
 
 
 class _Table:
-    """Runs of one length by their hash, of equal ones the first; at least one. Most others are told by their hash's
+    """Runs of one length by their hash, of equal ones the first; at least one. Most others are known by their hash's
     first bits alone to be none of them.
     """
 
     def __init__(self, runs: pl.DataFrame):
         self.hashes, first = np.unique(runs["hash"].to_numpy(), return_index=True)  # runs are by owner and place
-        self.owners, self.places = runs["owner"].to_numpy()[first], runs["place"].to_numpy()[first]
+        self.owners, self.positions = runs["owner"].to_numpy()[first], runs["place"].to_numpy()[first]
         self.shift = np.uint64(64 - min(len(self.hashes).bit_length() + 4, MOST_TABLE_BITS))
         self.beginnings = np.zeros(1 << (64 - int(self.shift)), np.bool_)
         self.beginnings[self.hashes >> self.shift] = True
 
-    def find(self, hashes: Hashes) -> tuple[Places, Places]:
-        """(places in `hashes` of those that are here, number of the run here)."""
+    def find(self, hashes: Hashes) -> tuple[Positions, Positions]:
+        """(positions in `hashes` of those that are here, number of the run here)."""
         maybe = np.flatnonzero(self.beginnings[hashes >> self.shift])
         at = np.minimum(np.searchsorted(self.hashes, hashes[maybe]), len(self.hashes) - 1)
         equal = self.hashes[at] == hashes[maybe]

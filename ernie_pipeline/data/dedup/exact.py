@@ -3,18 +3,12 @@
 import polars as pl
 
 from ernie_pipeline.data.filter.reasons import KEEPS, quoted
+from ernie_pipeline.data.normalize import spelling
 from ernie_pipeline.data.normalize.text import alike
 from ernie_pipeline.recipe.sections import Filters
 
 ROW_ID, LINE = 16, 19
 """Digits of a row's id, and of the greatest line number there can be (an `Int64`)."""
-
-_SPELLING = {
-    **dict.fromkeys((r"\left", r"\right", r"\(", r"\)", r"\[", r"\]", "$", r"\!", r"\,", r"\;", r"\:", "\\ ", "~"), ""),
-    **{r"\dfrac": r"\frac", r"\tfrac": r"\frac", "{,}": ","},
-    # what begins like one of the above and is none
-    **{same: same for same in (r"\leftarrow", r"\rightarrow", "\\\\", r"\$")},
-}
 
 
 def conflicting_answers(filters: Filters) -> pl.Expr:
@@ -72,5 +66,9 @@ def _line(rank: pl.Expr) -> pl.Expr:
 
 def _light(answer: pl.Expr) -> pl.Expr:
     r"""The answer without spacing, `\left`, `\right`, delimiters and a full stop; `\dfrac 12` as `\frac{1}{2}`."""
-    plain = answer.str.replace_many(_SPELLING, leftmost=True).str.replace_all(r"\s+", "").str.strip_suffix(".")
+    plain = (
+        answer.str.replace_many(spelling.ANSWER_WITHOUT_DOLLARS, leftmost=True)
+        .str.replace_all(r"\s+", "")
+        .str.strip_suffix(".")
+    )
     return plain.str.replace_all(r"\\frac(\d)(\d)", r"\frac{$1}{$2}")

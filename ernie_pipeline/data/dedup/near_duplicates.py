@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ernie_pipeline.data.dedup.similarity import Sets, alike_pairs, components
-from ernie_pipeline.data.filter import drop_rows
+from ernie_pipeline.data.filter.reasons import drop_rows
 from ernie_pipeline.data.normalize.words import Words, ngrams, split_words
 from ernie_pipeline.recipe.sections import NearDuplicates
 from ernie_pipeline.utils.errors import PipelineError
@@ -75,12 +75,12 @@ def drop_near_duplicates(
     """
     groups = near_duplicate_groups(rows, settings, words) if settings.enabled else pl.DataFrame(schema=GROUPS)
     line_of = rows.select("row_id", "line")
-    told = (
+    verdicts = (
         groups.join(line_of.rename({"row_id": "similar_to", "line": "like"}), on="similar_to", how="left")
         .join(line_of.rename({"row_id": "first", "line": "stays"}), on="first", how="left")
         .select("row_id", "group", reason=_reason() if settings.keep == "one" else pl.lit(None, pl.String))
     )
-    of_rows = rows.select("row_id").join(told, on="row_id", how="left", maintain_order="left")
+    of_rows = rows.select("row_id").join(verdicts, on="row_id", how="left", maintain_order="left")
     grouped = rows.with_columns(of_rows["group"].fill_null(rows["row_id"]))
     kept, dropped = pl.collect_all(drop_rows(grouped.lazy(), "near_duplicate", pl.lit(of_rows["reason"])))
     return kept, dropped

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from ernie_pipeline.data.normalize.words import Hashes, Places
+from ernie_pipeline.data.normalize.words import Hashes, Positions
 
 MOST_ROUNDS = 512
 """Sets of one list that all others of it are compared with, before the rest of the list is taken to be alike."""
@@ -44,7 +44,7 @@ class AlikePairs:
 class Sets:
     """Sets of hashes, numbered from 0: `hashes` with the offsets of each set's; a hash may stand twice in a set."""
 
-    def __init__(self, hashes: Hashes, offsets: Places):
+    def __init__(self, hashes: Hashes, offsets: Positions):
         count = len(offsets) - 1
         owners, hashes = _distinct(hashes, offsets)
         self.sizes: Ids = np.bincount(owners, minlength=count)
@@ -114,7 +114,7 @@ def components(count: int, links: list[tuple[Ids, Ids]]) -> Ids:
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-def _distinct(hashes: Hashes, offsets: Places) -> tuple[NDArray[np.uint32], Hashes]:
+def _distinct(hashes: Hashes, offsets: Positions) -> tuple[NDArray[np.uint32], Hashes]:
     """(set, hash) of each element once, by set and hash; a part of the sets at a time, which takes less memory."""
     owners, kept = [np.empty(0, np.uint32)], [np.empty(0, np.uint64)]
     for start in range(0, len(offsets) - 1, SETS_AT_ONCE):

@@ -1,4 +1,4 @@
-r"""Questions that are not in English, told by their letters and by the commonest words: fast, and no model to load.
+r"""Questions that are not in English, known by their letters and commonest words: fast, and no model to load.
 
 A text without its formulas' commands counts as foreign when
 
@@ -15,7 +15,7 @@ no words of another one here ("a", "on", "die", "son" stand in neither), and non
 import polars as pl
 
 from ernie_pipeline.data.filter.reasons import KEEPS, quoted
-from ernie_pipeline.data.normalize.masked import where
+from ernie_pipeline.data.normalize.masked import apply_where
 from ernie_pipeline.recipe.sections import Filters
 
 ENGLISH = """
@@ -67,9 +67,9 @@ def non_english(filters: Filters) -> pl.Expr:
     if not filters.non_english:
         return KEEPS
     question = pl.col("question")
-    by_letters = where(question, _is_not_ascii, _other_script)
+    by_letters = apply_where(question, _is_not_ascii, _other_script)
     # three English words settle it for nearly every text
-    by_words = where(question, lambda text: ~text.str.to_lowercase().str.contains(_THREE_ENGLISH), _other_words)
+    by_words = apply_where(question, lambda text: ~text.str.to_lowercase().str.contains(_THREE_ENGLISH), _other_words)
     return pl.format("the question is not in English ({})", pl.coalesce(by_letters, by_words))
 
 

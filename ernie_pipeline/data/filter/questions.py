@@ -9,7 +9,7 @@ All of them err towards keeping: a good problem that goes is lost in silence, an
 import polars as pl
 
 from ernie_pipeline.data.filter.reasons import KEEPS, found
-from ernie_pipeline.data.normalize.masked import Step, where
+from ernie_pipeline.data.normalize.masked import Step, apply_where
 from ernie_pipeline.recipe.sections import Filters
 
 LOWER = pl.col("question").str.to_lowercase()
@@ -117,7 +117,7 @@ def multi_part(filters: Filters) -> pl.Expr:
     """
     if not filters.multi_part:
         return KEEPS
-    return where(
+    return apply_where(
         LOWER, _has(_SECOND_PART), lambda text: found(text, _MULTI_PART, "the question has several parts ({})")
     )
 
@@ -138,7 +138,7 @@ def proof(filters: Filters) -> pl.Expr:
     """
     if not filters.proof:
         return KEEPS
-    return where(LOWER, _has("prove|show|demonstrate|verify"), _asks_for_a_proof)
+    return apply_where(LOWER, _has("prove|show|demonstrate|verify"), _asks_for_a_proof)
 
 
 def yes_no(filters: Filters) -> pl.Expr:
@@ -174,7 +174,7 @@ def multiple_choice(filters: Filters) -> pl.Expr:
     """
     if not filters.multiple_choice:
         return KEEPS
-    return where(pl.col("question"), _has(_SECOND_OPTION), _offers_its_answers)
+    return apply_where(pl.col("question"), _has(_SECOND_OPTION), _offers_its_answers)
 
 
 def reference(filters: Filters) -> pl.Expr:
@@ -201,7 +201,7 @@ def reference(filters: Filters) -> pl.Expr:
     """
     if not filters.reference:
         return KEEPS
-    return where(LOWER, _has(_MAY_REFER), _refers_to_what_is_absent)
+    return apply_where(LOWER, _has(_MAY_REFER), _refers_to_what_is_absent)
 
 
 def _has(pattern: str) -> Step:
@@ -220,6 +220,6 @@ def _offers_its_answers(text: pl.Expr) -> pl.Expr:
 
 
 def _refers_to_what_is_absent(text: pl.Expr) -> pl.Expr:
-    told = "the question refers to what is not in it ({})"
+    reason = "the question refers to what is not in it ({})"
     absent = pl.when(~text.str.contains(_CONTAINED)).then(text)
-    return pl.coalesce(found(text, _LINK, told), found(absent, _REFERENCE, told))
+    return pl.coalesce(found(text, _LINK, reason), found(absent, _REFERENCE, reason))

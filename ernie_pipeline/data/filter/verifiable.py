@@ -1,7 +1,7 @@
 r"""The filter `unverifiable_answer`: answers that math-verify cannot parse, asked in processes that can be killed.
 
 It parses more than one might think: of "no solution" it makes a product of eleven letters. Prose is the kind "text"
-(kinds.py); what is told here is broken or beyond its grammar: `x \to y`, `1 +`, `\frac{1}{`.
+(kinds.py); what is dropped here is broken or beyond its grammar: `x \to y`, `1 +`, `\frac{1}{`.
 
 An answer costs milliseconds, so what was found is kept in a file, by answer and by the versions that decide it.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 from pebble import ProcessFuture
 
-from ernie_pipeline.data.filter import DROPPED, drop_rows
+from ernie_pipeline.data.filter.reasons import DROPPED, drop_rows
 from ernie_pipeline.recipe.sections import Filters
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES, box, end_if_orphaned, parse, tidy, worker_pool

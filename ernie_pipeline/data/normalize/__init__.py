@@ -1,1 +1,1 @@
-"""Texts and answers in one form, and what follows from them: words, kinds, row ids."""
+"""Texts and answers in one form, and what follows from it: words, kinds of answer, row ids."""

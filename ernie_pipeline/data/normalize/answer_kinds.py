@@ -1,4 +1,4 @@
-r"""What kind of thing an answer is, told from its text alone.
+r"""What kind of thing an answer is, read from its text alone.
 
 The first rule that fits decides. Before them go delimiters, `\left`, `\right`, spacing, a full stop at the end, a
 currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and `12 apples` are integers), and `x \in`.
@@ -19,7 +19,8 @@ currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}` and
 
 import polars as pl
 
-from ernie_pipeline.data.normalize.masked import where
+from ernie_pipeline.data.normalize import spelling
+from ernie_pipeline.data.normalize.masked import apply_where
 
 KINDS = ("integer", "decimal", "fraction", "interval", "set", "equation", "expression", "text")
 
@@ -27,21 +28,6 @@ _PLAIN = r"^-?[0-9]+$"
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _FRACTION = rf"(?:{_INTEGER}/{_INTEGER}|\d*\\frac(?:\{{[-+]?{_INTEGER}\}}|\d)(?:\{{[-+]?{_INTEGER}\}}|\d))"
 
-_SPELLING = {
-    **dict.fromkeys((r"\left", r"\right", r"\(", r"\)", r"\[", r"\]", r"\!", r"\displaystyle"), ""),
-    **dict.fromkeys((r"\,", r"\;", r"\:", "\\ ", r"\quad", r"\qquad", "~"), " "),
-    **{
-        r"\dfrac": r"\frac",
-        r"\tfrac": r"\frac",
-        "{,}": ",",
-        "\u2212": "-",
-        "∞": r"\infty",
-        "\u222a": r"\cup",
-        "∈": r"\in",
-    },
-    # what begins like one of the above and is none
-    **{same: same for same in (r"\leftarrow", r"\rightarrow", "\\\\")},
-}
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
 _UNIT = r"([\d}])\s*(?:\\?%|\^\s*\{?\\circ\}?|\\degree)$"
 _NAMED_UNIT = rf"^([-+]?(?:{_INTEGER}?\.\d+|{_FRACTION}|{_INTEGER}))\s+[A-Za-z]{{2,}}\.?(?:\^\{{?[23]\}}?)?$"
@@ -58,12 +44,12 @@ _RELATION = r"[=<>≤≥≠≡≈]|\\(?:leq?|geq?|neq?|leqslant|geqslant|equiv|a
 def answer_kind(answer: pl.Expr) -> pl.Expr:
     """One of `KINDS` for each bare answer [String]; null for null."""
     plain = pl.when(answer.is_not_null()).then(pl.lit("integer"))  # most answers, known at a glance
-    return pl.coalesce(where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
+    return pl.coalesce(apply_where(answer, lambda text: ~text.str.contains(_PLAIN), _kind), plain).alias("kind")
 
 
 def _kind(answer: pl.Expr) -> pl.Expr:
     words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start("$ \t\r\n")
-    words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(_SPELLING, leftmost=True)
+    words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(spelling.ANSWER, leftmost=True)
     words = words.str.replace_all(_TEXT, " $1 ").str.strip_chars().str.strip_chars_end(".")
     words = words.str.replace(_UNIT, "$1").str.replace(_NAMED_UNIT, "$1")
     words = words.str.replace(r"(\d) (\d{3})$", "$1$2")

@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 
-from ernie_pipeline.data.normalize.masked import where
+from ernie_pipeline.data.normalize.masked import apply_where
 
 DELIMITERS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$", "$": "$"}
 BOXES = ("\\boxed", "\\fbox")
@@ -38,12 +38,12 @@ def with_answer(rows: pl.DataFrame) -> pl.DataFrame:
 def bare(answer: pl.Expr) -> pl.Expr:
     r"""`bare_answer` as an expression. Python sees only what is neither plain nor in one simple pair of `\( \)`."""
     text = answer.str.strip_chars()
-    return where(answer, _may_be_enclosed, _opened).fill_null(text)
+    return apply_where(answer, _may_be_enclosed, _opened).fill_null(text)
 
 
 def is_balanced(text: pl.Expr) -> pl.Expr:
     """`balanced` as an expression. Python sees only what is nested deeper than a few levels, or has no partner."""
-    return where(text, lambda some: some.str.contains("[{}]"), _is_balanced, pl.Boolean).fill_null(True)
+    return apply_where(text, lambda some: some.str.contains("[{}]"), _is_balanced, pl.Boolean).fill_null(True)
 
 
 def _may_be_enclosed(answer: pl.Expr) -> pl.Expr:
@@ -54,7 +54,7 @@ def _opened(answer: pl.Expr) -> pl.Expr:
     text = answer.str.strip_chars()
     inner = text.str.slice(2, text.str.len_chars() - 4).str.strip_chars()
     is_simple = text.str.contains(_ONE_PAIR) & ~inner.str.contains(_ENCLOSED)
-    opened = where(pl.when(~is_simple).then(answer), pl.Expr.is_not_null, _by_python)
+    opened = apply_where(pl.when(~is_simple).then(answer), pl.Expr.is_not_null, _by_python)
     return opened.fill_null(inner)
 
 

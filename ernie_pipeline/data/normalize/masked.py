@@ -7,7 +7,7 @@ import polars as pl
 Step = Callable[[pl.Expr], pl.Expr]
 
 
-def where(text: pl.Expr, needed: Step, work: Step, return_dtype: type[pl.DataType] = pl.String) -> pl.Expr:
+def apply_where(text: pl.Expr, needed: Step, work: Step, return_dtype: type[pl.DataType] = pl.String) -> pl.Expr:
     """`work` of the texts for which `needed` is true, null for the others.
 
     `pl.when` alone would do `work` for every row, and `needed` once for each time that `work` names its text.

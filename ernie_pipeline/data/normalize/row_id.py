@@ -8,16 +8,18 @@ import polars as pl
 from ernie_pipeline.data.tables.slices import slices_of
 
 ROW_ID_DIGITS = 16
-BETWEEN = "\0"
+SEPARATOR = "\0"
 """No field of a checked row holds a NUL, so that no two rows of other contents are joined to the same text."""
 
 
 def with_row_id(rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` with the column `row_id`: 16 hex digits that stand for question, expected answer and messages."""
-    message = pl.concat_str(pl.element().struct.field("role"), pl.element().struct.field("content"), separator=BETWEEN)
-    fields = (pl.col("question"), pl.col("expected_answer"), pl.col("messages").list.eval(message).list.join(BETWEEN))
-    told = [(pl.lit("=") + field).fill_null("") for field in fields]  # so that null is not the empty text
-    content = pl.concat_str(told, separator=BETWEEN)
+    message = pl.concat_str(
+        pl.element().struct.field("role"), pl.element().struct.field("content"), separator=SEPARATOR
+    )
+    fields = (pl.col("question"), pl.col("expected_answer"), pl.col("messages").list.eval(message).list.join(SEPARATOR))
+    present = [(pl.lit("=") + field).fill_null("") for field in fields]  # so that null is not the empty text
+    content = pl.concat_str(present, separator=SEPARATOR)
     ids = [_digest(text) for some in slices_of(rows) for text in some.select(content).to_series()]
     return rows.with_columns(pl.Series("row_id", ids, pl.String))
 
@@ -26,7 +28,7 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=ROW_ID_DIGITS // 2).hexdigest()
 
 
-def places(row_ids: pl.Series, seed: int) -> pl.Series:
+def shuffle_keys(row_ids: pl.Series, seed: int) -> pl.Series:
     """A number for each id [UInt64]: sorted by it, rows are in a random order of `seed`. No row moves another.
 
     The mixing function is that of splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators",

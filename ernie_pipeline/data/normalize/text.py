@@ -9,16 +9,8 @@ letter that stands alone: `X` and `x` may be two variables (`A` and `a` may not:
 
 import polars as pl
 
+from ernie_pipeline.data.normalize import spelling
 from ernie_pipeline.data.tables.slices import slices_of
-
-_TYPESETTING = {
-    **dict.fromkeys((r"\(", r"\)", r"\[", r"\]", "$", "~", r"\,", r"\;", r"\:", r"\!", "\\ ", "\\\n"), " "),
-    **dict.fromkeys((r"\quad", r"\qquad", "“", "”", "„", "«", "»", "``"), " "),
-    **dict.fromkeys(("\u2018", "\u2019"), "'"),
-    **dict.fromkeys((r"\dfrac", r"\tfrac"), r"\frac"),
-    # what begins like one of the above and is none
-    **{same: same for same in ("\\\\", r"\$")},
-}
 
 # a command as it stands, or the punctuation at the end of a word
 _WORD_END = r"(\\\p{L}+)|(\p{L}{2})[,;:!]+(?:\s|$)"
@@ -38,7 +30,7 @@ def normalised(text: pl.Expr) -> pl.Expr:
 
     Idempotent. Of the lone letters' case it knows nothing: see `question_key`.
     """
-    plain = _compatible(text).str.to_lowercase().str.replace_many(_TYPESETTING, leftmost=True)
+    plain = _compatible(text).str.to_lowercase().str.replace_many(spelling.QUESTION, leftmost=True)
     tokens = plain.str.replace_all(_WORD_END, "$1$2 ").str.extract_all(_TOKEN)
     return tokens.list.join(" ")
 

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 OPERATOR = r"[-+*/=<>^_]|[\p{Sm}--[|~]]"
 WORD = r"[\p{L}\p{M}\p{N}\p{Sm}|%*/^_-]+(?:\.\p{N}+)*"
@@ -32,19 +32,19 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Words:
-    """The words of some rows. `codes` [words]: each word's place in `vocabulary`; row i has those from `offsets[i]`
+    """The words of some rows. `codes` [words]: each word's position in `vocabulary`; row i has those from `offsets[i]`
     up to `offsets[i + 1]`. `vocabulary` [distinct words]: each word's hash, the same in every run and on every machine.
     """
 
     codes: NDArray[np.uint32]
-    offsets: Places
+    offsets: Positions
     vocabulary: Hashes
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def lengths(self) -> Places:
+    def lengths(self) -> Positions:
         """The number of words of each row."""
         return np.diff(self.offsets)
 
@@ -55,9 +55,9 @@ class Words:
         codes = np.empty(offsets[-1], np.uint32)
         for first in range(0, len(rows), CHUNK_ROWS):
             part = slice(first, first + CHUNK_ROWS)
-            place = offsets[first]
+            position = offsets[first]
             chosen = self.codes[spread(starts[part], lengths[part])]
-            codes[place : place + len(chosen)] = chosen
+            codes[position : position + len(chosen)] = chosen
         return Words(codes, offsets, self.vocabulary)
 
     def chunks(self) -> Iterator[tuple[int, "Words"]]:
@@ -94,7 +94,7 @@ def word_hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
-def ngrams(words: Words, n: int) -> tuple[Hashes, Places]:
+def ngrams(words: Words, n: int) -> tuple[Hashes, Positions]:
     """(hashes, offsets as in `Words`) of each row's runs of `n` words; of a shorter row, its whole as the only one.
 
     A run's hash is a polynomial over the hashes of its words, modulo 2**64. A row without words has no run.
@@ -107,7 +107,7 @@ def ngrams(words: Words, n: int) -> tuple[Hashes, Places]:
     return hashes, offsets
 
 
-def run_counts(lengths: Places, n: int) -> Places:
+def run_counts(lengths: Positions, n: int) -> Positions:
     """How many runs of `n` words rows of these lengths have, as `ngrams` counts them."""
     return np.where(lengths >= n, lengths - n + 1, np.minimum(lengths, 1))
 
@@ -125,22 +125,22 @@ def rolling_hashes(words: Words, n: int) -> Iterator[tuple[int, Hashes]]:
 def _ngrams(words: Words, n: int) -> Hashes:
     lengths = words.lengths
     counts = run_counts(lengths, n)
-    places = spread(words.offsets[:-1], counts)
+    positions = spread(words.offsets[:-1], counts)
     run_lengths = np.repeat(np.minimum(lengths, n), counts)
-    runs: Hashes = np.empty(len(places), np.uint64)
+    runs: Hashes = np.empty(len(positions), np.uint64)
     for length, hashes in rolling_hashes(words, n):
         at = np.flatnonzero(run_lengths == length)
-        runs[at] = hashes[places[at]]
+        runs[at] = hashes[positions[at]]
     return runs
 
 
-def spread(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> Places:
+def spread(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> Positions:
     """`counts[i]` consecutive numbers from `starts[i]` on, for each i in turn."""
     offsets = _offsets(counts)
     return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
 
 
-def _offsets(lengths: NDArray[np.integer]) -> Places:
+def _offsets(lengths: NDArray[np.integer]) -> Positions:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -155,8 +155,8 @@ def _coded(questions: pl.Series, categories: pl.Categories) -> tuple[NDArray[np.
 
 
 def _lists(questions: pl.Series) -> pl.Series:
-    glued = _normalised(questions).str.to_lowercase().str.replace_all(rf"\s*({OPERATOR})\s*", "$1")
-    return glued.str.extract_all(WORD)
+    joined = _normalised(questions).str.to_lowercase().str.replace_all(rf"\s*({OPERATOR})\s*", "$1")
+    return joined.str.extract_all(WORD)
 
 
 def _normalised(questions: pl.Series) -> pl.Series:

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from ernie_pipeline.data.read.lines import numbered_lines
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.hub import hub_commit
 
@@ -26,7 +26,7 @@ NO_SETS = "none"
 REFERENCES = pl.Schema({"set": pl.String, "row": pl.Int64, "question": pl.String})
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query", "input", "instruction", "text")
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".txt", ".txt.gz")
-BETWEEN = ", "
+SEPARATOR = ", "
 
 _HUB = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(/(?P<config>[\w.-]+))?(@(?P<revision>[^\s:#]+))?(:(?P<split>[\w.-]+))?(#(?P<column>.+))?"
@@ -88,7 +88,7 @@ def resolve_benchmarks(sets: Sequence[str]) -> str:
 
     `NO_SETS` for none. Raises `PipelineError` for a set that is not there, or for which the hub does not answer.
     """
-    return BETWEEN.join(sorted({f"{one.identity}={_version(one)}" for one in map(parse_set, sets)})) or NO_SETS
+    return SEPARATOR.join(sorted({f"{one.identity}={_version(one)}" for one in map(parse_set, sets)})) or NO_SETS
 
 
 def load_benchmarks(sets: Sequence[str], version: str) -> pl.DataFrame:
@@ -97,7 +97,7 @@ def load_benchmarks(sets: Sequence[str], version: str) -> pl.DataFrame:
     `row` is the line of a file of lines, else the row's number, from 1. Raises `PipelineError` when a set cannot be
     read, has no column of questions, holds no question, or is not the one that was resolved.
     """
-    versions = version.split(BETWEEN)
+    versions = version.split(SEPARATOR)
     ordered = sorted({parse_set(text) for text in sets}, key=lambda one: (one.label, one.text))
     return pl.concat([pl.DataFrame(schema=REFERENCES), *(_load(one, versions) for one in ordered)])
 

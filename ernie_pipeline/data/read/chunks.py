@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 import pyarrow as pa
 
-from ernie_pipeline.data.read.row_schema import ROWS, Row, RowProblem
+from ernie_pipeline.data.read.row_schema import ROWS, RowProblem, SourceRow
 
 T = TypeVar("T")
 
@@ -29,10 +29,10 @@ class Chunk(NamedTuple):
     bad: list[BadRow]
 
 
-def checked_chunk(records: Iterable[tuple[int, Any]], check: Callable[[Any], Row]) -> Chunk:
+def checked_chunk(records: Iterable[tuple[int, Any]], check: Callable[[Any], SourceRow]) -> Chunk:
     """The chunk of some (line, record), each record put through `check`, which raises `RowProblem`."""
     lines: list[int] = []
-    rows: list[Row] = []
+    rows: list[SourceRow] = []
     bad: list[BadRow] = []
     for line, record in records:
         try:
@@ -51,7 +51,7 @@ def batches(records: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def row_table(lines: list[int], rows: list[Row]) -> pl.DataFrame:
+def row_table(lines: list[int], rows: list[SourceRow]) -> pl.DataFrame:
     """The table of `rows`, which stand in `lines`, of the schema `ROWS`.
 
     By columns, and the messages' list from its flat parts, with no objects of Python in between.

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from ernie_pipeline.data.read.chunks import Chunk, checked_chunk, row_table
-from ernie_pipeline.data.read.row_schema import Message, Parameters, Row, check_record, parse_line
+from ernie_pipeline.data.read.row_schema import Message, Parameters, SourceRow, check_record, parse_line
 
 ESCAPED_NUL = b"\\u0000"
 FEW_BRACKETS = 200
@@ -20,7 +20,7 @@ class _ExactParameters(Parameters, forbid_unknown_fields=True, gc=False):
     input: Annotated[list[_ExactMessage], msgspec.Meta(min_length=1)]  # type: ignore[assignment]
 
 
-class _ExactRow(Row, forbid_unknown_fields=True, gc=False):
+class _ExactRow(SourceRow, forbid_unknown_fields=True, gc=False):
     """A row with the schema's keys and no others, on every level."""
 
     responses_create_params: _ExactParameters
@@ -35,7 +35,7 @@ class LineDecoder:
     def __init__(self, columns: dict[str, None]):
         self._columns = columns
         self._exact = msgspec.json.Decoder(_ExactRow).decode
-        self._with_others = msgspec.json.Decoder(Row).decode
+        self._with_others = msgspec.json.Decoder(SourceRow).decode
         self._keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def chunk(self, numbered: list[tuple[int, bytes]]) -> Chunk:
@@ -48,7 +48,7 @@ class LineDecoder:
                 pass
         return checked_chunk(numbered, self.row)
 
-    def row(self, line: bytes) -> Row:
+    def row(self, line: bytes) -> SourceRow:
         """The row that a line holds; raises `RowProblem`."""
         if ESCAPED_NUL not in line:
             try:

@@ -85,16 +85,6 @@ class Reading:
             raise PipelineError(f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another")
 
 
-def read_rows(source: Source, version: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(rows, bad rows) of the source as whole tables of the schemas `ROWS` and `BAD_ROWS`; errors as `Reading.chunks`.
-
-    For sources that fit in memory; `write_raw` reads any.
-    """
-    chunks = list(Reading(source, version).chunks())
-    bad = [row for chunk in chunks for row in chunk.bad]
-    return pl.concat([chunk.rows for chunk in chunks]), bad_table(bad)
-
-
 def bad_table(bad: list[BadRow]) -> pl.DataFrame:
     """Broken rows as a table of the schema `BAD_ROWS`."""
     return pl.DataFrame(bad, schema=BAD_ROWS, orient="row")

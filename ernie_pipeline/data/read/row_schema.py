@@ -25,7 +25,7 @@ class Parameters(msgspec.Struct, gc=False):
     input: Annotated[list[Message], msgspec.Meta(min_length=1)]
 
 
-class Row(msgspec.Struct, gc=False):
+class SourceRow(msgspec.Struct, gc=False):
     """A checked row, shaped as in the source. A null question or answer is allowed: the filters drop it and say so."""
 
     responses_create_params: Parameters
@@ -33,7 +33,7 @@ class Row(msgspec.Struct, gc=False):
     expected_answer: str | None
 
 
-COLUMNS = Row.__struct_fields__
+COLUMNS = SourceRow.__struct_fields__
 """What is read of a row of the source."""
 INPUT = "responses_create_params.input"
 
@@ -61,7 +61,7 @@ def parse_line(line: bytes) -> Any:
         raise RowProblem("row", f"is not JSON ({problem})") from error
 
 
-def check_record(record: Any) -> Row:
+def check_record(record: Any) -> SourceRow:
     """The row that a decoded record holds; keys beyond the schema are ignored. Raises `RowProblem`."""
     if not isinstance(record, dict):
         raise RowProblem("row", f"is {_kind(record)}, not an object")
@@ -69,7 +69,7 @@ def check_record(record: Any) -> Row:
     messages = _member(parameters, "input", list, INPUT)
     if not messages:
         raise RowProblem(INPUT, "is an empty list")
-    return Row(
+    return SourceRow(
         Parameters([_message(message, f"{INPUT}[{position}]") for position, message in enumerate(messages)]),
         question=_optional_text(record, "question"),
         expected_answer=_optional_text(record, "expected_answer"),

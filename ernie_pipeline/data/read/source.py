@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ernie_pipeline.recipe.sections import Source
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.hub import hub_commit
 

@@ -1,1 +1,1 @@
-"""Training and evaluation rows."""
+"""What the filters left is divided into training, evaluation and unused rows."""

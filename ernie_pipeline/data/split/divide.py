@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ernie_pipeline.data.normalize.row_id import places
+from ernie_pipeline.data.normalize.row_id import shuffle_keys
 from ernie_pipeline.recipe.sections import Split
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -53,7 +53,7 @@ def divide(
 
 def in_order(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The rows in the order of `seed`, a group's rows together."""
-    return rows.with_columns(places(rows["group"], seed)).sort("place", "group", "row_id", "line").drop("place")
+    return rows.with_columns(shuffle_keys(rows["group"], seed)).sort("place", "group", "row_id", "line").drop("place")
 
 
 def _evaluation_groups(ordered: pl.DataFrame, used: int, held_out: int, stratify: bool) -> list[str]:
@@ -68,8 +68,8 @@ def _evaluation_groups(ordered: pl.DataFrame, used: int, held_out: int, stratify
         for group, group_kind, size in groups.iter_rows():
             if not missing:
                 break
-            room = quotas.get(group_kind, 0) if within_quota else missing
-            if group not in chosen and size <= room:
+            most = quotas.get(group_kind, 0) if within_quota else missing
+            if group not in chosen and size <= most:
                 quotas[group_kind] = quotas.get(group_kind, 0) - size
                 missing -= size
                 chosen[group] = None

@@ -1,1 +1,1 @@
-"""The tables between the assets, the ledger and the profile."""
+"""The tables between the assets: their contracts, how they are written, the ledger of all rows, and the profile."""

@@ -10,14 +10,14 @@ from ernie_pipeline.utils.errors import PipelineError, first_line
 PLACES = ("train", "evaluation", "unused", "dropped")
 """Where a row of the source can end."""
 
-Message = dy.Struct({"role": dy.String(), "content": dy.String()})
+MESSAGE = dy.Struct({"role": dy.String(), "content": dy.String()})
 
 
 class RawRows(dy.Schema):
     """`raw_nemotron/rows.parquet`: every unbroken row. `line` is its line in a JSONL file, else its number."""
 
     line = dy.Int64(min=1, unique=True)
-    messages = dy.List(Message, min_length=1)
+    messages = dy.List(MESSAGE, min_length=1)
     question = dy.String(nullable=True)
     expected_answer = dy.String(nullable=True)
 
@@ -38,12 +38,12 @@ class SplitRows(dy.Schema):
     """
 
     row_id = dy.String(regex="^[0-9a-f]{16}$", unique=True)
-    prompt = dy.List(Message, min_length=1)
+    prompt = dy.List(MESSAGE, min_length=1)
     question = dy.String(min_length=1)
     expected_answer = dy.String(min_length=1)
     answer = dy.String(min_length=1)
     kind = dy.String(min_length=1)
-    completion = dy.List(Message, min_length=1, max_length=1)
+    completion = dy.List(MESSAGE, min_length=1, max_length=1)
     prompt_text = dy.String(min_length=1)
     completion_text = dy.String(min_length=1)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.store.file_hash import sha256_of
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.hub import hub_commit
 

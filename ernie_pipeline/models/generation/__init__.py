@@ -1,1 +1,1 @@
-"""Answers of a model: in batches by transformers, or all at once from merged weights, in recorded steps."""
+"""Answers of a model: in batches by transformers, or all at once from merged weights, by captured CUDA graphs."""

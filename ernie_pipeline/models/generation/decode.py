@@ -1,13 +1,12 @@
 """Greedy decoding of all prompts at once, for a merged model (see `merged`).
 
 One static cache holds every row, each at its own position, so that a step is the same work every time: on CUDA it is
-recorded once for each shape and replayed. The shapes are few: a step reads the cache as far as the longest row, rounded
-up, and when at most half of the rows are unfinished they move together and the batch is halved.
+captured once for each shape, as a CUDA graph, and replayed. The shapes are few: a step reads the cache as far as the
+longest row, rounded up, and when at most half of the rows are unfinished they move together and the batch is halved.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +17,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ernie_pipeline.models.checkpoint.tokenizer import up_to_end
-from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape, rounded_up
+from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape
+from ernie_pipeline.models.memory import capture_graph, round_up
 
 ATTENTION = "ernie_pipeline_decode"
 
 
-class Pace(NamedTuple):
+class DecodeSettings(NamedTuple):
     """What decides about speed and memory, and nothing else."""
 
     check_every: int = 16
@@ -41,43 +41,48 @@ def decode(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos: Sequence[int],
+    end_tokens: Sequence[int],
     rows: int,
-    record: bool,
-    pace: Pace = Pace(),  # noqa: B008 - immutable
+    capture: bool,
+    settings: DecodeSettings = DecodeSettings(),  # noqa: B008 - immutable
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
-    """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `eos`, included.
+    """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
+    included.
 
-    At most `rows` are decoded at once. `record` steps as CUDA graphs. `progress` hears (done, total) as rows finish.
+    At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `progress` hears (done, total) as rows
+    finish.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     if not order:
         return answers
-    length = len(prompts[order[-1]]) + max_new_tokens
-    state = _State(model, min(rows, len(order)), rounded_up(length, pace.length_step), max_new_tokens, eos)
+    length = round_up(len(prompts[order[-1]]) + max_new_tokens, settings.length_step)
+    state = _State(model, min(rows, len(order)), length, max_new_tokens, end_tokens)
     with torch.inference_mode(), _attention(model):
-        steps = _Steps(model, state, record)
+        steps = _Steps(model, state, capture)
         for start in range(0, len(order), state.rows):
-            wave = order[start : start + state.rows]
-            asked = [prompts[i] for i in wave]
-            state.begin(asked)
-            _prefill(model, state, asked, pace.prefill_tokens)
-            told = partial(_tell, progress, start, len(order))
-            for number, tokens in _run(steps, state, asked, pace, told):
-                answers[wave[number]] = up_to_end(tokens, eos)
+            batch = order[start : start + state.rows]
+            batch_prompts = [prompts[i] for i in batch]
+            state.begin(batch_prompts)
+            _prefill(model, state, batch_prompts, settings.prefill_tokens)
+
+            def on_finished(done: int, before: int = start) -> None:
+                progress(before + done, len(order))
+
+            for number, tokens in _run(steps, state, batch_prompts, settings, on_finished):
+                answers[batch[number]] = up_to_end(tokens, end_tokens)
     return answers
 
 
 class _State:
-    """The device's side of a batch: for each row its input token, position, whether it has finished, and its answer."""
+    """A batch on the device: for each row its input token, position, whether it has finished, and its answer."""
 
-    def __init__(self, model: Any, rows: int, capacity: int, max_new_tokens: int, eos: Sequence[int]):
+    def __init__(self, model: Any, rows: int, capacity: int, max_new_tokens: int, end_tokens: Sequence[int]):
         embeddings = model.get_input_embeddings().weight
         device, (layers, heads, width) = embeddings.device, cache_shape(model.config)
         self.rows, self.max_new_tokens, self.device = rows, max_new_tokens, device
-        self.eos = torch.tensor(list(eos), dtype=torch.long, device=device)
+        self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long, device=device)
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self.positions = torch.zeros_like(self.tokens)
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -91,14 +96,14 @@ class _State:
         )
 
     def begin(self, prompts: Sequence[Sequence[int]]) -> None:
-        """A new wave: the last token of each prompt is the first step's input, all before it is prefilled."""
+        """A new batch: the last token of each prompt is the first step's input, all before it is prefilled."""
         number = len(prompts)
         self.tokens[:number] = torch.tensor([prompt[-1] for prompt in prompts], device=self.device)
         self.positions[:number] = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
         self.finished.zero_()
         self.step.zero_()
 
-    def keep(self, chosen: torch.Tensor) -> None:
+    def move_to_front(self, chosen: torch.Tensor) -> None:
         """Move the rows `chosen` (indices, ascending) to the front."""
         number = len(chosen)
         for tensor in (self.tokens, self.positions, self.finished, self.answers, *self.keys, *self.values):
@@ -124,25 +129,25 @@ class _Rows(Cache):  # type: ignore[misc]
 
 
 class _Steps:
-    """One step for each shape (rows, length): run as it is the first time, then recorded, then replayed.
+    """One step for each shape (rows, length): run as it is the first time, then captured, then replayed.
 
-    The first time loads the kernels that the shape needs, which a recording must not.
+    The first time loads the kernels that the shape needs, which a capture must not.
     """
 
-    def __init__(self, model: Any, state: _State, record: bool):
-        self.model, self.state, self.record = model, state, record
+    def __init__(self, model: Any, state: _State, capture: bool):
+        self.model, self.state, self.capture = model, state, capture
         self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
-        self.pool = torch.cuda.graph_pool_handle() if record else None
+        self.pool = torch.cuda.graph_pool_handle() if capture else None
 
     def run(self, rows: int, length: int) -> None:
-        if not self.record or (rows, length) not in self.graphs:
+        if not self.capture or (rows, length) not in self.graphs:
             self.graphs[rows, length] = None
             self._step(rows, length)
             return
         graph = self.graphs[rows, length]
         if graph is None:
             graph = self.graphs[rows, length] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
+            with capture_graph(graph, self.pool):
                 self._step(rows, length)
         graph.replay()
 
@@ -161,7 +166,7 @@ class _Steps:
         )
         following = output.logits[:, -1].argmax(dim=-1)
         state.answers[:rows].index_copy_(1, state.step, following[:, None])
-        finished |= (following[:, None] == state.eos).any(dim=1)
+        finished |= (following[:, None] == state.end_tokens).any(dim=1)
         tokens.copy_(following)
         positions += 1
         state.step += 1
@@ -171,35 +176,38 @@ def _run(
     steps: _Steps,
     state: _State,
     prompts: Sequence[Sequence[int]],
-    pace: Pace,
-    told: Callable[[int], None],
+    settings: DecodeSettings,
+    on_finished: Callable[[int], None],
 ) -> Iterator[tuple[int, list[int]]]:
-    """Decode prompts that are prefilled: each one's number and tokens, whatever came after the end token included."""
+    """Decode prompts that are prefilled: each one's number and tokens, whatever came after the end token included.
+
+    `on_finished` hears how many of the prompts have finished, whenever that has changed.
+    """
     rows = live = len(prompts)
     owners, longest = list(range(rows)), max(map(len, prompts))
     for step in range(1, state.max_new_tokens + 1):
-        steps.run(rows, rounded_up(longest + step - 1, pace.length_step))
-        if step % pace.check_every and step < state.max_new_tokens:
+        steps.run(rows, round_up(longest + step - 1, settings.length_step))
+        if step % settings.check_every and step < state.max_new_tokens:
             continue
         finished = state.finished[:rows].tolist()
         before, live = live, finished.count(False)
         last = live == 0 or step == state.max_new_tokens
         if last or live < before:
-            told(len(prompts) if last else len(prompts) - live)
-        fewer = 0 if last else _halved(rows, live, pace.least_rows)
+            on_finished(len(prompts) if last else len(prompts) - live)
+        fewer = 0 if last else _halved(rows, live, settings.least_rows)
         if fewer < rows:
-            kept = sorted(sorted(range(rows), key=finished.__getitem__)[:fewer])  # finished ones only to fill up
-            leaving = sorted(set(range(rows)) - set(kept))
+            staying = sorted(sorted(range(rows), key=finished.__getitem__)[:fewer])  # finished ones only to fill up
+            leaving = sorted(set(range(rows)) - set(staying))
             tokens = state.answers[torch.tensor(leaving, device=state.device), :step].tolist()
             yield from zip([owners[i] for i in leaving], tokens, strict=True)
             if last:
                 return
-            state.keep(torch.tensor(kept, device=state.device))
-            owners, rows = [owners[i] for i in kept], fewer
+            state.move_to_front(torch.tensor(staying, device=state.device))
+            owners, rows = [owners[i] for i in staying], fewer
 
 
 def _halved(rows: int, live: int, least_rows: int) -> int:
-    """`rows` halved, rounded up, as long as the live ones have room and `least_rows` stay."""
+    """`rows` halved, rounded up, as long as it holds the live ones and `least_rows`."""
     while (half := -(-rows // 2)) >= max(live, least_rows) and half < rows:
         rows = half
     return rows
@@ -263,7 +271,3 @@ def _grouped_attention(
 
 AttentionInterface.register(ATTENTION, _grouped_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-
-
-def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)

@@ -18,7 +18,7 @@ class FusedExperts(nn.Module):
     Takes and gives what `experts.UnfusedExperts` does.
     """
 
-    recordable = True
+    capturable = True
     numbers: torch.Tensor
 
     def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, act_fn: Any):

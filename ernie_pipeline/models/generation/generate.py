@@ -10,6 +10,7 @@ from ernie_pipeline.models.generation.memory_plan import free_bytes, row_bytes, 
 from ernie_pipeline.models.generation.merged import decodable
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 
+Prompts = Sequence[Sequence[int]]
 Progress = Callable[[int, int], None]
 """Hears (done, total)."""
 
@@ -20,20 +21,24 @@ def generate(
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    rows: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
     progress: Progress | None = None,
 ) -> list[str]:
-    """The text that follows each prompt, in the prompts' order; greedy at temperature 0. See `generate_tokens`."""
+    """The text that follows each prompt, in the prompts' order, up to the model's own end tokens.
+
+    See `generate_tokens`.
+    """
     answers = generate_tokens(
         model,
-        tokenizer,
-        prompts,
+        token_ids(tokenizer, prompts) if prompts else [],
         max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
         temperature=temperature,
         top_p=top_p,
+        pad_token_id=tokenizer.pad_token_id,
+        end_tokens=end_tokens(model),
+        rows=rows,
         progress=progress,
     )
     return answer_texts(tokenizer, answers)
@@ -45,32 +50,45 @@ def answer_texts(tokenizer: Any, answers: Sequence[Sequence[int]]) -> list[str]:
     return texts
 
 
+def end_tokens(model: Any) -> list[int]:
+    """The tokens at which the generation_config of a transformers model ends an answer."""
+    ends = model.generation_config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
 def generate_tokens(
     model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
-    batch_size: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    pad_token_id: int,
+    end_tokens: Sequence[int],
+    rows: int,
     progress: Progress | None = None,
 ) -> list[list[int]]:
-    """The tokens that follow each prompt, in the prompts' order, up to the end token and with it.
+    """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
-    A merged model on CUDA answers greedily as many at once as memory holds (begun anew with half as many where that was
-    too much); any other, or sampling, `batch_size`.
+    Greedy at `temperature` 0. A merged model on CUDA then answers as many at once as memory holds (begun anew with half
+    as many where that was too much); any other, or sampling, `rows`.
     """
     tell = progress or (lambda done, total: None)
     if temperature == 0 and next(model.parameters()).is_cuda and decodable(model):
-        return _decoded(model, token_ids(tokenizer, prompts), max_new_tokens, tell)
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
-    )
-    return _in_batches(model, tokenizer, prompts, max_new_tokens, batch_size, sampling, tell)
+        return _decode_all(model, prompts, max_new_tokens, end_tokens, tell)
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": pad_token_id,
+        "eos_token_id": list(end_tokens) or None,
+        "do_sample": temperature > 0,
+        **({"temperature": temperature, "top_p": top_p} if temperature > 0 else {}),
+    }
+    return _generate_in_batches(model, prompts, rows, settings, tell)
 
 
-def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress: Progress) -> list[list[int]]:
+def _decode_all(
+    model: Any, prompts: Prompts, max_new_tokens: int, end_tokens: Sequence[int], progress: Progress
+) -> list[list[int]]:
     from ernie_pipeline.models.generation.decode import decode
 
     embeddings = model.get_input_embeddings().weight
@@ -83,56 +101,39 @@ def _decoded(model: Any, prompts: list[list[int]], max_new_tokens: int, progress
                 model,
                 prompts,
                 max_new_tokens=max_new_tokens,
-                eos=_end_tokens(model),
+                end_tokens=end_tokens,
                 rows=rows,
-                record=True,
+                capture=True,
                 progress=progress,
             )
         except RuntimeError as error:
-            if rows == 1 or not _ran_out_of_memory(error):
+            if rows == 1 or not is_out_of_memory(error):
                 raise
         rows //= 2  # here the error is gone, and with it what its frames held
         free_memory()
 
 
-def _ran_out_of_memory(error: RuntimeError) -> bool:
-    """While a step is recorded it makes the end of the recording fail, in other words."""
-    return any(each is not None and is_out_of_memory(each) for each in (error, error.__context__))
-
-
-def _in_batches(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    batch_size: int,
-    sampling: dict[str, Any],
-    progress: Progress,
+def _generate_in_batches(
+    model: Any, prompts: Prompts, rows: int, settings: dict[str, Any], progress: Progress
 ) -> list[list[int]]:
     """By the model's own `generate`. Prompts of similar length share a batch, so little is spent on padding."""
-    device, ends = next(model.parameters()).device, _end_tokens(model)
+    device, ends = next(model.parameters()).device, settings["eos_token_id"] or []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
-        input_ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+    for start in range(0, len(order), rows):
+        batch = order[start : start + rows]
+        input_ids, mask = _padded_left([prompts[i] for i in batch], settings["pad_token_id"], device)
         with torch.no_grad():
-            output = model.generate(
-                input_ids=input_ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_token_id,
-                **sampling,
-            )
-        for index, tokens in zip(chosen, output[:, input_ids.shape[1] :].tolist(), strict=True):
+            output = model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **settings)
+        for index, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
             answers[index] = up_to_end(tokens, ends)
-        progress(min(start + batch_size, len(order)), len(order))
+        progress(min(start + rows, len(order)), len(order))
     return answers
 
 
-def _end_tokens(model: Any) -> list[int]:
-    """The tokens at which the model's own `generate` ends an answer."""
-    ends = model.generation_config.eos_token_id
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+def _padded_left(prompts: Prompts, pad_token_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompts' ids and their attention mask [rows, width], padded on the left so that each can be continued."""
+    width = max(map(len, prompts))
+    ids = [[pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ernie_pipeline.models.memory import round_up
+
 WORKING_BYTES = 4 * 2**30
-"""What prefilling, logits and recorded steps take beside weights and cache, with something to spare."""
+"""What prefilling, logits and captured steps take beside weights and cache, with something to spare."""
 
 LENGTH_STEP = 128
 """Tokens by which the part of the cache that is read grows: a row has a multiple of them."""
 LEAST_ROWS = 8
-"""With room for fewer rows in the cache (or for all, if they are fewer) nothing is merged."""
-UNPACKING = 2.25
+"""Where the cache holds fewer rows (and not all, if they are fewer) nothing is merged."""
+DEQUANTIZING = 2.25
 """What a step moves for experts in 4 bits, beside merged ones: it reads 4 bits, writes 16 and reads these."""
 
 
@@ -24,23 +26,23 @@ class Weights(NamedTuple):
     """All but the routed experts'."""
     experts: Mapping[str, int]
     """Each layer's routed experts', by the name of their module."""
-    recordable: bool
-    """Whether a step can be recorded with experts that are not merged."""
+    capturable: bool
+    """Whether a CUDA graph can hold a step with experts that are not merged."""
 
 
-def experts_to_leave(weights: Weights, rows: int, bytes_a_row: int, free: int) -> list[str] | None:
-    """Which experts to leave in 4 bits, so that `rows` prompts are answered soonest; None if no way has room.
+def experts_to_leave_quantized(weights: Weights, rows: int, bytes_a_row: int, free: int) -> list[str] | None:
+    """Which experts to leave in 4 bits, so that `rows` prompts are answered soonest; None if no choice fits.
 
-    What merged experts take the cache lacks, of `bytes_a_row`, and the prompts are answered in more waves. A wave's
-    steps take as long as the bytes of weights that they move; what a row adds is the same in any wave.
+    What merged experts take the cache lacks, of `bytes_a_row`, and the prompts are answered in more batches. A batch's
+    steps take as long as the bytes of weights that they move; what a row adds is the same in any batch.
     """
     names, soonest, best = list(weights.experts), math.inf, None
-    for number in range(len(names) + 1) if weights.recordable else [len(names)]:
-        merged, left = (sum(weights.experts[name] for name in part) for part in (names[:number], names[number:]))
+    for number in range(len(names) + 1) if weights.capturable else [len(names)]:
+        merged, quantized = (sum(weights.experts[name] for name in part) for part in (names[:number], names[number:]))
         fit = min(rows, rows_that_fit(bytes_a_row, free - weights.rest - merged))
         if fit < min(rows, LEAST_ROWS):
             break
-        time = math.ceil(rows / fit) * (weights.rest + merged + UNPACKING * left)
+        time = math.ceil(rows / fit) * (weights.rest + merged + DEQUANTIZING * quantized)
         if time < soonest:
             soonest, best = time, names[number:]
     return best
@@ -54,14 +56,9 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
 
 
 def row_bytes(config: Any, length: int, dtype: torch.dtype) -> int:
-    """The bytes in the cache of one row that has room for `length` tokens."""
+    """The bytes in the cache of one row of `length` tokens."""
     layers, heads, width = cache_shape(config)
-    return 2 * layers * heads * width * rounded_up(length, LENGTH_STEP) * dtype.itemsize
-
-
-def rounded_up(number: int, step: int) -> int:
-    """To a multiple of `step`."""
-    return -(-number // step) * step
+    return 2 * layers * heads * width * round_up(length, LENGTH_STEP) * dtype.itemsize
 
 
 def rows_that_fit(bytes_a_row: int, free: int) -> int:
@@ -70,8 +67,8 @@ def rows_that_fit(bytes_a_row: int, free: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What torch may still allocate on a CUDA device: free, or kept by torch unused, and within the process's limit."""
+    """What torch may still allocate on a CUDA device: free, or reserved and unused, and within the process's limit."""
     free, total = torch.cuda.mem_get_info(device)
-    used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    used, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     limit = int(total * torch.cuda.get_per_process_memory_fraction(device))
-    return min(free + kept - used, limit - used)
+    return min(free + reserved - used, limit - used)

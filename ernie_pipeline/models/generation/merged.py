@@ -1,9 +1,9 @@
 """A model for fast generation: the 4-bit base and its adapter as one of ordinary weights, as far as memory allows.
 
 4-bit layers and separate adapters cost several small kernels for each product, and 64 experts taken apart cost hundreds
-a layer. Merged, a layer's experts are two products, and a step of decoding can be recorded (see `decode`). Nearly all
-of a model's weights are its routed experts'. Where they do not all fit beside the cache, some layers' stay in 4 bits,
-if an engine has them in a form that can be recorded too, and are unpacked at each step.
+a layer. Merged, a layer's experts are two products, and a step of decoding can be captured as a CUDA graph (see
+`decode`). Nearly all of a model's weights are its routed experts'. Where they do not all fit beside the cache, some
+layers' stay in 4 bits, if a backend has them in a form that can be captured too, and are dequantized at each step.
 """
 
 import copy
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from ernie_pipeline.models.generation.fused import FusedExperts
-from ernie_pipeline.models.generation.memory_plan import Weights, experts_to_leave, free_bytes, row_bytes
+from ernie_pipeline.models.generation.memory_plan import Weights, experts_to_leave_quantized, free_bytes, row_bytes
 from ernie_pipeline.models.weights import dense_weight, is_linear
 from ernie_pipeline.utils.errors import PipelineError
 
-RECORDABLE = 8
+BFLOAT16_CAPABILITY = 8
 """The least major compute capability that has products in bfloat16."""
 
 NEUTRAL: dict[str, Any] = {
@@ -49,35 +49,36 @@ class Generator(NamedTuple):
 
 
 def fast_generator(model: Any, rows: int, length: int) -> Generator:
-    """An engine's `model` merged as far as that is fastest, if that can be recorded and has room; else `model` itself.
+    """A backend's `model` merged as far as that is fastest, if that can be captured and fits; else `model` itself.
 
     `rows` are the prompts to answer, `length` the tokens of the longest with its answer.
     """
     base = _base_model(model)
     device, dtype = next(base.parameters()).device, _dtype(base)
-    recordable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= RECORDABLE
-    if recordable and dtype == torch.bfloat16 and only_argmax(base.generation_config):
+    capturable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= BFLOAT16_CAPABILITY
+    if capturable and dtype == torch.bfloat16 and only_argmax(base.generation_config):
         torch.cuda.empty_cache()  # what loading left in small pieces is whole again
         weights = merged_weights(base)
-        packed = experts_to_leave(weights, rows, row_bytes(base.config, length, dtype), free_bytes(device))
-        if packed is not None:
-            left = f"4-bit experts in {len(packed)} of {len(weights.experts)} layers"
-            return Generator(merge(model, packed), f"{left if packed else 'merged bfloat16'}, recorded")
+        a_row = row_bytes(base.config, length, dtype)
+        quantized = experts_to_leave_quantized(weights, rows, a_row, free_bytes(device))
+        if quantized is not None:
+            some = f"4-bit experts in {len(quantized)} of {len(weights.experts)} layers"
+            return Generator(merge(model, quantized), f"{some if quantized else 'merged bfloat16'}, CUDA graphs")
     return Generator(model, "4-bit")
 
 
 @torch.no_grad()
-def merge(model: Any, packed: Collection[str] = ()) -> Any:
+def merge(model: Any, quantized: Collection[str] = ()) -> Any:
     """A transformers model of the base's class with the weights that `model` applies, on its device and in its dtype.
 
     Made layer by layer. What is neither in 4 bits nor adapted (embeddings, norms, routers) is shared with `model`,
-    which stays as it is, and so are the modules of routed experts named in `packed`. Raises `PipelineError` for a part
-    that cannot be merged.
+    which stays as it is, and so are the modules of routed experts named in `quantized`. Raises `PipelineError` for
+    a part that cannot be merged.
     """
     base = _base_model(model)
     merged = _skeleton(base)
     merged.set_attn_implementation("sdpa")
-    _fill(merged, base, "", packed)
+    _fill(merged, base, "", quantized)
     merged.generation_config = copy.deepcopy(base.generation_config)
     merged.is_merged = True
     return merged.requires_grad_(False).eval()
@@ -99,8 +100,8 @@ def merged_weights(model: Any) -> Weights:
     skeleton = _skeleton(base)
     experts = {name: module for name, module in base.named_modules() if hasattr(module, "dense")}
     of_experts = {name: _bytes(skeleton.get_submodule(name)) for name in experts}
-    recordable = all(module.recordable for module in experts.values())
-    return Weights(_bytes(skeleton) - sum(of_experts.values()), of_experts, recordable)
+    capturable = all(module.capturable for module in experts.values())
+    return Weights(_bytes(skeleton) - sum(of_experts.values()), of_experts, capturable)
 
 
 def _bytes(module: nn.Module) -> int:
@@ -112,19 +113,19 @@ def _skeleton(base: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(base.config)
-    config.model_type = type(config).model_type  # an engine may have renamed it
+    config.model_type = type(config).model_type  # a backend may have renamed it
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=_dtype(base))
 
 
-def _fill(target: nn.Module, source: Any, path: str, packed: Collection[str]) -> None:
+def _fill(target: nn.Module, source: Any, path: str, quantized: Collection[str]) -> None:
     """Give `target`, made on the meta device, the weights of its twin `source`."""
     for name, child in target.named_children():
         place = f"{path}{name}"
         twin: Any = getattr(source, name, None)
-        if place in packed:
+        if place in quantized:
             setattr(target, name, twin)
         elif hasattr(twin, "dense"):
             gate_up, down = twin.dense()
@@ -134,7 +135,7 @@ def _fill(target: nn.Module, source: Any, path: str, packed: Collection[str]) ->
             if child.bias is not None:
                 child.bias = _frozen(_fitting(getattr(twin, "base_layer", twin).bias, child.bias, place))
         elif twin is not None:
-            _fill(child, twin, f"{place}.", packed)
+            _fill(child, twin, f"{place}.", quantized)
         else:
             raise PipelineError(f"{place} is missing in the model in memory: it cannot be merged")
     for name, parameter in target._parameters.items():

@@ -1,80 +1,130 @@
-"""Engine `unsloth`, for ERNIE-4.5 on CUDA: its base quantised by Unsloth's `FastModel`, a layer's experts all at once.
+"""Backend `grouped`, for ERNIE-4.5 on CUDA: a base quantized once and kept, a layer's experts all at once.
 
-Unsloth quantises the base once, the routed experts too (`packed.py`). In the processes that use the model its layers
-are transformers' and PEFT's, but for the routed experts (`grouped/experts.py`), what adapted layers compute
-in (`grouped/lora_linear.py`), and the way from documents to their loss (`grouped/end_to_end.py`).
+Its layers are transformers' and PEFT's, but for the routed experts (`experts.py`), what adapted layers compute in
+(`lora_linear.py`), and the way from documents to their loss (`padding_free.py`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ernie_pipeline.models.audit import check_model as check_model  # an engine has it
-from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape
-from ernie_pipeline.models.checkpoint.adapter_file import write_adapter as save_adapter  # noqa: F401 - an engine has it
+from ernie_pipeline.models.backend import BackendName, TrainingBackend
+from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape, write_adapter
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
-from ernie_pipeline.models.grouped.padding_free import EndToEnd, end_to_end_loss, keep_unpacked
-from ernie_pipeline.models.grouped.quantized_base import packed_base, read_packed
-from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE, adapted, fresh_adapter
-from ernie_pipeline.models.peft.backend import causal_lm_config as causal_lm_config
-from ernie_pipeline.models.peft.backend import logits as logits
+from ernie_pipeline.models.grouped.padding_free import padding_free_loss
+from ernie_pipeline.models.grouped.quantized_base import quantized_base, read_quantized
+from ernie_pipeline.models.grouped.training import GroupedTraining
+from ernie_pipeline.models.micro_batches.layout import concatenate
+from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
+from ernie_pipeline.models.peft.backend import with_adapter as peft_adapter
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.recipe.execution import Execution
+from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
 
 MODEL_TYPE = "ernie4_5_moe"
-end_to_end: EndToEnd | None = EndToEnd(end_to_end_loss, keep_unpacked)
+
+MAX_TOKENS = 8192
+"""Tokens of a batch whose loss is taken: their logits are never there at once."""
 
 
-def base_of(job: dict[str, Any], device: str) -> Any:
-    """The frozen 4-bit base model that a job names, from its packed copy; that is made first where it is missing.
+class GroupedBackend:
+    """See the module."""
 
-    Raises `PipelineError` for a model of another kind, and for another quantisation than Unsloth's.
-    """
-    base, quantization = job["base"], job["quantization"]
-    config = causal_lm_config(base["checkpoint"], base["revision"])
+    name: BackendName = "grouped"
+
+    def load(self, spec: ModelSpec, device: str) -> "GroupedModel":
+        """See `Backend.load`. The base's quantized copy is made first where it is missing."""
+        model = GroupedModel(spec, device, read_base(spec, device))
+        if spec.adapter:
+            model.read_adapter(spec.adapter)
+        model.audit(training=False)
+        return model
+
+
+def read_base(spec: ModelSpec, device: str) -> Any:
+    """The frozen 4-bit base model. Raises `PipelineError` for a model of another kind."""
+    base, quantization = spec.base, spec.quantization.model_dump(mode="json")
+    config = causal_lm_config(base.checkpoint, base.revision)
     if config.model_type != MODEL_TYPE:
         raise PipelineError(
-            f'engine "unsloth" is for models of the type {MODEL_TYPE}, and {base["name"]} is a {config.model_type}; '
-            'set training.engine to "peft"'
+            f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '
+            'set training.backend to "unsloth" or "peft"'
         )
-    folder = packed_base(base, quantization, job.get("gpu", {}).get("bases"))
-    model = read_packed(folder, config, quantization, device)
-    model.generation_config = _generation_config(base, model.generation_config)
-    model.config.model_type = OWN_MODEL_TYPE
-    return model
+    folder = quantized_base(base, config, quantization, spec.quantized_bases, device)
+    module = read_quantized(folder, config, quantization, device)
+    module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
+    module.config.model_type = OWN_MODEL_TYPE
+    return module
 
 
-def _generation_config(base: dict[str, Any], usual: Any) -> Any:
+def _generation_config(checkpoint: str, revision: str | None, usual: Any) -> Any:
     """The checkpoint's own, which names the tokens that end an answer."""
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(base["checkpoint"], revision=base["revision"])
+        return GenerationConfig.from_pretrained(checkpoint, revision=revision)
     except OSError:
         return usual
 
 
-def add_adapter(model: Any, lora: dict[str, Any], seed: int) -> Any:
-    """A `PeftModel` with a fresh fp32 adapter on every target, initialised from `seed`."""
-    if lora["dropout"]:
-        raise PipelineError('lora.dropout is not in engine "unsloth"; set it to 0, or training.engine to "peft"')
-    torch.manual_seed(seed)
-    with_adapter = fresh_adapter(model, lora)
-    for module in with_adapter.modules():
-        if isinstance(module, GroupedExperts):
-            module.add_adapter(lora["rank"], lora["alpha"], lora["targets"])
-    speed_up_adapters(with_adapter)
-    return with_adapter
+def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
+    """A `PeftModel` around a base, with a fresh fp32 adapter on every target, initialised from `seed`."""
+    if lora.dropout:
+        raise PipelineError(
+            'lora.dropout is not in backend "grouped"; set it to 0, or training.backend to "peft" or "unsloth"'
+        )
+    adapted = peft_adapter(module, lora, seed)
+    for each in adapted.modules():
+        if isinstance(each, GroupedExperts):
+            each.add_adapter(lora.rank, lora.alpha, lora.targets)
+    speed_up_adapters(adapted)
+    return adapted
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
-    """The base with a saved adapter, frozen. Raises `PipelineError` unless every saved tensor found its place."""
-    with_adapter = add_adapter(model, read_shape(folder) | {"dropout": 0.0}, seed=0)
-    read_into(with_adapter, folder)
-    return with_adapter.requires_grad_(False).eval()
+class GroupedModel(TransformersModel):
+    """ERNIE-4.5 with each layer's experts as one module, perhaps with an adapter on all of it."""
 
+    captures: GroupedTraining | None = None
+    """A training of this model, whose captured passes hold memory."""
 
-def load(job: dict[str, Any], device: str) -> Any:
-    """The model that a job names, checked: base, quantization, lora, and an adapter's folder or none."""
-    return adapted(base_of(job, device), job, load_adapter)
+    def add_adapter(self, lora: Lora, seed: int) -> None:
+        """See `LoadedModel.add_adapter`."""
+        self.module = with_adapter(self.module, lora, seed)
+        self.spec = self.spec.model_copy(update={"lora": lora})
+
+    def save_adapter(self, folder: Path) -> None:
+        """See `LoadedModel.save_adapter`."""
+        write_adapter(self.module, folder, self.spec.base.name, self.spec.base.revision)
+
+    def read_adapter(self, folder: Path) -> None:
+        """Add a saved adapter, frozen. Raises `PipelineError` unless every saved tensor found its place."""
+        saved = Lora(**(read_shape(folder) | {"dropout": 0.0}))  # the audit holds it against the recipe's, in `spec`
+        self.module = with_adapter(self.module, saved, seed=0)
+        read_into(self.module, folder)
+        self.module.requires_grad_(False).eval()
+
+    def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
+        """See `LoadedModel.loss_sum`."""
+        longest = max(len(document.ids) for document in documents)
+
+        def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
+            inputs = concatenate(batch, self.tokenizer.pad_token_id, weights=own)
+            on_device = {name: value.to(self.device) for name, value in inputs.items()}
+            return padding_free_loss(self.base, on_device, longest)
+
+        release = self.captures.release_captures if self.captures else lambda: False
+        with self.evaluating():
+            return summed_loss(loss_of, documents, weights, MAX_TOKENS, release=release, limit_gib=self.limit_gib)
+
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+        """See `LoadedModel.training`."""
+        self.limit_gib = execution.memory_limit_gib
+        self.captures = GroupedTraining(self.module, self.device, self.tokenizer.pad_token_id, execution, steps)
+        return self.captures

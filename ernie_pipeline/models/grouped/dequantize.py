@@ -1,6 +1,6 @@
 """4-bit weights back in 16 bits, into a buffer of the caller's: one pass over memory on CUDA, bitsandbytes elsewhere.
 
-bitsandbytes unpacks a doubly quantised stack in three kernels and only into a tensor of its own. The products of
+bitsandbytes dequantizes a doubly quantized stack in three kernels and only into a tensor of its own. The products of
 `products.py` want the weights of a layer beside the adapter's, in rows that are longer than the weights'.
 """
 
@@ -16,11 +16,11 @@ except ImportError:  # no CUDA build of torch
     triton = None
 
 BYTES = 2048
-"""Packed bytes that a program of the kernel unpacks: 2.9 TB/s on an H100, where 1024 made 2.4."""
+"""Bytes of 4-bit values that a program of the kernel dequantizes: 2.9 TB/s on an H100, where 1024 made 2.4."""
 
 
-def unpack(weight: Any, out: torch.Tensor) -> None:
-    """Write the values of `weight`, a quantised `Params4bit` of rows of K values, into `out[..., :K]`.
+def dequantize(weight: Any, out: torch.Tensor) -> None:
+    """Write the values of `weight`, a quantized `Params4bit` of rows of K values, into `out[..., :K]`.
 
     `out` is [rows, K or more], or [experts, rows, K or more] for a stack; only its last axis has to be dense.
     Dettmers et al. 2023, "QLoRA", section 3: value = code[4 bits] * constant of its block, and with double quantisation
@@ -34,17 +34,17 @@ def unpack(weight: Any, out: torch.Tensor) -> None:
         out[..., :columns] = dequantize_4bit(weight.data, state).view(state.shape)
         return
     rows, stride = out.shape[-2], out.stride(-2)
-    packed = weight.data.view(-1)
+    quantized = weight.data.view(-1)
     outer = state.state2 if state.nested else state
-    kernels.unpack[(triton.cdiv(packed.numel(), BYTES),)](
-        packed,
+    kernels.dequantize[(triton.cdiv(quantized.numel(), BYTES),)](
+        quantized,
         state.absmax,
         outer.code,
         outer.absmax,
         state.offset if state.nested else state.absmax,
         state.code,
         out,
-        packed.numel(),
+        quantized.numel(),
         stride,
         out.stride(0) - rows * stride if out.ndim > 2 else 0,
         K=columns,

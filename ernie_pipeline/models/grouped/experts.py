@@ -12,10 +12,17 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ernie_pipeline.models.grouped.dequantize import unpack
-from ernie_pipeline.models.grouped.products import PARTS, Experts, LoraPair, Stack, grouped_experts, own_pairs
+from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.products import (
+    FUSED_PROJECTIONS,
+    Experts,
+    LoraPair,
+    Stack,
+    grouped_experts,
+    own_pairs,
+)
 
-TARGETS = tuple(target for parts in PARTS.values() for target in parts)
+TARGETS = tuple(target for targets in FUSED_PROJECTIONS.values() for target in targets)
 
 
 class ExpertsAdapter(nn.Module, BaseTunerLayer):  # type: ignore[misc]
@@ -31,8 +38,8 @@ class ExpertsAdapter(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.scale = alpha / rank
         self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
         for target, (experts, outputs, inputs) in shapes.items():
-            first = torch.empty(experts, rank, inputs).uniform_(-1, 1) / math.sqrt(inputs)
-            self.lora_A[target] = nn.Parameter(first.to(device))
+            uniform = torch.empty(experts, rank, inputs).uniform_(-1, 1) / math.sqrt(inputs)
+            self.lora_A[target] = nn.Parameter(uniform.to(device))
             self.lora_B[target] = nn.Parameter(torch.zeros(experts, outputs, rank, device=device))
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -57,18 +64,19 @@ class GroupedExperts(nn.Module):
     """The experts of one layer: hidden states [tokens, hidden], expert numbers and weights [tokens, k] in, hidden out.
 
     It takes the place of transformers' fused experts module. `gate_up_proj` (of shape [experts, 2I, hidden]) and
-    `down_proj` ([experts, hidden, I]) are quantised `Params4bit`.
+    `down_proj` ([experts, hidden, I]) are quantized `Params4bit`.
     """
 
-    recordable = True
+    capturable = True
 
     def __init__(self, gate_up: Any, down: Any):
         super().__init__()
         self.gate_up_proj, self.down_proj = gate_up, down
-        self.experts, both, self.hidden = gate_up.quant_state.shape
-        self.inner = both // 2
+        self.experts, gate_and_up, self.hidden = gate_up.quant_state.shape
+        self.inner = gate_and_up // 2
         self.adapter: ExpertsAdapter | None = None
-        self.kept: dict[str, torch.Tensor] = {}
+        self.dequantized: dict[str, torch.Tensor] = {}
+        """What `keep_dequantized` holds."""
 
     def add_adapter(self, rank: int, alpha: float, targets: Sequence[str]) -> None:
         """A fresh adapter on those of `targets` that are experts'."""
@@ -82,30 +90,30 @@ class GroupedExperts(nn.Module):
         adapter = self._active
         pairs = {} if adapter is None else adapter.pairs()
         scale = 1.0 if adapter is None else adapter.scale
-        stacks = {fused: self._stack(fused) for fused in PARTS}
+        stacks = {fused: self._stack(fused) for fused in FUSED_PROJECTIONS}
         return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale))
 
-    def keep_unpacked(self) -> int:
-        """Hold both stacks in 16 bits as well from now on, so that no pass unpacks them; the bytes that this takes."""
-        taken = self.bytes_unpacked
-        for fused in PARTS:
+    def keep_dequantized(self) -> int:
+        """Hold both stacks in 16 bits too from now on, so that no pass dequantizes them; the bytes that this takes."""
+        taken = self.dequantized_bytes
+        for fused in FUSED_PROJECTIONS:
             pairs = own_pairs(fused, self.adapter.pairs() if self.adapter else {})
-            self.kept[fused] = self._stack(fused).unpacked(pairs, getattr(self, fused).quant_state.dtype)
+            self.dequantized[fused] = self._stack(fused).augmented(pairs, getattr(self, fused).quant_state.dtype)
         return taken
 
-    def forget_unpacked(self) -> None:
+    def drop_dequantized(self) -> None:
         """Give that memory back."""
-        self.kept = {}
+        self.dequantized = {}
 
     @property
-    def bytes_unpacked(self) -> int:
-        """What `keep_unpacked` takes in 16 bits, the adapter's columns included."""
+    def dequantized_bytes(self) -> int:
+        """What `keep_dequantized` takes in 16 bits, the adapter's columns included."""
         pairs = self.adapter.pairs() if self.adapter else {}
-        shapes = [self._stack(fused).unpacked_shape(own_pairs(fused, pairs)) for fused in PARTS]
+        shapes = [self._stack(fused).augmented_shape(own_pairs(fused, pairs)) for fused in FUSED_PROJECTIONS]
         return 2 * sum(map(math.prod, shapes))
 
     def _stack(self, fused: str) -> Stack:
-        return Stack(getattr(self, fused), self.kept.get(fused))
+        return Stack(getattr(self, fused), self.dequantized.get(fused))
 
     @property
     def _active(self) -> ExpertsAdapter | None:
@@ -121,12 +129,12 @@ class GroupedExperts(nn.Module):
     def _dense(self, fused: str) -> torch.Tensor:
         weight, adapter = getattr(self, fused), self._active
         out = torch.empty(weight.quant_state.shape, dtype=weight.quant_state.dtype, device=weight.device)
-        unpack(weight, out)
-        for rows, target in zip(out.chunk(len(PARTS[fused]), dim=1), PARTS[fused], strict=True):
+        dequantize(weight, out)
+        for rows, target in zip(out.chunk(len(FUSED_PROJECTIONS[fused]), dim=1), FUSED_PROJECTIONS[fused], strict=True):
             if adapter is not None and target in adapter.lora_A:
-                a, b = adapter.lora_A[target].detach(), adapter.lora_B[target].detach()
-                for own, first, second in zip(rows, a, b, strict=True):
-                    own.copy_(own.float() + adapter.scale * second @ first)
+                lora_A, lora_B = adapter.lora_A[target].detach(), adapter.lora_B[target].detach()
+                for own, a, b in zip(rows, lora_A, lora_B, strict=True):
+                    own.copy_(own.float() + adapter.scale * b @ a)
         return out
 
     def parameters_of(self, target: str) -> tuple[int, int, int]:

@@ -15,9 +15,9 @@ try:
 except ImportError:  # no CUDA build of torch
     triton = None
 
-TORCHS_OWN = (9, 10)
+TORCH_CAPABILITIES = (9, 10)
 """Major compute capabilities on which torch's product waits for nothing (torch 2.11 to 2.13)."""
-MOST_ROWS, COLUMNS, DEPTH = 128, 128, 64
+MAX_ROWS, COLUMNS, DEPTH = 128, 128, 64
 """The tile of a program, and how deep it reads both factors at a time: of the tiles that fit into the 99 KiB of shared
 memory of compute capability 8.6 and 8.9, nearly the fastest on an H100 for 2,400 rows and for 49,000."""
 
@@ -28,11 +28,11 @@ def grouped_mm(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) ->
     `ends` [experts] is the row after each expert's last, int32. `rows` are dense in their last axis, `weights` in one
     of the last two.
     """
-    if not rows.is_cuda or _torch_has_it(rows):
+    if not rows.is_cuda or _torch_waits_for_nothing(rows):
         return torch_grouped_mm(rows, weights, offs=ends)
     (count, depth), (experts, _, n) = rows.shape, weights.shape
     out = rows.new_empty(count, n)
-    columns, height = kernels.tile_size(n, COLUMNS), kernels.tile_size(triton.cdiv(count, experts), MOST_ROWS)
+    columns, height = kernels.tile_size(n, COLUMNS), kernels.tile_size(triton.cdiv(count, experts), MAX_ROWS)
     # an expert's last tile is not full, so there may be one more for each
     kernels.grouped_mm[((count // height + experts) * triton.cdiv(n, columns),)](
         rows,
@@ -56,5 +56,5 @@ def grouped_mm(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) ->
     return out
 
 
-def _torch_has_it(rows: torch.Tensor) -> bool:
-    return rows.dtype == torch.bfloat16 and torch.cuda.get_device_capability(rows.device)[0] in TORCHS_OWN
+def _torch_waits_for_nothing(rows: torch.Tensor) -> bool:
+    return rows.dtype == torch.bfloat16 and torch.cuda.get_device_capability(rows.device)[0] in TORCH_CAPABILITIES

@@ -1,4 +1,4 @@
-"""The Triton kernels that `glue.py`, `grouped_mm.py`, `nf4.py` and `outer.py` tell of; imported where Triton is."""
+"""The Triton kernels of `fused_ops`, `grouped_mm`, `dequantize` and `outer_products`; imported where Triton is."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 import triton
@@ -12,60 +12,61 @@ def tile_size(size: int, most: int) -> int:
 
 
 @triton.jit
-def gated(
+def swiglu(
     gate, up, weight, out, gate_stride, up_stride, out_stride,
     INNER: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    there = column < INNER
-    g = tl.load(gate + row * gate_stride + column, mask=there, other=0.0).to(tl.float32)
-    u = tl.load(up + row * up_stride + column, mask=there, other=0.0).to(tl.float32)
+    inside = column < INNER
+    g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask=inside, other=0.0).to(tl.float32)
     value = g * tl.sigmoid(g) * u
     if WEIGHTED:
         value *= tl.load(weight + row).to(tl.float32)
-    tl.store(out + row * out_stride + column, value.to(out.dtype.element_ty), mask=there)
+    tl.store(out + row * out_stride + column, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def gated_backward(
-    gate, up, weight, grad, grads, of_weight, again, gate_stride, up_stride, grad_stride, grads_stride, again_stride,
-    INNER: tl.constexpr, WEIGHTED: tl.constexpr, AGAIN: tl.constexpr, BLOCK: tl.constexpr,
+def swiglu_backward(
+    gate, up, weight, grad, grad_gate_up, grad_weight, recomputed,
+    gate_stride, up_stride, grad_stride, grad_gate_up_stride, recomputed_stride,
+    INNER: tl.constexpr, WEIGHTED: tl.constexpr, RECOMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    there = column < INNER
-    g = tl.load(gate + row * gate_stride + column, mask=there, other=0.0).to(tl.float32)
-    u = tl.load(up + row * up_stride + column, mask=there, other=0.0).to(tl.float32)
-    total = tl.load(grad + row * grad_stride + column, mask=there, other=0.0).to(tl.float32)
+    inside = column < INNER
+    g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + column, mask=inside, other=0.0).to(tl.float32)
+    total = tl.load(grad + row * grad_stride + column, mask=inside, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(g)
     silu = g * sigmoid
     value = silu * u
     if WEIGHTED:
-        tl.store(of_weight + row, tl.sum(total * value, axis=0).to(of_weight.dtype.element_ty))
+        tl.store(grad_weight + row, tl.sum(total * value, axis=0).to(grad_weight.dtype.element_ty))
         own = tl.load(weight + row).to(tl.float32)
         total *= own
         value *= own
-    if AGAIN:
-        tl.store(again + row * again_stride + column, value.to(again.dtype.element_ty), mask=there)
-    kind = grads.dtype.element_ty
-    place = grads + row * grads_stride + column
-    tl.store(place, (total * u * (sigmoid + silu * (1 - sigmoid))).to(kind), mask=there)
-    tl.store(place + INNER, (total * silu).to(kind), mask=there)
+    if RECOMPUTE:
+        tl.store(recomputed + row * recomputed_stride + column, value.to(recomputed.dtype.element_ty), mask=inside)
+    dtype = grad_gate_up.dtype.element_ty
+    target = grad_gate_up + row * grad_gate_up_stride + column
+    tl.store(target, (total * u * (sigmoid + silu * (1 - sigmoid))).to(dtype), mask=inside)
+    tl.store(target + INNER, (total * silu).to(dtype), mask=inside)
 
 
 @triton.jit
-def summed(
-    slots, places, out, stride, W: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr
+def sum_slots(
+    rows, row_of_slot, out, stride, W: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
-    there = column < W
+    inside = column < W
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for slot in tl.static_range(SLOTS):
-        row = tl.load(places + token * SLOTS + slot)
-        total += tl.load(slots + row * stride + column, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + token * W + column, total.to(out.dtype.element_ty), mask=there)
+        row = tl.load(row_of_slot + token * SLOTS + slot)
+        total += tl.load(rows + row * stride + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token * W + column, total.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -95,18 +96,18 @@ def grouped_mm(
     right += step[:, None] * depth_stride + column[None, :] * column_stride
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for done in range(0, depth, DEPTH):
-        there = step < (DEPTH if EVEN else depth - done)
-        x = tl.load(left, mask=inside[:, None] & there[None, :], other=0.0)
-        w = tl.load(right, mask=there[:, None] & within[None, :], other=0.0)
+        deep = step < (DEPTH if EVEN else depth - done)
+        x = tl.load(left, mask=inside[:, None] & deep[None, :], other=0.0)
+        w = tl.load(right, mask=deep[:, None] & within[None, :], other=0.0)
         total = tl.dot(x, w, total, input_precision="ieee")
         left += DEPTH
         right += DEPTH * depth_stride
-    place = out + row.to(tl.int64)[:, None] * out_stride + column[None, :]
-    tl.store(place, total.to(out.dtype.element_ty), mask=inside[:, None] & within[None, :])
+    target = out + row.to(tl.int64)[:, None] * out_stride + column[None, :]
+    tl.store(target, total.to(out.dtype.element_ty), mask=inside[:, None] & within[None, :])
 
 
 @triton.jit
-def outer(
+def outer_products(
     narrow, wide, token, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
     RANK: tl.constexpr, N: tl.constexpr, INDEXED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
@@ -120,20 +121,20 @@ def outer(
     for first in range(start, end, ROWS):
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         inside = (row < end)[:, None]
-        place = tl.load(token + row, mask=row < end, other=0) if INDEXED else row
-        long = tl.load(
-            wide + place[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
+        source = tl.load(token + row, mask=row < end, other=0) if INDEXED else row
+        many = tl.load(
+            wide + source[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
         )
-        short = tl.load(
+        few = tl.load(
             narrow + row[:, None] * narrow_stride + rank[None, :], mask=inside & (rank < RANK)[None, :], other=0.0
         )
-        total = tl.dot(tl.trans(long), short, total)
-    place = out + expert * expert_stride + column[:, None] * column_stride + rank[None, :] * rank_stride
-    tl.store(place, total, mask=(column < N)[:, None] & (rank < RANK)[None, :])
+        total = tl.dot(tl.trans(many), few, total)
+    target = out + expert * expert_stride + column[:, None] * column_stride + rank[None, :] * rank_stride
+    tl.store(target, total, mask=(column < N)[:, None] & (rank < RANK)[None, :])
 
 
 @triton.jit
-def turned(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
+def rotary(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)
     column = tl.arange(0, 2 * HALF)
@@ -141,13 +142,16 @@ def turned(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr
     s = tl.load(sin + token * HALF + pair)
     for head in range(HEADS):
         values = tl.load(heads + token * stride + head * 2 * HALF + column).to(tl.float32)
-        first, second = tl.split(tl.reshape(values, (HALF, 2)))
-        both = tl.interleave(first * c - second * s, second * c + first * s)
+        x, y = tl.split(tl.reshape(values, (HALF, 2)))
+        both = tl.interleave(x * c - y * s, y * c + x * s)
         tl.store(out + (token * HEADS + head) * 2 * HALF + column, both.to(out.dtype.element_ty))
 
 
 @triton.jit
-def loss_and_gradient(logits, labels, losses, V: tl.constexpr, IGNORED: tl.constexpr, BLOCK: tl.constexpr):
+def loss_and_gradient(
+    logits, labels, weights, losses,
+    V: tl.constexpr, IGNORED: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     label = tl.load(labels + row)
     own = logits + row * V
@@ -162,18 +166,24 @@ def loss_and_gradient(logits, labels, losses, V: tl.constexpr, IGNORED: tl.const
     log_total = highest + tl.log(total)
     counted = label != IGNORED
     wanted = tl.load(own + tl.where(counted, label, 0)).to(tl.float32)
-    tl.store(losses + row, tl.where(counted, log_total - wanted, 0.0))
+    loss = log_total - wanted
+    if WEIGHTED:
+        weight = tl.load(weights + row)
+        loss *= weight
+    tl.store(losses + row, tl.where(counted, loss, 0.0))
     tl.debug_barrier()  # the label's logit is read by every thread before one of them overwrites it
     for start in range(0, V, BLOCK):
-        there = start + column < V
-        piece = tl.load(own + start + column, mask=there, other=0.0).to(tl.float32)
+        inside = start + column < V
+        piece = tl.load(own + start + column, mask=inside, other=0.0).to(tl.float32)
         gradient = tl.exp(piece - log_total) - tl.where(start + column == label, 1.0, 0.0)
-        tl.store(own + start + column, tl.where(counted, gradient, 0.0).to(logits.dtype.element_ty), mask=there)
+        if WEIGHTED:
+            gradient *= weight
+        tl.store(own + start + column, tl.where(counted, gradient, 0.0).to(logits.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def unpack(
-    packed, absmax, code2, absmax2, offset, code, out, n_bytes, stride, gap,
+def dequantize(
+    quantized, absmax, code2, absmax2, offset, code, out, n_bytes, stride, gap,
     K: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, BYTES: tl.constexpr,
 ):  # fmt: skip
@@ -190,7 +200,7 @@ def unpack(
     else:
         scale = tl.load(absmax + block, mask=inside, other=0.0)
     byte = block[:, None] * HALF + tl.arange(0, HALF)[None, :]
-    both = tl.load(packed + byte, mask=inside[:, None], other=0).to(tl.int32)
+    both = tl.load(quantized + byte, mask=inside[:, None], other=0).to(tl.int32)
     high = tl.load(code + (both >> 4)) * scale[:, None]  # the earlier value is in the high bits
     low = tl.load(code + (both & 15)) * scale[:, None]
     values = tl.interleave(high, low)

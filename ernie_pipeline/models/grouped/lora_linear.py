@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ernie_pipeline.models.grouped.dequantize import unpack
+from ernie_pipeline.models.grouped.dequantize import dequantize
 
 
 class Adapted(NamedTuple):
-    """A layer's quantised `weight` [outputs, inputs], and its adapter's A `first` [rank, inputs] and B `second`
-    [outputs, rank]."""
+    """A layer's quantized `weight` [outputs, inputs], and its adapter's `lora_A` [rank, inputs] and `lora_B` [outputs,
+    rank]."""
 
     weight: Any
-    first: torch.Tensor
-    second: torch.Tensor
+    lora_A: torch.Tensor
+    lora_B: torch.Tensor
     scale: float
 
 
@@ -64,47 +64,49 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
 
 def lora_linears(x: torch.Tensor, layers: Sequence[Adapted]) -> tuple[torch.Tensor, ...]:
     """For each layer x W' + scale (x A') B' of x [rows, inputs] (Hu et al. 2021, "LoRA", equation 3), in x's type."""
-    lora = [tensor for layer in layers for tensor in (layer.first, layer.second)]
+    lora = [tensor for layer in layers for tensor in (layer.lora_A, layer.lora_B)]
     frozen = [(layer.weight, layer.scale) for layer in layers]
     outs: tuple[torch.Tensor, ...] = _LoraLinears.apply(x, frozen, *lora)  # type: ignore[no-untyped-call]
     return outs
 
 
 class _LoraLinears(torch.autograd.Function):
+    """The layers' A are rows of one matrix: one product gives what all of them make, `low_rank` [rows, ranks]."""
+
     @staticmethod
     def forward(ctx: Any, x: Any, frozen: Any, *lora: Any) -> Any:  # type: ignore[override]
         rows = _spans(weight.quant_state.shape[0] for weight, _ in frozen)
         ranks = _spans(len(a) for a in lora[::2])
-        first = x.new_empty(ranks[-1].stop, x.shape[1])
+        lora_A = x.new_empty(ranks[-1].stop, x.shape[1])
         for a, own in zip(lora[::2], ranks, strict=True):
-            first[own] = a
-        seconds = [(b if s == 1 else b * s).to(x.dtype) for b, (_, s) in zip(lora[1::2], frozen, strict=True)]
-        out, hidden = x @ _unpacked(frozen, rows, x).t(), x @ first.t()
-        for b, own_rows, own in zip(seconds, rows, ranks, strict=True):
-            out[:, own_rows].addmm_(hidden[:, own], b.t())
+            lora_A[own] = a
+        lora_Bs = [(b if s == 1 else b * s).to(x.dtype) for b, (_, s) in zip(lora[1::2], frozen, strict=True)]
+        out, low_rank = x @ _dequantized(frozen, rows, x).t(), x @ lora_A.t()
+        for b, own_rows, own in zip(lora_Bs, rows, ranks, strict=True):
+            out[:, own_rows].addmm_(low_rank[:, own], b.t())
         ctx.frozen, ctx.rows, ctx.ranks = frozen, rows, ranks
-        ctx.save_for_backward(x, hidden, first, *seconds)
+        ctx.save_for_backward(x, low_rank, lora_A, *lora_Bs)
         return tuple(out[:, own] for own in rows)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # type: ignore[override]
-        x, hidden, first, *seconds = ctx.saved_tensors
-        of_hidden = torch.empty_like(hidden)
-        for grad, b, own in zip(grads, seconds, ctx.ranks, strict=True):
-            of_hidden[:, own] = grad @ b
-        of_x = None
+        x, low_rank, lora_A, *lora_Bs = ctx.saved_tensors
+        grad_low_rank = torch.empty_like(low_rank)
+        for grad, b, own in zip(grads, lora_Bs, ctx.ranks, strict=True):
+            grad_low_rank[:, own] = grad @ b
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            weight = _unpacked(ctx.frozen, ctx.rows, x)
-            of_x = grads[0] @ weight[ctx.rows[0]]
+            weight = _dequantized(ctx.frozen, ctx.rows, x)
+            grad_x = grads[0] @ weight[ctx.rows[0]]
             for grad, own in zip(grads[1:], ctx.rows[1:], strict=True):
-                of_x.addmm_(grad, weight[own])
-            of_x.addmm_(of_hidden, first)
-        of_first = of_hidden.t() @ x
-        of_lora: list[torch.Tensor] = []
+                grad_x.addmm_(grad, weight[own])
+            grad_x.addmm_(grad_low_rank, lora_A)
+        grad_A = grad_low_rank.t() @ x
+        grad_lora: list[torch.Tensor] = []
         for grad, own, (_, scale) in zip(grads, ctx.ranks, ctx.frozen, strict=True):
-            of_b = grad.t() @ hidden[:, own]
-            of_lora += [of_first[own], of_b if scale == 1 else of_b * scale]
-        return of_x, None, *of_lora
+            grad_B = grad.t() @ low_rank[:, own]
+            grad_lora += [grad_A[own], grad_B if scale == 1 else grad_B * scale]
+        return grad_x, None, *grad_lora
 
 
 def _spans(sizes: Any) -> list[slice]:
@@ -112,9 +114,9 @@ def _spans(sizes: Any) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(accumulate(sizes, initial=0))]
 
 
-def _unpacked(frozen: Any, rows: list[slice], like: torch.Tensor) -> torch.Tensor:
+def _dequantized(frozen: Any, rows: list[slice], like: torch.Tensor) -> torch.Tensor:
     """All weights, each in its own rows."""
     out = like.new_empty(rows[-1].stop, like.shape[1])
     for (weight, _), own in zip(frozen, rows, strict=True):
-        unpack(weight, out[own])
+        dequantize(weight, out[own])
     return out

@@ -1,7 +1,7 @@
-"""The gradients of the experts' adapters: for each expert the product of its narrow rows and its long ones.
+"""The gradients of the experts' adapters: for each expert the product of its narrow rows and its wide ones.
 
 torch's grouped product computes tiles of 64 columns and more, where an adapter has 16, rounds what it gives to 16 bits,
-and wants its rows gathered first. This one is a single reading of the long rows, from where they lie.
+and wants its rows gathered first. This one is a single reading of the wide rows, from where they lie.
 """
 
 import torch
@@ -14,9 +14,9 @@ except ImportError:  # no CUDA build of torch
     triton = None
 
 ROWS, COLUMNS = 64, 128
-"""Of the long rows, what a program reads at a time: chosen on an H100."""
-MOST_RANKS = 64
-"""Of the narrow rows: where they are wider, the long ones are read again for each so many columns."""
+"""Of the wide rows, what a program reads at a time: chosen on an H100."""
+MAX_RANKS = 64
+"""Of the narrow rows: where they are wider, the wide ones are read again for each so many columns."""
 
 
 def outer_products(
@@ -25,23 +25,21 @@ def outer_products(
     ends: torch.Tensor,
     *,
     token: torch.Tensor | None = None,
-    turn: bool = False,
+    transpose: bool = False,
 ) -> torch.Tensor:
-    """[experts, rank, n] in fp32: for each expert narrow' wide over its rows, or with `turn` [experts, n, rank].
+    """[experts, rank, n] in fp32: for each expert narrow' wide over its rows, or with `transpose` [experts, n, rank].
 
-    `narrow` [rows, rank] and `wide` [rows, n], or [tokens, n] of which `token` [rows] tells each row's; `ends`
+    `narrow` [rows, rank] and `wide` [rows, n], or [tokens, n] of which `token` [rows] names each row's; `ends`
     [experts] is the row after each expert's last, int32.
     """
     rank, n = narrow.shape[1], wide.shape[1]
     if not narrow.is_cuda:
-        rows = wide if token is None else wide[token]
-        groups = zip(*(part.float().tensor_split(ends[:-1].long()) for part in (narrow, rows)), strict=True)
-        products = torch.stack([short.t() @ long for short, long in groups])
-        return products.transpose(1, 2) if turn else products
-    out = torch.empty((len(ends), n, rank) if turn else (len(ends), rank, n), device=wide.device)
-    strides = (out.stride(0), 1, rank) if turn else (out.stride(0), n, 1)
-    ranks = kernels.tile_size(rank, MOST_RANKS)
-    kernels.outer[(triton.cdiv(n, COLUMNS), len(ends), triton.cdiv(rank, ranks))](
+        products = _in_torch(narrow, wide if token is None else wide[token], ends)
+        return products.transpose(1, 2) if transpose else products
+    out = torch.empty((len(ends), n, rank) if transpose else (len(ends), rank, n), device=wide.device)
+    strides = (out.stride(0), 1, rank) if transpose else (out.stride(0), n, 1)
+    ranks = kernels.tile_size(rank, MAX_RANKS)
+    kernels.outer_products[(triton.cdiv(n, COLUMNS), len(ends), triton.cdiv(rank, ranks))](
         narrow,
         wide,
         ends if token is None else token,
@@ -60,3 +58,8 @@ def outer_products(
         num_stages=4,
     )
     return out
+
+
+def _in_torch(narrow: torch.Tensor, wide: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    groups = zip(*(part.float().tensor_split(ends[:-1].long()) for part in (narrow, wide)), strict=True)
+    return torch.stack([few.t() @ many for few, many in groups])

@@ -1,82 +1,73 @@
-"""ERNIE-4.5's way from documents laid end to end to their loss: no padding, and nothing seen across documents.
+"""ERNIE-4.5's way from concatenated documents to their loss: no padding, and nothing seen across documents.
 
 transformers' own forward wants rows of equal width, builds a mask of width x width, waits for the GPU to look whether
-documents share a row, and holds the logits of all tokens in fp32 (3.2 GiB for 8,192). Here attention is told where each
-document begins (a kernel for sequences of varying length), and the loss is taken a piece of the vocabulary's product at
-a time, with its gradient.
+documents share a row, and holds the logits of all tokens in fp32 (3.2 GiB for 8,192). Here attention is a kernel for
+sequences of varying length, and the loss is taken a piece of the vocabulary's product at a time, with its gradient.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.fused_ops import NOT_COUNTED, Gated, Rotated, loss_and_gradient
+from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu
 from ernie_pipeline.models.grouped.lora_linear import project
-from ernie_pipeline.models.grouped.router import choose_experts
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
 
 
-class Documents(NamedTuple):
-    """Where the documents lie, and at which angles their tokens are turned."""
+class Sequences(NamedTuple):
+    """Where the documents lie, and the angles of their tokens' positions."""
 
-    starts: torch.Tensor
+    cu_seqlens: torch.Tensor
     """[documents + 1] int32: where each begins and the last ends."""
-    longest: int
+    max_seqlen: int
     cos: torch.Tensor
     """[tokens, head size / 2] of the rotary embedding's angles, as is `sin`."""
     sin: torch.Tensor
 
 
-class EndToEnd(NamedTuple):
-    """What an engine has whose model takes documents laid end to end instead of rows."""
-
-    loss: Callable[[Any, dict[str, torch.Tensor], int], torch.Tensor]
-    """`end_to_end_loss`, or what takes the same."""
-    spend_memory: Callable[[Any, int], int]
-    """`keep_unpacked`: make the model faster with as many bytes; of how many layers it did."""
-
-
-def keep_unpacked(model: Any, spare: int) -> int:
+def keep_dequantized(model: Any, spare: int) -> int:
     """Hold the routed experts of as many layers in 16 bits as `spare` bytes allow; how many. With 0, of none any more.
 
-    What is unpacked at each step otherwise is the same, so nothing but the time changes.
+    What is dequantized at each step otherwise is the same, so nothing but the time changes.
     """
     layers = [module for module in model.modules() if isinstance(module, GroupedExperts)]
-    kept = 0
+    number = 0
     for experts in layers:
-        experts.forget_unpacked()
-        if experts.bytes_unpacked <= spare:
-            spare -= experts.keep_unpacked()
-            kept += 1
-    return kept
+        experts.drop_dequantized()
+        if experts.dequantized_bytes <= spare:
+            spare -= experts.keep_dequantized()
+            number += 1
+    return number
 
 
-def end_to_end_loss(model: Any, inputs: dict[str, torch.Tensor], longest: int) -> torch.Tensor:
+def padding_free_loss(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -> torch.Tensor:
     """The sum of the negative log-likelihood over the counted tokens, in nats, by an `Ernie4_5_MoeForCausalLM`.
 
-    `inputs`: input_ids, labels and position_ids [1, tokens], and starts [documents + 1], int32, where each document
-    begins and the last ends; `longest` is at least the tokens of the longest. A document's first token has to have the
-    label `NOT_COUNTED`.
+    `inputs`: input_ids, labels and position_ids [1, tokens], and cu_seqlens [documents + 1], int32, where each document
+    begins and the last ends; `max_seqlen` is at least the tokens of the longest. A document's first token has to have
+    the label `NOT_COUNTED`. With weights [1, tokens], fp32 and of either sign, each token's part of the sum, that of
+    predicting it, is multiplied by its own.
     """
     labels, positions = inputs["labels"][0], inputs["position_ids"][0]
     with torch.autocast(labels.device.type, enabled=False):  # every product here says itself what it is made in
         inner = model.model
         hidden = inner.embed_tokens(inputs["input_ids"][0])
-        documents = Documents(inputs["starts"], longest, *_angles(inner.rotary_emb, positions))
+        sequences = Sequences(inputs["cu_seqlens"], max_seqlen, *_angles(inner.rotary_emb, positions))
         for layer in inner.layers:
             if layer.gradient_checkpointing and model.training:
-                hidden = checkpoint(_layer, layer, hidden, documents, use_reentrant=False, preserve_rng_state=False)
+                hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = _layer(layer, hidden, documents)
+                hidden = _layer(layer, hidden, sequences)
         hidden = _norm(inner.norm, hidden)
-        following = F.pad(labels[1:], (0, 1), value=NOT_COUNTED)
-        loss: torch.Tensor = _HeadLoss.apply(hidden, model.lm_head.weight, following)  # type: ignore[no-untyped-call]
+        next_labels = F.pad(labels[1:], (0, 1), value=NOT_COUNTED)
+        next_weights = F.pad(inputs["weights"][0, 1:], (0, 1)) if "weights" in inputs else None
+        loss: torch.Tensor = _HeadLoss.apply(hidden, model.lm_head.weight, next_labels, next_weights)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -85,22 +76,21 @@ def _angles(rotary: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
 
 
-def _layer(layer: Any, hidden: torch.Tensor, documents: Documents) -> torch.Tensor:
-    hidden = hidden + _attention(layer.self_attn, _norm(layer.input_layernorm, hidden), documents)
+def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    hidden = hidden + _attention(layer.self_attn, _norm(layer.input_layernorm, hidden), sequences)
     block = layer.mlp
     after = _norm(layer.post_attention_layernorm, hidden)
     if not hasattr(block, "experts"):
-        return hidden + _gated_mlp(block, after)
+        return hidden + _swiglu_mlp(block, after)
     if block.shared_experts is not None:
-        hidden = hidden + _gated_mlp(block.shared_experts, after)
-    weights, chosen = choose_experts(block.gate, after)
+        hidden = hidden + _swiglu_mlp(block.shared_experts, after)
+    _, weights, chosen = block.gate(after)
     routed: torch.Tensor = block.experts(after, chosen, weights)
     return hidden + routed
 
 
-def _gated_mlp(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:
-    active = Gated.apply(*project(hidden, mlp.gate_proj, mlp.up_proj))  # type: ignore[no-untyped-call]
-    out: torch.Tensor = mlp.down_proj(active)
+def _swiglu_mlp(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = mlp.down_proj(swiglu(*project(hidden, mlp.gate_proj, mlp.up_proj)))
     return out
 
 
@@ -108,41 +98,37 @@ def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(hidden, hidden.shape[-1:], norm.weight.to(hidden.dtype), norm.variance_epsilon)
 
 
-def _attention(attention: Any, hidden: torch.Tensor, documents: Documents) -> torch.Tensor:
+def _attention(attention: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
     heads = (len(hidden), -1, attention.head_dim)
     query, key, value = (
         projected.view(heads) for projected in project(hidden, attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    query, key = (
-        Rotated.apply(part, documents.cos, documents.sin)  # type: ignore[no-untyped-call]
-        for part in (query, key)
-    )
-    value = value.contiguous()  # kept for the backward pass, which needs no memory of the other two
-    own = _flash if hidden.is_cuda and hidden.dtype != torch.float32 else _document_by_document
-    out: torch.Tensor = attention.o_proj(own(query, key, value, documents, attention.scaling).flatten(1))
+    query, key = (apply_rotary(part, sequences.cos, sequences.sin) for part in (query, key))
+    value = value.contiguous()  # saved for the backward pass, which needs no memory of the other two
+    attend = _flash if hidden.is_cuda and hidden.dtype != torch.float32 else _document_by_document
+    out: torch.Tensor = attention.o_proj(attend(query, key, value, sequences, attention.scaling).flatten(1))
     return out
 
 
 def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sequences: Sequences, scale: float
 ) -> torch.Tensor:
     """Causal attention within each document; query, key and value [tokens, heads, size], fewer heads of the latter two.
 
     The operator behind torch.nn.attention.varlen, whose own arguments differ from one version of torch to the next.
     """
-    longest = documents.longest
-    starts = documents.starts
+    cu_seqlens, max_seqlen = sequences.cu_seqlens, sequences.max_seqlen
     out: torch.Tensor = torch.ops.aten._flash_attention_forward(
-        query, key, value, starts, starts, longest, longest, 0.0, True, False, scale=scale
+        query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, True, False, scale=scale
     )[0]
     return out
 
 
 def _document_by_document(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sequences: Sequences, scale: float
 ) -> torch.Tensor:
     """As `_flash`, where that kernel is not: on a CPU, and in fp32."""
-    lengths = documents.starts.diff().tolist()
+    lengths = sequences.cu_seqlens.diff().tolist()
     outs = []
     for q, k, v in zip(*(torch.split(heads, lengths) for heads in (query, key, value)), strict=True):
         q, k, v = (heads.transpose(0, 1)[None] for heads in (q, k, v))
@@ -152,16 +138,17 @@ def _document_by_document(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The sum of the negative log-likelihood over the counted tokens; the gradient is made on the way."""
+    """The sum of the negative log-likelihood over the counted tokens, weighted or not; its gradient is made on the
+    way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Any, head: Any, labels: Any) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Any, head: Any, labels: Any, weights: Any) -> torch.Tensor:  # type: ignore[override]
         total = torch.zeros((), device=hidden.device)
         grads = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
             logits = hidden[rows] @ head.t()
-            total += loss_and_gradient(logits, labels[rows])
+            total += loss_and_gradient(logits, labels[rows], None if weights is None else weights[rows])
             if grads is not None:
                 torch.mm(logits, head, out=grads[rows])
         ctx.save_for_backward(grads)
@@ -170,4 +157,4 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         (grads,) = ctx.saved_tensors
-        return grads * grad, None, None
+        return grads * grad, None, None, None

@@ -1,33 +1,80 @@
-"""Engine `peft`: transformers, bitsandbytes NF4 and PEFT, on a CPU or on CUDA, with no silent gaps.
+"""Backend `peft`: transformers, bitsandbytes NF4 and PEFT, on a CPU or on CUDA, with no silent gaps.
 
-The base model's experts are taken apart, its linear layers quantised, and its `config.model_type` renamed: PEFT keys
+The base model's experts are taken apart, its linear layers quantized, and its `config.model_type` renamed: PEFT keys
 its remap of `gate_proj/up_proj/down_proj` (which drops the shared experts and the dense layer) on that name, at
 injection and at reload.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
-from ernie_pipeline.models.audit import check_model as check_model  # an engine has it
+from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import WEIGHTS, check_places, name_base
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.peft.experts import unfuse_experts
+from ernie_pipeline.models.peft.rows import RowsTraining, loss_of_rows
 from ernie_pipeline.models.quantize import COMPUTE_DTYPES, quantize_linears
-from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.recipe.execution import Execution
+from ernie_pipeline.recipe.sections import Lora
+from ernie_pipeline.utils.errors import PipelineError, first_line
 
 OWN_MODEL_TYPE = "ernie_pipeline_unfused"
-end_to_end = None
-"""Its model takes rows, padded or packed, and no documents laid end to end."""
+
+MAX_TOKENS = 4096
+"""Tokens of a batch, padding included: they keep a GPU busy; their fp32 logits over 103,424 tokens are 1.6 GiB."""
 
 
-def base_of(job: dict[str, Any], device: str) -> Any:
-    """The frozen 4-bit base model that a job names, see `load_base`."""
-    base = job["base"]
-    return load_base(base["checkpoint"], base["revision"], job["quantization"], device)
+class PeftBackend:
+    """See the module."""
+
+    name: BackendName = "peft"
+
+    def load(self, spec: ModelSpec, device: str) -> "PeftModel4bit":
+        """See `Backend.load`."""
+        base, quantization = spec.base, spec.quantization.model_dump(mode="json")
+        module = load_base(base.checkpoint, base.revision, quantization, device)
+        if spec.adapter:
+            module = load_adapter(module, spec.adapter)
+        model = PeftModel4bit(spec, device, module)
+        model.audit(training=False)
+        return model
+
+
+class PeftModel4bit(TransformersModel):
+    """A base model of 4-bit layers, every expert a linear layer of its own, perhaps with PEFT's adapter."""
+
+    def add_adapter(self, lora: Lora, seed: int) -> None:
+        """See `LoadedModel.add_adapter`."""
+        self.module = with_adapter(self.module, lora, seed)
+        self.spec = self.spec.model_copy(update={"lora": lora})
+
+    def save_adapter(self, folder: Path) -> None:
+        """See `LoadedModel.save_adapter`."""
+        self.module.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template; the registry writes the real card
+        name_base(folder, self.spec.base.name, self.spec.base.revision)
+
+    def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
+        """See `LoadedModel.loss_sum`."""
+
+        def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
+            rows = [[document] for document in batch]
+            return loss_of_rows(self, rows, 1, None if own is None else [[each] for each in own])
+
+        with self.evaluating():
+            return summed_loss(loss_of, documents, weights, MAX_TOKENS, limit_gib=self.limit_gib)
+
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+        """See `LoadedModel.training`."""
+        self.limit_gib = execution.memory_limit_gib
+        return RowsTraining(self, execution, steps)
 
 
 def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any], device: str) -> Any:
@@ -45,7 +92,7 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
             checkpoint, revision=revision, dtype=dtype, config=config, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise PipelineError(f"base model {checkpoint}: its weights cannot be loaded ({_first_line(error)})") from error
+        raise PipelineError(f"base model {checkpoint}: its weights cannot be loaded ({first_line(error)})") from error
     if missing := sorted(loading["missing_keys"]):  # transformers has made them up
         raise PipelineError(
             f"base model {checkpoint}: its weights cannot be loaded "
@@ -58,58 +105,21 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
     return model
 
 
-def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
-    """The checkpoint's configuration, once it is known to be a causal language model's."""
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise PipelineError(
-            f"base model {checkpoint}: no readable config.json ({_first_line(error)}); set base_model.name to a hub id "
-            "or a folder with a transformers checkpoint"
-        ) from error
-    classes = config.architectures or []
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or not any(
-        c.endswith("ForCausalLM") for c in classes
-    ):
-        raise PipelineError(
-            f"base model {checkpoint} is not a causal language model (model_type {config.model_type!r}, architectures "
-            f"{classes}); set base_model.name to one that transformers' AutoModelForCausalLM can load"
-        )
-    return config
-
-
-def add_adapter(model: Any, lora: dict[str, Any], seed: int) -> Any:
-    """A `PeftModel` with a fresh fp32 adapter on every target, initialised from `seed`."""
-    torch.manual_seed(seed)
-    return fresh_adapter(model, lora)
-
-
-def fresh_adapter(model: Any, lora: dict[str, Any]) -> Any:
-    """A `PeftModel` with an adapter on every linear layer that is a target."""
+def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
+    """A `PeftModel` around a base, with a fresh fp32 adapter on every linear layer that is a target, initialised from
+    `seed`."""
     from peft import LoraConfig, get_peft_model
 
+    torch.manual_seed(seed)
     config = LoraConfig(
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=list(lora["targets"]),
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
-
-
-def save_adapter(model: Any, folder: Path, base_name: str, revision: str | None) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json`: the same bytes for the same adapter, on any path.
-
-    `base_name` and `revision` are the recipe's name of the base and its resolved commit, not where it lay here.
-    """
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template; the registry writes the real card
-    name_base(folder, base_name, revision)
+    return get_peft_model(module, config, autocast_adapter_dtype=True)
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -122,7 +132,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
             saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         with_adapter = PeftModel.from_pretrained(model, folder, is_trainable=False, autocast_adapter_dtype=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise PipelineError(f"adapter {folder} cannot be loaded ({_first_line(error)})") from error
+        raise PipelineError(f"adapter {folder} cannot be loaded ({first_line(error)})") from error
     placed = {
         name.replace(".default.", "."): tuple(parameter.shape)
         for name, parameter in with_adapter.named_parameters()
@@ -130,33 +140,3 @@ def load_adapter(model: Any, folder: Path) -> Any:
     }
     check_places(folder, saved, placed)
     return with_adapter.eval()
-
-
-def load(job: dict[str, Any], device: str) -> Any:
-    """The model that a job names, checked: base, quantization, lora, and an adapter's folder or none."""
-    return adapted(base_of(job, device), job, load_adapter)
-
-
-def adapted(model: Any, job: dict[str, Any], load_one: Callable[[Any, Path], Any]) -> Any:
-    """A base model with the job's adapter, if it names one, held against the recipe."""
-    base, lora = job["base"], job["lora"]
-    if job.get("adapter"):
-        model = load_one(model, Path(job["adapter"]))
-    else:
-        lora = {**lora, "rank": 0}
-    check_model(model, causal_lm_config(base["checkpoint"], base["revision"]), lora, training=False)
-    return model
-
-
-def logits(model: nn.Module, input_ids: torch.Tensor) -> torch.Tensor:
-    """The model's logits [tokens, vocabulary] in fp32 on the CPU for one sequence of token ids [tokens]."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        output: torch.Tensor = model(input_ids=input_ids[None].to(device), use_cache=False).logits
-    return output[0].float().cpu()
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error that says something: not "Error(s) in loading state_dict for ...:"."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if not line.endswith(":")), type(error).__name__)[:300]

@@ -4,8 +4,8 @@ transformers 5 keeps a layer's experts as two 3-D parameters, which bitsandbytes
 taken apart again into gate, up and down projections per expert, with the names that ERNIE's own checkpoint has.
 
 A module of routed experts, this one or another engine's, has the method `dense`: gate and up [experts, 2 x
-intermediate, hidden] and down [experts, hidden, intermediate], unpacked and with the adapter; and tells in `recordable`
-whether a CUDA graph can hold its forward pass (`generation/merged.py` asks for both).
+intermediate, hidden] and down [experts, hidden, intermediate], dequantized and with the adapter; and tells in
+`capturable` whether a CUDA graph can hold its forward pass (`generation/merged.py` asks for both).
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class UnfusedExperts(nn.ModuleList):
     Takes hidden states [tokens, hidden], expert numbers and weights [tokens, k]; gives [tokens, hidden].
     """
 
-    recordable = False  # it asks the device how many tokens each expert has
+    capturable = False  # it asks the device how many tokens each expert has
 
     def __init__(self, fused: Any):
         super().__init__(

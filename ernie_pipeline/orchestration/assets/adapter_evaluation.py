@@ -13,7 +13,7 @@ from ernie_pipeline.orchestration.report import OWNERS
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool="gpu",
-    description="The adapter on the held-out rows: validation loss, greedy answers, grades, accuracy.",
+    description="The adapter on the held-out rows: loss on the completions, greedy answers, grades, accuracy.",
     check_specs=[complete("adapter_evaluation")],
 )
 def adapter_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:

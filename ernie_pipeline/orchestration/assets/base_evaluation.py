@@ -13,7 +13,7 @@ from ernie_pipeline.orchestration.report import OWNERS
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool="gpu",
-    description="The 4-bit base model on the held-out rows: validation loss, greedy answers, grades, accuracy.",
+    description="The 4-bit base model on the held-out rows: loss on the completions, greedy answers, grades, accuracy.",
     check_specs=[complete("base_evaluation")],
 )
 def base_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:

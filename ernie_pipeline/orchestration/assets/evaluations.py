@@ -10,11 +10,13 @@ from ernie_pipeline.evaluation.job import evaluation_job
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.report import build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.quantized_base import FOLDER
 
 SHOWN_PREDICTIONS = 20
-SHOWN_COLUMNS = ("question", "gold", "prediction", "outcome")
+SHOWN_COLUMNS = ("question", "reference", "prediction", "outcome")
 
 
 def complete(asset: str) -> dg.AssetCheckSpec:
@@ -29,8 +31,17 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
 
     def write(work: Work, out: Path) -> list[Check]:
         base, split = work.made_from.inputs["base_model"], checked_split(work)
-        job = evaluation_job(work.recipe, base, split, work.folder(adapter) if adapter else None, out)
-        gpu.run(context, "ernie_pipeline.evaluation", job, on_one=True)
+        job = evaluation_job(
+            work.recipe,
+            base,
+            Settings.from_environment().store / FOLDER,
+            work.folder(adapter) if adapter else None,
+            execution=gpu.execution_over(work.recipe.execution),
+            limits=gpu.limits(),
+            split=split,
+            out=out,
+        )
+        gpu.run(context, "evaluation", job)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)
@@ -54,7 +65,7 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     kinds = metrics.pop("by_kind")
     predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
     return {
-        "validation loss": metrics["validation_loss"],
+        "loss_completion": metrics["loss_completion"],
         "accuracy": metrics["accuracy"],
         **{name.replace("_", " "): value for name, value in artifact.json("reports/run.json").items()},
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.data.job import split_job
-from ernie_pipeline.launch.local import run_module
+from ernie_pipeline.launch.local import run_work
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
 from ernie_pipeline.orchestration.plots import dropped_rows
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
@@ -39,8 +39,9 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         recipe, versions, raw = work.recipe, work.made_from.inputs, work.folder("raw_nemotron")
         base = pinned_checkpoint(recipe.base_model.name, versions["base_model"])
         cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
-        job = split_job(recipe, base, (recipe.benchmarks.sets, versions["benchmark_sets"]), raw, out, cache)
-        run_module(context, "ernie_pipeline.data", job, threads=os.cpu_count() or 1)
+        benchmarks = (recipe.benchmarks.sets, versions["benchmark_sets"])
+        job = split_job(recipe, base, benchmarks, raw=raw, out=out, cache=cache)
+        run_work(context, "split", job, threads=os.cpu_count() or 1)
         return _checks(raw, out, recipe.split.rows)
 
     return build_or_reuse(context, write, _show)

@@ -10,8 +10,10 @@ from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import loss_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.training.job import training_job
 
 
@@ -31,8 +33,17 @@ from ernie_pipeline.training.job import training_job
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
     def write(work: Work, out: Path) -> list[Check]:
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
-        job = training_job(work.recipe, base, checked_split(work), out, checkpoints)
-        gpu.run(context, "ernie_pipeline.training", job)
+        job = training_job(
+            work.recipe,
+            base,
+            Settings.from_environment().store / FOLDER,
+            execution=gpu.execution_over(work.recipe.execution),
+            limits=gpu.limits(gpu.gpus),
+            split=checked_split(work),
+            out=out,
+            checkpoints=checkpoints,
+        )
+        gpu.run(context, "training", job, processes=gpu.gpus)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
@@ -42,16 +53,16 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
 
 def _show(artifact: Artifact) -> dict[str, Any]:
     run, curve = artifact.json("reports/run.json"), artifact.json("curve.json")
-    losses = {name: [entry[name] for entry in curve if name in entry] for name in ("loss", "eval_loss")}
+    losses = {name: [entry[name] for entry in curve if name in entry] for name in ("loss", "loss_objective")}
     return {
         "loss curve": dg.MetadataValue.md(loss_curve(curve)),
         "final training loss": losses["loss"][-1],
-        "final validation loss": losses["eval_loss"][-1],
-        "best validation loss": min(losses["eval_loss"]),
+        "final loss_objective (validation)": losses["loss_objective"][-1],
+        "best loss_objective (validation)": min(losses["loss_objective"]),
         "trainable parameters": run["trainable_parameters"],
         "4-bit base parameters": run["four_bit_parameters"],
         "parameters per target": table(artifact.json("parameters.json")),
-        "engine": run["engine"],
+        "backend": run["backend"],
         "device": run["device"],
         "steps": run["steps"],
         "step of the adapter": run["kept_step"],
@@ -62,5 +73,5 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         "training seconds": run["seconds"],
         **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
         **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
-        **({"layers kept unpacked": run["layers_kept_unpacked"]} if run["layers_kept_unpacked"] else {}),
+        "execution": dg.MetadataValue.json(run["execution"]),
     }

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
-from ernie_pipeline.store.disk import last_change, size_of
 from ernie_pipeline.store.history import Build, recorded, remember
-from ernie_pipeline.store.housekeeping import bases
-from ernie_pipeline.store.housekeeping.bases import (
+from ernie_pipeline.store.housekeeping import quantized_bases as bases
+from ernie_pipeline.store.housekeeping.disk_usage import last_change, size_of
+from ernie_pipeline.store.housekeeping.quantized_bases import (
     ASKED_FOR,
     NO_BASES,
-    PACKED_BASE,
     PERHAPS,
+    QUANTIZED_BASE,
     Bases,
 )
 from ernie_pipeline.store.lock import holder, unless_held
@@ -51,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Aside:
+class HalfWritten:
     """What killed builders of one artifact left, or a living one is writing; `size` in bytes."""
 
     asset: str
@@ -67,7 +67,7 @@ class Contents:
     """
 
     artifacts: tuple[Entry, ...]
-    aside: tuple[Aside, ...]
+    half_written: tuple[HalfWritten, ...]
     notes: tuple[str, ...] = ()
     unfinished: tuple[Entry, ...] = ()
     bases: Bases = NO_BASES
@@ -79,7 +79,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged artifact, and what is wrong with it. Of a packed base model, `fingerprint` is its key."""
+    """A damaged artifact, and what is wrong with it. Of a quantized base model, `fingerprint` is its key."""
 
     asset: str
     fingerprint: str
@@ -92,7 +92,7 @@ class Pruned:
 
     deleted: bool
     artifacts: tuple[Entry, ...]
-    aside: tuple[Aside, ...]
+    half_written: tuple[HalfWritten, ...]
     size: int
     notes: tuple[str, ...]
     unfinished: tuple[Entry, ...] = ()
@@ -103,10 +103,10 @@ def take_stock(
     store: ArtifactStore,
     asked_for: Mapping[str, str],
     held: Mapping[str, Held],
-    packed: Bases = NO_BASES,
+    quantized: Bases = NO_BASES,
     unknown: str = "",
 ) -> Contents:
-    """What is in the store, and what each artifact is needed for; `packed` is what `bases.take_stock` found.
+    """What is in the store, and what each artifact is needed for; `quantized` is what `bases.take_stock` found.
 
     `asked_for`: the fingerprint that the recipe asks for, of each asset in the order of the chain. `held`, by asset:
     see `Held`; where that cannot be found out, every artifact of the asset counts as needed, and a note says so.
@@ -117,46 +117,46 @@ def take_stock(
     needed, notes = _directly_needed(store, known, asked_for, held, unknown)
     _add_what_they_were_built_from(needed, known)
     entries = [_entry(store, key, known[key], tuple(needed.get(key, ()))) for key in known]
-    aside = [
-        Aside(asset, fingerprint, sum(map(size_of, paths)))
+    half_written = [
+        HalfWritten(asset, fingerprint, sum(map(size_of, paths)))
         for asset in assets
-        for fingerprint, paths in store.aside(asset).items()
+        for fingerprint, paths in store.temporary(asset).items()
     ]
     unfinished = [
         Entry(*key, size_of(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for, unknown))
         for key in store.all_unfinished()
     ]
-    return Contents(tuple(entries), tuple(aside), tuple(notes), tuple(unfinished), packed)
+    return Contents(tuple(entries), tuple(half_written), tuple(notes), tuple(unfinished), quantized)
 
 
 def verify(store: ArtifactStore) -> list[Damage]:
-    """Every damaged artifact and packed base model; each file of each is read."""
+    """Every damaged artifact and quantized base model; each file of each is read."""
     found = ((asset, f, store.find(asset, f)[1]) for asset in store.stages() for f in store.fingerprints(asset))
     damaged = [Damage(*damage) for damage in found if damage[2] not in ("", NOT_BUILT)]
-    return damaged + [Damage(PACKED_BASE, *damage) for damage in bases.verify(store.root).items()]
+    return damaged + [Damage(QUANTIZED_BASE, *damage) for damage in bases.verify(store.root).items()]
 
 
 def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pruned:
-    """Remove what nothing needs and what killed builders left aside; unless `delete`, only say which.
+    """Remove what nothing needs and what killed builders left half-written; unless `delete`, only say which.
 
     What another process holds the lock of is left alone, and so is what was built again since `contents` was taken.
     """
     going: dict[Key, Entry] = {(e.asset, e.fingerprint): e for e in contents.artifacts if not e.needed_for}
-    aside: dict[Key, Aside] = {(a.asset, a.fingerprint): a for a in contents.aside}
+    half_written: dict[Key, HalfWritten] = {(a.asset, a.fingerprint): a for a in contents.half_written}
     unfinished: dict[Key, Entry] = {(u.asset, u.fingerprint): u for u in contents.unfinished if not u.needed_for}
     notes, gone = list(contents.notes), list[Key]()
-    for key in dict.fromkeys([*going, *aside, *unfinished]):
+    for key in dict.fromkeys([*going, *half_written, *unfinished]):
         problem = _remove(store, key, going.get(key), key in unfinished) if delete else _taken(holder(store.root, *key))
         if problem:
             notes.append(f"{' '.join(key)} is left alone: {problem}")
         else:
             gone.append(key)
     artifacts = tuple(going[key] for key in gone if key in going)
-    left = tuple(aside[key] for key in gone if key in aside)
+    left = tuple(half_written[key] for key in gone if key in half_written)
     cut_short = tuple(unfinished[key] for key in gone if key in unfinished)
-    packed = bases.prune(store.root, contents.bases, delete)
-    size = _sum(artifacts) + _sum(left) + _sum(cut_short) + packed.size
-    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short, packed)
+    quantized = bases.prune(store.root, contents.bases, delete)
+    size = _sum(artifacts) + _sum(left) + _sum(cut_short) + quantized.size
+    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short, quantized)
 
 
 def _why_unfinished_is_kept(
@@ -219,7 +219,7 @@ def _add_what_they_were_built_from(needed: dict[Key, list[str]], known: Mapping[
 
 
 def _remove(store: ArtifactStore, key: Key, entry: Entry | None, unfinished: bool) -> str:
-    """Remove the artifact, or if `entry` is None what was left aside of it; "" or why it was not done.
+    """Remove the artifact, or if `entry` is None what was left half-written of it; "" or why it was not done.
 
     `unfinished`: and what an unfinished build of it has kept.
     """
@@ -238,8 +238,8 @@ def _remove(store: ArtifactStore, key: Key, entry: Entry | None, unfinished: boo
                 store.remove(*key)
         except OSError as error:
             return f"it cannot be removed ({error.strerror})"
-        store.sweep(*key)
-        return "some of it cannot be removed" if key[1] in store.aside(key[0]) else ""
+        store.remove_temporary(*key)
+        return "some of it cannot be removed" if key[1] in store.temporary(key[0]) else ""
 
 
 def _taken(held_by: str) -> str:
@@ -257,5 +257,5 @@ def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, 
     return replace(entry, **{name: build[name] for name in ("data_version", "built", "seconds") if build})
 
 
-def _sum(entries: Iterable[Entry | Aside]) -> int:
+def _sum(entries: Iterable[Entry | HalfWritten]) -> int:
     return sum(entry.size for entry in entries)

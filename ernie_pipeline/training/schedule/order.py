@@ -8,8 +8,8 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from ernie_pipeline.recipe.sections import Training
 from ernie_pipeline.training.rows import Row
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -17,18 +17,13 @@ Step = list[int]
 """The samples of one optimizer step, by their row numbers in the split."""
 
 
-def number_of_samples(settings: dict[str, Any], rows: int) -> int:
+def number_of_samples(settings: Training, rows: int) -> int:
     """How many samples a run sees: `max_samples`, or `max_steps` full steps, or `epochs` times the rows."""
-    if settings["max_samples"]:
-        return int(settings["max_samples"])
-    if settings["max_steps"]:
-        return int(settings["max_steps"]) * samples_of_a_step(settings)
-    return math.ceil(float(settings["epochs"]) * rows)
-
-
-def samples_of_a_step(settings: dict[str, Any]) -> int:
-    """Packed or not, on one GPU or several."""
-    return int(settings["batch_size"]) * int(settings["accumulation"])
+    if settings.max_samples:
+        return settings.max_samples
+    if settings.max_steps:
+        return settings.max_steps * settings.samples_per_step
+    return math.ceil(settings.epochs * rows)
 
 
 def sample_order(rows: int, seed: int, samples: int) -> list[int]:
@@ -46,19 +41,10 @@ def sample_order(rows: int, seed: int, samples: int) -> list[int]:
     return order[:samples]
 
 
-def plan_steps(lengths: Sequence[int], settings: dict[str, Any]) -> list[Step]:
-    """The optimizer steps of a run over rows of `lengths` tokens; `settings` is the recipe's section training.
-
-    The last one may have fewer samples. Raises `PipelineError` for a row that does not fit into `pack_tokens`.
-    """
-    longest = max(range(len(lengths)), key=lambda i: lengths[i], default=0)
-    if settings["packing"] and lengths and lengths[longest] > settings["pack_tokens"]:
-        raise PipelineError(
-            f"training row {longest} has {lengths[longest]} tokens and does not fit into training.pack_tokens = "
-            f"{settings['pack_tokens']}; raise that, or lower split.max_tokens"
-        )
-    order = sample_order(len(lengths), settings["seed"], number_of_samples(settings, len(lengths)))
-    size = samples_of_a_step(settings)
+def plan_steps(rows: int, settings: Training) -> list[Step]:
+    """The optimizer steps of a run over so many rows. The last one may have fewer samples."""
+    order = sample_order(rows, settings.seed, number_of_samples(settings, rows))
+    size = settings.samples_per_step
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
@@ -66,7 +52,7 @@ def plan_steps(lengths: Sequence[int], settings: dict[str, Any]) -> list[Step]:
 class Plan:
     """What a run trains on: the recipe's section training, the split's rows, and the optimizer steps over them."""
 
-    settings: dict[str, Any]
+    settings: Training
     rows: Sequence[Row]
     eval_rows: Sequence[Row]
     lengths: list[int] = field(init=False)
@@ -75,9 +61,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", [len(row.ids) for row in self.rows])
-        object.__setattr__(self, "steps", plan_steps(self.lengths, self.settings))
+        object.__setattr__(self, "steps", plan_steps(len(self.rows), self.settings))
 
-    @property
-    def row_tokens(self) -> int | None:
-        """The tokens of a packed row at most; None: each sample has a row of its own."""
-        return int(self.settings["pack_tokens"]) if self.settings["packing"] else None
+    def tokens(self, step: int) -> int:
+        """Of the samples of a step, padding excluded."""
+        return sum(self.lengths[sample] for sample in self.steps[step])
+
+    def counted_tokens(self, step: int) -> int:
+        """Of the samples of a step, those that the loss counts."""
+        return sum(self.rows[sample].counted for sample in self.steps[step])

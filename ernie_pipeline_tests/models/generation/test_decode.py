@@ -10,7 +10,7 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.models.generation.decode import Pace, decode
+from ernie_pipeline.models.generation.decode import DecodeSettings, decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import merge
 from ernie_pipeline_tests.models.conftest import new_adapted
@@ -42,16 +42,20 @@ def ids(prompts: list[str]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def plain(merged: Any, prompts: list[str]) -> list[list[int]]:
+def plain(merged: Any, ids: list[list[int]]) -> list[list[int]]:
     """transformers' own answers."""
-    tokenizer = load_tokenizer(str(BASE))
-    return generate_tokens(merged, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=5)
+    return generated(merged, ids, rows=5)
+
+
+def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "pad_token_id": 0, "end_tokens": EOS}
+    return generate_tokens(model, ids, **usual | changes)
 
 
 def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
-    pace = Pace(**{key: changes.pop(key) for key in Pace._fields if key in changes})
-    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "eos": EOS, "rows": 100, "record": False}
-    return decode(model, ids, pace=pace, **usual | changes)
+    settings = DecodeSettings(**{key: changes.pop(key) for key in DecodeSettings._fields if key in changes})
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": EOS, "rows": 100, "capture": False}
+    return decode(model, ids, settings=settings, **usual | changes)
 
 
 @contextmanager
@@ -92,11 +96,9 @@ def test_the_answers_are_those_of_transformers_generate(
     assert decoded(merged, ids, **changes) == plain
 
 
-def test_an_adapter_s_answers_too(ids: list[list[int]], prompts: list[str], plain: list[list[int]]) -> None:
+def test_an_adapter_s_answers_too(ids: list[list[int]], plain: list[list[int]]) -> None:
     adapted = new_adapted()
-    wanted = generate_tokens(
-        adapted, load_tokenizer(str(BASE)), prompts, max_new_tokens=NEW_TOKENS, batch_size=len(prompts)
-    )
+    wanted = generated(adapted, ids, rows=len(ids))
     assert wanted != plain
     assert decoded(merge(adapted), ids, check_every=2, least_rows=1) == wanted
 
@@ -123,14 +125,14 @@ def test_it_stops_at_the_first_look_after_all_have_finished(merged: Any) -> None
 
 
 def test_without_an_end_token_all_are_as_long_as_they_may_be(merged: Any, ids: list[list[int]]) -> None:
-    answers = decoded(merged, ids, eos=[], max_new_tokens=5)
+    answers = decoded(merged, ids, end_tokens=[], max_new_tokens=5)
     assert {len(answer) for answer in answers} == {5}
 
 
 def test_several_end_tokens(merged: Any, ids: list[list[int]], plain: list[list[int]]) -> None:
     other = plain[0][1]
     cut = [answer[: answer.index(other) + 1] if other in answer else answer for answer in plain]
-    assert decoded(merged, ids, eos=[*EOS, other], check_every=1, least_rows=1) == cut != plain
+    assert decoded(merged, ids, end_tokens=[*EOS, other], check_every=1, least_rows=1) == cut != plain
 
 
 def test_progress_tells_of_rows_as_they_finish(merged: Any, ids: list[list[int]]) -> None:
@@ -156,6 +158,6 @@ def test_the_model_gets_its_attention_back_even_after_an_error(merged: Any, ids:
 
 def test_a_long_answer_reads_more_of_the_cache_step_by_step(merged: Any, ids: list[list[int]]) -> None:
     torch.testing.assert_close(
-        torch.tensor(decoded(merged, ids[:3], eos=[], max_new_tokens=70, length_step=16)),
-        torch.tensor(decoded(merged, ids[:3], eos=[], max_new_tokens=70, length_step=512)),
+        torch.tensor(decoded(merged, ids[:3], end_tokens=[], max_new_tokens=70, length_step=16)),
+        torch.tensor(decoded(merged, ids[:3], end_tokens=[], max_new_tokens=70, length_step=512)),
     )

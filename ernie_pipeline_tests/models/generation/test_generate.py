@@ -5,8 +5,8 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
-from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.models.generation.generate import generate
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids, up_to_end
+from ernie_pipeline.models.generation.generate import end_tokens, generate, generate_tokens
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7"]
 
@@ -16,7 +16,7 @@ def ask(base: Any) -> Callable[..., list[str]]:
     tokenizer = load_tokenizer(str(BASE))
 
     def answers(prompts: list[str], **changes: Any) -> list[str]:
-        return generate(base, tokenizer, prompts, **{"max_new_tokens": 12, "batch_size": 16} | changes)
+        return generate(base, tokenizer, prompts, **{"max_new_tokens": 12, "rows": 16} | changes)
 
     return answers
 
@@ -36,7 +36,7 @@ def test_a_batch_of_different_lengths_is_answered_as_one_by_one_and_in_order(
     alone = [ask([prompt])[0] for prompt in prompts]
     assert len(set(alone)) > 5, "equal answers would not show their order"
     assert ask(prompts) == alone
-    assert ask(prompts, batch_size=5) == alone
+    assert ask(prompts, rows=5) == alone
 
 
 def test_no_more_than_max_new_tokens_and_the_same_ones(ask: Callable[..., list[str]], prompts: list[str]) -> None:
@@ -53,10 +53,33 @@ def test_an_answer_ends_at_the_end_token_and_does_not_show_it(ask: Callable[...,
 
 def test_sampling_differs_from_greedy_and_progress_is_told(ask: Callable[..., list[str]], prompts: list[str]) -> None:
     heard: list[tuple[int, int]] = []
-    sampled = ask(prompts, batch_size=6, temperature=5.0, progress=lambda done, total: heard.append((done, total)))
+    sampled = ask(prompts, rows=6, temperature=5.0, progress=lambda done, total: heard.append((done, total)))
     assert sampled != ask(prompts)
     assert heard == [(6, 16), (12, 16), (16, 16)]
 
 
 def test_nothing_asked_is_nothing_answered(ask: Callable[..., list[str]]) -> None:
     assert ask([]) == []
+
+
+def tokens_of(model: Any, prompts: list[str], **changes: Any) -> list[list[int]]:
+    usual: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0, "end_tokens": [2], "rows": 16}
+    return generate_tokens(model, token_ids(load_tokenizer(str(BASE)), prompts), **usual | changes)
+
+
+def test_the_tokens_are_those_of_transformers_on_the_tokenizer_s_own_batch(base: Any, prompts: list[str]) -> None:
+    batch = load_tokenizer(str(BASE))(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+    output = base.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    wanted = [up_to_end(tokens, [2]) for tokens in output[:, batch["input_ids"].shape[1] :].tolist()]
+    assert tokens_of(base, prompts) == wanted
+    assert tokens_of(base, prompts, pad_token_id=5) == wanted  # what is padded with is not seen
+
+
+def test_what_ends_an_answer_is_said_and_not_the_model_s(base: Any, prompts: list[str]) -> None:
+    usual, endless = tokens_of(base, prompts), tokens_of(base, prompts, end_tokens=[])
+    assert end_tokens(base) == [2]
+    assert any(answer[-1] == 2 and len(answer) < 12 for answer in usual)
+    assert {len(answer) for answer in endless} == {12}
+    assert [up_to_end(answer, [2]) for answer in endless] == usual
+    other = usual[0][1]
+    assert tokens_of(base, prompts, end_tokens=[2, other]) == [up_to_end(answer, [2, other]) for answer in endless]

@@ -5,17 +5,18 @@ import pytest
 import torch
 
 from ernie_pipeline.demo import BASE
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.fused import FusedExperts
 from ernie_pipeline.models.generation.memory_plan import (
     WORKING_BYTES,
     Weights,
-    experts_to_leave,
+    experts_to_leave_quantized,
     row_bytes,
     rows_that_fit,
 )
 from ernie_pipeline.models.generation.merged import decodable, fast_generator, merge, merged_weights, only_argmax
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import UnfusedExperts, unfuse_experts
 from ernie_pipeline.models.weights import dense_weight
 from ernie_pipeline.utils.errors import PipelineError
@@ -24,7 +25,7 @@ from ernie_pipeline_tests.models.grouped.demo import FLAT, adapted_grouped, read
 
 GIB = 2**30
 ATOL = 1e-4  # logits up to 20 in fp32: the same products, summed in another order
-ERNIE_21B = peft_engine.causal_lm_config(str(BASE), None)
+ERNIE_21B = causal_lm_config(str(BASE), None)
 ERNIE_21B.update({"num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "hidden_size": 2560})
 
 
@@ -47,7 +48,7 @@ def merged(adapted: Any) -> Any:
 @pytest.fixture(scope="module")
 def in_bfloat16() -> Any:
     quantization = QUANTIZATION | {"compute_dtype": "bfloat16"}
-    model = peft_engine.add_adapter(peft_engine.load_base(str(BASE), None, quantization, "cpu"), LORA, seed=0)
+    model = peft_backend.with_adapter(peft_backend.load_base(str(BASE), None, quantization, "cpu"), LORA, seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -150,7 +151,7 @@ def test_as_many_rows_as_the_free_memory_holds_beside_the_work(spare_gib: float,
 
 
 LAYERS = {f"layer {number}": int(1.5 * GIB) for number in range(1, 28)}
-LARGE = Weights(int(3.2 * GIB), LAYERS, recordable=True)
+LARGE = Weights(int(3.2 * GIB), LAYERS, capturable=True)
 """About what ERNIE-4.5-21B-A3B's are."""
 
 
@@ -158,41 +159,49 @@ LARGE = Weights(int(3.2 * GIB), LAYERS, recordable=True)
     ("spare_gib", "rows", "mib_a_row", "left"),
     [
         (61, 400, 35, 0),  # 80 GiB less the 4-bit model and the work: everything, and a cache for all
-        (23, 400, 35, 23),  # 40 GiB: a cache for all first, since two waves read all the weights twice
-        (7, 400, 35, 27),  # 24 GiB: four waves, and no layer to merge
+        (23, 400, 35, 23),  # 40 GiB: a cache for all first, since two batches read all the weights twice
+        (7, 400, 35, 27),  # 24 GiB: four batches, and no layer to merge
         (3.3, 400, 35, None),  # not eight rows
-        (59, 1000, 100, 23),  # two waves and 23 layers to unpack, where all merged would be seven waves
-        (60, 26, 600, 0),  # two waves with all merged, where one with 24 layers to unpack would take 2.1 times as long
+        (59, 1000, 100, 23),  # two batches and 23 layers to dequantize, where all merged would be seven batches
+        (
+            60,
+            26,
+            600,
+            0,
+        ),  # two batches with all merged, where one with 24 layers to dequantize would take 2.1 times as long
     ],
 )
 def test_memory_goes_to_the_cache_or_to_merged_experts_whichever_is_faster(
     spare_gib: float, rows: int, mib_a_row: int, left: int | None
 ) -> None:
-    found = experts_to_leave(LARGE, rows=rows, bytes_a_row=mib_a_row * 2**20, free=WORKING_BYTES + int(spare_gib * GIB))
+    found = experts_to_leave_quantized(
+        LARGE, rows=rows, bytes_a_row=mib_a_row * 2**20, free=WORKING_BYTES + int(spare_gib * GIB)
+    )
     assert found == (None if left is None else list(LAYERS)[27 - left :])
 
 
-def test_experts_that_cannot_be_recorded_are_merged_all_or_none() -> None:
-    apart = LARGE._replace(recordable=False)
-    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 61 * GIB) == []
-    assert experts_to_leave(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 23 * GIB) is None
+def test_experts_that_cannot_be_captured_are_merged_all_or_none() -> None:
+    apart = LARGE._replace(capturable=False)
+    assert experts_to_leave_quantized(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 61 * GIB) == []
+    assert experts_to_leave_quantized(apart, rows=400, bytes_a_row=35 * 2**20, free=WORKING_BYTES + 23 * GIB) is None
 
 
 def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
-    packed_short: Path, short_base: dict[str, Any]
+    quantized_short: Path, short_base: Any
 ) -> None:
-    adapted = adapted_grouped(read_demo(packed_short, FLAT, Path(short_base["checkpoint"]))).eval()
+    adapted = adapted_grouped(read_demo(quantized_short, FLAT, Path(short_base.checkpoint))).eval()
     known = merged_weights(adapted)
-    assert known.recordable
-    (kept,) = known.experts
-    merged = merge(adapted, [kept])
+    assert known.capturable
+    (quantized,) = known.experts
+    merged = merge(adapted, [quantized])
     assert decodable(merged)
-    assert merged.get_submodule(kept) is adapted.get_base_model().get_submodule(kept)
+    assert merged.get_submodule(quantized) is adapted.get_base_model().get_submodule(quantized)
     assert not hasattr(merged.model.layers[1].self_attn.q_proj, "base_layer")
     torch.testing.assert_close(logits(merged), logits(adapted), atol=ATOL, rtol=0)
     ids = [[5, 9, 20], [7, 30, 31, 32, 33]]
     left, all_merged = (
-        decode(model, ids, max_new_tokens=8, eos=[2], rows=2, record=False) for model in (merged, merge(adapted))
+        decode(model, ids, max_new_tokens=8, end_tokens=[2], rows=2, capture=False)
+        for model in (merged, merge(adapted))
     )
     assert left == all_merged
 

@@ -1,4 +1,4 @@
-"""The demo model as the engine unsloth holds it, on a CPU: quantised here by bitsandbytes, written and read packed."""
+"""The demo model as backend `grouped` holds it, on a CPU."""
 
 from pathlib import Path
 from typing import Any
@@ -6,16 +6,20 @@ from typing import Any
 import torch
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.grouped import backend as grouped_backend
+from ernie_pipeline.models.grouped.backend import GroupedModel
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.quantized_base import read_packed, write_packed
-from ernie_pipeline.models.peft import backend as peft_engine
-from ernie_pipeline.models.quantize import quantize_linears
+from ernie_pipeline.models.grouped.quantize_checkpoint import quantize_checkpoint
+from ernie_pipeline.models.grouped.quantized_base import read_quantized
+from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.quantize import COMPUTE_DTYPES, quantize_linears
+from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.sections import Lora
 
 FLAT = {"type": "nf4", "double": False, "compute_dtype": "float32"}
 NESTED = FLAT | {"double": True}
-LORA = Lora(rank=4, alpha=8).model_dump(mode="json")
+LORA = Lora(rank=4, alpha=8)
 
 
 def stack(weight: torch.Tensor, quantization: dict[str, Any]) -> Any:
@@ -26,11 +30,12 @@ def stack(weight: torch.Tensor, quantization: dict[str, Any]) -> Any:
     return Params4bit(weight.detach(), False, None, size, quantization["double"], quantization["type"]).to("cpu")
 
 
-def quantised_demo(quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
-    """The demo's base with fused, quantised experts, as Unsloth leaves them; transformers cannot compute them."""
+def quantized_by_bitsandbytes(quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
+    """What transformers loads of the base, quantized parameter by parameter; transformers cannot compute its stacks."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    dtype = COMPUTE_DTYPES[quantization["compute_dtype"]]
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and parameter.ndim == 3:
@@ -39,21 +44,29 @@ def quantised_demo(quantization: dict[str, Any], checkpoint: Path = BASE) -> Any
     return model
 
 
-def pack_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> None:
-    """Write `quantised_demo` packed."""
-    write_packed(quantised_demo(quantization, checkpoint), folder)
+def quantize_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> None:
+    """Write the demo's base, or another, quantized into `folder`."""
+    config = causal_lm_config(str(checkpoint), None)
+    quantize_checkpoint(str(checkpoint), None, config, quantization, folder, "cpu")
 
 
 def read_demo(folder: Path, quantization: dict[str, Any], checkpoint: Path = BASE) -> Any:
-    """The model that `pack_demo` wrote."""
-    model = read_packed(folder, peft_engine.causal_lm_config(str(checkpoint), None), quantization, "cpu")
-    model.config.model_type = peft_engine.OWN_MODEL_TYPE
+    """The model that `quantize_demo` wrote."""
+    model = read_quantized(folder, causal_lm_config(str(checkpoint), None), quantization, "cpu")
+    model.config.model_type = peft_backend.OWN_MODEL_TYPE
     return model
 
 
-def adapted_grouped(model: Any, lora: dict[str, Any] = LORA) -> Any:
+def grouped_demo(folder: Path, spec: ModelSpec) -> GroupedModel:
+    """The base of `spec` as backend `grouped` loads it."""
+    checkpoint = Path(spec.base.checkpoint)
+    quantize_demo(folder, FLAT, checkpoint)
+    return GroupedModel(spec.model_copy(update={"backend": "grouped"}), "cpu", read_demo(folder, FLAT, checkpoint))
+
+
+def adapted_grouped(model: Any, lora: Lora = LORA) -> Any:
     """`model` with an adapter that changes its logits."""
-    model = unsloth_engine.add_adapter(model, lora, seed=0)
+    model = grouped_backend.with_adapter(model, lora, seed=0)
     change(model)
     return model
 

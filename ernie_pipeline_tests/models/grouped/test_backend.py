@@ -1,6 +1,7 @@
-"""Engine `unsloth` on a CPU: a job's model from its packed base, and what it refuses."""
+"""Backend `grouped` on a CPU: a model from its quantized base, and what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,32 +9,36 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import backend as unsloth_engine
+from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.grouped import lora_linear
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel, read_base
+from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.models.grouped.demo import FLAT, LORA, adapted_grouped, read_demo
+from ernie_pipeline_tests.models.conftest import logits_of
+from ernie_pipeline_tests.models.grouped.demo import FLAT, LORA, change, read_demo
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
-Job = dict[str, Any]
 
 
 @pytest.fixture
-def asked(packed_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """`packed_base` without Unsloth; with what it was asked for."""
+def asked(quantized_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """`quantized_base` with what it would make at hand; and what it was asked for."""
     heard: list[Any] = []
 
-    def packed_base(*args: Any) -> Path:
-        heard.append(args)
-        return packed_short
+    def quantized_base(base: Any, config: Any, *rest: Any) -> Path:
+        heard.append((base, config.model_type, *rest))
+        return quantized_short
 
-    monkeypatch.setattr(unsloth_engine, "packed_base", packed_base)
+    monkeypatch.setattr(grouped_backend, "quantized_base", quantized_base)
     return heard
 
 
 @pytest.fixture
-def job(short_base: dict[str, Any]) -> Job:
-    return {"base": short_base, "quantization": FLAT, "lora": LORA, "adapter": None, "gpu": {"bases": "there"}}
+def spec(short_spec: ModelSpec) -> ModelSpec:
+    """Two layers of the demo, of this backend."""
+    return short_spec.model_copy(update={"backend": "grouped", "quantized_bases": Path("there")})
 
 
 def refused(attempt: Callable[[], Any]) -> str:
@@ -43,42 +48,46 @@ def refused(attempt: Callable[[], Any]) -> str:
     return str(told.value)
 
 
-def test_a_job_s_base_is_the_packed_one_and_passes_the_check(asked: list[Any], job: Job) -> None:
-    model = unsloth_engine.load(job, "cpu")
-    assert asked == [(job["base"], FLAT, "there")]
-    checkpoint = job["base"]["checkpoint"]
-    wanted = peft_engine.logits(peft_engine.load_base(checkpoint, None, FLAT, "cpu"), IDS)
-    assert (unsloth_engine.logits(model, IDS) - wanted).norm() < 1e-5 * wanted.norm()
-    unsloth_engine.load({name: value for name, value in job.items() if name != "gpu"}, "cpu")
-    assert asked[1][2] is None
+def test_a_spec_s_base_is_the_quantized_one_and_passes_the_check(asked: list[Any], spec: ModelSpec) -> None:
+    model = GroupedBackend().load(spec, "cpu")
+    [(base, model_type, quantization, bases, device)] = asked
+    assert (base, model_type) == (spec.base, "ernie4_5_moe")
+    assert quantization == spec.quantization.model_dump(mode="json") == {"bits": 4, **FLAT}
+    assert (bases, device) == (Path("there"), "cpu")
+    wanted = logits_of(peft_backend.load_base(spec.base.checkpoint, None, FLAT, "cpu"), IDS)
+    assert (logits_of(model.module, IDS) - wanted).norm() < 1e-5 * wanted.norm()
+    GroupedBackend().load(spec.model_copy(update={"quantized_bases": None}), "cpu")
+    assert asked[1][3] is None
 
 
-def test_a_job_s_adapter_is_loaded_and_held_against_the_recipe(asked: list[Any], job: Job, tmp_path: Path) -> None:
-    model = adapted_grouped(unsloth_engine.base_of(job, "cpu"))
-    unsloth_engine.save_adapter(model, tmp_path, "short", None)
-    loaded = unsloth_engine.load(job | {"adapter": str(tmp_path)}, "cpu")
-    assert torch.equal(unsloth_engine.logits(loaded, IDS), unsloth_engine.logits(model.eval(), IDS))
-    other = job | {"adapter": str(tmp_path), "lora": LORA | {"rank": 8}}
+def test_a_spec_s_adapter_is_loaded_and_held_against_the_recipe(
+    asked: list[Any], spec: ModelSpec, tmp_path: Path
+) -> None:
+    model = GroupedBackend().load(spec, "cpu")
+    model.add_adapter(LORA, seed=0)
+    change(model.module)
+    model.save_adapter(tmp_path)
+    with_adapter = spec.model_copy(update={"adapter": tmp_path})
+    loaded = GroupedBackend().load(with_adapter, "cpu")
+    assert torch.equal(logits_of(loaded.module, IDS), logits_of(model.module.eval(), IDS))
     with pytest.raises(PipelineError, match="not what the recipe asks for"):
-        unsloth_engine.load(other, "cpu")
+        GroupedBackend().load(with_adapter.model_copy(update={"lora": Lora(rank=8, alpha=8)}), "cpu")
 
 
-def test_what_ends_an_answer_is_the_checkpoint_s(asked: list[Any], job: Job, tmp_path: Path) -> None:
-    import shutil
-
-    folder = shutil.copytree(job["base"]["checkpoint"], tmp_path / "base")
+def test_what_ends_an_answer_is_the_checkpoint_s(asked: list[Any], spec: ModelSpec, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(spec.base.checkpoint, tmp_path / "base"))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
-    job["base"] = job["base"] | {"checkpoint": str(folder)}
-    assert unsloth_engine.base_of(job, "cpu").generation_config.eos_token_id == [2, 7]
+    spec = spec.model_copy(update={"base": spec.base.model_copy(update={"checkpoint": str(folder)})})
+    assert GroupedBackend().load(spec, "cpu").end_tokens == [2, 7]
     (folder / "generation_config.json").unlink()
-    assert unsloth_engine.base_of(job, "cpu").generation_config.eos_token_id == 2  # its config.json's
+    assert read_base(spec, "cpu").generation_config.eos_token_id == 2  # its config.json's
 
 
-def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -> None:
+def test_the_adapter_follows_from_the_seed_alone(quantized_short: Path, spec: ModelSpec) -> None:
     def adapter(seed: int) -> torch.Tensor:
-        base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
-        model = unsloth_engine.add_adapter(base, LORA, seed)
-        return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+        model = GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
+        model.add_adapter(LORA, seed)
+        return torch.cat([parameter.detach().flatten() for parameter in model.trainable().values()])
 
     first = adapter(0)
     assert torch.equal(first, adapter(0))
@@ -86,37 +95,45 @@ def test_the_adapter_follows_from_the_seed_alone(packed_short: Path, job: Job) -
 
 
 def test_every_adapted_linear_layer_is_sped_up(
-    packed_short: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized_short: Path, spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     usual = lora_linear.lora_linears
-    monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
 
-    def base() -> Any:
-        return read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
+    def lora_linears(x: torch.Tensor, layers: Any) -> Any:
+        calls.append(len(layers))
+        return usual(x, layers)
 
-    fresh = unsloth_engine.add_adapter(base(), LORA, seed=0)
-    unsloth_engine.save_adapter(fresh, tmp_path, "short", None)
-    for model in (fresh, unsloth_engine.load_adapter(base(), tmp_path)):
+    monkeypatch.setattr(lora_linear, "lora_linears", lora_linears)
+
+    def base() -> GroupedModel:
+        return GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
+
+    fresh, loaded = base(), base()
+    fresh.add_adapter(LORA, seed=0)
+    fresh.save_adapter(tmp_path)
+    loaded.read_adapter(tmp_path)
+    for model in (fresh, loaded):
         calls.clear()
-        unsloth_engine.logits(model, IDS)
+        logits_of(model.module, IDS)
         assert calls == [1] * 14  # of two layers' attention, the dense layer, and the shared experts
 
 
-def test_a_model_of_another_type_is_refused_before_anything_is_packed(
-    asked: list[Any], job: Job, tmp_path: Path
+def test_a_model_of_another_type_is_refused_before_anything_is_quantized(
+    asked: list[Any], spec: ModelSpec, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64})
     )
-    job["base"] = {"name": "a llama", "checkpoint": str(tmp_path), "revision": None}
-    assert refused(lambda: unsloth_engine.base_of(job, "cpu")) == (
-        'engine "unsloth" is for models of the type ernie4_5_moe, and a llama is a llama; set training.engine to "peft"'
+    base = BaseCheckpoint(name="a llama", checkpoint=str(tmp_path))
+    assert refused(lambda: GroupedBackend().load(spec.model_copy(update={"base": base}), "cpu")) == (
+        'backend "grouped" is for models of the type ernie4_5_moe, and a llama is a llama; '
+        'set training.backend to "unsloth" or "peft"'
     )
     assert asked == []
 
 
-def test_dropout_is_refused(packed_short: Path, job: Job) -> None:
-    base = read_demo(packed_short, FLAT, Path(job["base"]["checkpoint"]))
-    told = refused(lambda: unsloth_engine.add_adapter(base, LORA | {"dropout": 0.1}, seed=0))
-    assert told == 'lora.dropout is not in engine "unsloth"; set it to 0, or training.engine to "peft"'
+def test_dropout_is_refused(quantized_short: Path, spec: ModelSpec) -> None:
+    model = GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
+    told = refused(lambda: model.add_adapter(Lora(rank=4, alpha=8, dropout=0.1), seed=0))
+    assert told == 'lora.dropout is not in backend "grouped"; set it to 0, or training.backend to "peft" or "unsloth"'

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ernie_pipeline.models.grouped.dequantize import unpack
+from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.experts import TARGETS, GroupedExperts
 from ernie_pipeline.models.grouped.products import route
 from ernie_pipeline_tests.models.grouped.demo import change, random_experts
@@ -53,7 +53,7 @@ def looped(experts: GroupedExperts, *, adapted: bool, chosen: torch.Tensor) -> d
     stacks = {}
     for fused in ("gate_up_proj", "down_proj"):
         weight = getattr(experts, fused)
-        unpack(weight, out := torch.empty(weight.quant_state.shape))
+        dequantize(weight, out := torch.empty(weight.quant_state.shape))
         stacks[fused] = out.double()
     gate, up = stacks["gate_up_proj"].chunk(2, dim=1)
     base = {"gate_proj": gate, "up_proj": up, "down_proj": stacks["down_proj"]}
@@ -153,18 +153,18 @@ def test_gradient_checkpointing_can_let_go_of_all_that_lives_between_the_passes(
     held = [value for value in vars(out.grad_fn).values() if isinstance(value, torch.Tensor | tuple | list)]
     assert held == []
     rows = CHOSEN.numel()
-    assert {(rows, 2 * 32), (rows, 16), (rows, 8)} <= set(saved)  # gate and up, and what each side's A made
+    assert {(rows, 2 * 32), (rows, 16), (rows, 8)} <= set(saved)  # gate and up, and what each stack's A made
 
 
 def test_a_route_has_each_pair_once_in_the_order_of_experts() -> None:
     routing = route(CHOSEN, experts=5)
-    of_row = CHOSEN.flatten().sort().values
+    expert_of_row = CHOSEN.flatten().sort().values
     starts = [0, *routing.ends.tolist()]
     for expert in range(5):
         own = slice(starts[expert], starts[expert + 1])
-        assert (of_row[own] == expert).all()
-        assert sorted(routing.token[own].tolist()) == [t for t in range(TOKENS) if expert in CHOSEN[t]]
+        assert (expert_of_row[own] == expert).all()
+        assert sorted(routing.token_of_row[own].tolist()) == [t for t in range(TOKENS) if expert in CHOSEN[t]]
     assert starts[-1] == CHOSEN.numel()
-    for token, places in enumerate(routing.places):
-        assert (routing.token[places] == token).all()
-        assert (of_row[places] == CHOSEN[token]).all()
+    for token, rows in enumerate(routing.row_of_slot):
+        assert (routing.token_of_row[rows] == token).all()
+        assert (expert_of_row[rows] == CHOSEN[token]).all()

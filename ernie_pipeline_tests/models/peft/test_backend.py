@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models import choose_engine, engine_module
-from ernie_pipeline.models.audit import totals
-from ernie_pipeline.models.peft import backend as peft_engine
+from ernie_pipeline.models.audit import TargetCount, check_model, totals
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.peft.backend import PeftBackend, PeftModel4bit
 from ernie_pipeline.models.quantize import quantize_linears
-from ernie_pipeline.recipe.sections import TARGETS
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+from ernie_pipeline.recipe.sections import TARGETS, Lora, Quantization
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.models.conftest import LORA, QUANTIZATION, new_adapted, new_base
+from ernie_pipeline_tests.models.conftest import LORA, QUANTIZATION, logits_of, new_adapted, new_base
 
 IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
 
@@ -26,9 +28,16 @@ IDS = torch.tensor([1, 20, 30, 40, 50, 60, 70])
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
     """A saved adapter, and the logits that its model had in memory."""
     folder = tmp_path_factory.mktemp("saved") / "adapter"
-    model = new_adapted()
-    peft_engine.save_adapter(model, folder, "demo", None)
-    return folder, peft_engine.logits(model, IDS)
+    model = PeftModel4bit(spec(), "cpu", new_adapted())
+    model.save_adapter(folder)
+    return folder, logits_of(model.module, IDS)
+
+
+def spec(base: Path = BASE, adapter: Path | None = None, lora: Lora = LORA) -> ModelSpec:
+    """The demo's base, or its copy at `base`, perhaps with an adapter."""
+    checkpoint = BaseCheckpoint(name="demo", checkpoint=str(base))
+    quantization = Quantization(**QUANTIZATION)
+    return ModelSpec(backend="peft", base=checkpoint, quantization=quantization, lora=lora, adapter=adapter)
 
 
 def refused(attempt: Callable[[], Any], expected: str) -> None:
@@ -41,28 +50,29 @@ def test_every_linear_layer_but_the_head_is_4_bit_and_the_audit_agrees(base: Any
     from bitsandbytes.nn import Linear4bit
 
     linears = {name: module for name, module in base.named_modules() if isinstance(module, nn.Linear)}
-    packed = {name: module for name, module in linears.items() if isinstance(module, Linear4bit)}
-    assert set(linears) - set(packed) == {"lm_head"}
-    assert all(module.weight.bnb_quantized and module.weight.dtype == torch.uint8 for module in packed.values())
+    four_bit = {name: module for name, module in linears.items() if isinstance(module, Linear4bit)}
+    assert set(linears) - set(four_bit) == {"lm_head"}
+    assert all(module.weight.bnb_quantized and module.weight.dtype == torch.uint8 for module in four_bit.values())
     assert not any(parameter.requires_grad for parameter in base.parameters())
-    adapted = peft_engine.add_adapter(new_base(), LORA, seed=0)
-    config = peft_engine.causal_lm_config(str(BASE), None)
-    sums = totals(peft_engine.check_model(adapted, config, LORA, training=True))
-    assert sums["modules"] == len(packed)
-    assert sums["four_bit_parameters"] == sum(m.in_features * m.out_features for m in packed.values())
+    adapted = peft_backend.with_adapter(new_base(), LORA, seed=0)
+    config = causal_lm_config(str(BASE), None)
+    rows = check_model(adapted, config, LORA.model_dump(mode="json"), training=True)
+    sums = totals([TargetCount(**row) for row in rows])
+    assert sums["modules"] == len(four_bit)
+    assert sums["four_bit_parameters"] == sum(m.in_features * m.out_features for m in four_bit.values())
     adapters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert sums["trainable_parameters"] == sums["lora_parameters"] == adapters
 
 
 @pytest.mark.parametrize("change", [{}, {"type": "fp4"}, {"double": True}])
-def test_each_packed_weight_computes_as_the_one_on_disk(change: dict[str, Any]) -> None:
-    """Asked for the identity's image, because bitsandbytes may unpack other weights than it packed."""
+def test_each_4_bit_weight_computes_as_the_one_on_disk(change: dict[str, Any]) -> None:
+    """Asked for the identity's image, because bitsandbytes may dequantize other weights than it quantized."""
     from bitsandbytes.nn import Linear4bit
     from safetensors.torch import load_file
 
     on_disk = load_file(BASE / "model.safetensors")
     quantization = QUANTIZATION | change
-    model = peft_engine.load_base(str(BASE), None, quantization, "cpu")
+    model = peft_backend.load_base(str(BASE), None, quantization, "cpu")
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             state = module.weight.quant_state
@@ -104,13 +114,12 @@ def test_a_bias_survives_quantisation() -> None:
 
 def test_a_saved_adapter_gives_the_same_logits_on_a_fresh_base(base: Any, adapter: tuple[Path, torch.Tensor]) -> None:
     folder, logits = adapter
-    assert (peft_engine.logits(base, IDS) - logits).abs().max() > 0.05, "an adapter that changes nothing shows nothing"
-    job = {"base": {"checkpoint": str(BASE), "revision": None}, "quantization": QUANTIZATION, "lora": LORA}
-    loaded = peft_engine.load({**job, "adapter": str(folder)}, "cpu")
-    assert torch.equal(peft_engine.logits(loaded, IDS), logits)
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert (logits_of(base, IDS) - logits).abs().max() > 0.05, "an adapter that changes nothing shows nothing"
+    loaded = PeftBackend().load(spec(adapter=folder), "cpu")
+    assert torch.equal(logits_of(loaded.module, IDS), logits)
+    assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
     with pytest.raises(PipelineError, match="not what the recipe asks for"):
-        peft_engine.load({**job, "adapter": str(folder), "lora": LORA | {"rank": 8}}, "cpu")
+        PeftBackend().load(spec(adapter=folder, lora=Lora(rank=8, alpha=8)), "cpu")
 
 
 def test_the_adapters_bytes_depend_on_the_seed_and_not_on_the_place_of_the_base(
@@ -118,8 +127,9 @@ def test_the_adapters_bytes_depend_on_the_seed_and_not_on_the_place_of_the_base(
 ) -> None:
     def saved(name: str, seed: int, base: Path) -> dict[str, bytes]:
         torch.manual_seed(os.getpid())
-        model = peft_engine.add_adapter(new_base(base), LORA, seed)
-        peft_engine.save_adapter(model, tmp_path / name, "demo", None)
+        model = PeftModel4bit(spec(base), "cpu", new_base(base))
+        model.add_adapter(LORA, seed)
+        model.save_adapter(tmp_path / name)
         return {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
 
     first, again, other = saved("a", 1, BASE), saved("b", 1, checkpoint), saved("c", 2, BASE)
@@ -171,7 +181,7 @@ def test_a_damaged_adapter_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(adapter[0], tmp_path / "adapter"))
     damage(folder)
-    refused(lambda: peft_engine.load_adapter(new_base(), folder), rf"^adapter {re.escape(str(folder))}:? .*{expected}")
+    refused(lambda: peft_backend.load_adapter(new_base(), folder), rf"^adapter {re.escape(str(folder))}:? .*{expected}")
 
 
 def test_a_model_that_is_no_causal_one_is_refused(tmp_path: Path) -> None:
@@ -224,7 +234,3 @@ def test_weights_of_another_shape_are_refused(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"intermediate_size": 512}))
     refused(lambda: new_base(checkpoint), "its weights cannot be loaded")
-
-
-def test_auto_is_an_engine_that_is_there() -> None:
-    assert engine_module(choose_engine("auto")) is peft_engine

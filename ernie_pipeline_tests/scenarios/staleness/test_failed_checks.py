@@ -19,7 +19,7 @@ def test_after_a_failed_check_no_later_run_goes_on_below_it(tmp_path: Path) -> N
     """All that keeps a question from coming twice is off, and each does: some have a row in both parts."""
     place = Workplace(tmp_path / "home", tmp_path / "recipe.toml", copy_package(tmp_path / "code"))
     place.recipe.write_text(QUICK_RECIPE + UNGUARDED)
-    filters, group = "data/filter/__init__.py", "GROUP_FILTERS: tuple[Filter, ...] = (\n    conflicting_answers,\n"
+    filters, group = "data/filter/filters.py", "GROUP_FILTERS: tuple[Filter, ...] = (\n    conflicting_answers,\n"
     place.edit_code(filters, f"{group}    exact_duplicate,\n", group)
     once = rows(range(25))
     spaced = [line.replace(" + ", "  +  ") for line in once]
@@ -42,4 +42,4 @@ def test_after_a_failed_check_no_later_run_goes_on_below_it(tmp_path: Path) -> N
     assert later.failure == f"math_split is not fit for use: {failed.removeprefix('failed: ')}"
 
     place.edit_code(filters, group, f"{group}    exact_duplicate,\n")
-    assert place.plan(**settings).todo["math_split"] == "stale: code ernie_pipeline.data.filter changed"
+    assert place.plan(**settings).todo["math_split"] == "stale: code ernie_pipeline.data.filter.filters changed"

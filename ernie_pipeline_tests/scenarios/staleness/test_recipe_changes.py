@@ -85,6 +85,19 @@ def test_refresh_starts_no_run_when_all_is_fresh(built: Workplace) -> None:
     assert "RUN_START" not in run.output
 
 
+def test_how_it_is_computed_makes_nothing_stale(built: Workplace) -> None:
+    """A changed table `[execution]`, or ERNIE_PIPELINE_EXECUTION, leaves the plan as it was."""
+    for execution in ("24gb", "micro_batch = 2, packing = true, generation_rows = 3"):
+        planned = built.plan(ERNIE_PIPELINE_EXECUTION=execution)
+        assert (planned.status, planned.todo) == FRESH, execution
+    built.edit_recipe("[evaluation]", '[execution]\nprofile = "cpu"\nmicro_batch = 2\n[evaluation]')
+    planned = built.plan()
+    assert (planned.status, planned.todo) == FRESH
+    built.edit_recipe("micro_batch = 2", "micro_batch = 4\ngradient_checkpointing = true")
+    planned = built.plan()
+    assert (planned.status, planned.todo) == FRESH
+
+
 def test_a_recipe_that_goes_back_reuses_everything(retrained: Retrained, story: Story) -> None:
     """Scenario 9."""
     place = replace(retrained.place, recipe=story.place.recipe)

@@ -1,6 +1,5 @@
 """Which samples a run sees, in which order, and which of them make up a step."""
 
-import random
 from collections import Counter
 from typing import Any
 
@@ -10,10 +9,6 @@ from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Training
 from ernie_pipeline.training.schedule.order import number_of_samples, plan_steps, sample_order
 from ernie_pipeline.utils.errors import PipelineError
-
-
-def settings(**values: Any) -> dict[str, Any]:
-    return Training(**values).model_dump(mode="json")
 
 
 def test_each_epoch_is_a_permutation_of_its_own_and_the_last_is_cut() -> None:
@@ -34,38 +29,27 @@ def test_the_order_follows_from_seed_and_rows_and_a_longer_run_begins_like_a_sho
 @pytest.mark.parametrize(
     ("values", "samples"),
     [
-        ({"max_steps": 7, "batch_size": 4, "accumulation": 2}, 56),
-        ({"max_samples": 5600, "batch_size": 4}, 5600),
+        ({"max_steps": 7, "samples_per_step": 8}, 56),
+        ({"max_samples": 5600, "samples_per_step": 4}, 5600),
         ({"epochs": 0.25}, 3),
         ({"epochs": 2}, 20),
     ],
 )
 def test_how_many_samples(values: dict[str, Any], samples: int) -> None:
-    assert number_of_samples(settings(**values), rows=10) == samples
+    assert number_of_samples(Training(**values), rows=10) == samples
 
 
 def test_a_step_has_as_many_samples_as_the_recipe_says_and_the_last_one_what_is_left() -> None:
-    steps = plan_steps([5] * 50, settings(max_samples=117, batch_size=4, accumulation=2))
+    steps = plan_steps(50, Training(max_samples=117, samples_per_step=8))
     assert [len(step) for step in steps] == [8] * 14 + [5]
     assert [sample for step in steps for sample in step] == sample_order(50, 3407, 117)
 
 
-@pytest.mark.parametrize("name", ["fast", "small"])
-def test_the_packed_recipes_take_the_very_steps_that_seed_takes(name: str) -> None:
-    lengths = [random.Random(i).randint(60, 400) for i in range(7600)]
-    seed, packed = (load_recipe(recipe).training.model_dump(mode="json") for recipe in ("seed", name))
-    assert plan_steps(lengths, packed) == plan_steps(lengths, seed)
-    assert packed["packing"] != seed["packing"]
-    layout = {"batch_size", "accumulation", "packing", "pack_tokens", "memory_limit_gib", "gradient_checkpointing"}
-    assert {key for key in seed if seed[key] != packed[key]} <= layout
-    assert Counter(map(len, plan_steps(lengths, seed))) == {8: 700}
-
-
-def test_a_row_too_long_to_pack_is_named() -> None:
-    with pytest.raises(PipelineError, match=r"training row 1 has 30 tokens .*training\.pack_tokens = 20; .*max_tokens"):
-        plan_steps([10, 30], settings(packing=True, pack_tokens=20))
+def test_the_reference_takes_the_notebook_s_steps() -> None:
+    steps = plan_steps(7600, load_recipe("reference").training)
+    assert Counter(map(len, steps)) == {8: 700}
 
 
 def test_no_rows_is_told() -> None:
     with pytest.raises(PipelineError, match="no training rows"):
-        plan_steps([], settings())
+        plan_steps(0, Training())

@@ -1,0 +1,137 @@
+"""The seam: what training, evaluation and the registry see of a model, and nothing of how it is held and computed.
+
+A backend holds a 4-bit base model and its LoRA adapter in its own way (`peft/`, `grouped/`, `unsloth/`). CUDA graphs,
+flat parameters, kernels, merged weights and what is done when memory runs out are its own affair. One contract test
+runs over all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from ernie_pipeline.models.audit import TargetCount
+from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer
+from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.recipe.execution import Execution
+from ernie_pipeline.recipe.sections import Lora
+
+BackendName = Literal["peft", "grouped", "unsloth"]
+
+Progress = Callable[[int, int], None]
+"""Hears (done, total)."""
+
+Facts = dict[str, int | float | str | bool | None]
+"""What a backend did, by name, for a report."""
+
+State = dict[str, int | bool | None]
+"""How a training is computed at present, as a checkpoint keeps it: values of JSON's types."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: greedily at `temperature` 0."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+class Generation(NamedTuple):
+    """Answers as token ids, in the prompts' order, each up to its end token, included; `how`: in words, by what."""
+
+    tokens: list[list[int]]
+    how: str
+
+
+class TrainingBackend(Protocol):
+    """A loaded model that learns. It computes a step's gradient however it likes; the trainer does the rest."""
+
+    parameters: Sequence[nn.Parameter]
+    """What an optimizer steps and clips. `forward_backward` leaves their gradients in `.grad`."""
+
+    def forward_backward(
+        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor | None:
+        """The loss of a step, a detached scalar: the sum over all counted tokens of the negative log-likelihood in
+        nats, times its token's weight where `weights` [tokens] are given, divided by `num_tokens`.
+
+        Its gradient takes the place of what stood in `.grad`. None: memory ran out, and nothing is left of the try.
+        """
+
+    def release_memory(self) -> str:
+        """Make the next try take less memory. What was given up, in a clause; "" when there is nothing left to give."""
+
+    def computed_tokens(self, lengths: Sequence[int]) -> int:
+        """The tokens, padding included, that a step over documents of these lengths computes at present."""
+
+    def state(self) -> State:
+        """What a later process has to know to go on computing in the same way."""
+
+    def restore(self, state: State) -> None:
+        """Compute as `state` says, or with less memory."""
+
+    def facts(self) -> Facts:
+        """How it was computed."""
+
+
+class LoadedModel(Protocol):
+    """A 4-bit base model in memory, with an adapter or without."""
+
+    spec: ModelSpec
+    device: str
+    tokenizer: Tokenizer
+    module: nn.Module
+    """As torch holds it, for a library that asks for one."""
+
+    def add_adapter(self, lora: Lora, seed: int) -> None:
+        """Give it a fresh fp32 adapter on every target, initialised from `seed`. Raises `PipelineError`."""
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write `adapter_model.safetensors` and `adapter_config.json`: the same bytes for the same adapter."""
+
+    def audit(self, *, training: bool) -> list[TargetCount]:
+        """What is 4-bit and what is trainable, target by target; `training`: whether the adapter should be.
+
+        Raises `PipelineError` with what was expected and what was found where the two differ.
+        """
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Compute as the base model meanwhile."""
+
+    def logits(self, input_ids: Sequence[int]) -> torch.Tensor:
+        """The logits [tokens, vocabulary] of one sequence, in fp32 on the CPU."""
+
+    def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
+        """The sum over all counted tokens of the negative log-likelihood in nats, times its token's weight if given.
+
+        The documents may be any number; memory that runs out is met with smaller batches. Raises `PipelineError` when
+        a single one does not fit.
+        """
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, progress: Progress | None = None
+    ) -> Generation:
+        """The tokens that follow each prompt (token ids). `rows`: how many are answered at a time, where memory does
+        not decide."""
+
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+        """Ready to learn. `steps`: the lengths in tokens of each step's documents, all that is to come."""
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        """The adapter's parameters by name, the tensors themselves, in an order that does not change."""
+
+
+class Backend(Protocol):
+    """A way to hold and compute a model."""
+
+    name: BackendName
+
+    def load(self, spec: ModelSpec, device: str) -> LoadedModel:
+        """The model that `spec` names, frozen, on `device` ("cpu", "cuda", "cuda:1"); with its adapter, if it names
+        one, held against the recipe. Raises `PipelineError` for what cannot be loaded faithfully."""

@@ -1,0 +1,173 @@
+"""Learning on documents without padding: flat parameters, captured passes, and spare memory put to use."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ernie_pipeline.models.backend import Facts, State
+from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
+from ernie_pipeline.models.grouped.flat_parameters import FlatParameters, step_without_waiting
+from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
+from ernie_pipeline.models.grouped.spare_memory import spare_memory
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first
+from ernie_pipeline.models.micro_batches.size import ONE_ROW, MicroBatchSize
+from ernie_pipeline.models.peft.rows import CHECKPOINTING, asked_for
+from ernie_pipeline.recipe.execution import Execution
+
+
+class GroupedTraining:
+    """See `TrainingBackend`. On CUDA, from the second step on, passes are captured, and memory that no step needs holds
+    experts dequantized; when memory runs out, that goes first."""
+
+    def __init__(
+        self, module: Any, device: str, pad_id: int, execution: Execution, steps: Sequence[Sequence[int]]
+    ) -> None:
+        self.module, self.device, self.pad_id, self.execution = module, device, pad_id, execution
+        self.steps = [sorted(step, reverse=True) for step in steps]
+        self.flat = FlatParameters([p for p in module.parameters() if p.requires_grad])
+        self.parameters: Sequence[nn.Parameter] = [self.flat.values]
+        step_without_waiting()
+        self.size = MicroBatchSize(execution.micro_batch, ONE_ROW)
+        # attention computes no further than it is told, and what fills a captured pass up is a document too
+        self.longest = max(BUCKET, *(max(step, default=0) for step in steps))
+        self.passes = (
+            CapturedPasses(self._loss, self.size.documents, pad_id, self._largest, device) if self._on_gpu else None
+        )
+        self.calls = 0
+        """Steps whose gradient was computed here."""
+        self.has_fit = False
+        """Whether a step has fit into memory, here or in the process that this one goes on from."""
+        self.memory_before, self.first_step = 0, [1]
+        """Of the first one: bytes of GPU memory in use before it, and its documents' lengths."""
+        self.spare = self.layers_dequantized = 0
+        """Bytes that no step needs, and how many layers' experts they hold dequantized."""
+        self.checkpointing = False
+        if execution.gradient_checkpointing:
+            self._checkpoint()
+
+    @property
+    def _on_gpu(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
+    def forward_backward(
+        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor | None:
+        """See `TrainingBackend.forward_backward`."""
+        self._begin(documents)
+        order = longest_first(documents)
+        total = torch.zeros((), device=self.device)
+        try:
+            self.flat.clear_gradients()
+            for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
+                places = [order[i] for row in rows for i in row]
+                own = None if weights is None else [weights[i] for i in places]
+                total += self._pass([documents[i] for i in places], num_tokens, own)
+            self.calls, self.has_fit = self.calls + 1, True
+            return total
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def release_memory(self) -> str:
+        """See `TrainingBackend.release_memory`: dequantized experts, fewer tokens, gradient checkpointing."""
+        self.release_captures()
+        free_memory()
+        if self.layers_dequantized:
+            fewer = self.layers_dequantized // 2
+            while self.layers_dequantized > fewer:
+                self._spend(self.spare // 2)
+            return f"{self.layers_dequantized} layers' experts kept dequantized"
+        # once a step has fit, not much is missing
+        if smaller := self.size.shrink(self.steps, slightly=self.has_fit):
+            return smaller
+        if self.checkpointing:
+            return ""
+        self._checkpoint()
+        return "gradient checkpointing"
+
+    def release_captures(self) -> bool:
+        """Give back the memory of captured passes; whether there were any."""
+        return self.passes.release() if self.passes else False
+
+    def computed_tokens(self, lengths: Sequence[int]) -> int:
+        """See `TrainingBackend.computed_tokens`."""
+        ordered = sorted(lengths, reverse=True)
+        width_of = self.passes.filled if self.passes else int
+        return computed_tokens(ordered, self.size.lay_out(ordered), width_of)
+
+    def state(self) -> State:
+        """See `TrainingBackend.state`."""
+        return {
+            "documents": self.size.documents,
+            "tokens": self.size.tokens,
+            "gradient_checkpointing": self.checkpointing,
+            "has_fit": self.has_fit,
+            **asked_for(self.execution),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `TrainingBackend.restore`. What another execution had come to says nothing of this one."""
+        if any(state.get(name) != value for name, value in asked_for(self.execution).items()):
+            return
+        self.size.documents, self.size.tokens = int(state["documents"] or 1), state["tokens"]
+        self.has_fit = bool(state["has_fit"])
+        if state["gradient_checkpointing"] and not self.checkpointing:
+            self._checkpoint()
+
+    def facts(self) -> Facts:
+        """See `TrainingBackend.facts`."""
+        return {
+            "micro_batch": self.size.documents,
+            "micro_batch_tokens": self.size.tokens,
+            "gradient_checkpointing": self.checkpointing,
+            "layers_kept_dequantized": self.layers_dequantized,
+        }
+
+    def _begin(self, documents: Sequence[Document]) -> None:
+        if not self.module.training:
+            self.module.train()
+        if self.calls == 0:
+            self.flat.bind()  # accelerate moves what several processes train
+            self.memory_before = torch.cuda.memory_allocated() if self._on_gpu else 0
+            self.first_step = [len(document.ids) for document in documents]
+        elif self.calls == 1 and self.passes and not self.passes.begun:
+            self._spend_spare_memory()
+            self.passes.begin()
+
+    def _pass(
+        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None
+    ) -> torch.Tensor:
+        if self.passes and weights is None:
+            return self.passes(documents, num_tokens)
+        inputs = concatenate(documents, self.pad_id, weights=weights)
+        loss = self._loss({name: value.to(self.device) for name, value in inputs.items()}, num_tokens)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _loss(self, inputs: Inputs, num_tokens: torch.Tensor | float) -> torch.Tensor:
+        return padding_free_loss(self.module.get_base_model(), inputs, self.longest) / num_tokens
+
+    def _largest(self, most: int = sys.maxsize) -> int:
+        return self.size.largest(self.steps, most)
+
+    def _spend_spare_memory(self) -> None:
+        """Once the first step has shown what a step takes, with the optimizer's state, the rest may make it faster."""
+        standing, passing = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated() - self.memory_before
+        free_memory()
+        first, largest = self.size.largest([sorted(self.first_step, reverse=True)]), self._largest()
+        if largest > MAX_TOKENS:  # it is launched, while the captured ones keep their memory
+            largest += self._largest(MAX_TOKENS)
+        self._spend(spare_memory(standing, passing, largest / first, self.execution.memory_limit_gib))
+
+    def _spend(self, spare: int) -> None:
+        self.spare, self.layers_dequantized = spare, keep_dequantized(self.module.get_base_model(), spare)
+
+    def _checkpoint(self) -> None:
+        self.checkpointing = True
+        self.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)

@@ -1,0 +1,49 @@
+"""How much of a step is computed at a time, and less of it when memory runs out."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from ernie_pipeline.models.micro_batches.layout import Layout, lay_out
+
+ONE_ROW = sys.maxsize
+"""As `pack_tokens`: all documents of a micro-batch in one row, however long, whose tokens may be limited too."""
+
+
+class MicroBatchSize:
+    """The micro-batches that a step is computed in: at most `documents`, in rows of their own (`pack_tokens` None), in
+    packed ones, or in `ONE_ROW`."""
+
+    def __init__(self, documents: int, pack_tokens: int | None):
+        self.pack_tokens = pack_tokens
+        self.documents = documents
+        """At most, of a micro-batch."""
+        self.tokens: int | None = None
+        """At most, of one with several documents; None: any number."""
+
+    def lay_out(self, lengths: Sequence[int]) -> Layout:
+        """Documents of `lengths`, longest first."""
+        return lay_out(lengths, self.documents, self.pack_tokens, self.tokens)
+
+    def largest(self, steps: Iterable[Sequence[int]], most: int = sys.maxsize) -> int:
+        """The tokens of the largest micro-batch with no more than `most`, of steps with documents of these lengths
+        (longest first); 1 where there is none."""
+        largest = 1
+        for lengths in steps:
+            for rows in self.lay_out(lengths):
+                tokens = sum(lengths[i] for row in rows for i in row)
+                largest = max(largest, tokens if tokens <= most else 0)
+        return largest
+
+    def shrink(self, steps: Sequence[Sequence[int]], *, slightly: bool) -> str:
+        """Make them smaller: half the documents; or `slightly`, in one row, a sixteenth fewer tokens than the largest
+        has. What they are now, or "" when they are single documents already."""
+        if slightly and self.pack_tokens == ONE_ROW:
+            largest, longest = self.largest(steps), max((length for step in steps for length in step), default=0)
+            if largest <= longest:
+                return ""
+            self.tokens = max(longest, largest * 15 // 16)
+            return f"at most {self.tokens} tokens at a time"
+        if self.documents == 1:
+            return ""
+        self.documents //= 2
+        return f"{self.documents} samples at a time" if self.documents > 1 else "one sample at a time"

@@ -1,0 +1,138 @@
+"""Learning on rows: micro-batches of padded or packed documents through transformers' own forward pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ernie_pipeline.models.backend import Facts, State
+from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.models.micro_batches.layout import collate, collate_weights, computed_tokens, longest_first
+from ernie_pipeline.models.micro_batches.size import MicroBatchSize
+from ernie_pipeline.models.transformers_model import TransformersModel
+from ernie_pipeline.recipe.execution import Execution
+
+Rows = Sequence[Sequence[Document]]
+Weights = Sequence[Sequence[torch.Tensor]]
+
+CHECKPOINTING = {"use_reentrant": False}
+
+
+def loss_of_rows(
+    model: TransformersModel, rows: Rows, num_tokens: float | torch.Tensor, weights: Weights | None
+) -> torch.Tensor:
+    """The sum of the negative log-likelihood over the rows' counted tokens, by weight, divided by `num_tokens`."""
+    batch = collate(rows, model.tokenizer.pad_token_id)
+    inputs = {name: value.to(model.device) for name, value in batch.items()}
+    with model.autocast():
+        if weights is None:
+            loss: torch.Tensor = model.module(**inputs, use_cache=False, num_items_in_batch=num_tokens).loss
+            return loss
+        labels = inputs.pop("labels")
+        logits = model.module(**inputs, use_cache=False).logits
+    each = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+    own = collate_weights(weights, labels.shape[1]).to(model.device)
+    return (each * own[:, 1:].flatten()).sum() / num_tokens
+
+
+class RowsTraining:
+    """See `TrainingBackend`: gradients are summed over micro-batches, smaller ones where memory runs out."""
+
+    def __init__(self, model: TransformersModel, execution: Execution, steps: Sequence[Sequence[int]]):
+        self.model, self.execution, self.steps = model, execution, steps
+        self.parameters: Sequence[nn.Parameter] = [p for p in model.module.parameters() if p.requires_grad]
+        # flash attention heeds positions that start again in single rows only
+        packing = execution.packing and "flash" not in str(model.base.config._attn_implementation)
+        self.size = MicroBatchSize(execution.micro_batch, execution.pack_tokens if packing else None)
+        self.checkpointing = False
+        if execution.gradient_checkpointing:
+            self._checkpoint()
+
+    def forward_backward(
+        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor | None:
+        """See `TrainingBackend.forward_backward`."""
+        order = longest_first(documents)
+        total = torch.zeros((), device=self.model.device)
+        self._begin()
+        try:
+            for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
+                micro_batch = [[documents[order[i]] for i in row] for row in rows]
+                own = None if weights is None else [[weights[order[i]] for i in row] for row in rows]
+                total += self._passes(micro_batch, num_tokens, own)
+            return total
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def release_memory(self) -> str:
+        """See `TrainingBackend.release_memory`: fewer documents at a time, then gradient checkpointing."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        free_memory()
+        if smaller := self.size.shrink(self.steps, slightly=False):
+            return smaller
+        if self.checkpointing:
+            return ""
+        self._checkpoint()
+        return "gradient checkpointing"
+
+    def computed_tokens(self, lengths: Sequence[int]) -> int:
+        """See `TrainingBackend.computed_tokens`."""
+        ordered = sorted(lengths, reverse=True)
+        return computed_tokens(ordered, self.size.lay_out(ordered))
+
+    def state(self) -> State:
+        """See `TrainingBackend.state`."""
+        return {
+            "documents": self.size.documents,
+            "tokens": self.size.tokens,
+            "gradient_checkpointing": self.checkpointing,
+            **asked_for(self.execution),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `TrainingBackend.restore`. What another execution had come to says nothing of this one."""
+        if any(state.get(name) != value for name, value in asked_for(self.execution).items()):
+            return
+        self.size.documents, self.size.tokens = int(state["documents"] or 1), state["tokens"]
+        if state["gradient_checkpointing"] and not self.checkpointing:
+            self._checkpoint()
+
+    def facts(self) -> Facts:
+        """See `TrainingBackend.facts`."""
+        return {
+            "micro_batch": self.size.documents,
+            "micro_batch_tokens": self.size.tokens,
+            "gradient_checkpointing": self.checkpointing,
+        }
+
+    def _begin(self) -> None:
+        if not self.model.module.training:
+            self.model.module.train()  # its layers heed gradient checkpointing and dropout in training only
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _passes(self, rows: Rows, num_tokens: float, weights: Weights | None) -> torch.Tensor:
+        loss = loss_of_rows(self.model, rows, num_tokens, weights)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _checkpoint(self) -> None:
+        self.checkpointing = True
+        enable: Any = self.model.module.gradient_checkpointing_enable
+        enable(gradient_checkpointing_kwargs=CHECKPOINTING)
+
+
+def asked_for(execution: Execution) -> State:
+    """What of an execution decides how steps are laid out, for a checkpoint."""
+    return {
+        "asked_micro_batch": execution.micro_batch,
+        "asked_packing": execution.packing,
+        "asked_pack_tokens": execution.pack_tokens,
+        "asked_gradient_checkpointing": execution.gradient_checkpointing,
+    }

@@ -1,0 +1,153 @@
+"""What backends have in common whose module is a transformers model with PEFT's LoRA around it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from ernie_pipeline.models.audit import TargetCount, check_model
+from ernie_pipeline.models.backend import Generation, Progress, Sampling
+from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, load_tokenizer
+from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.generation.generate import end_tokens, generate_tokens
+from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
+from ernie_pipeline.models.micro_batches.layout import batches_by_length
+from ernie_pipeline.models.spec import ModelSpec
+
+MERGED_FROM = 32
+"""Prompts from which it pays to merge the weights first, which takes seconds at the real size."""
+
+Module = Any
+"""A transformers model, or PEFT's around one: both without types."""
+
+LossOf = Callable[[Sequence[Document], Sequence[torch.Tensor] | None], torch.Tensor]
+"""The summed loss of one batch of documents."""
+
+
+class TransformersModel:
+    """A model in memory, see `LoadedModel`; `module` is what transformers and PEFT made."""
+
+    def __init__(self, spec: ModelSpec, device: str, module: Module):
+        self.spec, self.device, self.module = spec, device, module
+        self.tokenizer: Tokenizer = load_tokenizer(spec.base.checkpoint, spec.base.revision)
+        self.limit_gib: float | None = None
+
+    @property
+    def base(self) -> Module:
+        """The model without PEFT's wrapper."""
+        return self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
+
+    def audit(self, *, training: bool) -> list[TargetCount]:
+        """See `LoadedModel.audit`."""
+        base, lora = self.spec.base, self.spec.lora.model_dump(mode="json")
+        if self.module is self.base:
+            lora["rank"] = 0
+        rows = check_model(self.module, causal_lm_config(base.checkpoint, base.revision), lora, training=training)
+        return [TargetCount(**row) for row in rows]
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """See `LoadedModel.without_adapter`."""
+        return nullcontext() if self.module is self.base else self.module.disable_adapter()  # type: ignore[no-any-return]
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        """See `LoadedModel.trainable`."""
+        return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+
+    def logits(self, input_ids: Sequence[int]) -> torch.Tensor:
+        """See `LoadedModel.logits`."""
+        ids = torch.tensor([input_ids], device=next(self.module.parameters()).device)
+        with self.evaluating(), torch.no_grad():
+            output: torch.Tensor = self.module(input_ids=ids, use_cache=False).logits
+        return output[0].float().cpu()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, progress: Progress | None = None
+    ) -> Generation:
+        """See `LoadedModel.generate`."""
+        with self.evaluating():
+            module, how = self.module, "4-bit"
+            if len(prompts) >= MERGED_FROM and sampling.temperature == 0:
+                longest = max(map(len, prompts)) + sampling.max_new_tokens
+                module, how = fast_generator(self.module, len(prompts), longest)
+            tokens = generate_tokens(
+                module,
+                prompts,
+                max_new_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                pad_token_id=self.tokenizer.pad_token_id,
+                end_tokens=self.end_tokens,
+                rows=rows,
+                progress=progress,
+            )
+        return Generation(tokens, how)
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end an answer."""
+        return end_tokens(self.base)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Products in 16 bits where the recipe computes in them: the adapter is held in fp32."""
+        in_16_bits = self.spec.quantization.compute_dtype == "bfloat16"
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=in_16_bits)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The module in evaluation mode meanwhile."""
+        was = self.module.training
+        if was:
+            self.module.eval()
+        try:
+            yield
+        finally:
+            if was:
+                self.module.train()
+
+
+def summed_loss(
+    loss_of: LossOf,
+    documents: Sequence[Document],
+    weights: Sequence[torch.Tensor] | None,
+    max_tokens: int,
+    *,
+    release: Callable[[], bool] = lambda: False,
+    limit_gib: float | None = None,
+) -> float:
+    """The sum of `loss_of` over batches of at most `max_tokens`, padding included.
+
+    For a batch that does not fit into memory `release` may let go of some; when it has none to give, the batch is
+    halved. Raises `PipelineError` when one document alone does not fit.
+    """
+    total, batches = 0.0, batches_by_length(documents, max_tokens)
+    while batches:
+        batch = batches.pop(0)
+        own = None if weights is None else [weights[i] for i in batch]
+        loss = _unless_out_of_memory(loss_of, [documents[i] for i in batch], own)
+        if loss is not None:
+            total += loss
+            continue
+        if release():
+            batches.insert(0, batch)
+        elif len(batch) == 1:
+            raise does_not_fit("a held-out row", limit_gib)
+        else:
+            batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        free_memory()
+    return total
+
+
+def _unless_out_of_memory(
+    loss_of: LossOf, batch: Sequence[Document], weights: Sequence[torch.Tensor] | None
+) -> float | None:
+    try:
+        with torch.no_grad():
+            return loss_of(batch, weights).item()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
