@@ -12,7 +12,11 @@ WANTED = Provenance(
     fingerprint="f00d",
     declared_version="c0de",
     inputs={"math_split": "77b0c1d2e3f4a5b6", "base_model": "sha256:e41e0000ffff"},
-    recipe={"lora": {"rank": 16, "targets": ["q_proj"]}, "training": {"learning_rate": 0.0001}, "training.engine": "a"},
+    recipe={
+        "lora": {"rank": 16, "targets": ["q_proj"]},
+        "training": {"learning_rate": 0.0001},
+        "training.backend": "a",
+    },
     modules={"ernie_pipeline.x": "1", "ernie_pipeline.y": "1"},
     libraries={"polars": "2", "torch": "2.13.0"},
 )
@@ -36,8 +40,8 @@ def build(**changes: Any) -> Build:
             ["recipe lora.rank 8 -> 16", "recipe lora.targets ['q_proj', 'k_proj'] -> ['q_proj']"],
         ),
         (
-            {"recipe": {key: value for key, value in WANTED.recipe.items() if key != "training.engine"}},
-            ["recipe training.engine (none) -> a"],
+            {"recipe": {key: value for key, value in WANTED.recipe.items() if key != "training.backend"}},
+            ["recipe training.backend (none) -> a"],
         ),
         ({"recipe": WANTED.recipe | {"gone": True}}, ["recipe gone True -> (none)"]),
         ({"inputs": WANTED.inputs | {"math_split": "9f3a000011112222"}}, ["input math_split 9f3a0000 -> 77b0c1d2"]),

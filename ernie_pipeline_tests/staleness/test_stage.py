@@ -7,7 +7,7 @@ import pytest
 from ernie_pipeline.recipe.sections import Lora, Recipe
 from ernie_pipeline.staleness.stage import DeclaredRecipe, section
 
-DECLARED = DeclaredRecipe(Recipe(), frozenset({"lora", "training.engine", "source.split"}), "a_stage")
+DECLARED = DeclaredRecipe(Recipe(), frozenset({"lora", "training.backend", "source.split"}), "a_stage")
 
 
 def test_a_declared_section_is_read_whole() -> None:
@@ -16,7 +16,7 @@ def test_a_declared_section_is_read_whole() -> None:
 
 
 def test_of_a_declared_key_s_section_that_key_alone_is_read() -> None:
-    assert DECLARED.training.engine == "auto"
+    assert DECLARED.training.backend == "auto"
     with pytest.raises(RuntimeError) as caught:
         _ = DECLARED.training.seed
     assert str(caught.value) == (

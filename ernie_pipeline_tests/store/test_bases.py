@@ -63,7 +63,7 @@ def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactSto
         "asked for by the recipe"
     )
     assert lines[-1] == (
-        'Quantized base models: 2, 2.2 KiB. Nothing needs 1 of them, 1.1 KiB: "python -m ernie_pipeline store prune".'
+        'Quantized base models: 2, 2.1 KiB. Nothing needs 1 of them, 1.1 KiB: "python -m ernie_pipeline store prune".'
     )
     assert json.loads(json.dumps(contents.as_json()))["bases"]["quantized"][0]["key"] == min(of)
 
