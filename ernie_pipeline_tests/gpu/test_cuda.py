@@ -86,8 +86,8 @@ def test_layers_of_the_real_model_s_size_are_4_bit_adapted_and_trainable(tmp_pat
     del model
     torch.cuda.empty_cache()
 
-    shutil.copy(BASE / "tokenizer.json", tmp_path)
-    shutil.copy(BASE / "tokenizer_config.json", tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(BASE / file, tmp_path)
     base = BaseCheckpoint(name="random", checkpoint=str(tmp_path))
     adapted = PeftBackend().load(ModelSpec(backend="peft", base=base, quantization=Quantization()), "cuda")
     adapted.add_adapter(Lora(), seed=0)

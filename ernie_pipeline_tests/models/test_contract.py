@@ -26,8 +26,11 @@ from ernie_pipeline.recipe.sections import Lora, Quantization
 
 LORA = Lora(rank=4, alpha=8)
 LENGTHS = (17, 40, 9, 33, 25, 12)
-ADAPTER_PARAMETERS = 279_936
-"""Of rank 4 on every target of the demo model."""
+ADAPTER_PARAMETERS = {"peft": 279_936, "grouped": 279_936, "unsloth": 238_976}
+"""Of rank 4 on every target of the demo model; Unsloth's gate and up projections of an expert share their A."""
+LOOSE_ON_THE_GPU = {"peft": 5e-2, "grouped": 2e-2, "unsloth": 2e-2}
+"""In bfloat16. Backend peft's products are of other kernels for other numbers of rows, and what they round otherwise
+sends a few tokens to other experts: 2.2 % of the logits' norm and 13.4 % of the gradient's were measured on an H200."""
 IDS = list(range(5, 45))
 END = 2
 
@@ -38,7 +41,7 @@ class Subject:
     def __init__(self, name: BackendName, device: str, folder: Path, make: Callable[[ModelSpec], LoadedModel]):
         self.name, self.device, self.make = name, device, make
         self.on_gpu = device == "cuda"
-        self.loose = 2e-2 if self.on_gpu else 1e-5
+        self.loose = LOOSE_ON_THE_GPU[name] if self.on_gpu else 1e-5
         """Relative: bfloat16 in batches of other shapes; fp32."""
         dtype = "bfloat16" if self.on_gpu else "float32"
         self.spec = ModelSpec(
@@ -180,7 +183,7 @@ def test_logits_are_fp32_on_the_cpu_and_see_only_what_comes_before(subject: Subj
 
 def test_the_audit_finds_all_in_4_bits_and_the_adapter_where_it_should_be(subject: Subject) -> None:
     bare, fresh = subject.base, subject.fresh()
-    for model, adapter in ((bare, 0), (fresh, ADAPTER_PARAMETERS)):
+    for model, adapter in ((bare, 0), (fresh, ADAPTER_PARAMETERS[subject.name])):
         sums = totals(model.audit(training=model is fresh))
         assert sums["four_bit_parameters"] == sums["base_parameters"] > 6_000_000
         assert sums["lora_parameters"] == sums["trainable_parameters"] == adapter
@@ -225,7 +228,7 @@ def test_a_saved_adapter_is_loaded_frozen_with_equal_logits(
     assert torch.equal(loaded.logits(IDS), adapted.logits(IDS))
     assert loaded.trainable() == {}
     assert not any(parameter.requires_grad for parameter in loaded.module.parameters())
-    assert totals(loaded.audit(training=False))["lora_parameters"] == ADAPTER_PARAMETERS
+    assert totals(loaded.audit(training=False))["lora_parameters"] == ADAPTER_PARAMETERS[subject.name]
 
 
 def test_its_parameters_are_the_tensors_themselves_in_fp32_and_in_one_order(adapted: LoadedModel) -> None:
