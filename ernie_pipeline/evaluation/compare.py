@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -11,7 +10,7 @@ from ernie_pipeline.evaluation.metrics import compare_paired
 from ernie_pipeline.utils.errors import PipelineError
 
 
-def compare_evaluations(before: Path, after: Path) -> dict[str, Any]:
+def compare_evaluations(before: Path, after: Path) -> dict[str, float]:
     """`PairedComparison` of the artifacts `before` and `after`, as values.
 
     Raises `PipelineError` for other rows, and for evaluations by different backends: two ways of holding a model answer

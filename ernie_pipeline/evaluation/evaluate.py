@@ -118,7 +118,7 @@ def _predictions(rows: list[Row], answers: list[str], grades: list[Grade]) -> pa
     )
 
 
-def _probe(loaded: LoadedModel, prompt: list[int]) -> dict[str, Any]:
+def _probe(loaded: LoadedModel, prompt: list[int]) -> dict[str, list[int] | list[list[float]]]:
     values, tokens = loaded.logits(prompt)[-1].topk(PROBE_TOKENS)
     top = [[token, value] for token, value in zip(tokens.tolist(), values.tolist(), strict=True)]
     return {"input_ids": prompt, "top": top}

@@ -7,7 +7,7 @@ from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
-from ernie_pipeline.recipe.sections import Evaluation, Lora
+from ernie_pipeline.recipe.sections import Evaluation, Lora, Recipe
 
 
 class EvaluationJob(Section):
@@ -22,7 +22,7 @@ class EvaluationJob(Section):
 
 
 def evaluation_job(
-    recipe: Any, base_version: str, quantized_bases: Path, adapter: Path | None, **given: Any
+    recipe: Recipe, base_version: str, quantized_bases: Path, adapter: Path | None, **given: Any
 ) -> EvaluationJob:
     """`recipe` needs the sections base_model, quantization and evaluation, the key training.backend (resolved), and
     with an `adapter` (the artifact's folder) lora; `given` are the job's other fields."""

@@ -8,6 +8,9 @@ from typing import Any
 
 from ernie_pipeline.utils.text_table import markdown_table
 
+Facts = Mapping[str, Any]
+"""Values by name, as the functions below say."""
+
 LIMITS = """\
 Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{}`. It was trained
 on answers without worked solutions and measured on held-out rows of the same source, so the figures say little about
@@ -18,14 +21,14 @@ def model_card(
     *,
     name: str,
     license: str,
-    base: Mapping[str, Any],
-    quantization: Mapping[str, Any],
-    lora: Mapping[str, Any],
-    data: Mapping[str, Any],
-    training: Mapping[str, Any],
+    base: Facts,
+    quantization: Facts,
+    lora: Facts,
+    data: Facts,
+    training: Facts,
     evaluation: Mapping[str, Mapping[str, float]],
     comparison: Mapping[str, float],
-    targets: Sequence[Mapping[str, Any]],
+    targets: Sequence[Facts],
     question: str,
 ) -> str:
     """The card in Markdown, with the hub's YAML header.
@@ -76,7 +79,7 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def _header(license: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _header(license: str, base: Facts, data: Facts) -> str:
     lines = [
         f"license: {json.dumps(license)}",
         "library_name: peft",
@@ -90,7 +93,7 @@ def _header(license: str, base: Mapping[str, Any], data: Mapping[str, Any]) -> s
     return "\n".join(["---", *lines, "tags: [lora, qlora, math]", "---"])
 
 
-def _what_it_is(base: Mapping[str, Any], quantization: Mapping[str, Any], lora: Mapping[str, Any]) -> str:
+def _what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
     double = ", double quantisation" if quantization["double"] else ""
     return (
         f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
@@ -98,7 +101,7 @@ def _what_it_is(base: Mapping[str, Any], quantization: Mapping[str, Any], lora: 
     )
 
 
-def _data(data: Mapping[str, Any]) -> str:
+def _data(data: Facts) -> str:
     return _bullets(
         {
             "data set": f"{shown(data['name'])} ({data['license']})",
@@ -127,7 +130,7 @@ def _percent(m: Mapping[str, float]) -> str:
     return f"{100 * m['accuracy']:.1f} % ({100 * m['accuracy_low']:.1f} to {100 * m['accuracy_high']:.1f})"
 
 
-def _parameters(targets: Sequence[Mapping[str, Any]]) -> str:
+def _parameters(targets: Sequence[Facts]) -> str:
     keys = ("modules", "four_bit_parameters", "lora_parameters")
     rows = [(t["part"], t["target"], *(f"{t[key]:,}" for key in keys)) for t in targets]
     totals = (f"{sum(t[key] for t in targets):,}" for key in keys)
@@ -136,9 +139,7 @@ def _parameters(targets: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _usage(
-    name: str, base: Mapping[str, Any], quantization: Mapping[str, Any], lora: Mapping[str, Any], question: str
-) -> str:
+def _usage(name: str, base: Facts, quantization: Facts, lora: Facts, question: str) -> str:
     asked = json.dumps({"dataframe_records": [{"question": question}]}, ensure_ascii=False)
     precision = {key: quantization[key] for key in ("type", "double", "compute_dtype")}
     return f"""\
@@ -172,11 +173,11 @@ model = backend_named("peft").load(spec, "cpu")
 ```"""
 
 
-def _python(values: Mapping[str, Any]) -> str:
+def _python(values: Facts) -> str:
     """As a literal; of a base model's folder the last part, see `shown`."""
     names = {"name", "checkpoint"} & {*values}
     return repr({key: shown(value) if key in names else value for key, value in values.items()})
 
 
-def _bullets(facts: Mapping[str, Any]) -> str:
+def _bullets(facts: Facts) -> str:
     return "\n".join(f"- {key}: {value}" for key, value in facts.items())

@@ -8,9 +8,12 @@ import json
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ernie_pipeline
+
+if TYPE_CHECKING:
+    from mlflow.models import Model, ModelSignature
 
 PINNED = ("mlflow", "torch", "transformers", "peft", "bitsandbytes")
 SERVED_CODE = (
@@ -34,7 +37,7 @@ def write_model_folder(
     served: dict[str, Any],
     example: dict[str, str],
     card: str,
-    mlflow_model: Any,
+    mlflow_model: "Model",
     staging: Path,
 ) -> None:
     """Write the MLflow model of `adapter` into the new folder `folder`; `example` holds a question and its answer."""
@@ -68,7 +71,7 @@ def stage_code(staging: Path) -> Path:
     return copy
 
 
-def signature(max_new_tokens: int) -> Any:
+def signature(max_new_tokens: int) -> "ModelSignature":
     """Questions in, answers out, and how to generate; a negative seed means none."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
@@ -17,6 +17,10 @@ from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_value
 from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, public_uri, run_link
 from ernie_pipeline.store.sealed import Files, list_files
 from ernie_pipeline.utils.errors import PipelineError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
@@ -119,7 +123,7 @@ def register(request: RegistrationRequest) -> Registration:
     )
 
 
-def _sweep_killed(client: Any, experiment_id: str, request: RegistrationRequest) -> None:
+def _sweep_killed(client: "MlflowClient", experiment_id: str, request: RegistrationRequest) -> None:
     """Remove what a killed registration of the same fingerprint left: it could not do so itself.
 
     Nobody else registers this fingerprint now (see the store's lock), so what is unfinished of it is a left-over.
@@ -139,7 +143,7 @@ def _sweep_killed(client: Any, experiment_id: str, request: RegistrationRequest)
 
 
 @contextmanager
-def _run(client: Any, experiment_id: str, request: RegistrationRequest) -> Iterator[str]:
+def _run(client: "MlflowClient", experiment_id: str, request: RegistrationRequest) -> Iterator[str]:
     """An MLflow run that ends as FINISHED or FAILED, whatever happens, a cancelled pipeline included."""
     tags = {"mlflow.source.name": "ernie_pipeline", "mlflow.source.type": "JOB", **request.tags}
     run_id = str(client.create_run(experiment_id, run_name=request.run_name, tags=tags).info.run_id)
@@ -154,7 +158,7 @@ def _run(client: Any, experiment_id: str, request: RegistrationRequest) -> Itera
 
 @contextmanager
 def _logged_model(
-    client: Any, experiment_id: str, run_id: str, request: RegistrationRequest
+    client: "MlflowClient", experiment_id: str, run_id: str, request: RegistrationRequest
 ) -> Iterator[tuple[str, Files]]:
     """The servable model, uploaded as an output of the run, deleted again unless all that follows succeeds.
 
@@ -175,7 +179,7 @@ def _logged_model(
         raise
 
 
-def _upload(client: Any, logged: Any, run_id: str, request: RegistrationRequest) -> Files:
+def _upload(client: "MlflowClient", logged: "LoggedModel", run_id: str, request: RegistrationRequest) -> Files:
     from mlflow.models import Model
 
     identity = {"artifact_path": logged.artifact_location, "model_uuid": logged.model_id, "model_id": logged.model_id}
@@ -195,7 +199,7 @@ def _upload(client: Any, logged: Any, run_id: str, request: RegistrationRequest)
     return files
 
 
-def _log_run(client: Any, run_id: str, model_id: str, request: RegistrationRequest) -> None:
+def _log_run(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> None:
     log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve, model_id=model_id)
     log_dataset(client, run_id, request.dataset)
     client.log_artifact(run_id, str(request.predictions))
@@ -203,7 +207,7 @@ def _log_run(client: Any, run_id: str, model_id: str, request: RegistrationReque
 
 
 @contextmanager
-def _new_version(client: Any, run_id: str, model_id: str, request: RegistrationRequest) -> Iterator[str]:
+def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> Iterator[str]:
     """A new version of the registered model, deleted again (with its aliases) unless all that follows succeeds."""
     from mlflow.exceptions import MlflowException
 
@@ -255,7 +259,12 @@ def _distance(found: float, recorded: float) -> float:
 
 
 def _publish(
-    client: Any, run_id: str, version: str, difference: float, decision: Decision, request: RegistrationRequest
+    client: "MlflowClient",
+    run_id: str,
+    version: str,
+    difference: float,
+    decision: Decision,
+    request: RegistrationRequest,
 ) -> list[str]:
     """Record the check and the decision, then set the aliases, `champion` last; which ones."""
     name = request.model_name
@@ -269,7 +278,7 @@ def _publish(
     return aliases
 
 
-def _champion(client: Any, name: str) -> Champion | None:
+def _champion(client: "MlflowClient", name: str) -> Champion | None:
     from mlflow.exceptions import MlflowException
 
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -20,7 +21,7 @@ MAX_SERVED_BATCH = 16
 
 
 def make_request(
-    recipe: Any,
+    recipe: Recipe,
     *,
     tracking_uri: str,
     artifact_root: Path | None,
@@ -81,7 +82,7 @@ def make_request(
 
 
 def _card(
-    recipe: Any,
+    recipe: Recipe,
     spec: ModelSpec,
     data: Mapping[str, str],
     adapter: Path,

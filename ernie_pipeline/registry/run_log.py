@@ -5,7 +5,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset
+    from mlflow.types import DataType, Schema
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 """What MLflow takes in one call."""
@@ -26,7 +31,7 @@ class DatasetFiles:
 
 
 def log_values(
-    client: Any,
+    client: "MlflowClient",
     run_id: str,
     *,
     params: Mapping[str, str | int | float] | None = None,
@@ -45,7 +50,7 @@ def log_values(
         for key, value in entry.items()
         if key != "step" and value is not None
     ]
-    values: dict[str, list[Any]] = {
+    values: dict[str, list[object]] = {
         "metrics": points + [Metric(k, float(v), now, 0, model_id=model_id) for k, v in (metrics or {}).items()],
         "params": [Param(key, str(value)) for key, value in (params or {}).items()],
         "tags": [RunTag(key, str(value)) for key, value in (tags or {}).items()],
@@ -55,7 +60,7 @@ def log_values(
             client.log_batch(run_id, **{kind: values[kind][start : start + size]}, synchronous=True)
 
 
-def log_dataset(client: Any, run_id: str, dataset: DatasetFiles) -> None:
+def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetFiles) -> None:
     """Log both files as inputs, by what their footers say: the rows themselves are not read."""
     from mlflow.entities import DatasetInput, InputTag
 
@@ -68,7 +73,7 @@ def log_dataset(client: Any, run_id: str, dataset: DatasetFiles) -> None:
     )
 
 
-def _entity(dataset: DatasetFiles, path: Path, context: str) -> Any:
+def _entity(dataset: DatasetFiles, path: Path, context: str) -> "Dataset":
     import polars as pl
     from mlflow.entities import Dataset
 
@@ -84,11 +89,11 @@ def _entity(dataset: DatasetFiles, path: Path, context: str) -> Any:
     )
 
 
-def _schema(path: Path) -> Any:
+def _schema(path: Path) -> "Schema":
     import polars as pl
     from mlflow.types.schema import Array, ColSpec, DataType, Object, Property, Schema
 
-    def kind(dtype: Any) -> Any:
+    def kind(dtype: Any) -> "DataType":
         if isinstance(dtype, pl.List):
             return Array(kind(dtype.inner))
         if isinstance(dtype, pl.Struct):

@@ -23,7 +23,7 @@ from ernie_pipeline.utils.errors import PipelineError
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Answers maths questions: a 4-bit base model with its adapter, greedy unless asked otherwise."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         """Load base, adapter and tokenizer, on CUDA where there is one. Raises `PipelineError` for another base."""
         import torch
 
@@ -37,7 +37,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.model = backend_named(backend).load(spec.model_copy(update=changes), "cuda" if cuda else "cpu")
         self.turn = threading.Lock()  # the scoring server answers in threads; max_batch and seed hold for one at a time
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context: object, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Column `question` in, column `answer` out; `params` as the model's signature has them."""
         import torch
 

@@ -5,10 +5,13 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ernie_pipeline.utils.errors import PipelineError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CHECKED = "check.max_logit_difference"
 """Tag of a version that was loaded back and compared; one without it is unfinished."""
@@ -39,7 +42,7 @@ def sqlite_file(uri: str) -> Path:
 
 
 @contextmanager
-def connected(tracking_uri: str) -> Iterator[Any]:
+def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
     """An `MlflowClient` of the server or database; MLflow's own errors leave as a `PipelineError` without secrets.
 
     A server's user and password go to MLflow by its environment variables, so that no URL in its messages has them.
@@ -65,7 +68,7 @@ def connected(tracking_uri: str) -> Iterator[Any]:
             mlflow.set_tracking_uri(before)
 
 
-def ensure_experiment(client: Any, name: str, artifact_root: Path | None) -> str:
+def ensure_experiment(client: "MlflowClient", name: str, artifact_root: Path | None) -> str:
     """The experiment's id; made when missing, its artifacts in `artifact_root` or where the server puts them."""
     import mlflow
 

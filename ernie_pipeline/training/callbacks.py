@@ -1,9 +1,9 @@
 """What `AdapterTrainer` does between the steps beyond the Trainer's own rules."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 if TYPE_CHECKING:
     from ernie_pipeline.training.trainer import AdapterTrainer
@@ -15,10 +15,10 @@ class AfterEachStep(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: "AdapterTrainer"):
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         self.trainer.last_save = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         trainer = self.trainer
         asked, late = trainer.ranks.any(bool(trainer.stop.requested), trainer.is_late)
         if state.global_step == state.max_steps:

@@ -19,6 +19,9 @@ from ernie_pipeline.store.sealed import (
 MANIFEST = "checkpoint.json"
 NAME = re.compile(r"checkpoint-([0-9]+)")
 
+Facts = dict[str, Any]
+"""What is kept with a checkpoint, of JSON's types."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -26,7 +29,7 @@ class Checkpoint:
 
     step: int
     folder: Path
-    facts: dict[str, Any]
+    facts: Facts
 
 
 class Checkpoints:
@@ -52,7 +55,7 @@ class Checkpoints:
             on_broken(f"checkpoint {folder} is altered ({problem or 'it is of another step'}) and is passed over")
         return None
 
-    def write(self, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> Checkpoint:
+    def write(self, step: int, fill: Callable[[Path], None], facts: Facts) -> Checkpoint:
         """Let `fill` write the files of the checkpoint, which replaces one of the same step; it is there in one step.
 
         It is on the disk when this returns. Raises `PipelineError` when the disk is full; then, as with any other
@@ -61,7 +64,7 @@ class Checkpoints:
         self._remove_temporary()
         place, what = self._place(step), f"the checkpoint of step {step} was not written"
 
-        def values(_: Files) -> dict[str, Any]:
+        def values(_: Files) -> Facts:
             return {"step": step, "facts": facts}
 
         write_sealed_folder(place, MANIFEST, fill, values, what=what, durable=True)

@@ -7,7 +7,7 @@ from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
-from ernie_pipeline.recipe.sections import Training
+from ernie_pipeline.recipe.sections import Recipe, Training
 
 
 class TrainingJob(Section):
@@ -25,7 +25,7 @@ class TrainingJob(Section):
     checkpoints: Path | None = None
 
 
-def training_job(recipe: Any, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:
+def training_job(recipe: Recipe, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:
     """`recipe` needs the sections base_model, quantization, lora and training, its backend resolved; `given` are the
     job's other fields."""
     spec = ModelSpec(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.utils.errors import PipelineError
@@ -50,11 +50,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         """Of the whole run."""
         return len(self.step_tokens)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         if self._running_since is None:
             self._running_since = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         self.step = state.global_step
         self.tokens += self.step_tokens[self.step - 1]
         self.window["tokens"] += self.step_tokens[self.step - 1]
@@ -63,7 +63,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             self.pause()
             self._steps[1] = 0.0
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: object,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         if "loss" not in (logs or {}):
             return
         values = {"loss": self._summed_loss() / max(1, self.window["steps"])}

@@ -4,15 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.sections import Training
-from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints
+from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints, Facts
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import Row
 from ernie_pipeline.utils.errors import PipelineError
@@ -71,6 +71,18 @@ def run_key(spec: ModelSpec, settings: Training, rows: Iterable[Row], eval_rows:
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
+def save_states(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
+    """Write both states into a checkpoint's folder, under the Trainer's names."""
+    torch.save(optimizer.state_dict(), folder / OPTIMIZER_NAME)
+    torch.save(schedule.state_dict(), folder / SCHEDULER_NAME)
+
+
+def load_states(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
+    """Read what `save_states` wrote into both."""
+    optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True))
+    schedule.load_state_dict(torch.load(folder / SCHEDULER_NAME, map_location="cpu", weights_only=True))
+
+
 class Saved:
     """The checkpoints of the run `key` in a folder, or nowhere. Only the first rank writes; all of them read."""
 
@@ -93,10 +105,17 @@ class Saved:
         self.report(f"going on after step {found.step}, from checkpoint {found.folder}", {"resumed_step": found.step})
         return found
 
-    def write(self, step: int, fill: Callable[[Path], None], facts: dict[str, Any]) -> None:
+    def write(self, step: int, fill: Callable[[Path], None], facts: Facts) -> None:
         """Write a checkpoint, see `Checkpoints.write`; keep it and the one before."""
         if self.checkpoints and self.ranks.first:
             self.checkpoints.write(step, fill, {**facts, "run": self.key})
             self.checkpoints.keep(step, *([] if self.last is None else [self.last]))
         self.last = step
         self.ranks.wait()
+
+    def stopped(self, ended_by: str, step: int, steps: int) -> PipelineError:
+        """What to say of a training that was asked to stop after `step` of `steps`, and did."""
+        where = f"stopped by {ended_by} after step {step} of {steps}"
+        if self.checkpoints is None:
+            return PipelineError(f"{where}; it keeps no checkpoints, so the same command begins anew")
+        return PipelineError(f"{where}; its checkpoint is kept: run the same command again and it goes on from there")

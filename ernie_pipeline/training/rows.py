@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, token_ids
 from ernie_pipeline.models.documents import NOT_COUNTED, Document, document
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Row(NamedTuple):
@@ -47,7 +50,7 @@ def read_rows(file: Path, tokenizer: Tokenizer, *, completion_only_loss: bool) -
     ]
 
 
-def as_dataset(rows: Sequence[Row]) -> Any:
+def as_dataset(rows: Sequence[Row]) -> "Dataset":
     """A `datasets.Dataset` of `input_ids` and `labels`, which SFTTrainer takes as they are."""
     from datasets import Dataset
 

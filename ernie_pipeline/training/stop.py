@@ -4,11 +4,10 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Handler = Callable[[int, FrameType | None], Any] | int
+Handler = Callable[[int, FrameType | None], object] | int
 
 
 class StopSignals:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -126,7 +126,7 @@ def _check_reload(job: TrainingJob, input_ids: Sequence[int], trained: torch.Ten
         )
 
 
-def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, Any]:
+def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, object]:
     progress, plan = trainer.progress, trainer.plan
     on_gpu = device.name != "cpu"
     return {
@@ -159,7 +159,7 @@ def _padding_share(trainer: "AdapterTrainer") -> float:
     return 1 - wanted / computed
 
 
-def _silent(line: str, values: dict[str, Any]) -> None:
+def _silent(line: str, values: dict[str, object]) -> None:
     """What ranks other than the first have to say."""
 
 

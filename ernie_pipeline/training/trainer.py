@@ -6,21 +6,19 @@ optimizer step, whose gradient the model's backend computes as it likes (`models
 
 import random
 import time
-from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers import PrinterCallback, ProgressCallback, TrainerControl
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from ernie_pipeline.models.backend import LoadedModel
-from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import does_not_fit, is_out_of_memory
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.callbacks import AfterEachStep
+from ernie_pipeline.training.checkpoints import Facts
 from ernie_pipeline.training.progress import Progress
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.resume import (
@@ -29,7 +27,9 @@ from ernie_pipeline.training.resume import (
     Saved,
     Weights,
     copy_weights,
+    load_states,
     read_weights,
+    save_states,
     save_weights,
     set_weights,
 )
@@ -37,7 +37,6 @@ from ernie_pipeline.training.rows import as_dataset
 from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.training.schedule.shares import share_of
 from ernie_pipeline.training.stop import StopSignals
-from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
 AT_A_TIME = 128
@@ -47,8 +46,8 @@ AT_A_TIME = 128
 class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains the adapter of `loaded` on a plan, from the newest checkpoint in `saved` if any; see `fit`."""
 
-    control: Any
-    optimizer: Any
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
@@ -108,18 +107,20 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
                     raise
                 raise does_not_fit("the optimizer's state", self.execution.memory_limit_gib) from error
         if self.ended_by:
-            raise self._stopped()
+            raise self.saved.stopped(self.ended_by, self.state.global_step, len(self.plan.steps))
         if self.plan.settings.keep == "best" and self.best_weights is not None:
             set_weights(self.loaded.trainable(), self.best_weights)
 
     # The steps
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> "torch.utils.data.DataLoader[dict[str, int]]":
         """A batch is the number of a planned step."""
-        steps: Any = [{"step": number} for number in range(len(self.plan.steps))]
-        return torch.utils.data.DataLoader(steps, batch_size=1, collate_fn=lambda only: only[0])
+        steps = [{"step": number} for number in range(len(self.plan.steps))]
+        return torch.utils.data.DataLoader(steps, batch_size=1, collate_fn=lambda only: only[0])  # type: ignore[arg-type]
 
-    def training_step(self, model: Any, inputs: dict[str, int], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, int], num_items_in_batch: object = None
+    ) -> torch.Tensor:
         """Leave the gradient of a step's loss, the mean over all ranks' counted tokens, in the parameters.
 
         When memory runs out on some rank, all begin the step anew with less at a time. So the gradients are summed
@@ -148,7 +149,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             raise does_not_fit(f"step {step}", self.execution.memory_limit_gib)
         self.report(f"step {step} ran out of memory: it begins anew with {now}, with the same samples a step", {})
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+    def create_optimizer(self, *args: object, **kwargs: object) -> torch.optim.Optimizer:
         """The Trainer's own kind, over what the backend says is to be stepped."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -156,16 +157,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.optimizer = kind([group], **settings)
         return self.optimizer
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         return torch.nn.utils.clip_grad_norm_(self.backend.parameters, self.args.max_grad_norm)
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: object) -> int:
         """Not counted: it goes through all parameters at each step, for a figure that nobody reads."""
         return 0
 
     # Validation
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
         """The mean loss over all counted tokens of the held-out rows. Asked to stop, it saves and ends the training."""
         self.progress.pause()
         start = time.monotonic()
@@ -173,7 +174,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if loss is None:
             self.ended_by = self.stop.requested or "a signal to another rank"
             self._save_checkpoint(self.model, None)
-            raise self._stopped()
+            raise self.saved.stopped(self.ended_by, self.state.global_step, len(self.plan.steps))
         self.evaluated = self.state.global_step
         self.progress.evaluated(loss, time.monotonic() - start)
         if not self.best or loss < self.best["loss"]:
@@ -188,10 +189,11 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """The loss that is optimised, in nats a token, over all ranks' rows; None when some rank was asked to stop."""
         documents = [row.document for row in self.plan.eval_rows]
         total, stopped = 0.0, False
-        for some in _pieces(sorted(documents, key=lambda document: -len(document.ids)), self.ranks):
+        own = sorted(documents, key=lambda document: -len(document.ids))[self.ranks.rank :: self.ranks.size]
+        for start in range(0, len(own), AT_A_TIME):
             if stopped := bool(self.stop.requested):
                 break
-            total += self.loaded.loss_sum(some)
+            total += self.loaded.loss_sum(own[start : start + AT_A_TIME])
         total, stops = self.ranks.sum(total, stopped)
         return None if stops else total / sum(document.counted for document in documents)
 
@@ -202,7 +204,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """Whether a checkpoint is due by the clock of the first rank, which decides for all."""
         return self.ranks.first and time.monotonic() - self.last_save >= self.execution.checkpoint_s
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         self.progress.pause()
         start = time.monotonic()
         facts = {
@@ -220,21 +222,18 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         save_weights(copy_weights(self.loaded.trainable()), folder / ADAPTER)
         if self.best_weights is not None and self.best["step"] != self.state.global_step:
             save_weights(self.best_weights, folder / BEST)
-        for part, file in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
-            torch.save(part.state_dict(), folder / file)
+        save_states(self.optimizer, self.lr_scheduler, folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
         set_weights(self.loaded.trainable(), read_weights(Path(resume_from_checkpoint) / ADAPTER))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the Trainer does for one process: for several it maps to their devices, which fails for "cpu:0"."""
         if checkpoint is not None:
-            for part, file in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
-                state = torch.load(Path(checkpoint) / file, map_location="cpu", weights_only=True)
-                part.load_state_dict(state)
+            load_states(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
-    def _restore(self, folder: Path, facts: dict[str, Any]) -> None:
+    def _restore(self, folder: Path, facts: Facts) -> None:
         """What the Trainer does not load itself."""
         self.progress.restore(facts["progress"])
         step = self.progress.step
@@ -245,15 +244,3 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.backend.restore(facts["backend"])
         due = step % self.plan.settings.eval_every == 0 or step == len(self.plan.steps)
         self.args.eval_on_start = due and self.evaluated < step
-
-    def _stopped(self) -> PipelineError:
-        where = f"stopped by {self.ended_by} after step {self.state.global_step} of {len(self.plan.steps)}"
-        if self.saved.checkpoints is None:
-            return PipelineError(f"{where}; it keeps no checkpoints, so the same command begins anew")
-        return PipelineError(f"{where}; its checkpoint is kept: run the same command again and it goes on from there")
-
-
-def _pieces(documents: Sequence[Document], ranks: Ranks) -> Iterator[Sequence[Document]]:
-    """This rank's, so many at a time."""
-    own = documents[ranks.rank :: ranks.size]
-    return (own[start : start + AT_A_TIME] for start in range(0, len(own), AT_A_TIME))
