@@ -25,14 +25,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 TOGETHER = ("ernie_pipeline_tests/scenarios/staleness/", "ernie_pipeline_tests/registry/")
 """Folders whose files share what takes long to build: a home with everything in it; a registered model."""
 
+SLOW = (
+    "ernie_pipeline_tests/scenarios/",
+    "ernie_pipeline_tests/registry/test_register.py",
+    "registry/test_served_model.py",
+)
+"""What the marker `slow` is given to: whole runs of the pipeline, and models that are registered and loaded back."""
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scenarios take minutes, so they are begun first; then what takes half a minute a file, then the many others.
+    """Mark what is slow, and begin with what takes long, so that all processes have work to the end.
 
-    So all processes have work to the end.
+    The scenarios take minutes; then comes what takes half a minute a file, then the many others.
     """
+    for item in items:
+        if any(place in item.nodeid for place in SLOW):
+            item.add_marker("slow")
     folders = ("scenarios", "registry", "training", "launch")
     items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
 
