@@ -16,7 +16,7 @@ import pytest
 
 from ernie_pipeline.launch import ending
 from ernie_pipeline.launch.local import run_work
-from ernie_pipeline.orchestration.report import told_in_one_sentence
+from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
 
 CHILD = f"child_of_test_{os.getpid()}"
@@ -39,7 +39,7 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         @dg.asset
         def parent(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            with told_in_one_sentence():
+            with pipeline_errors_as_failures():
                 run_work(context, work_in(CHILD), ChildJob(out=tmp_path), on_progress=on_progress, **allowed)
             return dg.MaterializeResult()
 

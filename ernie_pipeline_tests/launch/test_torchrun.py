@@ -13,7 +13,7 @@ import pytest
 
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.report import told_in_one_sentence
+from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
 
 CHILD = f"ranks_of_test_{os.getpid()}"
@@ -89,7 +89,7 @@ def run(
     def parent(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
         if interrupt:
             threading.Thread(target=interrupt, daemon=True).start()
-        with told_in_one_sentence():
+        with pipeline_errors_as_failures():
             processes = 1 if on_one else gpu.gpus
             gpu.run(context, work_in(CHILD), ChildJob(out=place, limits=gpu.limits(processes)), processes=processes)
         return dg.MaterializeResult()

@@ -148,7 +148,7 @@ def test_a_model_whose_type_cannot_be_read_is_told_and_not_guessed() -> None:
 
 
 @pytest.mark.parametrize("name", ["grouped", "unsloth"])
-def test_no_cuda_device_is_told_in_one_sentence(name: str) -> None:
+def test_no_cuda_device_is_said_in_one_sentence(name: str) -> None:
     told = Machine(cuda=False).refused(name)
     assert told == f'training.backend = "{name}" needs a CUDA device, and this machine shows none; {SET}'
 
@@ -168,12 +168,12 @@ def test_no_cuda_device_is_told_in_one_sentence(name: str) -> None:
         (Machine(model_type="llama"), {"dropout": 0.1}, "has no dropout, and lora.dropout is 0.1"),
     ],
 )
-def test_what_grouped_lacks_is_told_in_one_sentence(machine: Machine, settings: dict[str, Any], clause: str) -> None:
+def test_what_grouped_lacks_is_said_in_one_sentence(machine: Machine, settings: dict[str, Any], clause: str) -> None:
     assert machine.refused("grouped", **settings) == f'training.backend = "grouped" {clause}; {SET}'
 
 
 @pytest.mark.parametrize(("name", "value"), [("type", "fp4"), ("double", False), ("compute_dtype", "float32")])
-def test_another_quantization_than_unsloth_s_is_told_in_one_sentence(name: str, value: Any) -> None:
+def test_another_quantization_than_unsloth_s_is_said_in_one_sentence(name: str, value: Any) -> None:
     machine = Machine()
     assert machine.resolve("unsloth") == "unsloth"
     assert machine.refused("unsloth", **{name: value}) == (

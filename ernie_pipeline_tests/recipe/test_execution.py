@@ -120,7 +120,7 @@ def test_what_the_launchpad_switches_off_is_off() -> None:
         ("micro_batch = 4 packing", "ERNIE_PIPELINE_EXECUTION = 'micro_batch = 4 packing' is neither the name of a "),
     ],
 )
-def test_a_wrong_word_in_the_environment_is_told_in_one_sentence(text: str, sentence: str) -> None:
+def test_a_wrong_word_in_the_environment_is_said_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(PipelineError) as told:
         load_recipe("demo", execution=text)
     assert sentence in str(told.value)

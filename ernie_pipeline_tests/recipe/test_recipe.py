@@ -130,7 +130,7 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"lora": {"rank": 0}, "gatee": {}}, "recipe here: lora.rank = 0: input should be greater than 0; unknown key"),
     ],
 )
-def test_a_wrong_recipe_is_told_in_one_sentence(table: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_recipe_is_said_in_one_sentence(table: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PipelineError) as caught:
         parse_recipe(table, where="here")
     assert str(caught.value).startswith(sentence)

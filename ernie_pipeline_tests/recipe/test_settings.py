@@ -47,7 +47,7 @@ def test_when_to_refresh_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "often", "²"])
-def test_no_number_of_seconds_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_no_number_of_seconds_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ERNIE_PIPELINE_SENSOR_SECONDS", value)
     with pytest.raises(PipelineError) as caught:
         Settings.from_environment()
@@ -114,7 +114,7 @@ def test_mlflow_opens_the_database_in_the_home_whatever_the_home_s_name(
     assert (tmp_path / HARD / "mlflow.db").is_file()
 
 
-def test_a_home_that_mlflow_takes_for_another_is_told_in_one_sentence(
+def test_a_home_that_mlflow_takes_for_another_is_said_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "100%20x" / "home"))
@@ -124,7 +124,7 @@ def test_a_home_that_mlflow_takes_for_another_is_told_in_one_sentence(
     Settings.from_environment().check_places()
 
 
-def test_a_home_below_a_file_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_below_a_file_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     for home in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
         monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(home))
@@ -136,7 +136,7 @@ def test_a_home_below_a_file_is_told_in_one_sentence(tmp_path: Path, monkeypatch
     "address",
     ["file:./mlruns", "./mlruns", "/tmp/mlruns", "file:///tmp/x", "sqlite://", "sqlite:///:memory:", "ftp://x"],
 )
-def test_an_address_where_mlflow_keeps_no_registry_is_told_in_one_sentence(
+def test_an_address_where_mlflow_keeps_no_registry_is_said_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)

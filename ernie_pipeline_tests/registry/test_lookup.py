@@ -155,7 +155,7 @@ def test_of_other_tables_mlflow_s_own_client_is_asked(home: Path) -> None:
         lookup.what_is_lost(uri(home), Registered("quick", "1"))
 
 
-def test_what_is_no_database_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_what_is_no_database_is_said_in_one_sentence(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"x" * 4096)
     with pytest.raises(PipelineError, match=r"MLflow at sqlite:.* file is not a database"):
         lookup.what_is_lost(uri(tmp_path), Registered("quick", "1"))

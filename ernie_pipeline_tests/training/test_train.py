@@ -97,7 +97,7 @@ def expected_completion_loss(job: Any) -> float:
     return completion_loss(loaded, *(token_ids(loaded.tokenizer, part) for part in texts))
 
 
-def test_a_base_that_is_no_language_model_is_told_in_one_sentence(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_base_that_is_no_language_model_is_said_in_one_sentence(make_job: MakeJob, tmp_path: Path) -> None:
     from transformers import BertConfig
 
     from ernie_pipeline.demo import BASE

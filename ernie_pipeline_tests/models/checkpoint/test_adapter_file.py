@@ -143,7 +143,7 @@ ONE = "base_model.model.model.layers.1.mlp.experts.3.up_proj.lora_A.weight"
         (lambda folder: (folder / CONFIG).write_text("nothing"), rf"cannot be loaded \({CONFIG}"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(
+def test_what_does_not_fit_is_said_in_one_sentence(
     new_model: NewModel, tmp_path: Path, act: Callable[[Path], None], told: str
 ) -> None:
     save(new_model("grouped"), tmp_path)

@@ -86,7 +86,7 @@ def test_read_it_has_the_logits_of_the_other_backend_s_base(quantized_short: Pat
         ("layer-001", "model.layers.1.self_attn.q_proj.weight.quant_map"),
     ],
 )
-def test_a_lost_tensor_is_told_in_one_sentence(
+def test_a_lost_tensor_is_said_in_one_sentence(
     quantized_short: Path, short_base: Any, tmp_path: Path, file: str, name: str
 ) -> None:
     for source in quantized_short.iterdir():
