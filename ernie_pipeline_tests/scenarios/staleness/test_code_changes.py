@@ -48,7 +48,7 @@ def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_out
     [
         ("data/normalize/answers.py", {"math_split"}),
         ("models/quantize.py", set(ASSETS[2:])),
-        ("evaluation/loss.py", {"base_evaluation", "adapter_evaluation"}),
+        ("evaluation/evaluate.py", {"base_evaluation", "adapter_evaluation"}),
         ("orchestration/plots.py", set()),
     ],
 )
