@@ -2,7 +2,8 @@
 
 transformers, bitsandbytes and PEFT each skip modules in silence: routed experts stay in 16 bits, shared experts lose
 their adapter. So the expected numbers come from the checkpoint's own configuration, built once on the meta device and
-never touched, and the found ones from the model in memory; where they differ, the run stops and shows both.
+never touched, and the found ones from the model in memory; where they differ, the run stops and shows both. Beyond the
+targets every matrix is counted: what is not 4-bit has to be one of those that may stay, see `architecture.py`.
 """
 
 from collections import defaultdict
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ernie_pipeline.models.architecture import check_architecture, matrices, projections, skeleton, stays
 from ernie_pipeline.models.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
-from ernie_pipeline.models.grouped.products import FUSED_PROJECTIONS
+from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -34,39 +36,39 @@ class TargetCount:
 Table = dict[tuple[str, str], TargetCount]
 
 
-def expected_table(config: Any, lora: dict[str, Any]) -> Table:
-    """What the recipe asks for, from the model's configuration: every target everywhere, all 4-bit, all trainable."""
-    from transformers import AutoModelForCausalLM
+def expected_table(config: Any, lora: Lora, *, adapted: bool = True) -> Table:
+    """What the recipe asks for, from the model's configuration: every target everywhere, all 4-bit, all trainable.
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    Raises `PipelineError` for an architecture of which that cannot be had, see `check_architecture`.
+    """
+    model = check_architecture(config, lora.targets)
     table: Table = {}
     for name, parameter in model.named_parameters():
-        for target, copies, inputs, outputs in _projections(name, parameter):
-            if target in lora["targets"]:
+        for target, copies, inputs, outputs in projections(name, parameter):
+            if target in lora.targets:
                 row = _row(table, _part(name), target)
                 row.modules += copies
                 row.base_parameters += copies * inputs * outputs
                 row.four_bit_parameters = row.base_parameters
                 row.lora_parameters += (
-                    copies * lora["rank"] * (inputs + outputs)
+                    copies * lora.rank * adapted * (inputs + outputs)
                 )  # Hu et al. 2021: A [r, in], B [out, r]
                 row.trainable_parameters = row.lora_parameters
     return table
 
 
-def found_table(model: nn.Module, lora: dict[str, Any]) -> Table:
+def found_table(model: nn.Module, targets: Sequence[str]) -> Table:
     """What the model in memory holds, module by module."""
     from bitsandbytes.nn import Linear4bit
 
     table: Table = {}
     for name, module in model.named_modules():
         if isinstance(module, GroupedExperts):
-            _add_stacks(table, name, module, lora["targets"])
+            _add_stacks(table, name, module, targets)
             continue
         base = getattr(module, "base_layer", module)
         target = name.rpartition(".")[2]
-        if target not in lora["targets"] or not isinstance(base, nn.Linear):
+        if target not in targets or not isinstance(base, nn.Linear):
             continue
         row = _row(table, _part(name), target)
         size = base.in_features * base.out_features
@@ -93,12 +95,16 @@ def _add_stacks(table: Table, name: str, experts: GroupedExperts, targets: Seque
             row.trainable_parameters += sum(p.numel() for p in own if p.requires_grad)
 
 
-def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training: bool) -> list[dict[str, Any]]:
-    """The table as rows for a report. Raises `PipelineError` with both tables when the model is not what was asked for.
+def check_model(
+    model: nn.Module, config: Any, lora: Lora, *, adapted: bool = True, training: bool
+) -> list[TargetCount]:
+    """The table, sorted. Raises `PipelineError` with both tables when the model is not what was asked for.
 
-    Beyond the table: nothing outside the targets is trainable or an adapter's, and every adapter weight is fp32.
+    `config` is the checkpoint's own; `adapted`: whether there is an adapter; `training`: whether it is trainable.
+    Beyond the table: every matrix is 4-bit or one that may stay in 16 bits; nothing outside the targets is trainable or
+    an adapter's; and every adapter weight is fp32.
     """
-    expected, found = expected_table(config, lora), found_table(model, lora)
+    expected, found = expected_table(config, lora, adapted=adapted), found_table(model, lora.targets)
     if not training:
         for row in expected.values():
             row.trainable_parameters = 0
@@ -107,16 +113,39 @@ def check_model(model: nn.Module, config: Any, lora: dict[str, Any], *, training
             "the model in memory is not what the recipe asks for (4-bit targets, each with its adapter); "
             f"do not use this run.\nexpected:\n{render(expected)}\nfound:\n{render(found)}"
         )
-    adapted = {id(p) for n, m in model.named_modules() for p in _of_targets(n, m, lora["targets"])}
+    _check_matrices(model, config)
+    counted = {id(p) for n, m in model.named_modules() for p in _of_targets(n, m, lora.targets)}
     stray = [
-        name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in adapted
+        name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in counted
     ]
     if stray:
         raise PipelineError(f"trainable or adapted outside lora.targets: {', '.join(stray[:3])} ({len(stray)} in all)")
     wrong = [name for name, p in model.named_parameters() if "lora_" in name and p.dtype != torch.float32]
     if wrong:
         raise PipelineError(f"adapter weights that are not float32: {', '.join(wrong[:3])} ({len(wrong)} in all)")
-    return [asdict(row) for _, row in sorted(found.items())]
+    return [found[key] for key in sorted(found)]
+
+
+def _check_matrices(model: nn.Module, config: Any) -> None:
+    """Raise `PipelineError` unless all of the checkpoint's matrices are there, in 4 bits where they may not stay."""
+    found = list(matrices(model))
+    left = [name for name, owner, p in found if _quant_state(p) is None and not stays(model, owner)]
+    if left:
+        raise PipelineError(
+            f"{len(left)} matrices of the base model are not in 4 bits, among them {left[0]}; do not use this run"
+        )
+    wanted = sum(each.parameter.numel() for each in matrices(skeleton(config)))
+    held = sum(p.numel() if _quant_state(p) is None else _quant_state(p).shape.numel() for _, _, p in found)
+    if held != wanted:
+        raise PipelineError(
+            f"the model in memory holds matrices of {held:,} values, and its configuration says {wanted:,}; do not use "
+            "this run"
+        )
+
+
+def _quant_state(parameter: torch.Tensor) -> Any:
+    """bitsandbytes' description of a 4-bit parameter, or None."""
+    return getattr(parameter, "quant_state", None)
 
 
 def _of_targets(name: str, module: nn.Module, targets: Sequence[str]) -> list[nn.Parameter]:
@@ -139,15 +168,6 @@ def render(table: Table) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(lines)
-
-
-def _projections(name: str, parameter: torch.Tensor) -> list[tuple[str, int, int, int]]:
-    """(target, copies, inputs, outputs) of the projections that a checkpoint parameter holds."""
-    last = name.removesuffix(".weight").rpartition(".")[2]
-    if parameter.ndim == 3 and last in FUSED_PROJECTIONS:
-        copies, outputs, inputs = parameter.shape
-        return [(target, copies, inputs, outputs // len(FUSED_PROJECTIONS[last])) for target in FUSED_PROJECTIONS[last]]
-    return [(last, 1, parameter.shape[1], parameter.shape[0])] if parameter.ndim == 2 else []
 
 
 def _part(name: str) -> str:

@@ -1,4 +1,6 @@
-"""4-bit base weights: bitsandbytes' `Linear4bit` in the place of every `nn.Linear` but the output layer."""
+"""4-bit base weights: bitsandbytes' `Linear4bit` in the place of every exact `nn.Linear` but the output layer.
+
+A class under `nn.Linear` computes something of its own, as some routers do: it is left alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +18,7 @@ unpacked with the wrong constants by bitsandbytes 0.50's AVX-512 code, and right
 
 
 def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: torch.device) -> int:
-    """Quantise in place, layer by layer, onto `device`; how many layers. Output layer and embeddings stay as they are.
+    """Quantize in place, layer by layer, onto `device`; how many layers. Output layer and embeddings stay as they are.
 
     `quantization` holds the recipe's section: type, double, compute_dtype. Dettmers et al. 2023, "QLoRA", section 3.
     Raises `PipelineError` for a layer whose rows no block size divides.
@@ -26,7 +28,7 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and child is not head
+        if type(child) is nn.Linear and child is not head
     ]
     for parent, name in places:
         linear = getattr(parent, name)

@@ -42,11 +42,9 @@ class TransformersModel:
 
     def audit(self, *, training: bool) -> list[TargetCount]:
         """See `LoadedModel.audit`."""
-        base, lora = self.spec.base, self.spec.lora.model_dump(mode="json")
-        if self.module is self.base:
-            lora["rank"] = 0
-        rows = check_model(self.module, causal_lm_config(base.checkpoint, base.revision), lora, training=training)
-        return [TargetCount(**row) for row in rows]
+        base, adapted = self.spec.base, self.module is not self.base
+        config = causal_lm_config(base.checkpoint, base.revision)
+        return check_model(self.module, config, self.spec.lora, adapted=adapted, training=training)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """See `LoadedModel.without_adapter`."""

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models.audit import expected_table, totals
+from ernie_pipeline.models.audit import check_model, expected_table, totals
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
-from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.recipe.sections import TARGETS, Lora
 from ernie_pipeline.utils.errors import PipelineError
@@ -22,28 +21,28 @@ def config() -> Any:
     return causal_lm_config(str(BASE), None)
 
 
-def refused(model: Any, config: Any, expected: str, *, training: bool = True, lora: dict[str, Any] = LORA) -> str:
+def refused(model: Any, config: Any, expected: str, *, training: bool = True, lora: Lora = LORA) -> str:
     with pytest.raises(PipelineError, match=expected) as caught:
-        peft_backend.check_model(model, config, lora, training=training)
+        check_model(model, config, lora, training=training)
     return str(caught.value)
 
 
 def test_ernie_21b_gets_the_parameters_that_its_paper_shapes_give() -> None:
     from transformers import Ernie4_5_MoeConfig
 
-    rows = [vars(row) for row in expected_table(Ernie4_5_MoeConfig(), Lora().model_dump(mode="json")).values()]
+    rows = list(expected_table(Ernie4_5_MoeConfig(), Lora()).values())
     assert totals(rows)["lora_parameters"] == 355_090_432
-    assert totals([row for row in rows if row["part"] != "routed"])["lora_parameters"] == 15_351_808
-    routed = totals([row for row in rows if row["part"] == "routed"])
+    assert totals([row for row in rows if row.part != "routed"])["lora_parameters"] == 15_351_808
+    routed = totals([row for row in rows if row.part == "routed"])
     assert routed["modules"] == 27 * 64 * 3  # the first of 28 layers is dense
     assert routed["base_parameters"] == 27 * 64 * 3 * 2560 * 1536
 
 
 def test_an_adapted_model_passes_for_training_and_frozen_for_use(config: Any) -> None:
     model = new_adapted()
-    peft_backend.check_model(model, config, LORA, training=True)
+    check_model(model, config, LORA, training=True)
     refused(model, config, "not what the recipe asks for", training=False)
-    peft_backend.check_model(model.requires_grad_(False), config, LORA, training=False)
+    check_model(model.requires_grad_(False), config, LORA, training=False)
 
 
 def test_a_target_left_in_16_bits_is_refused(config: Any) -> None:
@@ -90,7 +89,7 @@ def test_an_adapter_on_more_than_the_targets_is_refused(config: Any, training: b
     model = new_adapted()
     if not training:
         model.requires_grad_(False)
-    fewer = LORA | {"targets": [target for target in TARGETS if target != "o_proj"]}
+    fewer = Lora(rank=4, alpha=8, targets=tuple(target for target in TARGETS if target != "o_proj"))
     refused(model, config, r"outside lora\.targets: .*o_proj.* \(12 in all\)", training=training, lora=fewer)
 
 
@@ -136,12 +135,12 @@ def test_stacks_are_counted_as_the_experts_that_they_hold(
     stacks: Any, new_grouped: Any, short_config: Any, short_base: Any
 ) -> None:
     model, _ = stacks
-    found = grouped_backend.check_model(model, short_config, LORA, training=True)
+    found = check_model(model, short_config, LORA, training=True)
     apart = new_adapted(checkpoint=Path(short_base.checkpoint))
-    assert found == peft_backend.check_model(apart, short_config, LORA, training=True)
+    assert found == check_model(apart, short_config, LORA, training=True)
     refused(model, short_config, "not what the recipe asks for", training=False)
-    grouped_backend.check_model(model.requires_grad_(False), short_config, LORA, training=False)
-    grouped_backend.check_model(new_grouped(), short_config, LORA | {"rank": 0}, training=False)
+    check_model(model.requires_grad_(False), short_config, LORA, training=False)
+    check_model(new_grouped(), short_config, LORA, adapted=False, training=False)
 
 
 @pytest.mark.parametrize("fused", ["gate_up_proj", "down_proj"])
@@ -191,8 +190,8 @@ def test_a_trainable_router_beside_stacks_is_refused(stacks: Any, short_config: 
 
 
 def test_a_stack_s_adapter_on_more_than_the_targets_is_refused(new_grouped: Any, short_config: Any) -> None:
-    fewer = LORA | {"targets": [target for target in TARGETS if target != "up_proj"]}
+    fewer = Lora(rank=4, alpha=8, targets=tuple(target for target in TARGETS if target != "up_proj"))
     model = adapted_grouped(new_grouped(), fewer)
-    grouped_backend.check_model(model, short_config, fewer, training=True)
+    check_model(model, short_config, fewer, training=True)
     model.get_submodule("base_model.model.model.layers.1.mlp.experts").add_adapter(4, 8, TARGETS)
     refused(model, short_config, r"outside lora\.targets: .*\.adapter\.lora_A\.up_proj.* \(2 in all\)", lora=fewer)

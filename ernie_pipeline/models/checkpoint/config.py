@@ -21,9 +21,8 @@ def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
             "or a folder with a transformers checkpoint"
         ) from error
     classes = config.architectures or []
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or not any(
-        c.endswith("ForCausalLM") for c in classes
-    ):
+    own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)  # "GPT2LMHeadModel" of a gpt2
+    if own is None or not any(c == own or c.endswith("ForCausalLM") for c in classes):
         raise PipelineError(
             f"base model {checkpoint} is not a causal language model (model_type {config.model_type!r}, architectures "
             f"{classes}); set base_model.name to one that transformers' AutoModelForCausalLM can load"

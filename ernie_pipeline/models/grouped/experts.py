@@ -12,9 +12,9 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.products import (
-    FUSED_PROJECTIONS,
     Experts,
     LoraPair,
     Stack,

@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.fused_ops import sum_slots, swiglu_backward, swiglu_into
 from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
 from ernie_pipeline.models.grouped.outer_products import outer_products
 from ernie_pipeline.models.memory import round_up
 
-FUSED_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
-"""transformers' fused expert parameters, and the LoRA targets whose rows they hold, one after the other."""
 ALIGNED = 8
 """Columns after which another target's may begin: the product on CUDA wants them at multiples of 16 bytes."""
 

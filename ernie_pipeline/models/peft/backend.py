@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from ernie_pipeline.models.architecture import check_architecture
 from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import WEIGHTS, check_places, name_base
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
@@ -39,6 +40,7 @@ class PeftBackend:
     def load(self, spec: ModelSpec, device: str) -> "PeftModel4bit":
         """See `Backend.load`."""
         base, quantization = spec.base, spec.quantization.model_dump(mode="json")
+        check_architecture(causal_lm_config(base.checkpoint, base.revision), spec.lora.targets)
         module = load_base(base.checkpoint, base.revision, quantization, device)
         if spec.adapter:
             module = load_adapter(module, spec.adapter)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ernie_pipeline.models.architecture import is_plain_experts
 from ernie_pipeline.models.weights import dense_weight
 
 
@@ -65,16 +66,14 @@ def unfuse_experts(model: nn.Module) -> int:
     Each layer's fused weights are let go before the next is taken apart, so memory holds one layer twice at most.
     """
     layers = [
-        (parent, name) for parent in model.modules() for name, child in parent.named_children() if _is_fused(child)
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if is_plain_experts(child)
     ]
     for parent, name in layers:
         setattr(parent, name, UnfusedExperts(getattr(parent, name)))
     return len(layers)
-
-
-def _is_fused(module: nn.Module) -> bool:
-    fused = module._parameters.get("gate_up_proj")
-    return fused is not None and fused.ndim == 3 and "down_proj" in module._parameters
 
 
 def _linear(weight: torch.Tensor) -> nn.Linear:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ernie_pipeline.demo import BASE
-from ernie_pipeline.models.audit import TargetCount, check_model, totals
+from ernie_pipeline.models.audit import check_model, totals
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.backend import PeftBackend, PeftModel4bit
@@ -56,8 +56,7 @@ def test_every_linear_layer_but_the_head_is_4_bit_and_the_audit_agrees(base: Any
     assert not any(parameter.requires_grad for parameter in base.parameters())
     adapted = peft_backend.with_adapter(new_base(), LORA, seed=0)
     config = causal_lm_config(str(BASE), None)
-    rows = check_model(adapted, config, LORA.model_dump(mode="json"), training=True)
-    sums = totals([TargetCount(**row) for row in rows])
+    sums = totals(check_model(adapted, config, LORA, training=True))
     assert sums["modules"] == len(four_bit)
     assert sums["four_bit_parameters"] == sum(m.in_features * m.out_features for m in four_bit.values())
     adapters = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
