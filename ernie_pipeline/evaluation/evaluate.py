@@ -100,7 +100,7 @@ def _predictions(rows: list[Row], answers: list[str], grades: list[Grade]) -> pa
                 "question": row["question"],
                 "reference": row["answer"],
                 "prediction": answer,
-                "correct": result.outcome == "right",
+                "correct": result.outcome == "correct",
                 # how long grading took is no property of the prediction
                 **{name: value for name, value in asdict(result).items() if name != "seconds"},
             }

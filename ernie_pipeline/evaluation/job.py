@@ -1,4 +1,4 @@
-"""What the evaluation's process is told, from the recipe, the split and perhaps an adapter."""
+"""The job of the evaluation's process, from the recipe, the split and perhaps an adapter."""
 
 from pathlib import Path
 from typing import Any

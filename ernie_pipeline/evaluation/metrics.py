@@ -15,10 +15,10 @@ class PairedComparison:
     """Two models on the same rows: four counts of rows that sum to all of them, and what they say.
 
     `gain` is the accuracy after minus the accuracy before, in [-1, 1], with its 95 % interval `gain_low` to
-    `gain_high`; `p_value` is that of "both models are equally often right".
+    `gain_high`; `p_value` is that of "both models are equally often correct".
     """
 
-    both_right: int
+    both_correct: int
     only_before: int
     only_after: int
     neither: int
@@ -28,19 +28,19 @@ class PairedComparison:
     p_value: float
 
 
-def accuracy_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of the share `right / total`, within [0, 1].
+def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of the share `correct / total`, within [0, 1].
 
     Unlike the normal approximation it holds for few rows and for shares near 0 and 1.
-    Raises `ValueError` unless 0 <= right <= total, total > 0 and 0 < confidence < 1.
+    Raises `ValueError` unless 0 <= correct <= total, total > 0 and 0 < confidence < 1.
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212, as `scipy.stats` has it.
     """
-    interval = binomtest(right, total).proportion_ci(confidence_level=confidence, method="wilson")
+    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedComparison:
-    """Compare two models row by row; element i of both sequences says whether row i was answered right.
+    """Compare two models row by row; element i of both sequences says whether row i was answered correct.
 
     The p-value is the exact, two-sided McNemar test: only the rows on which the models disagree speak, and under the
     null hypothesis each of these is a fair coin (McNemar, Psychometrika 12 (1947) 153-157). It is 1 where they never
@@ -62,18 +62,18 @@ def summarise(grades: Sequence[Grade]) -> dict[str, float | int]:
     """The figures of one model's grades. Raises `ValueError` for no grades.
 
     rows           answers graded
-    accuracy       share that is right, of all rows: a wrong and a timed out answer count the same
+    accuracy       share that is correct, of all rows: a wrong and a timed out answer count the same
     accuracy_low   lower end of its 95 % interval (Wilson)
     accuracy_high  upper end
-    unboxed_share  share without a complete boxed answer, right or not
+    unboxed_share  share without a complete boxed answer, correct or not
     timeout_share  share whose grading ran out of time
     """
     rows = len(grades)
-    right = sum(grade.outcome == "right" for grade in grades)
-    low, high = accuracy_interval(right, rows)
+    correct = sum(grade.outcome == "correct" for grade in grades)
+    low, high = accuracy_interval(correct, rows)
     return {
         "rows": rows,
-        "accuracy": right / rows,
+        "accuracy": correct / rows,
         "accuracy_low": low,
         "accuracy_high": high,
         "unboxed_share": sum(not grade.boxed for grade in grades) / rows,
@@ -83,8 +83,10 @@ def summarise(grades: Sequence[Grade]) -> dict[str, float | int]:
 
 def by_kind(kinds: Sequence[str], grades: Sequence[Grade]) -> dict[str, dict[str, float | int]]:
     """`rows` and `accuracy` of each kind of answer; `kinds[i]` is that of `grades[i]`'s row. No intervals: few rows."""
-    rights = {kind: [g.outcome == "right" for k, g in zip(kinds, grades, strict=True) if k == kind] for kind in kinds}
-    return {kind: {"rows": len(found), "accuracy": sum(found) / len(found)} for kind, found in sorted(rights.items())}
+    correct = {
+        kind: [g.outcome == "correct" for k, g in zip(kinds, grades, strict=True) if k == kind] for kind in kinds
+    }
+    return {kind: {"rows": len(found), "accuracy": sum(found) / len(found)} for kind, found in sorted(correct.items())}
 
 
 def _gain_interval(both: int, won: int, lost: int, neither: int) -> tuple[float, float]:

@@ -32,11 +32,11 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
     ]
     for parent, name in places:
         linear = getattr(parent, name)
-        packed = empty_linear4bit(linear, quantization)
-        packed.weight = _params(linear.weight, quantization, packed).to(device)
+        quantized = empty_linear4bit(linear, quantization)
+        quantized.weight = _params(linear.weight, quantization, quantized).to(device)
         if linear.bias is not None:
-            packed.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
-        setattr(parent, name, packed)
+            quantized.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
+        setattr(parent, name, quantized)
     return len(places)
 
 
@@ -45,7 +45,7 @@ def empty_linear4bit(linear: nn.Linear, quantization: Mapping[str, Any]) -> Any:
     from bitsandbytes.nn import Linear4bit
 
     with torch.device("meta"):
-        packed = Linear4bit(
+        quantized = Linear4bit(
             linear.in_features,
             linear.out_features,
             bias=linear.bias is not None,
@@ -55,8 +55,8 @@ def empty_linear4bit(linear: nn.Linear, quantization: Mapping[str, Any]) -> Any:
         )
     # On a CPU with AVX512-BF16 bitsandbytes would repack the weights at the first forward pass outside training and
     # compute in bf16 whatever the recipe says, and it fails where in_features is no multiple of 64.
-    packed.support_avx512bf16_for_cpu = False
-    return packed
+    quantized.support_avx512bf16_for_cpu = False
+    return quantized
 
 
 def block_size(weight: torch.Tensor) -> int:

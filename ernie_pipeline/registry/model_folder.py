@@ -93,6 +93,6 @@ def requirements() -> list[str]:
     for name in PINNED:
         try:
             pins.append(f"{name}=={version(name).partition('+')[0]}")
-        except PackageNotFoundError:  # another engine may do without one of them
+        except PackageNotFoundError:  # another backend may do without one of them
             continue
     return pins

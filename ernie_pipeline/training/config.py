@@ -1,4 +1,4 @@
-"""What the Trainer is told of the recipe."""
+"""The Trainer's settings, from the recipe."""
 
 import math
 import tempfile

@@ -1,4 +1,4 @@
-"""What the training's process is told, from the recipe and the split."""
+"""The job of the training's process, from the recipe and the split."""
 
 from pathlib import Path
 from typing import Any

@@ -152,7 +152,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.curve.append(dict(sorted({"step": self.step, **values}.items())))
         left = self.seconds_left
         end = datetime.now().astimezone() + timedelta(seconds=left)
-        told = {
+        shown = {
             **values,
             **passing,
             "seconds": round(self.seconds, 1),
@@ -160,12 +160,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             "estimated_end": end.isoformat(timespec="seconds"),
         }
         if torch.cuda.is_available():
-            told["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        line = ", ".join(f"{name.replace('_per_', '/')} {told[name]:.4g}" for name in SHOWN if name in told)
+            shown["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        line = ", ".join(f"{name.replace('_per_', '/')} {shown[name]:.4g}" for name in SHOWN if name in shown)
         clock = f"{self.seconds:.0f} s, about {left:.0f} s left, until {end:%H:%M:%S}"
         self.report(
             f"step {self.step}/{self.steps}: {line} ({clock})",
-            {"step": self.step, "max_steps": self.steps, **told},
+            {"step": self.step, "max_steps": self.steps, **shown},
         )
 
 

@@ -103,11 +103,11 @@ def parse(text: str) -> list[Any]:
         return []
 
 
-def equal(gold: list[Any], target: list[Any]) -> bool:
-    """Whether any reading of the gold equals any of the target, in this order: math-verify's test is asymmetric."""
+def equal(reference: list[Any], target: list[Any]) -> bool:
+    """Whether a reading of the reference equals one of the target, in this order: math-verify's test is asymmetric."""
     from math_verify import verify
 
-    for one, other in product(gold, target):
+    for one, other in product(reference, target):
         try:
             if verify(one, other, timeout_seconds=None, raise_on_error=True):
                 return True

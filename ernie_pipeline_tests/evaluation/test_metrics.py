@@ -17,24 +17,24 @@ def _rows(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], lis
 
 
 @pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
+    ("correct", "total", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_published(right: int, total: int, low: float, high: float) -> None:
+def test_wilson_published(correct: int, total: int, low: float, high: float) -> None:
     """Newcombe, Stat. Med. 17 (1998) 857-872, table I, method 3."""
-    assert accuracy_interval(right, total) == pytest.approx((low, high), abs=5e-5)
+    assert accuracy_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize(("right", "total"), [(0, 0), (2, 1), (-1, 3)])
-def test_impossible_counts(right: int, total: int) -> None:
+@pytest.mark.parametrize(("correct", "total"), [(0, 0), (2, 1), (-1, 3)])
+def test_impossible_counts(correct: int, total: int) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        accuracy_interval(right, total)
+        accuracy_interval(correct, total)
 
 
 def test_paired_interval_published() -> None:
     """Altman et al., Statistics with Confidence (2000), p. 52: 14 both, 5 the one only, 0 the other, 22 neither."""
     found = compare_paired(*_rows(14, 0, 5, 22))
-    assert (found.both_right, found.only_before, found.only_after, found.neither) == (14, 0, 5, 22)
+    assert (found.both_correct, found.only_before, found.only_after, found.neither) == (14, 0, 5, 22)
     assert (found.gain, found.gain_low, found.gain_high) == pytest.approx((0.122, 0.011, 0.226), abs=5e-4)
 
 
@@ -82,8 +82,8 @@ def test_bad_pairs(before: list[bool], after: list[bool]) -> None:
 
 def test_summary() -> None:
     grades = [
-        Grade("right", True, "1", 0.1),
-        Grade("right", False, "2", 0.1),
+        Grade("correct", True, "1", 0.1),
+        Grade("correct", False, "2", 0.1),
         Grade("wrong", True, "3", 0.1),
         Grade("timeout", True, "4", 5.0),
     ]
@@ -99,7 +99,7 @@ def test_summary() -> None:
 
 
 def test_each_kind_of_answer_has_its_own_accuracy() -> None:
-    grades = [Grade(outcome, True, "1", 0.1) for outcome in ("right", "wrong", "right", "timeout")]
+    grades = [Grade(outcome, True, "1", 0.1) for outcome in ("correct", "wrong", "correct", "timeout")]
     assert by_kind(["integer", "set", "integer", "set"], grades) == {
         "integer": {"rows": 2, "accuracy": 1.0},
         "set": {"rows": 2, "accuracy": 0.0},

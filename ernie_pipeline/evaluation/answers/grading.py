@@ -1,4 +1,4 @@
-r"""Grade answers against gold answers with math-verify, in worker processes that can be killed.
+r"""Grade answers against reference answers with math-verify, in worker processes that can be killed.
 
 math-verify limits itself with signals, which fail in threads, and swallows its errors. So its own limits are off here:
 each answer is graded in a worker process, which pebble kills, and replaces, when the answer's time is up. The clock
@@ -38,32 +38,34 @@ class Grade:
     nothing was found (or, in an answer without a box, time ran out). `seconds`: spent on it, the limit for a timeout.
     """
 
-    outcome: Literal["right", "wrong", "timeout"]
+    outcome: Literal["correct", "wrong", "timeout"]
     boxed: bool
     extracted: str | None
     seconds: float
 
 
-def grade(answers: Sequence[str], golds: Sequence[str], *, timeout_s: float, workers: int | None = None) -> list[Grade]:
-    r"""Grade `answers[i]`, a model's whole output, against `golds[i]`, bare LaTeX such as `\frac{1}{2}` or `1,000`.
+def grade(
+    answers: Sequence[str], references: Sequence[str], *, timeout_s: float, workers: int | None = None
+) -> list[Grade]:
+    r"""Grade `answers[i]`, a model's whole output, against `references[i]`, bare LaTeX such as `\frac{1}{2}`.
 
     Each answer may take `timeout_s` seconds. `workers` processes share the work: as many as the machine has cores, at
     most `mathverify.MAX_WORKERS`, if None. Returns one `Grade` an answer, in order.
 
-    Raises `ValueError` for unequal lengths or a limit that is not positive, and `PipelineError` for an empty gold
+    Raises `ValueError` for unequal lengths or a limit that is not positive, and `PipelineError` for an empty reference
     answer, and for an answer on which a worker died or failed unexpectedly: that is never counted as wrong.
     May be called from any thread. No worker outlives the call.
     """
-    if len(answers) != len(golds):
-        raise ValueError(f"one gold answer an answer wanted, got {len(answers)} answers and {len(golds)} golds")
+    if len(answers) != len(references):
+        raise ValueError(f"got {len(answers)} answers and {len(references)} references, and wants as many")
     if timeout_s <= 0 or (workers is not None and workers < 1):
         raise ValueError(f"timeout_s and workers must be positive, got {timeout_s} and {workers}")
-    for row, gold in enumerate(golds):
-        if not gold.strip():
-            raise PipelineError(f"row {row}: the gold answer is empty, so no answer can be right; drop the row")
+    for row, reference in enumerate(references):
+        if not reference.strip():
+            raise PipelineError(f"row {row}: the reference answer is empty, so no answer can be right; drop the row")
     if not answers:
         return []
-    pairs = list(zip(answers, golds, strict=True))
+    pairs = list(zip(answers, references, strict=True))
     with worker_pool(len(answers), workers) as pool:
         futures = [pool.schedule(_grade_one, (*pair, timeout_s), timeout=timeout_s) for pair in pairs]
         return [_collect(row, future, *pairs[row], timeout_s) for row, future in enumerate(futures)]
@@ -83,7 +85,7 @@ def last_boxed(answer: str) -> str | None:
     return found
 
 
-def _collect(row: int, future: ProcessFuture[Grade], answer: str, gold: str, timeout_s: float) -> Grade:
+def _collect(row: int, future: ProcessFuture[Grade], answer: str, reference: str, timeout_s: float) -> Grade:
     """The grade that a worker made, a timeout where it was killed, or the crash of it told."""
     try:
         result: Grade = future.result()
@@ -94,8 +96,8 @@ def _collect(row: int, future: ProcessFuture[Grade], answer: str, gold: str, tim
             return Grade("timeout", boxed is not None, boxed, timeout_s)
         end = answer if len(answer) <= 80 else "..." + answer[-80:]
         raise PipelineError(
-            f"row {row}: the answer {end!r} could not be graded against {gold!r}, because {_what_happened(error)}; "
-            "if it is that row, leave it out"
+            f"row {row}: the answer {end!r} could not be graded against {reference!r}, because "
+            f"{_what_happened(error)}; if it is that row, leave it out"
         ) from error
 
 
@@ -108,17 +110,17 @@ def _what_happened(error: Exception) -> str:
     return f"grading raised {type(error).__name__}: {error}"
 
 
-def _grade_one(answer: str, gold: str, timeout_s: float) -> Grade:
+def _grade_one(answer: str, reference: str, timeout_s: float) -> Grade:
     """Grade one answer; runs in a worker."""
     end_if_orphaned(timeout_s)
     started = time.perf_counter()
     boxed = last_boxed(answer)
-    gold = tidy(gold)
+    reference = tidy(reference)
     if boxed is None:
         parsed = parse(answer)
         text = str(parsed[-1]) if parsed else ""  # math-verify puts the text that it found last
     else:
         text = tidy(boxed)
-        parsed = parse(box(text)) if text and text != gold else []
-    right = bool(text) and (text == gold or equal(parse(box(gold)), parsed))
-    return Grade("right" if right else "wrong", boxed is not None, text or None, time.perf_counter() - started)
+        parsed = parse(box(text)) if text and text != reference else []
+    correct = bool(text) and (text == reference or equal(parse(box(reference)), parsed))
+    return Grade("correct" if correct else "wrong", boxed is not None, text or None, time.perf_counter() - started)

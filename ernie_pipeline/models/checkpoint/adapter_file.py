@@ -1,6 +1,6 @@
-"""An adapter on disk in PEFT's format, the same from every engine: one A and one B for each expert's projection.
+"""An adapter on disk in PEFT's format, the same from every backend: one A and one B for each expert's projection.
 
-So an adapter that one engine trained is one that another can load, and anything else that reads PEFT's files.
+So an adapter that one backend trained is one that another can load, and anything else that reads PEFT's files.
 """
 
 import json

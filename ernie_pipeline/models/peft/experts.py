@@ -3,7 +3,7 @@
 transformers 5 keeps a layer's experts as two 3-D parameters, which bitsandbytes skips and PEFT remaps; here they are
 taken apart again into gate, up and down projections per expert, with the names that ERNIE's own checkpoint has.
 
-A module of routed experts, this one or another engine's, has the method `dense`: gate and up [experts, 2 x
+A module of routed experts, this one or another backend's, has the method `dense`: gate and up [experts, 2 x
 intermediate, hidden] and down [experts, hidden, intermediate], dequantized and with the adapter; and tells in
 `capturable` whether a CUDA graph can hold its forward pass (`generation/merged.py` asks for both).
 """

@@ -20,7 +20,7 @@ from ernie_pipeline.utils.errors import PipelineError
 
 GIANT = r"\boxed{9^{9^{9^{9}}}}"
 
-RIGHT = [  # (answer, gold)
+RIGHT = [  # (answer, reference)
     (r"\boxed{0.5}", r"\frac12"),
     (r"\boxed{1000}", "1,000"),
     (r"\boxed{1,000}", "1000"),
@@ -85,7 +85,7 @@ def no_process_stays() -> Iterator[None]:
 
 @pytest.mark.parametrize("pair", RIGHT)
 def test_right(graded: dict[tuple[str, str], Grade], pair: tuple[str, str]) -> None:
-    assert graded[pair].outcome == "right"
+    assert graded[pair].outcome == "correct"
 
 
 @pytest.mark.parametrize("pair", WRONG)
@@ -128,29 +128,29 @@ def test_last_boxed(answer: str, content: str | None) -> None:
 
 def test_order_is_kept_and_several_hundred_are_quick() -> None:
     answers = [f"We add and get {n}, so \\boxed{{{n}}}." for n in range(300)]
-    golds = [f"{n}.0" if n % 3 else f"{n + 1}" for n in range(300)]
-    grades = grade(answers, golds, timeout_s=20, workers=2)
+    references = [f"{n}.0" if n % 3 else f"{n + 1}" for n in range(300)]
+    grades = grade(answers, references, timeout_s=20, workers=2)
     assert sum(g.seconds for g in grades) < 15
-    assert [g.outcome for g in grades] == ["right" if n % 3 else "wrong" for n in range(300)]
+    assert [g.outcome for g in grades] == ["correct" if n % 3 else "wrong" for n in range(300)]
     assert [g.extracted for g in grades] == [str(n) for n in range(300)]
 
 
 def test_a_giant_is_a_timeout_and_the_next_ones_are_graded() -> None:
     answers = ["9**9**9**9", r"\boxed{5}", r"\boxed{((10^{10})!)!}", GIANT, r"\boxed{6}"]
     grades = grade(answers, ["5"] * 5, timeout_s=1, workers=2)
-    assert [g.outcome for g in grades] == ["timeout", "right", "timeout", "timeout", "wrong"]
+    assert [g.outcome for g in grades] == ["timeout", "correct", "timeout", "timeout", "wrong"]
     assert [g.boxed for g in grades] == [False, True, True, True, True]
     assert grades[3] == Grade("timeout", True, "9^{9^{9^{9}}}", 1)
 
 
 def test_the_limit_does_not_count_the_start_of_a_worker() -> None:
-    assert grade([r"\boxed{5}"], ["5.0"], timeout_s=0.15)[0].outcome == "right"  # a worker starts in about 0.4 s
+    assert grade([r"\boxed{5}"], ["5.0"], timeout_s=0.15)[0].outcome == "correct"  # a worker starts in about 0.4 s
 
 
 def test_works_in_a_thread() -> None:
     with ThreadPoolExecutor() as threads:
         found = threads.submit(grade, [r"\boxed{0.5}"], [r"\frac12"], timeout_s=20).result()
-    assert found[0].outcome == "right"
+    assert found[0].outcome == "correct"
 
 
 @pytest.mark.parametrize(
@@ -208,18 +208,18 @@ def test_a_busy_worker_whose_caller_is_gone_ends_by_itself() -> None:
     assert worker.exitcode == -signal.SIGPROF
 
 
-@pytest.mark.parametrize(("golds", "timeout_s", "workers"), [([], 1, None), (["1"], 0, None), (["1"], 1, 0)])
-def test_bad_arguments(golds: list[str], timeout_s: float, workers: int | None) -> None:
+@pytest.mark.parametrize(("references", "timeout_s", "workers"), [([], 1, None), (["1"], 0, None), (["1"], 1, 0)])
+def test_bad_arguments(references: list[str], timeout_s: float, workers: int | None) -> None:
     with pytest.raises(ValueError, match="got"):
-        grade(["1"], golds, timeout_s=timeout_s, workers=workers)
+        grade(["1"], references, timeout_s=timeout_s, workers=workers)
 
 
 def test_nothing_to_grade() -> None:
     assert grade([], [], timeout_s=1) == []
 
 
-def test_an_empty_gold_is_told() -> None:
-    with pytest.raises(PipelineError, match="row 1: the gold answer is empty"):
+def test_an_empty_reference_is_told() -> None:
+    with pytest.raises(PipelineError, match="row 1: the reference answer is empty"):
         grade(["1", "2"], ["1", " "], timeout_s=1)
 
 
@@ -237,13 +237,13 @@ def _busy_workers(parent: int) -> list[psutil.Process]:
     raise AssertionError("no worker got to work")
 
 
-def _raise(answer: str, gold: str, timeout_s: float) -> Grade:
+def _raise(answer: str, reference: str, timeout_s: float) -> Grade:
     raise OSError("broken")
 
 
-def _exit(answer: str, gold: str, timeout_s: float) -> Grade:
+def _exit(answer: str, reference: str, timeout_s: float) -> Grade:
     os._exit(3)
 
 
-def _fill_memory(answer: str, gold: str, timeout_s: float) -> Grade:
-    return Grade("right", True, str(len(bytearray(3 * 2**30))), 0.0)
+def _fill_memory(answer: str, reference: str, timeout_s: float) -> Grade:
+    return Grade("correct", True, str(len(bytearray(3 * 2**30))), 0.0)
