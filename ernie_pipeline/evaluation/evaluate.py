@@ -14,10 +14,9 @@ from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
-from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
 from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
-from ernie_pipeline.models.generation.generate import answer_texts
 from ernie_pipeline.utils.reporter import Reporter
 
 PROBE_TOKENS = 50

@@ -9,9 +9,9 @@ import torch
 from ernie_pipeline.models.audit import TargetCount, check_model
 from ernie_pipeline.models.backend import Generation, Progress, Sampling
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
-from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, load_tokenizer
+from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, load_tokenizer
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.generation.generate import end_tokens, generate_tokens
+from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import fast_generator
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import batches_by_length
@@ -86,7 +86,7 @@ class TransformersModel:
     @property
     def end_tokens(self) -> list[int]:
         """The tokens that end an answer."""
-        return end_tokens(self.base)
+        return end_tokens(self.tokenizer, self.base.generation_config)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Products in 16 bits where the recipe computes in them: the adapter is held in fp32."""

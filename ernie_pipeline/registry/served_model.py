@@ -42,8 +42,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         import torch
 
         from ernie_pipeline.models.backend import Sampling
-        from ernie_pipeline.models.checkpoint.tokenizer import prompt_text, token_ids
-        from ernie_pipeline.models.generation.generate import answer_texts
+        from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, prompt_text, token_ids
 
         wanted = _checked({"max_new_tokens": self.served["max_new_tokens"]} | (params or {}))
         seed, tokenizer = wanted.pop("seed", -1), self.model.tokenizer

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ernie_pipeline.data.read.row_schema import MESSAGES
+from ernie_pipeline.models.checkpoint.tokenizer import end_turn
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -63,11 +64,10 @@ def _templated(prompts: list[Conversation], wholes: list[Conversation], tokenize
 
 
 def _completion(prompt_text: str, text: str, tokenizer: Any, line: int) -> str:
-    """What follows the prompt in `text`, with the end token behind it where the template leaves that out."""
+    """What follows the prompt in `text`, ended by the end token, see `end_turn`."""
     if not text.startswith(prompt_text):
         raise PipelineError(
             f"line {line}: the chat template of {tokenizer.name_or_path} writes another prompt before an answer than "
             "for generation, so training and evaluation would differ; use a base model whose template does not"
         )
-    ends = text.rstrip().endswith(tokenizer.eos_token)
-    return text[len(prompt_text) :] + ("" if ends else tokenizer.eos_token)
+    return end_turn(tokenizer, text)[len(prompt_text) :]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.models.checkpoint.tokenizer import token_ids, up_to_end
+from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, end_tokens, token_ids, up_to_end
 from ernie_pipeline.models.generation.memory_plan import free_bytes, row_bytes, rows_that_fit
 from ernie_pipeline.models.generation.merged import decodable
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
@@ -26,7 +26,7 @@ def generate(
     top_p: float = 1.0,
     progress: Progress | None = None,
 ) -> list[str]:
-    """The text that follows each prompt, in the prompts' order, up to the model's own end tokens.
+    """The text that follows each prompt, in the prompts' order, up to an end token.
 
     See `generate_tokens`.
     """
@@ -37,23 +37,11 @@ def generate(
         temperature=temperature,
         top_p=top_p,
         pad_token_id=tokenizer.pad_token_id,
-        end_tokens=end_tokens(model),
+        end_tokens=end_tokens(tokenizer, model.generation_config),
         rows=rows,
         progress=progress,
     )
     return answer_texts(tokenizer, answers)
-
-
-def answer_texts(tokenizer: Any, answers: Sequence[Sequence[int]]) -> list[str]:
-    """The texts of generated tokens."""
-    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True) if answers else []
-    return texts
-
-
-def end_tokens(model: Any) -> list[int]:
-    """The tokens at which the generation_config of a transformers model ends an answer."""
-    ends = model.generation_config.eos_token_id
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
 def generate_tokens(
