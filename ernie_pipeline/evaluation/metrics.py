@@ -40,7 +40,7 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
 
 
 def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedComparison:
-    """Compare two models row by row; element i of both sequences says whether row i was answered correct.
+    """Compare two models row by row; element i of both sequences says whether row i was answered correctly.
 
     The p-value is the exact, two-sided McNemar test: only the rows on which the models disagree speak, and under the
     null hypothesis each of these is a fair coin (McNemar, Psychometrika 12 (1947) 153-157). It is 1 where they never
