@@ -29,8 +29,10 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
     if source:
         table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
     if execution:
-        table["execution"] = {**table.get("execution", {}), **_execution_table(execution)}
-    return parse_recipe(table, where=str(path))
+        own = _execution_table(execution)
+        parse_recipe({"execution": own}, where=f"ERNIE_PIPELINE_EXECUTION = {execution!r}")
+        table["execution"] = {**table.get("execution", {}), **own}
+    return parse_recipe(table, where=f"recipe {path}")
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
@@ -38,7 +40,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise PipelineError(f"recipe {where}: {'; '.join(_explain(e) for e in error.errors())}") from error
+        raise PipelineError(f"{where}: {'; '.join(_explain(e) for e in error.errors())}") from error
 
 
 def _recipe_path(name_or_path: str) -> Path:
@@ -81,8 +83,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = _keys_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        elsewhere = [name for name in Recipe.model_fields if error["loc"][-1] in _keys_at((name,))]
         hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
-        return f"unknown key {place}; {hint}"
+        return f"unknown key {place}; " + (f"it belongs to [{elsewhere[0]}]" if elsewhere and not near else hint)
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message

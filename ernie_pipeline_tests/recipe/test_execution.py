@@ -124,6 +124,7 @@ def test_a_wrong_word_in_the_environment_is_said_in_one_sentence(text: str, sent
     with pytest.raises(PipelineError) as told:
         load_recipe("demo", execution=text)
     assert sentence in str(told.value)
+    assert str(told.value).startswith(f"ERNIE_PIPELINE_EXECUTION = {text!r}")
     assert "\n" not in str(told.value)
 
 

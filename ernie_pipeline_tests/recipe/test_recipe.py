@@ -121,7 +121,7 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
             {"execution": {"micro_batchs": 4}},
             "recipe here: unknown key execution.micro_batchs; did you mean 'micro_batch'?",
         ),
-        ({"training": {"packing": True}}, "recipe here: unknown key training.packing; "),
+        ({"training": {"packing": True}}, "recipe here: unknown key training.packing; it belongs to [execution]"),
         ({"execution": {"profile": "12gb"}}, "recipe here: execution.profile = '12gb': input should be 'cpu', '24gb'"),
         ({"execution": {"micro_batch": 0}}, "recipe here: execution.micro_batch = 0: input should be greater than 0"),
         ({"lora": 16}, "recipe here: lora = 16: input should be a valid"),
@@ -132,7 +132,7 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
 )
 def test_a_wrong_recipe_is_said_in_one_sentence(table: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PipelineError) as caught:
-        parse_recipe(table, where="here")
+        parse_recipe(table, where="recipe here")
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
 
