@@ -22,7 +22,7 @@ from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline_tests.scenarios.staleness.workplace import copy_package
 from ernie_pipeline_tests.staleness.chains import tree, walk
-from ernie_pipeline_tests.store.packed import packed_base
+from ernie_pipeline_tests.store.bases import quantized_base
 
 HEAVY = {"dagster", "torch", "transformers", "mlflow", "polars", "pyarrow", "datasets", "sqlalchemy"}
 
@@ -280,8 +280,8 @@ def test_quantized_base_models_are_listed_verified_and_pruned(run: Run, fresh: P
     """The demo computes in float32, with the backend peft, which keeps none: whatever there is, nothing asks for."""
     store = fresh / "store"
     quantization = load_recipe("demo").quantization.model_dump(mode="json")
-    wanted = packed_base(store, resolve_checkpoint("demo", "main"), quantization=quantization)
-    other = packed_base(store, "commit:0123")
+    wanted = quantized_base(store, resolve_checkpoint("demo", "main"), quantization=quantization)
+    other = quantized_base(store, "commit:0123")
 
     def ran(*command: str) -> tuple[int, list[str]]:
         done = run("-c", WATCHED, "store", *command)
@@ -311,7 +311,7 @@ def test_quantized_base_models_are_listed_verified_and_pruned(run: Run, fresh: P
 
 
 def test_a_source_that_is_away_stops_no_listing_and_keeps_all(run: Run, fresh: Path) -> None:
-    other = packed_base(fresh / "store", "commit:0123")
+    other = quantized_base(fresh / "store", "commit:0123")
     before = tree(fresh)
     for command in (("list",), ("prune", "--delete")):
         done = run(*MODULE, "store", *command, ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")

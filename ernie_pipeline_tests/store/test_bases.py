@@ -17,7 +17,7 @@ from ernie_pipeline.store.housekeeping.quantized_bases import Bases, Interrupted
 from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, tree, walk
-from ernie_pipeline_tests.store.packed import QUANTIZATION, packed_base
+from ernie_pipeline_tests.store.bases import QUANTIZATION, quantized_base
 
 WANTED, OTHER = "sha256:0123456789abcdef0123", "commit:00112233445566778899"
 
@@ -34,7 +34,7 @@ def kept(contents: housekeeping.Contents) -> dict[str, tuple[str, ...]]:
     return {base.key: base.needed_for for base in contents.bases.quantized}
 
 
-def half_packed(root: Path, key: str, number: int = 0) -> Path:
+def half_quantized(root: Path, key: str, number: int = 0) -> Path:
     folder = root / FOLDER / f".{key}.0123abc{number}"
     folder.mkdir(parents=True)
     (folder / "layer-000.safetensors").write_bytes(bytes(512))
@@ -44,7 +44,7 @@ def half_packed(root: Path, key: str, number: int = 0) -> Path:
 @pytest.fixture
 def two(store: ArtifactStore) -> tuple[Path, Path]:
     """The one that the recipe asks for, and another."""
-    return packed_base(store.root, WANTED), packed_base(store.root, OTHER)
+    return quantized_base(store.root, WANTED), quantized_base(store.root, OTHER)
 
 
 def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactStore, two: tuple[Path, Path]) -> None:
@@ -75,13 +75,13 @@ def test_another_quantisation_format_or_library_is_not_asked_for(store: Artifact
         {"format": 0},
         {"libraries": libraries | {"bitsandbytes": "0.1"}},
     ):
-        packed_base(store.root, WANTED, **changes)
+        quantized_base(store.root, WANTED, **changes)
     assert list(kept(stock(store)).values()) == [(), (), ()]
 
 
 def test_where_the_library_that_packs_is_not_installed_any_version_of_it_is_kept(store: ArtifactStore) -> None:
     libraries = asked()["libraries"]
-    packed_base(store.root, WANTED, libraries=libraries | {"unsloth": "2026.10.7"})
+    quantized_base(store.root, WANTED, libraries=libraries | {"unsloth": "2026.10.7"})
 
     def here(unsloth: str) -> MadeOf:
         return asked() | {"libraries": libraries | {"unsloth": unsloth}}
@@ -100,7 +100,7 @@ def test_while_the_source_cannot_be_resolved_all_are_kept_and_a_note_says_so(
     def ask() -> MadeOf:
         raise PipelineError("the hub did not answer for base model someone/ernie")
 
-    left = half_packed(store.root, two[0].name)
+    left = half_quantized(store.root, two[0].name)
     contents = stock(store, ask)
     assert set(kept(contents).values()) == {("perhaps asked for by the recipe",)}
     note = "the hub did not answer for base model someone/ernie; so every quantized base model is kept"
@@ -113,15 +113,15 @@ def test_while_the_source_cannot_be_resolved_all_are_kept_and_a_note_says_so(
     assert not left.exists()
 
 
-def test_without_a_packed_base_no_source_is_asked(store: ArtifactStore) -> None:
+def test_without_a_quantized_base_no_source_is_asked(store: ArtifactStore) -> None:
     assert stock(store, pytest.fail).bases == Bases()
     assert housekeeping.prune(store, stock(store, pytest.fail), delete=True).size == 0
     assert not store.root.exists()
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(store: ArtifactStore, two: tuple[Path, Path]) -> None:
-    half_packed(store.root, two[0].name)
-    half_packed(store.root, "f00d")
+    half_quantized(store.root, two[0].name)
+    half_quantized(store.root, "f00d")
     before, size = tree(store.root), size_of(two[1])
     pruned = housekeeping.prune(store, stock(store))
     assert tree(store.root) == before
@@ -136,8 +136,8 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(store: ArtifactStore, 
 
 
 def test_deleting_keeps_what_the_recipe_asks_for(store: ArtifactStore, two: tuple[Path, Path]) -> None:
-    half_packed(store.root, two[0].name, 0)
-    half_packed(store.root, two[0].name, 1)
+    half_quantized(store.root, two[0].name, 0)
+    half_quantized(store.root, two[0].name, 1)
     before = tree(two[0])
     pruned = housekeeping.prune(store, stock(store), delete=True)
     assert ([base.key for base in pruned.bases.quantized], pruned.bases.notes) == ([two[1].name], ())
@@ -148,7 +148,7 @@ def test_deleting_keeps_what_the_recipe_asks_for(store: ArtifactStore, two: tupl
 
 
 def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, two: tuple[Path, Path]) -> None:
-    left = half_packed(store.root, "f00d")
+    left = half_quantized(store.root, "f00d")
     with FileLock(f"{two[1]}.lock"), FileLock(two[1].with_name("f00d.lock")):
         for delete in (False, True):
             pruned = housekeeping.prune(store, stock(store), delete)
@@ -171,7 +171,7 @@ def test_a_damaged_one_is_named_with_what_becomes_of_it(store: ArtifactStore, tw
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    half_packed(store.root, "f00d")
+    half_quantized(store.root, "f00d")
     [damage] = housekeeping.verify(store)
     assert render_damage([damage]).splitlines() == [
         f"quantized base model {two[1].name}: altered: layer-001.safetensors",
@@ -203,7 +203,7 @@ def test_one_without_a_manifest_is_listed_and_kept_only_if_its_name_is_asked_for
 
 
 def test_nothing_else_in_the_store_takes_them_for_artifacts(store: ArtifactStore, two: tuple[Path, Path]) -> None:
-    half_packed(store.root, "f00d")
+    half_quantized(store.root, "f00d")
     before = tree(store.root / FOLDER)
     chain = chain_of(store, base_model=OBSERVED["base_model"])
     walk(chain)

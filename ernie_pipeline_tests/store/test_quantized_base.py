@@ -19,7 +19,7 @@ from ernie_pipeline.store.hashing.file_hash import digest_of, sha256_of
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.quantized_base import FOLDER, FORMAT, LIBRARIES, MANIFEST, damage, key_of, made_of
 from ernie_pipeline_tests.staleness.chains import OBSERVED, chain_of, recipe_with
-from ernie_pipeline_tests.store.packed import QUANTIZATION, packed_base
+from ernie_pipeline_tests.store.bases import QUANTIZATION, quantized_base
 
 
 def test_the_key_stays_the_same_and_each_part_of_what_it_is_made_of_counts() -> None:
@@ -49,7 +49,7 @@ def test_the_recipe_asks_for_what_a_training_of_it_makes(tmp_path: Path) -> None
 
 def test_jobs_keep_them_where_the_store_looks(tmp_path: Path) -> None:
     settings = Settings(tmp_path, "demo", None, "sqlite://")
-    assert packed_base(settings.store, "v").parent == settings.store / FOLDER
+    assert quantized_base(settings.store, "v").parent == settings.store / FOLDER
 
 
 def altered(file: Path) -> None:
@@ -90,7 +90,7 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_an_untouched_base_is_read_once_and_a_change_is_still_noticed(
     tmp_path: Path, trusted: list[str], change: Callable[[Path], None]
 ) -> None:
-    folder = packed_base(tmp_path, "v")
+    folder = quantized_base(tmp_path, "v")
     time.sleep(0.1)
     assert [damage(folder, remembered_sha256) for _ in range(3)] == ["", "", ""]
     assert sorted(trusted) == ["layer-000.safetensors", "layer-001.safetensors", "rest.safetensors"]
@@ -100,17 +100,17 @@ def test_an_untouched_base_is_read_once_and_a_change_is_still_noticed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file is read each time")
-def test_one_that_was_packed_anew_in_its_place_is_read_again(tmp_path: Path, trusted: list[str]) -> None:
-    folder = packed_base(tmp_path, "v")
+def test_one_that_was_quantized_anew_in_its_place_is_read_again(tmp_path: Path, trusted: list[str]) -> None:
+    folder = quantized_base(tmp_path, "v")
     time.sleep(0.1)
     assert damage(folder, remembered_sha256) == ""
     folder.rename(tmp_path / "away")
-    assert damage(packed_base(tmp_path, "v"), remembered_sha256) == ""
+    assert damage(quantized_base(tmp_path, "v"), remembered_sha256) == ""
     assert len(trusted) == 6
 
 
 def test_without_a_manifest_nothing_is_intact(tmp_path: Path) -> None:
-    folder = packed_base(tmp_path, "v")
+    folder = quantized_base(tmp_path, "v")
     (folder / MANIFEST).write_text("{")
     assert damage(folder) == "base.json is not readable"
     (folder / MANIFEST).unlink()
@@ -124,4 +124,4 @@ def test_its_files_are_read_several_at_a_time(tmp_path: Path) -> None:
         together.wait()  # breaks unless three wait
         return sha256_of(file)
 
-    assert damage(packed_base(tmp_path, "v"), hash_of) == ""
+    assert damage(quantized_base(tmp_path, "v"), hash_of) == ""

@@ -13,8 +13,8 @@ from ernie_pipeline.store.sealed import list_files, write_sealed
 QUANTIZATION: dict[str, Any] = Quantization().model_dump(mode="json")
 
 
-def packed_base(root: Path, base_version: str, **changes: Any) -> Path:
-    """The folder of a packed base model with two layers and the rest; `changes` of what it is made of."""
+def quantized_base(root: Path, base_version: str, **changes: Any) -> Path:
+    """The folder of a quantized base model with two layers and the rest; `changes` of what it is made of."""
     made = made_of(base_version, QUANTIZATION) | changes
     folder = root / FOLDER / key_of(made)
     folder.mkdir(parents=True)
