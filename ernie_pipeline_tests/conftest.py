@@ -26,11 +26,15 @@ TOGETHER = ("ernie_pipeline_tests/scenarios/staleness/", "ernie_pipeline_tests/r
 """Folders whose files share what takes long to build: a home with everything in it; a registered model."""
 
 SLOW = (
-    "ernie_pipeline_tests/scenarios/",
-    "ernie_pipeline_tests/registry/test_register.py",
+    "scenarios/",
+    "registry/test_register.py",
     "registry/test_served_model.py",
+    "training/test_resume.py",
+    "launch/test_local.py",
+    "launch/test_torchrun.py",
 )
-"""What the marker `slow` is given to: whole runs of the pipeline, and models that are registered and loaded back."""
+"""What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
+processes that are killed or wait for one another."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 
