@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Evaluation, Lora, Recipe
@@ -26,12 +26,6 @@ def evaluation_job(
 ) -> EvaluationJob:
     """`recipe` needs the sections base_model, quantization and evaluation, the key training.backend (resolved), and
     with an `adapter` (the artifact's folder) lora; `given` are the job's other fields."""
-    spec = ModelSpec(
-        backend=recipe.training.backend,
-        base=base_checkpoint(recipe.base_model, base_version),
-        quantization=recipe.quantization,
-        lora=recipe.lora if adapter else Lora(),  # of a base model all targets are checked, whatever is trained
-        adapter=adapter / "adapter" if adapter else None,
-        quantized_bases=quantized_bases,
-    )
+    lora = recipe.lora if adapter else Lora()  # of a base model all targets are checked, whatever is trained
+    spec = model_spec(recipe, base_version, lora, adapter / "adapter" if adapter else None, quantized_bases)
     return EvaluationJob(spec=spec, evaluation=recipe.evaluation, **given)

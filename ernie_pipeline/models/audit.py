@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ernie_pipeline.models.architecture import check_architecture, matrices, projections, skeleton, stays
+from ernie_pipeline.models.architecture import check_architecture, matrices, projections, stays
 from ernie_pipeline.models.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
@@ -36,23 +36,18 @@ class TargetCount:
 Table = dict[tuple[str, str], TargetCount]
 
 
-def expected_table(config: Any, lora: Lora, *, adapted: bool = True) -> Table:
-    """What the recipe asks for, from the model's configuration: every target everywhere, all 4-bit, all trainable.
-
-    Raises `PipelineError` for an architecture of which that cannot be had, see `check_architecture`.
-    """
-    model = check_architecture(config, lora.targets)
+def expected_table(blank: nn.Module, lora: Lora, *, adapted: bool = True) -> Table:
+    """What the recipe asks for, from the checkpoint's `skeleton`: every target everywhere, all 4-bit, all trainable."""
     table: Table = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in blank.named_parameters():
         for target, copies, inputs, outputs in projections(name, parameter):
             if target in lora.targets:
                 row = _row(table, _part(name), target)
                 row.modules += copies
                 row.base_parameters += copies * inputs * outputs
                 row.four_bit_parameters = row.base_parameters
-                row.lora_parameters += (
-                    copies * lora.rank * adapted * (inputs + outputs)
-                )  # Hu et al. 2021: A [r, in], B [out, r]
+                # Hu et al. 2021: A [r, in], B [out, r]
+                row.lora_parameters += copies * lora.rank * adapted * (inputs + outputs)
                 row.trainable_parameters = row.lora_parameters
     return table
 
@@ -104,7 +99,8 @@ def check_model(
     Beyond the table: every matrix is 4-bit or one that may stay in 16 bits; nothing outside the targets is trainable or
     an adapter's; and every adapter weight is fp32.
     """
-    expected, found = expected_table(config, lora, adapted=adapted), found_table(model, lora.targets)
+    blank = check_architecture(config, lora.targets)
+    expected, found = expected_table(blank, lora, adapted=adapted), found_table(model, lora.targets)
     if not training:
         for row in expected.values():
             row.trainable_parameters = 0
@@ -113,7 +109,7 @@ def check_model(
             "the model in memory is not what the recipe asks for (4-bit targets, each with its adapter); "
             f"do not use this run.\nexpected:\n{render(expected)}\nfound:\n{render(found)}"
         )
-    _check_matrices(model, config)
+    _check_matrices(model, blank)
     counted = {id(p) for n, m in model.named_modules() for p in _of_targets(n, m, lora.targets)}
     stray = [
         name for name, p in model.named_parameters() if (p.requires_grad or "lora_" in name) and id(p) not in counted
@@ -126,16 +122,16 @@ def check_model(
     return [found[key] for key in sorted(found)]
 
 
-def _check_matrices(model: nn.Module, config: Any) -> None:
-    """Raise `PipelineError` unless all of the checkpoint's matrices are there, in 4 bits where they may not stay."""
+def _check_matrices(model: nn.Module, blank: nn.Module) -> None:
+    """Raise `PipelineError` unless all matrices of the skeleton `blank` are there, 4-bit where they may not stay."""
     found = list(matrices(model))
-    left = [name for name, owner, p in found if _quant_state(p) is None and not stays(model, owner)]
+    left = [name for name, owner, p in found if quant_state(p) is None and not stays(model, owner)]
     if left:
         raise PipelineError(
             f"{len(left)} matrices of the base model are not in 4 bits, among them {left[0]}; do not use this run"
         )
-    wanted = sum(each.parameter.numel() for each in matrices(skeleton(config)))
-    held = sum(p.numel() if _quant_state(p) is None else _quant_state(p).shape.numel() for _, _, p in found)
+    wanted = sum(each.parameter.numel() for each in matrices(blank))
+    held = sum(p.numel() if quant_state(p) is None else quant_state(p).shape.numel() for _, _, p in found)
     if held != wanted:
         raise PipelineError(
             f"the model in memory holds matrices of {held:,} values, and its configuration says {wanted:,}; do not use "
@@ -143,7 +139,7 @@ def _check_matrices(model: nn.Module, config: Any) -> None:
         )
 
 
-def _quant_state(parameter: torch.Tensor) -> Any:
+def quant_state(parameter: torch.Tensor) -> Any:
     """bitsandbytes' description of a 4-bit parameter, or None."""
     return getattr(parameter, "quant_state", None)
 

@@ -17,6 +17,7 @@ from torch import nn
 from ernie_pipeline.models.audit import TargetCount
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer
 from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.micro_batches.size import State
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.recipe.sections import Lora
@@ -28,9 +29,6 @@ Progress = Callable[[int, int], None]
 
 Facts = dict[str, int | float | str | bool | None]
 """What a backend did, by name, for a report."""
-
-State = dict[str, int | bool | None]
-"""How a training is computed at present, as a checkpoint keeps it: values of JSON's types."""
 
 
 @dataclass(frozen=True)

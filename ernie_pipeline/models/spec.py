@@ -5,7 +5,7 @@ from typing import Literal
 
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
 from ernie_pipeline.recipe.section import Section
-from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
+from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization, Recipe
 
 
 class BaseCheckpoint(Section):
@@ -36,3 +36,17 @@ def base_checkpoint(base: BaseModelRef, version: str) -> BaseCheckpoint:
     """The recipe's base model at the version that was resolved."""
     checkpoint, revision = pinned_checkpoint(base.name, version)
     return BaseCheckpoint(name=base.name, checkpoint=checkpoint, revision=revision, version=version)
+
+
+def model_spec(
+    recipe: Recipe, version: str, lora: Lora, adapter: Path | None = None, quantized_bases: Path | None = None
+) -> ModelSpec:
+    """The recipe's base model at the `version` that was resolved, by its backend, resolved too."""
+    return ModelSpec(
+        backend=recipe.training.backend,
+        base=base_checkpoint(recipe.base_model, version),
+        quantization=recipe.quantization,
+        lora=lora,
+        adapter=adapter,
+        quantized_bases=quantized_bases,
+    )

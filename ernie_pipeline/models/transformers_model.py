@@ -70,18 +70,29 @@ class TransformersModel:
             if len(prompts) >= MERGED_FROM and sampling.temperature == 0:
                 longest = max(map(len, prompts)) + sampling.max_new_tokens
                 module, how = fast_generator(self.module, len(prompts), longest)
-            tokens = generate_tokens(
-                module,
-                prompts,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                pad_token_id=self.tokenizer.pad_token_id,
-                end_tokens=self.end_tokens,
-                rows=rows,
-                progress=progress,
-            )
+            tokens = self.tokens_of(module, prompts, sampling, rows, progress)
         return Generation(tokens, how)
+
+    def tokens_of(
+        self,
+        module: Module,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        rows: int,
+        progress: Progress | None,
+    ) -> list[list[int]]:
+        """The token ids of the answers that `module`, this model in whatever form, gives; see `generate_tokens`."""
+        return generate_tokens(
+            module,
+            prompts,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            pad_token_id=self.tokenizer.pad_token_id,
+            end_tokens=self.end_tokens,
+            rows=rows,
+            progress=progress,
+        )
 
     @property
     def end_tokens(self) -> list[int]:

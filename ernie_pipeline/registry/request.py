@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
@@ -39,12 +39,7 @@ def make_request(
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     """
-    spec = ModelSpec(
-        backend=recipe.training.backend,
-        base=base_checkpoint(recipe.base_model, versions["base_model"]),
-        quantization=recipe.quantization,
-        lora=recipe.lora,
-    )
+    spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
     measured = {name: _json(folders[f"{name}_evaluation"] / "metrics.json") for name in ("base", "adapter")}
     example = _example(split, evaluation)

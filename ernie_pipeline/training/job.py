@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.models.spec import ModelSpec, base_checkpoint
+from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Recipe, Training
@@ -28,11 +28,5 @@ class TrainingJob(Section):
 def training_job(recipe: Recipe, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:
     """`recipe` needs the sections base_model, quantization, lora and training, its backend resolved; `given` are the
     job's other fields."""
-    spec = ModelSpec(
-        backend=recipe.training.backend,
-        base=base_checkpoint(recipe.base_model, base_version),
-        quantization=recipe.quantization,
-        lora=recipe.lora,
-        quantized_bases=quantized_bases,
-    )
+    spec = model_spec(recipe, base_version, recipe.lora, quantized_bases=quantized_bases)
     return TrainingJob(spec=spec, training=recipe.training, **given)

@@ -10,7 +10,7 @@ import torch
 
 from ernie_pipeline.evaluation.evaluate import completion_loss, evaluate
 from ernie_pipeline.evaluation.job import EvaluationJob
-from ernie_pipeline.models.peft import backend as peft_backend
+from ernie_pipeline.models.peft import rows as peft_rows
 from ernie_pipeline.models.peft.backend import PeftModel4bit
 from ernie_pipeline.models.spec import ModelSpec
 
@@ -82,7 +82,7 @@ def uniform(short_spec: ModelSpec) -> PeftModel4bit:
 def test_a_uniform_model_pays_the_logarithm_of_the_vocabulary_a_token(
     uniform: PeftModel4bit, max_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peft_backend, "MAX_TOKENS", max_tokens)
+    monkeypatch.setattr(peft_rows, "MAX_TOKENS", max_tokens)
     prompts, completions = [[1, 2], [3], [4, 5, 6]], [[1], [2, 3, 4, 5], [6, 7]]
     loss = completion_loss(uniform, prompts, completions)
     assert loss == pytest.approx(torch.tensor(8.0).log().item())
@@ -91,6 +91,6 @@ def test_a_uniform_model_pays_the_logarithm_of_the_vocabulary_a_token(
 def test_rows_of_like_length_share_a_batch_of_so_many_tokens_and_a_longer_one_has_its_own(
     uniform: PeftModel4bit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peft_backend, "MAX_TOKENS", 20)
+    monkeypatch.setattr(peft_rows, "MAX_TOKENS", 20)
     completion_loss(uniform, [[1] * n for n in (9, 1, 40, 8, 2)], [[1]] * 5)
     assert sorted(uniform.module.shapes) == [(1, 41), (2, 3), (2, 10)]

@@ -46,15 +46,14 @@ def write_adapter(model: Any, folder: Path, base_name: str, revision: str | None
 
 
 def name_base(folder: Path, base_name: str, revision: str | None) -> None:
-    """Write into the adapter's configuration what it belongs to, in an order that does not change: the recipe's name of
-    the base and its resolved commit, not where it lay here."""
+    """Write into the adapter's configuration what it belongs to, in an order that does not change: the name of the base
+    and its resolved commit."""
     config_file = folder / CONFIG
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    config |= {
-        "base_model_name_or_path": base_name,
-        "revision": revision,
-        "target_modules": sorted(config["target_modules"]),
-    }
+    for key in ("target_modules", "target_parameters"):
+        if isinstance(config.get(key), list):  # it may be a regular expression
+            config[key] = sorted(config[key])
+    config |= {"base_model_name_or_path": base_name, "revision": revision}
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ernie_pipeline.models.backend import Facts, State
+from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters, step_without_waiting
@@ -15,8 +15,8 @@ from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding
 from ernie_pipeline.models.grouped.spare_memory import spare_memory
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first
-from ernie_pipeline.models.micro_batches.size import ONE_ROW, MicroBatchSize
-from ernie_pipeline.models.peft.rows import CHECKPOINTING, asked_for
+from ernie_pipeline.models.micro_batches.size import ONE_ROW, MicroBatchSize, State
+from ernie_pipeline.models.peft.rows import CHECKPOINTING
 from ernie_pipeline.recipe.execution import Execution
 
 
@@ -103,19 +103,12 @@ class GroupedTraining:
 
     def state(self) -> State:
         """See `TrainingBackend.state`."""
-        return {
-            "documents": self.size.documents,
-            "tokens": self.size.tokens,
-            "gradient_checkpointing": self.checkpointing,
-            "has_fit": self.has_fit,
-            **asked_for(self.execution),
-        }
+        return {**self.size.state(self.execution, checkpointing=self.checkpointing), "has_fit": self.has_fit}
 
     def restore(self, state: State) -> None:
-        """See `TrainingBackend.restore`. What another execution had come to says nothing of this one."""
-        if any(state.get(name) != value for name, value in asked_for(self.execution).items()):
+        """See `TrainingBackend.restore`."""
+        if not self.size.restore(state, self.execution):
             return
-        self.size.documents, self.size.tokens = int(state["documents"] or 1), state["tokens"]
         self.has_fit = bool(state["has_fit"])
         if state["gradient_checkpointing"] and not self.checkpointing:
             self._checkpoint()

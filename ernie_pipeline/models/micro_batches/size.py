@@ -4,6 +4,10 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from ernie_pipeline.models.micro_batches.layout import Layout, lay_out
+from ernie_pipeline.recipe.execution import Execution
+
+State = dict[str, int | bool | None]
+"""How a training is computed at present, as a checkpoint keeps it: values of JSON's types."""
 
 ONE_ROW = sys.maxsize
 """As `pack_tokens`: all documents of a micro-batch in one row, however long, whose tokens may be limited too."""
@@ -47,3 +51,29 @@ class MicroBatchSize:
             return ""
         self.documents //= 2
         return f"{self.documents} samples at a time" if self.documents > 1 else "one sample at a time"
+
+    def state(self, execution: Execution, *, checkpointing: bool) -> State:
+        """What it came to under `execution`, for `restore`; `checkpointing`: whether activations are computed twice."""
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "gradient_checkpointing": checkpointing,
+            **_asked_for(execution),
+        }
+
+    def restore(self, state: State, execution: Execution) -> bool:
+        """Go on from a `state`; whether that was done: what another execution had come to says nothing of this one."""
+        if any(state.get(name) != value for name, value in _asked_for(execution).items()):
+            return False
+        self.documents, self.tokens = int(state["documents"] or 1), state["tokens"]
+        return True
+
+
+def _asked_for(execution: Execution) -> State:
+    """What of an execution decides how steps are laid out."""
+    return {
+        "asked_micro_batch": execution.micro_batch,
+        "asked_packing": execution.packing,
+        "asked_pack_tokens": execution.pack_tokens,
+        "asked_gradient_checkpointing": execution.gradient_checkpointing,
+    }

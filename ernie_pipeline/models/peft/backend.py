@@ -18,18 +18,15 @@ from ernie_pipeline.models.checkpoint.adapter_file import WEIGHTS, check_places,
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.peft.experts import unfuse_experts
-from ernie_pipeline.models.peft.rows import RowsTraining, loss_of_rows
+from ernie_pipeline.models.peft.rows import RowsTraining, loss_sum_of_rows
 from ernie_pipeline.models.quantize import COMPUTE_DTYPES, quantize_linears
 from ernie_pipeline.models.spec import ModelSpec
-from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.models.transformers_model import TransformersModel
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 OWN_MODEL_TYPE = "ernie_pipeline_unfused"
-
-MAX_TOKENS = 4096
-"""Tokens of a batch, padding included: they keep a GPU busy; their fp32 logits over 103,424 tokens are 1.6 GiB."""
 
 
 class PeftBackend:
@@ -65,13 +62,7 @@ class PeftModel4bit(TransformersModel):
 
     def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
         """See `LoadedModel.loss_sum`."""
-
-        def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
-            rows = [[document] for document in batch]
-            return loss_of_rows(self, rows, 1, None if own is None else [[each] for each in own])
-
-        with self.evaluating():
-            return summed_loss(loss_of, documents, weights, MAX_TOKENS, limit_gib=self.limit_gib)
+        return loss_sum_of_rows(self, documents, weights, 1)
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""

@@ -7,18 +7,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ernie_pipeline.models.backend import Facts, State
+from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import collate, collate_weights, computed_tokens, longest_first
-from ernie_pipeline.models.micro_batches.size import MicroBatchSize
-from ernie_pipeline.models.transformers_model import TransformersModel
+from ernie_pipeline.models.micro_batches.size import MicroBatchSize, State
+from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
 from ernie_pipeline.recipe.execution import Execution
 
 Rows = Sequence[Sequence[Document]]
 Weights = Sequence[Sequence[torch.Tensor]]
 
 CHECKPOINTING = {"use_reentrant": False}
+
+MAX_TOKENS = 4096
+"""Tokens of a batch whose loss alone is taken, padding included: they keep a GPU busy; their fp32 logits over 103,424
+tokens are 1.6 GiB."""
 
 
 def loss_of_rows(
@@ -36,6 +40,22 @@ def loss_of_rows(
     each = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
     own = collate_weights(weights, labels.shape[1]).to(model.device)
     return (each * own[:, 1:].flatten()).sum() / num_tokens
+
+
+def loss_sum_of_rows(
+    model: TransformersModel,
+    documents: Sequence[Document],
+    weights: Sequence[torch.Tensor] | None,
+    one: float | torch.Tensor,
+) -> float:
+    """See `LoadedModel.loss_sum`: each document in a row of its own. `one`: 1, as the model's loss takes a divisor."""
+
+    def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        rows = [[document] for document in batch]
+        return loss_of_rows(model, rows, one, None if own is None else [[each] for each in own])
+
+    with model.evaluating():
+        return summed_loss(loss_of, documents, weights, MAX_TOKENS, limit_gib=model.limit_gib)
 
 
 class RowsTraining:
@@ -88,19 +108,12 @@ class RowsTraining:
 
     def state(self) -> State:
         """See `TrainingBackend.state`."""
-        return {
-            "documents": self.size.documents,
-            "tokens": self.size.tokens,
-            "gradient_checkpointing": self.checkpointing,
-            **asked_for(self.execution),
-        }
+        return self.size.state(self.execution, checkpointing=self.checkpointing)
 
     def restore(self, state: State) -> None:
-        """See `TrainingBackend.restore`. What another execution had come to says nothing of this one."""
-        if any(state.get(name) != value for name, value in asked_for(self.execution).items()):
-            return
-        self.size.documents, self.size.tokens = int(state["documents"] or 1), state["tokens"]
-        if state["gradient_checkpointing"] and not self.checkpointing:
+        """See `TrainingBackend.restore`."""
+        restored = self.size.restore(state, self.execution)
+        if restored and state["gradient_checkpointing"] and not self.checkpointing:
             self._checkpoint()
 
     def facts(self) -> Facts:
@@ -118,21 +131,15 @@ class RowsTraining:
             parameter.grad = None
 
     def _passes(self, rows: Rows, num_tokens: float, weights: Weights | None) -> torch.Tensor:
-        loss = loss_of_rows(self.model, rows, num_tokens, weights)
+        loss = loss_of_rows(self.model, rows, self._divisor(num_tokens), weights)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _divisor(self, num_tokens: float) -> float | torch.Tensor:
+        """The number of tokens as the model's loss takes it."""
+        return num_tokens
 
     def _checkpoint(self) -> None:
         self.checkpointing = True
         enable: Any = self.model.module.gradient_checkpointing_enable
         enable(gradient_checkpointing_kwargs=CHECKPOINTING)
-
-
-def asked_for(execution: Execution) -> State:
-    """What of an execution decides how steps are laid out, for a checkpoint."""
-    return {
-        "asked_micro_batch": execution.micro_batch,
-        "asked_packing": execution.packing,
-        "asked_pack_tokens": execution.pack_tokens,
-        "asked_gradient_checkpointing": execution.gradient_checkpointing,
-    }

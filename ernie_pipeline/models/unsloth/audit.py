@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ernie_pipeline.models.audit import Table, TargetCount, render
+from ernie_pipeline.models.architecture import skeleton
+from ernie_pipeline.models.audit import Table, TargetCount, quant_state, render
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -55,12 +56,8 @@ def expected_table(config: Any, targets: Sequence[str], rank: int, *, training: 
     Raises `PipelineError` for what Unsloth cannot adapt as asked: half of a fused stack, experts of an unknown form, a
     target that no layer has.
     """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
     table: Table = {}
-    for name, target, shape in _matrices(model):
+    for name, target, shape in _matrices(skeleton(config)):
         if not (_asked(name, target, targets) if len(shape) == 3 else target in targets):
             continue
         copies, outputs, inputs = (1, *shape) if len(shape) == 2 else shape
@@ -119,8 +116,9 @@ def found_table(model: nn.Module, targets: Sequence[str]) -> tuple[Table, set[in
         if target in targets and isinstance(base, nn.Linear):
             row, own = _row(table, name, target), _adapter_of(module)
             row.modules += 1
-            row.base_parameters += base.in_features * base.out_features
-            row.four_bit_parameters += base.in_features * base.out_features if _is_4bit(base.weight) else 0
+            size = base.in_features * base.out_features
+            row.base_parameters += size
+            row.four_bit_parameters += size if quant_state(base.weight) is not None else 0
             _count_adapter(row, own)
             counted |= {id(parameter) for parameter in own}
         if not isinstance(module, nn.Linear):
@@ -135,7 +133,7 @@ def _count_stacks(table: Table, name: str, module: nn.Module, targets: Sequence[
             row = _row(table, f"{name}.", last)
             row.modules += shape[0]
             row.base_parameters += shape.numel()
-            row.four_bit_parameters += shape.numel() if _is_4bit(parameter) else 0
+            row.four_bit_parameters += shape.numel() if quant_state(parameter) is not None else 0
 
 
 def _adapter_of(module: nn.Module) -> list[nn.Parameter]:
@@ -148,13 +146,9 @@ def _count_adapter(row: TargetCount, own: Sequence[nn.Parameter]) -> None:
     row.trainable_parameters += sum(parameter.numel() for parameter in own if parameter.requires_grad)
 
 
-def _is_4bit(weight: torch.Tensor) -> bool:
-    return getattr(weight, "quant_state", None) is not None
-
-
 def _shape(parameter: torch.Tensor) -> torch.Size:
     """Of what it stands for: a 4-bit parameter lies in bytes."""
-    state = getattr(parameter, "quant_state", None)
+    state = quant_state(parameter)
     return torch.Size(
         getattr(parameter, "_original_shape", None) or (parameter.shape if state is None else state.shape)
     )

@@ -4,7 +4,6 @@ What it changes in silence is held against the recipe by `audit.py`. Its adapter
 experts (`target_parameters`), and load by `FastModel.from_pretrained(folder)`; plain PEFT would lose a part of them.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ import torch
 
 from ernie_pipeline.models.audit import TargetCount
 from ernie_pipeline.models.backend import BackendName, Generation, Progress, Sampling, TrainingBackend
-from ernie_pipeline.models.checkpoint.adapter_file import CONFIG, read_into, read_shape
+from ernie_pipeline.models.checkpoint.adapter_file import name_base, read_into, read_shape
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.generation.generate import generate_tokens
-from ernie_pipeline.models.peft.backend import MAX_TOKENS
-from ernie_pipeline.models.peft.rows import loss_of_rows
+from ernie_pipeline.models.peft.rows import loss_sum_of_rows
 from ernie_pipeline.models.spec import ModelSpec
-from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.models.transformers_model import TransformersModel
 from ernie_pipeline.models.unsloth.audit import check_unsloth_model, expected_table
 from ernie_pipeline.models.unsloth.process import fast_model
 from ernie_pipeline.models.unsloth.training import UnslothTraining
@@ -119,14 +116,7 @@ class UnslothModel(TransformersModel):
 
     def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
         """See `LoadedModel.loss_sum`."""
-        one = torch.ones((), device=self.device)
-
-        def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
-            rows = [[document] for document in batch]
-            return loss_of_rows(self, rows, one, None if own is None else [[each] for each in own])
-
-        with self.evaluating():
-            return summed_loss(loss_of, documents, weights, MAX_TOKENS, limit_gib=self.limit_gib)
+        return loss_sum_of_rows(self, documents, weights, torch.ones((), device=self.device))
 
     def logits(self, input_ids: Sequence[int]) -> torch.Tensor:
         """See `LoadedModel.logits`."""
@@ -140,17 +130,7 @@ class UnslothModel(TransformersModel):
         was_training = self.module.training
         fast_model().for_inference(self.module)
         try:
-            tokens = generate_tokens(
-                self.module,
-                prompts,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                pad_token_id=self.tokenizer.pad_token_id,
-                end_tokens=self.end_tokens,
-                rows=rows,
-                progress=progress,
-            )
+            tokens = self.tokens_of(self.module, prompts, sampling, rows, progress)
         finally:
             if was_training:
                 self.to_training()
@@ -166,14 +146,3 @@ class UnslothModel(TransformersModel):
         mode = "unsloth" if self.checkpointing else False
         self.module._unsloth_gradient_checkpointing = mode  # what its trainer goes back to in `train`
         fast_model().for_training(self.module, use_gradient_checkpointing=mode)
-
-
-def name_base(folder: Path, base_name: str, revision: str | None) -> None:
-    """Write into the adapter's configuration what it belongs to, in an order that does not change."""
-    file = folder / CONFIG
-    config = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("target_modules", "target_parameters"):
-        if isinstance(config.get(key), list):  # it may be a regular expression
-            config[key] = sorted(config[key])
-    config |= {"base_model_name_or_path": base_name, "revision": revision}
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ernie_pipeline.models.backend import Facts
-from ernie_pipeline.models.peft.rows import Rows, RowsTraining, Weights, loss_of_rows
+from ernie_pipeline.models.peft.rows import RowsTraining
 from ernie_pipeline.models.unsloth.packed_rows import keeps_documents_apart
 from ernie_pipeline.models.unsloth.process import settle_compilation
 from ernie_pipeline.recipe.execution import Execution
@@ -36,12 +36,9 @@ class UnslothTraining(RowsTraining):
             self.unsloth.to_training()
         super()._begin()
 
-    def _passes(self, rows: Rows, num_tokens: float, weights: Weights | None) -> torch.Tensor:
+    def _divisor(self, num_tokens: float) -> torch.Tensor:
         # as the Trainer gives it: compiled layers, which it is handed down to, would be compiled anew for each number
-        divisor = torch.tensor(num_tokens, dtype=torch.float32, device=self.unsloth.device)
-        loss = loss_of_rows(self.unsloth, rows, divisor, weights)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return torch.tensor(num_tokens, dtype=torch.float32, device=self.unsloth.device)
 
     def _checkpoint(self) -> None:
         self.checkpointing = self.unsloth.checkpointing = True
