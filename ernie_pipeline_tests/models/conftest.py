@@ -40,8 +40,9 @@ def logits_of(module: Any, input_ids: Any) -> Any:
     """The logits [tokens, vocabulary] of a module in memory for token ids [tokens]."""
     import torch
 
+    device = next(module.parameters()).device
     with torch.no_grad():
-        return module(input_ids=input_ids[None], use_cache=False).logits[0].float()
+        return module(input_ids=input_ids[None].to(device), use_cache=False).logits[0].float()
 
 
 @pytest.fixture(scope="session")
