@@ -88,7 +88,7 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
         ids = token_ids(tokenizer, texts)
         return generate_tokens(
             merged, ids, max_new_tokens=new_tokens, pad_token_id=tokenizer.pad_token_id, end_tokens=[], rows=1
-        )
+        ).tokens
 
     if "profile" in options.variants:
         _profile(merged, tokenizer, prompts)

@@ -33,7 +33,11 @@ Facts = dict[str, int | float | str | bool | None]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn: greedily at `temperature` 0."""
+    """How answers are drawn: greedily at `temperature` 0.
+
+    `top_p`: from the fewest tokens that together have this probability. Nothing else of a checkpoint's
+    generation_config takes part in sampling, such as its top_k.
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -41,9 +45,14 @@ class Sampling:
 
 
 class Generation(NamedTuple):
-    """Answers as token ids, in the prompts' order, each up to its end token, included; `how`: in words, by what."""
+    """Answers as token ids, in the prompts' order, each up to its end token, included; `how`: in words, by what.
+
+    `logprobs`: each token's log-probability in nats at the temperature it was drawn at, before `top_p` cut; at
+    temperature 1 for greedy answers.
+    """
 
     tokens: list[list[int]]
+    logprobs: list[list[float]]
     how: str
 
 
@@ -113,10 +122,20 @@ class LoadedModel(Protocol):
         """
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        rows: int,
+        seeds: Sequence[int] | None = None,
+        progress: Progress | None = None,
     ) -> Generation:
         """The tokens that follow each prompt (token ids). `rows`: how many are answered at a time, where memory does
-        not decide."""
+        not decide.
+
+        `seeds` [prompts]: what a sampled answer follows from, but for rounding, whatever else is in its batch; None:
+        drawn from torch's own generator.
+        """
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """Ready to learn. `steps`: the lengths in tokens of each step's documents, all that is to come."""

@@ -13,6 +13,7 @@ from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, lo
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import batches_by_length
 from ernie_pipeline.models.spec import ModelSpec
@@ -62,32 +63,39 @@ class TransformersModel:
         return output[0].float().cpu()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        rows: int,
+        seeds: Sequence[int] | None = None,
+        progress: Progress | None = None,
     ) -> Generation:
         """See `LoadedModel.generate`."""
         with self.evaluating():
             module, how = self.module, "4-bit"
-            if len(prompts) >= MERGED_FROM and sampling.temperature == 0:
+            if len(prompts) >= MERGED_FROM:
                 longest = max(map(len, prompts)) + sampling.max_new_tokens
                 module, how = fast_generator(self.module, len(prompts), longest)
-            tokens = self.tokens_of(module, prompts, sampling, rows, progress)
-        return Generation(tokens, how)
+            answers = self.answers_of(module, prompts, sampling, rows, seeds, progress)
+        return Generation(*answers, how=how)
 
-    def tokens_of(
+    def answers_of(
         self,
         module: Module,
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
         rows: int,
+        seeds: Sequence[int] | None,
         progress: Progress | None,
-    ) -> list[list[int]]:
-        """The token ids of the answers that `module`, this model in whatever form, gives; see `generate_tokens`."""
+    ) -> Answers:
+        """The answers that `module`, this model in whatever form, gives; see `generate_tokens`."""
         return generate_tokens(
             module,
             prompts,
             max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            sampler=Sampler(sampling.temperature, sampling.top_p),
+            seeds=seeds,
             pad_token_id=self.tokenizer.pad_token_id,
             end_tokens=self.end_tokens,
             rows=rows,

@@ -18,6 +18,7 @@ from ernie_pipeline.models.generation.decode import DecodeSettings, decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
+from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import unfuse_experts
@@ -75,9 +76,29 @@ def test_the_answers_are_those_of_transformers_generate(
 ) -> None:
     ids = token_ids(load_tokenizer(str(BASE)), prompts)
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": [2], "rows": 400, "capture": capture}
-    found = decode(generator.model, ids, **usual | changes)
+    found = decode(generator.model, ids, **usual | changes).tokens
     assert len({len(answer) for answer in found}) > 5
     assert_same_but_for_ties(generator.model, ids, found, plain)
+
+
+@pytest.mark.parametrize("sampler", [Sampler(1.0), Sampler(0.8, 0.9)])
+def test_sampled_answers_follow_from_their_seeds_captured_or_not_and_in_any_batch(
+    generator: Generator, prompts: list[str], sampler: Sampler
+) -> None:
+    ids = token_ids(load_tokenizer(str(BASE)), prompts)
+    seeds = list(range(len(ids)))
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": [2], "sampler": sampler}
+    eager = decode(generator.model, ids, **usual, seeds=seeds, rows=400, capture=False)
+    captured = decode(generator.model, ids, **usual, seeds=seeds, rows=400, capture=True)
+    assert captured.tokens == eager.tokens
+    others = decode(generator.model, ids, **usual, seeds=[seed + 1000 for seed in seeds], rows=400, capture=True)
+    same = sum(map(list.__eq__, others.tokens, captured.tokens))
+    assert same < len(ids) / 2
+    few = decode(generator.model, ids, **usual, seeds=seeds, rows=17, capture=True)
+    # another batch rounds otherwise, which a number near the edge between two tokens shows
+    assert sum(map(list.__eq__, few.tokens, captured.tokens)) > 0.9 * len(ids)
+    probabilities = torch.tensor([value for row in captured.logprobs for value in row]).exp()
+    assert 0.2 < probabilities.mean() < 1
 
 
 def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
@@ -94,7 +115,7 @@ def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
         end_tokens=[2],
         rows=2,
         progress=lambda done, total: heard.append((done, total)),
-    )
+    ).tokens
     assert_same_but_for_ties(generator.model, ids, found, plain)
     assert heard[-1] == (len(prompts), len(prompts))
     assert len(heard) < len(prompts) / 2, "not in batches of 2"
@@ -134,7 +155,7 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
     limited(limit / torch.cuda.get_device_properties(0).total_memory)
     tried: list[int] = []
 
-    def heard(*args: Any, **given: Any) -> list[list[int]]:
+    def heard(*args: Any, **given: Any) -> Answers:
         tried.append(given["rows"])
         return decode(*args, **given)
 
@@ -142,7 +163,7 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
     found = generate_tokens(generator.model, ids, max_new_tokens=NEW_TOKENS, pad_token_id=0, end_tokens=[2], rows=2)
     limited(1.0)
     assert tried[:2] == [80, 40]
-    assert_same_but_for_ties(generator.model, ids, found, plain)
+    assert_same_but_for_ties(generator.model, ids, found.tokens, plain)
 
 
 def test_an_evaluation_says_that_it_replayed_cuda_graphs(
@@ -178,7 +199,7 @@ def test_layers_of_the_real_model_s_size_are_captured() -> None:
             rows=20,
             capture=capture,
             settings=DecodeSettings(length_step=32),
-        )
+        ).tokens
         for capture in (False, True)
     )
     assert_same_but_for_ties(merged, ids, captured, eager)

@@ -188,7 +188,7 @@ def test_with_less_memory_some_experts_stay_in_4_bits_and_the_answers_are_those_
     assert kind == f"4-bit experts in {5 - int(5 * share)} of 5 layers, CUDA graphs"
 
     ids = token_ids(adapted.tokenizer, prompts)
-    found = generate_tokens(model, ids, max_new_tokens=NEW_TOKENS, pad_token_id=0, end_tokens=[2], rows=2)
+    found = generate_tokens(model, ids, max_new_tokens=NEW_TOKENS, pad_token_id=0, end_tokens=[2], rows=2).tokens
     plain = transformers_answers(model, prompts)
     assert_same_but_for_ties(merge(module), ids, found, plain)
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
-from ernie_pipeline.models.backend import BackendName, LoadedModel, Sampling, TrainingBackend
+from ernie_pipeline.models.backend import BackendName, Generation, LoadedModel, Sampling, TrainingBackend
 from ernie_pipeline.models.checkpoint.tokenizer import token_ids
 from ernie_pipeline.models.documents import Document, document
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
@@ -513,21 +513,26 @@ def test_an_answer_stops_at_its_end_token_which_it_holds(adapted: LoadedModel) -
     assert END not in answer[:-1]
 
 
-def test_a_sampled_answer_is_of_the_tokens_that_top_p_leaves_and_follows_from_the_seed(adapted: LoadedModel) -> None:
+def test_a_sampled_answer_is_of_the_tokens_that_top_p_leaves_and_follows_from_its_seed(
+    subject: Subject, adapted: LoadedModel
+) -> None:
     prompt, top_p = PROMPTS[0], 0.5
     chances = (adapted.logits(prompt)[-1] / 2.0).softmax(-1).sort(descending=True)
     before = chances.values.cumsum(-1) - chances.values
     allowed = {*chances.indices[before < top_p + 0.02].tolist()}  # with those at the edge, by rounding
     assert 1 < len(allowed) < 700, "a distribution of one token, or of all, shows nothing"
 
-    def sample(seed: int) -> list[list[int]]:
-        torch.manual_seed(seed)
-        return adapted.generate([prompt] * 40, Sampling(1, temperature=2.0, top_p=top_p), rows=40).tokens
+    def sample(first_seed: int) -> Generation:
+        seeds = range(first_seed, first_seed + 40)
+        return adapted.generate([prompt] * 40, Sampling(1, temperature=2.0, top_p=top_p), rows=40, seeds=seeds)
 
-    first = sample(1)
-    assert {token for answer in first for token in answer} <= allowed
-    assert len({*map(tuple, first)}) > 1
-    assert first == sample(1) != sample(2)
+    first = sample(0)
+    assert {token for answer in first.tokens for token in answer} <= allowed
+    assert len({*map(tuple, first.tokens)}) > 1
+    assert first.tokens == sample(0).tokens != sample(40).tokens
+    wanted = {int(token): float(chance.log()) for token, chance in zip(chances.indices, chances.values, strict=True)}
+    for [token], [logprob] in zip(first.tokens, first.logprobs, strict=True):
+        assert logprob == pytest.approx(wanted[token], abs=max(1e-3, 2 * subject.loose))
     nearly_greedy = adapted.generate([prompt] * 10, Sampling(4, temperature=2.0, top_p=1e-6), rows=10).tokens
     assert nearly_greedy == adapted.generate([prompt] * 10, Sampling(4), rows=10).tokens
 

@@ -1,4 +1,4 @@
-"""Greedy decoding of all prompts at once, for a merged model (see `merged`).
+"""Decoding of all prompts at once, for a merged model (see `merged`).
 
 One static cache holds every row, each at its own position, so that a step is the same work every time: on CUDA it is
 captured once for each shape, as a CUDA graph, and replayed. The shapes are few: a step reads the cache as far as the
@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ernie_pipeline.models.checkpoint.tokenizer import up_to_end
 from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape
+from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
 from ernie_pipeline.models.memory import capture_graph, round_up
 
 ATTENTION = "ernie_pipeline_decode"
@@ -44,49 +45,60 @@ def decode(
     end_tokens: Sequence[int],
     rows: int,
     capture: bool,
+    sampler: Sampler = GREEDY,
+    seeds: Sequence[int] = (),
     settings: DecodeSettings = DecodeSettings(),  # noqa: B008 - immutable
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[list[int]]:
+) -> Answers:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
     included.
 
-    At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `progress` hears (done, total) as rows
-    finish.
+    At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `seeds` [prompts], if not greedy.
+    `progress` hears (done, total) as rows finish.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers = Answers([[] for _ in prompts], [[] for _ in prompts])
     if not order:
         return answers
     length = round_up(len(prompts[order[-1]]) + max_new_tokens, settings.length_step)
-    state = _State(model, min(rows, len(order)), length, max_new_tokens, end_tokens)
+    state = _State(model, min(rows, len(order)), length, max_new_tokens, end_tokens, sampler)
     with torch.inference_mode(), _attention(model):
         steps = _Steps(model, state, capture)
         for start in range(0, len(order), state.rows):
             batch = order[start : start + state.rows]
             batch_prompts = [prompts[i] for i in batch]
-            state.begin(batch_prompts)
+            state.begin(batch_prompts, [seeds[i] for i in batch] if seeds else [])
             _prefill(model, state, batch_prompts, settings.prefill_tokens)
 
             def on_finished(done: int, before: int = start) -> None:
                 progress(before + done, len(order))
 
-            for number, tokens in _run(steps, state, batch_prompts, settings, on_finished):
-                answers[batch[number]] = up_to_end(tokens, end_tokens)
+            for number, tokens, logprobs in _run(steps, state, batch_prompts, settings, on_finished):
+                answers.put(batch[number], up_to_end(tokens, end_tokens), logprobs)
     return answers
 
 
 class _State:
     """A batch on the device: for each row its input token, position, whether it has finished, and its answer."""
 
-    def __init__(self, model: Any, rows: int, capacity: int, max_new_tokens: int, end_tokens: Sequence[int]):
+    def __init__(
+        self,
+        model: Any,
+        rows: int,
+        capacity: int,
+        max_new_tokens: int,
+        end_tokens: Sequence[int],
+        sampler: Sampler,
+    ):
         embeddings = model.get_input_embeddings().weight
         device, (layers, heads, width) = embeddings.device, cache_shape(model.config)
-        self.rows, self.max_new_tokens, self.device = rows, max_new_tokens, device
+        self.rows, self.max_new_tokens, self.device, self.sampler = rows, max_new_tokens, device, sampler
         self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long, device=device)
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        self.positions = torch.zeros_like(self.tokens)
+        self.positions, self.seeds = torch.zeros_like(self.tokens), torch.zeros_like(self.tokens)
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
         self.answers = torch.zeros(rows, max_new_tokens, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(rows, max_new_tokens, device=device)
         self.step = torch.zeros(1, dtype=torch.long, device=device)
         self.columns = torch.arange(capacity, device=device)
         # zeros, not empty: what a mask hides still takes part, times zero, and must not be infinite
@@ -95,18 +107,20 @@ class _State:
             for _ in range(2)
         )
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> None:
+    def begin(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
         """A new batch: the last token of each prompt is the first step's input, all before it is prefilled."""
         number = len(prompts)
         self.tokens[:number] = torch.tensor([prompt[-1] for prompt in prompts], device=self.device)
         self.positions[:number] = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        self.seeds[: len(seeds)] = torch.tensor(seeds, dtype=torch.long, device=self.device)
         self.finished.zero_()
         self.step.zero_()
 
     def move_to_front(self, chosen: torch.Tensor) -> None:
         """Move the rows `chosen` (indices, ascending) to the front."""
         number = len(chosen)
-        for tensor in (self.tokens, self.positions, self.finished, self.answers, *self.keys, *self.values):
+        of_rows = (self.tokens, self.positions, self.seeds, self.finished, self.answers, self.logprobs)
+        for tensor in (*of_rows, *self.keys, *self.values):
             tensor[:number] = tensor[chosen]
 
 
@@ -164,8 +178,9 @@ class _Steps:
             past_key_values=_Rows(state, rows, length),
             use_cache=True,
         )
-        following = output.logits[:, -1].argmax(dim=-1)
+        following, logprobs = state.sampler.draw(output.logits[:, -1], state.seeds[:rows], state.step)
         state.answers[:rows].index_copy_(1, state.step, following[:, None])
+        state.logprobs[:rows].index_copy_(1, state.step, logprobs[:, None])
         finished |= (following[:, None] == state.end_tokens).any(dim=1)
         tokens.copy_(following)
         positions += 1
@@ -178,8 +193,9 @@ def _run(
     prompts: Sequence[Sequence[int]],
     settings: DecodeSettings,
     on_finished: Callable[[int], None],
-) -> Iterator[tuple[int, list[int]]]:
-    """Decode prompts that are prefilled: each one's number and tokens, whatever came after the end token included.
+) -> Iterator[tuple[int, list[int], list[float]]]:
+    """Decode prompts that are prefilled: each one's number, tokens and their log-probabilities, whatever came after
+    the end token included.
 
     `on_finished` hears how many of the prompts have finished, whenever that has changed.
     """
@@ -198,8 +214,9 @@ def _run(
         if fewer < rows:
             staying = sorted(sorted(range(rows), key=finished.__getitem__)[:fewer])  # finished ones only to fill up
             leaving = sorted(set(range(rows)) - set(staying))
-            tokens = state.answers[torch.tensor(leaving, device=state.device), :step].tolist()
-            yield from zip([owners[i] for i in leaving], tokens, strict=True)
+            index = torch.tensor(leaving, device=state.device)
+            tokens, logprobs = (every[index, :step].tolist() for every in (state.answers, state.logprobs))
+            yield from zip([owners[i] for i in leaving], tokens, logprobs, strict=True)
             if last:
                 return
             state.move_to_front(torch.tensor(staying, device=state.device))

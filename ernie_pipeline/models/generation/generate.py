@@ -1,13 +1,15 @@
 """Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from transformers import LogitsProcessorList
 
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, end_tokens, token_ids, up_to_end
 from ernie_pipeline.models.generation.memory_plan import free_bytes, row_bytes, rows_that_fit
 from ernie_pipeline.models.generation.merged import decodable
+from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler, SeededDraws
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 
 Prompts = Sequence[Sequence[int]]
@@ -22,8 +24,8 @@ def generate(
     *,
     max_new_tokens: int,
     rows: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
+    sampler: Sampler = GREEDY,
+    seeds: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """The text that follows each prompt, in the prompts' order, up to an end token.
@@ -34,14 +36,14 @@ def generate(
         model,
         token_ids(tokenizer, prompts) if prompts else [],
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
+        sampler=sampler,
+        seeds=seeds,
         pad_token_id=tokenizer.pad_token_id,
         end_tokens=end_tokens(tokenizer, model.generation_config),
         rows=rows,
         progress=progress,
     )
-    return answer_texts(tokenizer, answers)
+    return answer_texts(tokenizer, answers.tokens)
 
 
 def generate_tokens(
@@ -49,38 +51,42 @@ def generate_tokens(
     prompts: Prompts,
     *,
     max_new_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
+    sampler: Sampler = GREEDY,
+    seeds: Sequence[int] | None = None,
     pad_token_id: int,
     end_tokens: Sequence[int],
     rows: int,
     progress: Progress | None = None,
-) -> list[list[int]]:
+) -> Answers:
     """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
-    Greedy at `temperature` 0. A merged model on CUDA then answers as many at once as memory holds (begun anew with half
-    as many where that was too much); any other, or sampling, `rows`.
+    `seeds` [prompts]: what a sampled answer follows from; None: drawn from torch's generator. A merged model on CUDA
+    answers as many at once as memory holds (begun anew with half as many where that was too much); any other `rows`.
     """
     tell = progress or (lambda done, total: None)
-    if temperature == 0 and next(model.parameters()).is_cuda and decodable(model):
-        return _decode_all(model, prompts, max_new_tokens, end_tokens, tell)
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "pad_token_id": pad_token_id,
-        "eos_token_id": list(end_tokens) or None,
-        "do_sample": temperature > 0,
-        **({"temperature": temperature, "top_p": top_p} if temperature > 0 else {}),
-    }
-    return _generate_in_batches(model, prompts, rows, settings, tell)
+    if seeds is None:
+        seeds = torch.randint(2**62, (len(prompts),)).tolist() if sampler.temperature else [0] * len(prompts)
+    ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens)
+    if next(model.parameters()).is_cuda and decodable(model):
+        return _decode_all(model, prompts, ask, tell)
+    return _generate_in_batches(model, prompts, rows, ask, tell)
 
 
-def _decode_all(
-    model: Any, prompts: Prompts, max_new_tokens: int, end_tokens: Sequence[int], progress: Progress
-) -> list[list[int]]:
+class Ask(NamedTuple):
+    """What is wanted of every answer, see `generate_tokens`."""
+
+    max_new_tokens: int
+    sampler: Sampler
+    seeds: Sequence[int]
+    pad_token_id: int
+    end_tokens: Sequence[int]
+
+
+def _decode_all(model: Any, prompts: Prompts, ask: Ask, progress: Progress) -> Answers:
     from ernie_pipeline.models.generation.decode import decode
 
     embeddings = model.get_input_embeddings().weight
-    longest = max(map(len, prompts), default=0) + max_new_tokens
+    longest = max(map(len, prompts), default=0) + ask.max_new_tokens
     bytes_a_row = row_bytes(model.config, longest, embeddings.dtype)
     rows = max(1, min(len(prompts), rows_that_fit(bytes_a_row, free_bytes(embeddings.device))))
     while True:
@@ -88,10 +94,12 @@ def _decode_all(
             return decode(
                 model,
                 prompts,
-                max_new_tokens=max_new_tokens,
-                end_tokens=end_tokens,
+                max_new_tokens=ask.max_new_tokens,
+                end_tokens=ask.end_tokens,
                 rows=rows,
                 capture=True,
+                sampler=ask.sampler,
+                seeds=ask.seeds,
                 progress=progress,
             )
         except RuntimeError as error:
@@ -101,20 +109,31 @@ def _decode_all(
         free_memory()
 
 
-def _generate_in_batches(
-    model: Any, prompts: Prompts, rows: int, settings: dict[str, Any], progress: Progress
-) -> list[list[int]]:
+def _generate_in_batches(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:
     """By the model's own `generate`. Prompts of similar length share a batch, so little is spent on padding."""
-    device, ends = next(model.parameters()).device, settings["eos_token_id"] or []
+    device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers = Answers([[] for _ in prompts], [[] for _ in prompts])
     for start in range(0, len(order), rows):
         batch = order[start : start + rows]
-        input_ids, mask = _padded_left([prompts[i] for i in batch], settings["pad_token_id"], device)
+        input_ids, mask = _padded_left([prompts[i] for i in batch], ask.pad_token_id, device)
+        width = input_ids.shape[1]
+        draws = SeededDraws(ask.sampler, torch.tensor([ask.seeds[i] for i in batch], device=device), width)
         with torch.no_grad():
-            output = model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **settings)
-        for index, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
-            answers[index] = up_to_end(tokens, ends)
+            output = model.generate(
+                input_ids=input_ids,
+                attention_mask=mask,
+                use_cache=True,
+                max_new_tokens=ask.max_new_tokens,
+                pad_token_id=ask.pad_token_id,
+                eos_token_id=list(ask.end_tokens) or None,
+                do_sample=False,  # the drawn token is all that `draws` leaves
+                num_beams=1,
+                logits_processor=LogitsProcessorList([draws]),
+            )
+        logprobs = torch.stack(draws.logprobs, dim=1).tolist()
+        for index, tokens, own in zip(batch, output[:, width:].tolist(), logprobs, strict=True):
+            answers.put(index, up_to_end(tokens, ask.end_tokens), own)
         progress(min(start + rows, len(order)), len(order))
     return answers
 

@@ -124,17 +124,23 @@ class UnslothModel(TransformersModel):
             return super().logits(input_ids)
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        rows: int,
+        seeds: Sequence[int] | None = None,
+        progress: Progress | None = None,
     ) -> Generation:
         """See `LoadedModel.generate`: by Unsloth's own, in batches padded on the left."""
         was_training = self.module.training
         fast_model().for_inference(self.module)
         try:
-            tokens = self.tokens_of(self.module, prompts, sampling, rows, progress)
+            answers = self.answers_of(self.module, prompts, sampling, rows, seeds, progress)
         finally:
             if was_training:
                 self.to_training()
-        return Generation(tokens, "Unsloth's generate, 4-bit")
+        return Generation(*answers, how="Unsloth's generate, 4-bit")
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""

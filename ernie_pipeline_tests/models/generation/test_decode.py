@@ -49,13 +49,13 @@ def plain(merged: Any, ids: list[list[int]]) -> list[list[int]]:
 
 def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "pad_token_id": 0, "end_tokens": EOS}
-    return generate_tokens(model, ids, **usual | changes)
+    return generate_tokens(model, ids, **usual | changes).tokens
 
 
 def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
     settings = DecodeSettings(**{key: changes.pop(key) for key in DecodeSettings._fields if key in changes})
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": EOS, "rows": 100, "capture": False}
-    return decode(model, ids, settings=settings, **usual | changes)
+    return decode(model, ids, settings=settings, **usual | changes).tokens
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids, up_to_end
 from ernie_pipeline.models.generation.generate import generate, generate_tokens
+from ernie_pipeline.models.generation.sampler import Sampler
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7"]
 
@@ -53,7 +54,7 @@ def test_an_answer_ends_at_the_end_token_and_does_not_show_it(ask: Callable[...,
 
 def test_sampling_differs_from_greedy_and_progress_is_told(ask: Callable[..., list[str]], prompts: list[str]) -> None:
     heard: list[tuple[int, int]] = []
-    sampled = ask(prompts, rows=6, temperature=5.0, progress=lambda done, total: heard.append((done, total)))
+    sampled = ask(prompts, rows=6, sampler=Sampler(5.0), progress=lambda done, total: heard.append((done, total)))
     assert sampled != ask(prompts)
     assert heard == [(6, 16), (12, 16), (16, 16)]
 
@@ -64,7 +65,7 @@ def test_nothing_asked_is_nothing_answered(ask: Callable[..., list[str]]) -> Non
 
 def tokens_of(model: Any, prompts: list[str], **changes: Any) -> list[list[int]]:
     usual: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0, "end_tokens": [2], "rows": 16}
-    return generate_tokens(model, token_ids(load_tokenizer(str(BASE)), prompts), **usual | changes)
+    return generate_tokens(model, token_ids(load_tokenizer(str(BASE)), prompts), **usual | changes).tokens
 
 
 def test_the_tokens_are_those_of_transformers_on_the_tokenizer_s_own_batch(base: Any, prompts: list[str]) -> None:

@@ -200,7 +200,7 @@ def test_experts_stay_in_4_bits_where_they_are_told_to_and_are_the_model_s_own(
     torch.testing.assert_close(logits(merged), logits(adapted), atol=ATOL, rtol=0)
     ids = [[5, 9, 20], [7, 30, 31, 32, 33]]
     left, all_merged = (
-        decode(model, ids, max_new_tokens=8, end_tokens=[2], rows=2, capture=False)
+        decode(model, ids, max_new_tokens=8, end_tokens=[2], rows=2, capture=False).tokens
         for model in (merged, merge(adapted))
     )
     assert left == all_merged
