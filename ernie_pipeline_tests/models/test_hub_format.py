@@ -1,4 +1,4 @@
-"""The hub's form of ERNIE-4.5 through the whole chain, for each backend that a CPU has: see `hub_format.py`."""
+"""The hub's form of ERNIE-4.5 by each backend that a CPU has: see `hub_format.py`, and for the whole chain `scenarios/`."""
 
 from collections.abc import Sequence
 from pathlib import Path
