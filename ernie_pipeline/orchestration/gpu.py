@@ -15,6 +15,7 @@ from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -50,8 +51,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     execution: ExecutionConfig = ExecutionConfig()  # type: ignore[call-arg]  # Dagster's plugin sees no defaults
 
     def execution_over(self, recipe: ExecutionOverrides) -> ExecutionOverrides:
-        """What is set here, and of the recipe what is not."""
-        return ExecutionOverrides(**self.execution.model_dump()).over(recipe)
+        """What is set here, and of the recipe what is not. Raises `PipelineError` for a value that cannot be."""
+        return parse_execution(self.execution.model_dump(), where="the resource gpu").over(recipe)
 
     def limits(self, processes: int = 1) -> DeviceLimits:
         """What each of the `processes` of a job may take: they share the threads."""

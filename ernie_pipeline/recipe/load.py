@@ -1,12 +1,14 @@
 """A recipe from TOML: a preset by its name or a file by its path, with every mistake told in one sentence."""
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -28,19 +30,27 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
         raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
     if source:
         table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
-    if execution:
-        own = _execution_table(execution)
-        parse_recipe({"execution": own}, where=f"ERNIE_PIPELINE_EXECUTION = {execution!r}")
-        table["execution"] = {**table.get("execution", {}), **own}
-    return parse_recipe(table, where=f"recipe {path}")
+    recipe = parse_recipe(table, where=f"recipe {path}")
+    if not execution:
+        return recipe
+    own = parse_execution(_execution_table(execution), where=f"ERNIE_PIPELINE_EXECUTION = {execution!r}")
+    return recipe.model_copy(update={"execution": own.over(recipe.execution)})
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
-    """A recipe from nested tables; `where` names their origin in errors."""
-    try:
-        return Recipe.model_validate(table)
+    """A recipe from nested tables; `where` names their origin in errors.
+
+    Strict: "4" and true are no numbers, and 1 is no truth value.
+    """
+    try:  # as JSON, in which a list may stand for a tuple; a date, which JSON has not, is no value of a recipe's
+        return Recipe.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         raise PipelineError(f"{where}: {'; '.join(_explain(e) for e in error.errors())}") from error
+
+
+def parse_execution(values: dict[str, Any], where: str) -> ExecutionOverrides:
+    """What a table `[execution]` says, wherever it stands. Raises `PipelineError` like `parse_recipe`."""
+    return parse_recipe({"execution": values}, where).execution
 
 
 def _recipe_path(name_or_path: str) -> Path:
@@ -86,6 +96,8 @@ def _explain(error: Any) -> str:
         elsewhere = [name for name in Recipe.model_fields if error["loc"][-1] in _keys_at((name,))]
         hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
         return f"unknown key {place}; " + (f"it belongs to [{elsewhere[0]}]" if elsewhere and not near else hint)
+    if error["type"] == "model_type":
+        return f"{place} = {error['input']!r} is no table; write [{place}] and its keys below it"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message

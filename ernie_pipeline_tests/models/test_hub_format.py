@@ -1,4 +1,4 @@
-"""The hub's form of ERNIE-4.5 by each backend that a CPU has: see `hub_format.py`, and for the whole chain `scenarios/`."""
+"""The hub's form of ERNIE-4.5 by each backend that a CPU has, see `hub_format.py`. By Dagster: in `scenarios/`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -128,6 +128,29 @@ def test_a_wrong_word_in_the_environment_is_said_in_one_sentence(text: str, sent
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("text", ['execution = "24gb"\n', "[[execution]]\nmicro_batch = 4\n"])
+def test_what_is_no_table_in_the_file_is_said_whatever_the_environment_has(tmp_path: Path, text: str) -> None:
+    for environment in (None, "24gb"):
+        with pytest.raises(
+            PipelineError, match=r"^recipe .*recipe\.toml: execution = .* is no table; write \[execution\] and"
+        ):
+            load_recipe(toml(tmp_path, text), execution=environment)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("profile", "a100", "execution.profile = 'a100': input should be 'cpu', '24gb', '40gb' or '80gb'"),
+        ("micro_batch", 0, "execution.micro_batch = 0: input should be greater than 0"),
+        ("checkpoint_s", -1.0, "execution.checkpoint_s = -1.0: input should be greater than 0"),
+    ],
+)
+def test_a_value_of_the_launchpad_that_cannot_be_is_said_in_one_sentence(key: str, value: Any, sentence: str) -> None:
+    with pytest.raises(PipelineError) as told:
+        launchpad(**{key: value}).execution_over(NOTHING)
+    assert str(told.value) == f"the resource gpu: {sentence}"
+
+
 @pytest.mark.parametrize("key", [*ALL])
 def test_a_change_of_it_leaves_every_stage_as_it_was(tmp_path: Path, key: str) -> None:
     """In the recipe's file and in the environment; a change of the recipe itself shows that this could tell."""

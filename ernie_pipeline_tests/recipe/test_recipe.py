@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,12 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"training": {"packing": True}}, "recipe here: unknown key training.packing; it belongs to [execution]"),
         ({"execution": {"profile": "12gb"}}, "recipe here: execution.profile = '12gb': input should be 'cpu', '24gb'"),
         ({"execution": {"micro_batch": 0}}, "recipe here: execution.micro_batch = 0: input should be greater than 0"),
-        ({"lora": 16}, "recipe here: lora = 16: input should be a valid"),
+        ({"lora": 16}, "recipe here: lora = 16 is no table; write [lora] and its keys below it"),
+        ({"split": {"rows": True}}, "recipe here: split.rows = True: input should be a valid integer"),
+        ({"split": {"rows": "30"}}, "recipe here: split.rows = '30': input should be a valid integer"),
+        ({"split": {"stratify": 1}}, "recipe here: split.stratify = 1: input should be a valid boolean"),
+        ({"gate": {"min_gain": float("inf")}}, "recipe here: gate.min_gain = inf: input should be a finite number"),
+        ({"split": {"seed": date(2026, 1, 2)}}, "recipe here: split.seed = '2026-01-02': input should be a valid"),
         ({"source": {"kind": "file"}}, 'recipe here: source.path is missing: kind = "file" needs the path'),
         ({"source": {"kind": "hub"}}, 'recipe here: source.dataset is missing: kind = "hub" needs a data set id'),
         ({"lora": {"rank": 0}, "gatee": {}}, "recipe here: lora.rank = 0: input should be greater than 0; unknown key"),
