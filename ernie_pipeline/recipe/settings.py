@@ -9,7 +9,9 @@ from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.utils.errors import PipelineError
 
-REGISTRY_SCHEMES = frozenset({"http", "https", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc"})
+DATABASES = frozenset({"postgresql", "mysql", "mssql"})
+
+REGISTRY_SCHEMES = DATABASES | {"http", "https", "databricks", "databricks-uc", "uc"}
 """Where MLflow keeps a model registry besides SQLite: mlflow/tracking/_model_registry/utils.py."""
 
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
@@ -78,11 +80,28 @@ class Settings:
                 f"ERNIE_PIPELINE_HOME = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
                 "character when it loads a model from there; set it to a folder without"
             )
+        address = self.tracking_uri.rpartition("@")[2]  # without a user and a password
         if not _keeps_a_registry(self.tracking_uri):
-            address = self.tracking_uri.rpartition("@")[2]  # without a user and a password
             raise PipelineError(
                 f"MLFLOW_TRACKING_URI = {address!r} names no place where MLflow keeps a model registry; set it to a "
                 "server (http://...) or a database (sqlite:////path/mlflow.db), or unset it for one in the home"
+            )
+        if driver := _missing_driver(self.tracking_uri):
+            raise PipelineError(
+                f"MLFLOW_TRACKING_URI = {address!r} needs the Python module {driver}, which is not installed here; "
+                "install it, or name another one in the address (postgresql+psycopg2://...)"
+            )
+
+    def make_home(self) -> None:
+        """Make the home and its store. Raises `PipelineError` where they cannot be made, or not be written."""
+        try:
+            self.store.mkdir(parents=True, exist_ok=True)
+            reason = "" if os.access(self.store, os.W_OK | os.X_OK) else "no write permission"
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            raise PipelineError(
+                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be written ({reason}); set it to a folder that can"
             )
 
     def load_recipe(self) -> Recipe:
@@ -106,6 +125,22 @@ def _keeps_a_registry(uri: str) -> bool:
     if scheme == "file" or (":" not in uri and scheme not in REGISTRY_SCHEMES):
         return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
     return scheme in REGISTRY_SCHEMES
+
+
+def _missing_driver(uri: str) -> str:
+    """The Python module with which SQLAlchemy would open a database there, if it is not installed; else ""."""
+    if uri.partition(":")[0].partition("+")[0] not in DATABASES:
+        return ""
+    from sqlalchemy.engine import make_url  # a third of a second
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        return str(error.name)
+    except SQLAlchemyError:
+        return ""  # whatever else is wrong with it, MLflow tells
+    return ""
 
 
 def _seconds(text: str) -> int:

@@ -139,7 +139,8 @@ def _declared_version(chain: Chain, name: str) -> str:
 def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = True) -> Chain:
     """The chain of the settings' recipe over their store.
 
-    Raises `PipelineError` for a recipe that cannot be read, and for a home or an MLflow address that cannot work.
+    Raises `PipelineError` for a recipe that cannot be read, and for a home or an MLflow address that cannot work; with
+    a run, which writes, for a home that cannot be written too.
 
     `ask_registry`: whether an artifact whose registered version is gone counts as lost. With the id of a `run`, the
     recipe and the sources are as this run saw them first: what is edited or pushed while it is under way does not come
@@ -148,6 +149,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     settings.check_places()
     store, recipe, sources = ArtifactStore(settings.store), None, SOURCES
     if run:
+        settings.make_home()
         pins = Pins(settings.store, run)
         recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
         sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}

@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.utils.errors import PipelineError
@@ -149,7 +151,6 @@ def test_an_address_where_mlflow_keeps_no_registry_is_said_in_one_sentence(
     "address",
     [
         "http://me:s3cret@host:5000",
-        "postgresql+psycopg://host/db",
         "sqlite:////tmp/x.db",
         "sqlite:///x.db",
         "databricks",
@@ -158,3 +159,32 @@ def test_an_address_where_mlflow_keeps_no_registry_is_said_in_one_sentence(
 def test_an_address_that_mlflow_may_open_is_left_to_it(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     Settings.from_environment().check_places()
+
+
+def test_a_database_without_its_driver_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+asyncmy://me:s3cret@host/db")  # SQLAlchemy knows it, nobody has it
+    with pytest.raises(PipelineError, match=r"^MLFLOW_TRACKING_URI = 'host/db' needs the Python module asyncmy, which"):
+        Settings.from_environment().check_places()
+
+
+def test_a_home_that_cannot_be_made_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In /proc not even root makes a folder."""
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "/proc/home")
+    settings = Settings.from_environment()
+    settings.check_places()  # to look there is no mistake: all is missing
+    with pytest.raises(PipelineError, match=r"^ERNIE_PIPELINE_HOME = '/proc/home' cannot be written \(No such file"):
+        open_chain(settings, run="a run")
+
+
+def test_a_home_that_may_not_be_written_is_said_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path))
+    settings = Settings.from_environment()
+    settings.make_home()
+    settings.store.chmod(0o555)
+    monkeypatch.setattr(os, "access", lambda place, mode: bool(Path(place).stat().st_mode & 0o222))  # root may all
+    with pytest.raises(PipelineError, match=r"cannot be written \(no write permission\); set it to a folder that can$"):
+        settings.make_home()
+    settings.store.chmod(0o755)
+    settings.make_home()
