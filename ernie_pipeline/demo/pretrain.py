@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ class MasterWeights:
                 weight.copy_(master)
 
 
+def _train(model: Any, rows: Iterable[torch.Tensor], steps: int, peak: float, start: float) -> list[dict[str, float]]:
+    """The losses of every hundredth step and the last, with the seconds since `start`."""
+    optimizer, losses = MasterWeights(model, peak, steps), list[dict[str, float]]()
+    for step, ids in zip(range(1, steps + 1), rows, strict=False):
+        ids = ids.to(model.device, non_blocking=True)
+        loss = model(input_ids=ids, labels=ids, use_cache=False, output_router_logits=True).loss
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0 or step == steps:
+            losses.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(time.time() - start, 1)})
+            print(losses[-1], flush=True)
+    return losses
+
+
 def pretrain(
     out: Path, problems: Path | None, steps: int, batch: int, length: int, peak: float, seed: int, workers: int
 ) -> dict[str, Any]:
@@ -116,17 +130,8 @@ def pretrain(
     tokenizer = train_tokenizer(itertools.islice(texts(seed - 1, excluded), 50_000), questions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(seed).to(device=device, dtype=torch.bfloat16).train()
-    optimizer = MasterWeights(model, peak, steps)
     rows = DataLoader(PackedTexts(tokenizer, excluded, length, seed), batch_size=batch, num_workers=workers)
-    losses = []
-    for step, ids in zip(range(1, steps + 1), rows, strict=False):
-        ids = ids.to(device, non_blocking=True)
-        loss = model(input_ids=ids, labels=ids, use_cache=False, output_router_logits=True).loss
-        loss.backward()
-        optimizer.step()
-        if step % 100 == 0 or step == steps:
-            losses.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(time.time() - start, 1)})
-            print(losses[-1], flush=True)
+    losses = _train(model, rows, steps, peak, start)
     model.config._experts_implementation = None
     model.config.use_cache = True
     model.eval().save_pretrained(out)

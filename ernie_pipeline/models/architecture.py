@@ -5,7 +5,7 @@ Every matrix of the model, and every stack of matrices with three dimensions, ha
 `stays`. Anything else would be left in 16 bits and without an adapter in silence, or compute something else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -92,12 +92,19 @@ def check_architecture(config: Any, targets: Sequence[str]) -> Any:
             )
         block_size(parameter)
     there = {target for name, _, parameter in matrices(model) for target, *_ in projections(name, parameter)}
-    if lost := [target for target in targets if target not in there]:
-        raise PipelineError(
-            f"lora.targets names {', '.join(lost)}, and a model of the type {config.model_type} has no such layer; "
-            + ("set base_model.name to another model" if len(lost) == len(targets) else "take it out of lora.targets")
-        )
+    check_targets(targets, there, config.model_type)
     return model
+
+
+def check_targets(targets: Sequence[str], there: Set[str], model_type: str) -> None:
+    """Raise `PipelineError` unless each LoRA target is among those that are `there`."""
+    lost = [target for target in targets if target not in there]
+    if not lost:
+        return
+    remedy = "set base_model.name to another model" if len(lost) == len(targets) else "take it out of lora.targets"
+    raise PipelineError(
+        f"lora.targets names {', '.join(lost)}, and a model of the type {model_type} has no such layer; {remedy}"
+    )
 
 
 def projections(name: str, parameter: torch.Tensor) -> list[tuple[str, int, int, int]]:

@@ -18,6 +18,7 @@ from ernie_pipeline.models.architecture import check_architecture, matrices, pro
 from ernie_pipeline.models.grouped.experts import TARGETS, ExpertsAdapter, GroupedExperts
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import aligned
 
 
 @dataclass
@@ -153,17 +154,9 @@ def _of_targets(name: str, module: nn.Module, targets: Sequence[str]) -> list[nn
 
 def render(table: Table) -> str:
     """The table as text, one target a line."""
-    columns = list(TargetCount.__dataclass_fields__)
-    rows = [
-        columns,
-        *(
-            [f"{value:,}" if isinstance(value, int) else value for value in vars(table[key]).values()]
-            for key in sorted(table)
-        ),
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(lines)
+    counts = [asdict(table[key]) for key in sorted(table)]
+    rows = [[f"{value:,}" if isinstance(value, int) else value for value in count.values()] for count in counts]
+    return aligned([[*TargetCount.__dataclass_fields__], *rows])
 
 
 def _part(name: str) -> str:

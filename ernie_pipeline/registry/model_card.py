@@ -40,24 +40,16 @@ def model_card(
     comparison    gain, gain_low, gain_high, p_value
     targets       the audit's rows: part, target, modules, four_bit_parameters, lora_parameters
     """
-    sections = [
-        _header(license, base, data),
-        f"# {name}",
-        _what_it_is(base, quantization, lora),
-        "## Intended use and limits",
-        LIMITS,
-        "## Data",
-        _data(data),
-        "## Training",
-        _bullets({"base model version": base["version"], **training}),
-        "## Results",
-        _results(evaluation, comparison),
-        "## Parameters",
-        _parameters(targets),
-        "## How to load it",
-        _usage(name, base, quantization, lora, question),
-    ]
-    return "\n\n".join(sections) + "\n"
+    head = [_header(license, base, data), f"# {name}", _what_it_is(base, quantization, lora)]
+    sections = {
+        "Intended use and limits": LIMITS,
+        "Data": _data(data),
+        "Training": _bullets({"base model version": base["version"], **training}),
+        "Results": _results(evaluation, comparison),
+        "Parameters": _parameters(targets),
+        "How to load it": _usage(name, base, quantization, lora, question),
+    }
+    return "\n\n".join([*head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
 
 def description(card: str, chars: int) -> str:

@@ -119,10 +119,13 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     @property
     def seconds_left(self) -> float:
-        """At the mean pace of this process' steps, without the first, slow one; with the validations to come."""
+        """At the mean speed of this process' steps without the first, slow one, or where there is no other of all
+        steps so far; with the validations to come."""
         validations = -(-self.steps // self.eval_every) - self.step // self.eval_every
-        pace = self._steps[1] / max(1, self._steps[0] - 1)
-        return pace * (self.steps - self.step) + validations * statistics.fmean(self._other_seconds or [0.0])
+        seconds, steps = (self._steps[1], self._steps[0] - 1) if self._steps[0] > 1 else (self.seconds, self.step)
+        return seconds / max(1, steps) * (self.steps - self.step) + validations * statistics.fmean(
+            self._other_seconds or [0.0]
+        )
 
     @property
     def tokens_per_s(self) -> float:

@@ -64,8 +64,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.execution = execution
         self.shares = [share_of(step, plan.lengths, ranks.rank, ranks.size) for step in plan.steps]
         """What this rank takes of each step."""
-        tokens = [plan.tokens(step) for step in range(len(plan.steps))]
-        self.progress = Progress(report, tokens, plan.settings.eval_every, ranks)
+        self.progress = Progress(report, [*map(plan.tokens, range(len(plan.steps)))], plan.settings.eval_every, ranks)
         self.stop = StopSignals()
         self.evaluated = 0
         """The step after which the last validation loss was taken."""
@@ -83,8 +82,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=as_dataset(plan.eval_rows),
             callbacks=[self.progress, AfterEachStep(self)],
         )
-        for noisy in (PrinterCallback, ProgressCallback):
-            self.remove_callback(noisy)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
         # no DDP around it: it keeps autograd nodes, whose stream then is not the one that a CUDA graph is captured on
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         ranks.broadcast_first([parameter.detach() for parameter in loaded.trainable().values()])

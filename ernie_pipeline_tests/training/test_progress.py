@@ -14,7 +14,7 @@ from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.utils.errors import PipelineError
 
 
-class Told:
+class Telling:
     """A progress whose clock the test moves, and what it reports."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: int, eval_every: int):
@@ -42,11 +42,11 @@ class Told:
 
 
 @pytest.fixture
-def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
-    return lambda steps, eval_every: Told(monkeypatch, steps, eval_every)
+def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Telling]:
+    return lambda steps, eval_every: Telling(monkeypatch, steps, eval_every)
 
 
-def test_a_log_entry_has_the_speed_since_the_last_one(telling: Callable[..., Told]) -> None:
+def test_a_log_entry_has_the_speed_since_the_last_one(telling: Callable[..., Telling]) -> None:
     told = telling(steps=4, eval_every=4)
     told.step(seconds=4.0)
     assert told.values == []
@@ -58,8 +58,8 @@ def test_a_log_entry_has_the_speed_since_the_last_one(telling: Callable[..., Tol
     assert "tokens/s 20" in told.lines[0]
 
 
-def test_what_is_left_goes_by_the_pace_without_the_first_step_and_with_validations(
-    telling: Callable[..., Told],
+def test_what_is_left_goes_by_the_speed_without_the_first_step_and_with_validations(
+    telling: Callable[..., Telling],
 ) -> None:
     told = telling(steps=20, eval_every=5)
     for number in range(5):
@@ -72,7 +72,19 @@ def test_what_is_left_goes_by_the_pace_without_the_first_step_and_with_validatio
     assert "loss_objective 0.9 (78 s, about 60 s left, until " in told.lines[1]
 
 
-def test_speed_leaves_out_validation_and_saving(telling: Callable[..., Told]) -> None:
+def test_what_is_left_after_one_step_goes_by_all_steps_so_far(telling: Callable[..., Telling]) -> None:
+    """Of a process that goes on, those of the processes before it too."""
+    first = telling(steps=11, eval_every=20)
+    first.step(seconds=6.0, loss=1.0)
+    assert first.values[-1]["seconds_left"] == pytest.approx(10 * 6)
+    first.step(seconds=2.0, loss=1.0)
+    later = first.another(11, 20)
+    later.restore(first.progress.state())
+    first.step(seconds=4.0, loss=1.0, progress=later)
+    assert first.values[-1]["seconds_left"] == pytest.approx(8 * (6 + 2 + 4) / 3)
+
+
+def test_speed_leaves_out_validation_and_saving(telling: Callable[..., Telling]) -> None:
     told = telling(steps=4, eval_every=2)
     for _ in range(2):
         told.step()
@@ -85,7 +97,7 @@ def test_speed_leaves_out_validation_and_saving(telling: Callable[..., Told]) ->
     assert told.values[-1]["seconds"] == 304.0
 
 
-def test_the_curve_has_no_timings(telling: Callable[..., Told]) -> None:
+def test_the_curve_has_no_timings(telling: Callable[..., Telling]) -> None:
     told = telling(steps=2, eval_every=2)
     told.step(loss=1.0)
     told.step(loss=0.9)
@@ -96,7 +108,7 @@ def test_the_curve_has_no_timings(telling: Callable[..., Told]) -> None:
     }
 
 
-def test_in_the_middle_of_a_window_another_process_goes_on_with_its_sums(telling: Callable[..., Told]) -> None:
+def test_in_the_middle_of_a_window_another_process_goes_on_with_its_sums(telling: Callable[..., Telling]) -> None:
     told = telling(steps=4, eval_every=4)
     first, second = told.progress, told.another(4, 4)
     told.step(seconds=1.0)
@@ -111,7 +123,7 @@ def test_in_the_middle_of_a_window_another_process_goes_on_with_its_sums(telling
     assert second.curve[0]["loss"] == (1 + 1 + 1 + 0.5) / 4
 
 
-def test_a_loss_that_is_no_number_ends_the_training(telling: Callable[..., Told]) -> None:
+def test_a_loss_that_is_no_number_ends_the_training(telling: Callable[..., Telling]) -> None:
     told = telling(steps=4, eval_every=4)
     sentence = r"the loss is no number any more after step 1 of 4: lower training\.learning_rate"
     with pytest.raises(PipelineError, match=sentence):

@@ -13,6 +13,8 @@ from ernie_pipeline.utils.errors import PipelineError, first_line
 
 MARK = re.compile(r"\W.*\w.*\W", re.DOTALL)
 """What stands in brackets of some kind: <s>, [INST], <|im_end|>, >>TITLE<<; not 7, +, \\boxed or a line's end."""
+NO_FILES = "Couldn't instantiate the backend tokenizer from one of"
+"""How transformers begins a list of what a checkpoint may have instead of what it lacks."""
 NAMED = (
     "bos_token_id",
     "eos_token_id",
@@ -57,9 +59,9 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> Tokenizer:
                 f"{place} has only tokenizer.model, which the package sentencepiece reads, and it is not installed "
                 "here: pip install sentencepiece"
             ) from error
+        reason = "none of a tokenizer's files is there" if NO_FILES in str(error) else first_line(error).rstrip(": ")
         raise PipelineError(
-            f"{place} cannot be loaded ({first_line(error).rstrip(': ')}); set base_model.name to a reachable hub id "
-            "or a folder that holds one"
+            f"{place} cannot be loaded ({reason}); set base_model.name to a reachable hub id or a folder that holds one"
         ) from error
     for attribute in ("chat_template", "eos_token"):
         if not getattr(tokenizer, attribute):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ernie_pipeline.models.architecture import skeleton
+from ernie_pipeline.models.architecture import check_targets, skeleton
 from ernie_pipeline.models.audit import Table, TargetCount, quant_state, render
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
@@ -68,11 +68,7 @@ def expected_table(config: Any, targets: Sequence[str], rank: int, *, training: 
         row.four_bit_parameters = row.base_parameters
         row.trainable_parameters = row.lora_parameters if training else 0
     there = {part for _, target in table for part in STACKS.get(target, (target,))}
-    if lost := [target for target in targets if target not in there]:
-        raise PipelineError(
-            f"lora.targets names {', '.join(lost)}, and a model of the type {config.model_type} has no such layer; "
-            "take it out of lora.targets"
-        )
+    check_targets(targets, there, config.model_type)
     return table
 
 

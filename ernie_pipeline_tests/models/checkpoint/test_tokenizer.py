@@ -44,6 +44,11 @@ def test_a_tokenizer_without_a_chat_template_is_refused(without: Callable[..., P
     assert "has no chat_template; use an instruction-tuned checkpoint" in told(without("chat_template.jinja"))
 
 
+def test_a_checkpoint_without_a_tokenizer_is_refused(without: Callable[..., Path]) -> None:
+    folder = without("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    assert "cannot be loaded (none of a tokenizer's files is there); set base_model.name" in told(folder)
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(checkpoint: Path) -> None:
     file = checkpoint / "tokenizer_config.json"
     config = json.loads(file.read_text())
