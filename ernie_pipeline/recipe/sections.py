@@ -100,7 +100,7 @@ class Quantization(Section):
 
     bits: Literal[4] = 4
     type: Literal["nf4", "fp4"] = "nf4"
-    double: bool = Field(True, description="quantise the quantisation constants too (QLoRA, section 3)")
+    double: bool = Field(True, description="quantize the quantization constants too (QLoRA, section 3)")
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
 

@@ -86,7 +86,7 @@ def _header(license: str, base: Facts, data: Facts) -> str:
 
 
 def _what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
-    double = ", double quantisation" if quantization["double"] else ""
+    double = ", double quantization" if quantization["double"] else ""
     return (
         f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
         f"the base in 4 bits ({quantization['type']}{double})."

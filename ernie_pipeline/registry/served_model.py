@@ -1,7 +1,7 @@
 """The registered model's code: MLflow stores this file with the model and runs it wherever the model is loaded.
 
 It pins what the adapter was trained on. A base model from the hub is loaded at its commit, one from a folder only if
-that still hashes to the recorded version; quantisation and LoRA are applied, and checked, as in training.
+that still hashes to the recorded version; quantization and LoRA are applied, and checked, as in training.
 """
 
 import json

@@ -13,8 +13,8 @@ SHOWN_DIGITS = 8
 def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
     """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted."""
     inputs, built_from = (
-        {name: version for name, version in side.items() if name not in ignored_inputs}
-        for side in (wanted.inputs, build["inputs"])
+        {name: version for name, version in versions.items() if name not in ignored_inputs}
+        for versions in (wanted.inputs, build["inputs"])
     )
     for name in {*inputs} & {*built_from}:
         if (before := _parts(name, built_from[name])) and (after := _parts(name, inputs[name])):
@@ -37,8 +37,8 @@ def _changes(
     kind: str, before: Mapping[str, Any], after: Mapping[str, Any], shown: Callable[[Any], str] = str
 ) -> list[str]:
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    sides = [{name: shown(side[name]) if name in side else "(none)" for name in names} for side in (before, after)]
-    return [f"{kind} {name} {sides[0][name]} -> {sides[1][name]}" for name in names]
+    old, new = ({name: shown(m[name]) if name in m else "(none)" for name in names} for m in (before, after))
+    return [f"{kind} {name} {old[name]} -> {new[name]}" for name in names]
 
 
 def _module_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

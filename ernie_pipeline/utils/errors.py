@@ -6,7 +6,7 @@ import errno
 class PipelineError(Exception):
     """Bad input or a failed check, told in one sentence: what is wrong, where (file, row, field), what to do.
 
-    Every room raises it, so that a caller can tell a message for the user from a defect of the pipeline.
+    Every layer raises it, so that a caller can tell a message for the user from a defect of the pipeline.
     """
 
 

@@ -1,4 +1,4 @@
-"""How a room tells of its progress, whoever listens."""
+"""How a job reports its progress, whoever listens."""
 
 from collections.abc import Callable
 from typing import Any

@@ -9,21 +9,33 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ernie_pipeline.training.job import TrainingJob
 
 GOLDEN = Path(__file__).with_name("losses.json")
 STEPS = 10
 
 
 def losses(backend: str, folder: Path) -> list[float]:
-    """The training losses of ten steps of eight rows, from one learning rate on, in a process of its own.
+    """The training losses of ten steps of eight rows, from one learning rate on, in a process of its own."""
+    from ernie_pipeline.launch.envelope import write_job
+    from ernie_pipeline.launch.torchrun import command
 
-    In fp32 on a CPU; on CUDA in bfloat16 with double quantization, as the real size is trained.
-    """
+    # Unsloth's own compilation takes minutes for a model of seconds
+    environment = {**os.environ, "UNSLOTH_COMPILE_DISABLE": "1"}
+    job = write_job(folder, "training", _job(backend, folder))
+    subprocess.run(command(job, 1), check=True, stdout=sys.stderr, env=environment)
+    curve = json.loads((folder / "out" / "curve.json").read_text())
+    return [entry["loss"] for entry in curve if "loss" in entry]
+
+
+def _job(backend: str, folder: Path) -> "TrainingJob":
+    """In fp32 on a CPU; on CUDA in bfloat16 with double quantization, as the real size is trained."""
     import torch
 
     from ernie_pipeline.demo import BASE
-    from ernie_pipeline.launch.envelope import write_job
-    from ernie_pipeline.launch.torchrun import command
     from ernie_pipeline.models.device import DeviceLimits
     from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
     from ernie_pipeline.recipe.execution import ExecutionOverrides
@@ -37,7 +49,7 @@ def losses(backend: str, folder: Path) -> list[float]:
         backend=backend, max_steps=STEPS, samples_per_step=8, learning_rate=1e-3, log_every=1, optimizer="adamw_torch"
     )
     (folder / "out").mkdir(parents=True)
-    job = TrainingJob(
+    return TrainingJob(
         spec=ModelSpec(
             backend=backend,
             base=BaseCheckpoint(name="demo", checkpoint=str(BASE), version="golden"),
@@ -51,11 +63,6 @@ def losses(backend: str, folder: Path) -> list[float]:
         split=write_tiny_split(folder),
         out=folder / "out",
     )
-    # Unsloth's own compilation takes minutes for a model of seconds
-    environment = {**os.environ, "UNSLOTH_COMPILE_DISABLE": "1"}
-    subprocess.run(command(write_job(folder, "training", job), 1), check=True, stdout=sys.stderr, env=environment)
-    curve = json.loads((folder / "out" / "curve.json").read_text())
-    return [entry["loss"] for entry in curve if "loss" in entry]
 
 
 if __name__ == "__main__":

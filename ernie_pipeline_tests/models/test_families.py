@@ -189,7 +189,7 @@ def test_a_class_under_a_linear_layer_is_left_as_it_is() -> None:
     class Own(torch.nn.Linear):
         pass
 
-    class Model(torch.nn.Module):
+    class TwoKinds(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.plain, self.own = torch.nn.Linear(64, 8), Own(64, 8)
@@ -197,7 +197,7 @@ def test_a_class_under_a_linear_layer_is_left_as_it_is() -> None:
         def get_output_embeddings(self) -> None:
             return None
 
-    model = Model()
+    model = TwoKinds()
     quantization = {"type": "nf4", "double": False, "compute_dtype": "float32"}
     assert quantize_linears(model, quantization, torch.device("cpu")) == 1
     assert type(model.own) is Own

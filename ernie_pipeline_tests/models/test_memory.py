@@ -49,14 +49,14 @@ def test_a_capture_that_fails_for_another_reason_keeps_its_error(monkeypatch: py
 def test_what_is_captured_in_and_from_where_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Any] = []
 
-    class Graph(GraphThatCannotEnd):
+    class GraphThatIsHeard(GraphThatCannotEnd):
         def __init__(self, *args: Any, **kwargs: Any):
             heard.extend([*args, kwargs])
 
         def __exit__(self, *error: Any) -> None:
             heard.append("ended")
 
-    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", GraphThatIsHeard)
     with capture_graph("graph", "pool", "relaxed"):  # type: ignore[arg-type]
         heard.append("inside")
     assert heard == ["graph", {"pool": "pool", "capture_error_mode": "relaxed"}, "inside", "ended"]

@@ -225,7 +225,7 @@ def artifacts(home: Path) -> dict[str, str]:
     return {str(path.relative_to(home)): str(path.stat().st_mtime_ns) for path in files}
 
 
-def aside(home: Path, stage: str = "*") -> list[Path]:
+def left_half_written(home: Path, stage: str = "*") -> list[Path]:
     """Half-written artifacts."""
     return [path for path in home.glob(f"store/{stage}/.*") if path.parent.name[0] != "."]
 

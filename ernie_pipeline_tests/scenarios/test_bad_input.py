@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, QUICK_RECIPE, Run, aside, materialize, rows, write_rows
+from ernie_pipeline_tests.scenarios.chain import (
+    IN_PROCESS,
+    QUICK_RECIPE,
+    Run,
+    left_half_written,
+    materialize,
+    rows,
+    write_rows,
+)
 
 DATA_PART = "raw_nemotron,math_split"
 
@@ -55,7 +63,7 @@ def test_a_recipe_that_cannot_work_says_so(tmp_path: Path, edit: tuple[str, str]
     assert run.status == 1
     assert said in run.failure
     assert "\n" not in run.failure
-    assert not aside(tmp_path / "home")
+    assert not left_half_written(tmp_path / "home")
 
 
 def test_a_missing_source_file_is_named(tmp_path: Path, quick: str) -> None:
@@ -77,7 +85,7 @@ def test_a_full_disk_is_told_and_with_room_the_run_goes_on(tmp_path: Path, quick
         run = materialize_data(home, quick)
         assert run.status == 1
         assert "is full; make room" in run.failure
-        assert not aside(home)
+        assert not left_half_written(home)
         subprocess.run(["mount", "-o", "remount,size=8m", str(home)], check=True)
         run = materialize(home, recipe=quick, select="raw_nemotron", config=IN_PROCESS)
         assert (run.status, run.built) == (0, ["raw_nemotron"])

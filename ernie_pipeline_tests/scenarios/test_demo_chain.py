@@ -13,8 +13,8 @@ from ernie_pipeline_tests.scenarios.chain import (
     FRESH,
     Run,
     artifacts,
-    aside,
     finish,
+    left_half_written,
     materialize,
     plan,
     start_python,
@@ -74,7 +74,7 @@ def test_the_first_run_builds_every_asset(demo: Demo) -> None:
     assert demo.first.status == 0, demo.first.output[-5000:]
     assert set(demo.first.materialized) == set(ASSETS)
     assert demo.first.reused == []
-    assert not aside(demo.home)
+    assert not left_half_written(demo.home)
 
 
 def test_it_stays_within_three_gibibytes(demo: Demo) -> None:

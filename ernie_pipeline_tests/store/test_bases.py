@@ -68,7 +68,7 @@ def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactSto
     assert json.loads(json.dumps(contents.as_json()))["bases"]["quantized"][0]["key"] == min(of)
 
 
-def test_another_quantisation_format_or_library_is_not_asked_for(store: ArtifactStore) -> None:
+def test_another_quantization_format_or_library_is_not_asked_for(store: ArtifactStore) -> None:
     libraries = asked()["libraries"]
     for changes in (
         {"quantization": QUANTIZATION | {"double": False}},

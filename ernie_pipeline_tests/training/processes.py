@@ -21,7 +21,7 @@ class Ended(NamedTuple):
     result: Any
 
 
-class Started:
+class StartedWork:
     """`work` in a process of its own with further `environment`; `disturb` hears each line there."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Started:
 
 def run(work: Callable[[Report], Any], disturb: Disturb = lambda line: None) -> Ended:
     """Do `work` in a process of its own."""
-    return Started(work, disturb).end()
+    return StartedWork(work, disturb).end()
 
 
 def run_ranks(ranks: int, work: Callable[[Report], Any], disturb: Disturb = lambda line: None) -> list[Ended]:
@@ -78,5 +78,5 @@ def run_ranks(ranks: int, work: Callable[[Report], Any], disturb: Disturb = lamb
     for rank in range(ranks):
         names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         act = disturb if rank == ranks - 1 else lambda line: None
-        started.append(Started(work, act, address | names))
+        started.append(StartedWork(work, act, address | names))
     return [one.end() for one in started]

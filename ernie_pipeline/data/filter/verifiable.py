@@ -113,7 +113,7 @@ def _read(cache: Path | None, versions: dict[str, str]) -> dict[str, str | None]
 
 
 def _write(cache: Path | None, versions: dict[str, str], found: dict[str, str | None]) -> None:
-    """Aside, then renamed: a reader sees a whole file. Of two writers at once, one's findings are asked for again."""
+    """Under another name, then renamed: a reader sees a whole file. What another writer found meanwhile is lost."""
     if cache is None:
         return
     cache.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def dequantize(weight: Any, out: torch.Tensor) -> None:
     """Write the values of `weight`, a quantized `Params4bit` of rows of K values, into `out[..., :K]`.
 
     `out` is [rows, K or more], or [experts, rows, K or more] for a stack; only its last axis has to be dense.
-    Dettmers et al. 2023, "QLoRA", section 3: value = code[4 bits] * constant of its block, and with double quantisation
+    Dettmers et al. 2023, "QLoRA", section 3: value = code[4 bits] * constant of its block, and with double quantization
     constant = code2[8 bits] * constant of the constants' block + offset. Bit for bit what bitsandbytes gives.
     """
     state = weight.quant_state

@@ -10,7 +10,7 @@ def spare_memory(standing: int, passing: int, growth: float, limit_gib: float | 
 
     `standing`: bytes allocated between steps; `passing`: what its passes took on top at their peak; `growth`: tokens of
     the largest pass over those of the first step's largest. What cannot be told beforehand (fragments, a validation
-    beside recorded passes, which keep their memory) has `MARGIN`.
+    beside captured passes, which keep their memory) has `MARGIN`.
     """
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     limit = min(total, limit_gib * 2**30) if limit_gib else total

@@ -27,19 +27,19 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Positions of `lengths`, grouped into packs of at most `capacity` together; none is cut.
 
-    The longest first, each into the fullest pack that still has room for it. It needs at most 11/9 of the fewest packs
+    The longest first, each into the fullest pack that still holds it. It needs at most 11/9 of the fewest packs
     possible, and one (Johnson et al. 1974, SIAM J. Comput. 3(4)). No length may be above `capacity`.
     """
     packs: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens free, number of the pack), sorted
+    gaps: list[tuple[int, int]] = []  # (tokens free, number of the pack), sorted
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         length = lengths[position]
-        fullest = bisect.bisect_left(room, (length, -1))
-        if fullest == len(room):
+        fullest = bisect.bisect_left(gaps, (length, -1))
+        if fullest == len(gaps):
             free, number = capacity, len(packs)
             packs.append([])
         else:
-            free, number = room.pop(fullest)
+            free, number = gaps.pop(fullest)
         packs[number].append(position)
-        bisect.insort(room, (free - length, number))
+        bisect.insort(gaps, (free - length, number))
     return packs

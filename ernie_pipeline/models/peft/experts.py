@@ -1,4 +1,4 @@
-"""Routed experts as ordinary `nn.Linear` layers, so that 4-bit quantisation and LoRA reach each of them.
+"""Routed experts as ordinary `nn.Linear` layers, so that 4-bit quantization and LoRA reach each of them.
 
 transformers 5 keeps a layer's experts as two 3-D parameters, which bitsandbytes skips and PEFT remaps; here they are
 taken apart again into gate, up and down projections per expert, with the names that ERNIE's own checkpoint has.

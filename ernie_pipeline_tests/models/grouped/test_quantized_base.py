@@ -67,7 +67,7 @@ def test_it_is_bit_for_bit_what_bitsandbytes_makes_of_what_transformers_loads(
 
 
 def test_read_it_has_the_logits_of_the_other_backend_s_base(quantized_short: Path, short_base: Any) -> None:
-    """Where their constants are the same ones: without a second quantisation, in groups across a layer's experts."""
+    """Where their constants are the same ones: without a second quantization, in groups across a layer's experts."""
     checkpoint = short_base.checkpoint
     wanted = logits_of(peft_backend.load_base(checkpoint, None, FLAT, "cpu"), IDS)
     read = read_demo(quantized_short, FLAT, Path(checkpoint))

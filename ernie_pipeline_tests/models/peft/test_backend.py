@@ -82,7 +82,7 @@ def test_each_4_bit_weight_computes_as_the_one_on_disk(change: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("inputs", [32, 64, 96, 160, 192, 416])
-def test_a_layer_of_any_width_is_quantised_faithfully(inputs: int) -> None:
+def test_a_layer_of_any_width_is_quantized_faithfully(inputs: int) -> None:
     model = OneLayer(inputs)
     weight = model.inner.weight.detach().clone()
     quantize_linears(model, QUANTIZATION, torch.device("cpu"))
@@ -90,7 +90,7 @@ def test_a_layer_of_any_width_is_quantised_faithfully(inputs: int) -> None:
     assert torch.cosine_similarity(computed.flatten(), weight.flatten(), dim=0) > 0.99
 
 
-def test_a_width_that_cannot_be_quantised_faithfully_is_refused() -> None:
+def test_a_width_that_cannot_be_quantized_faithfully_is_refused() -> None:
     refused(lambda: quantize_linears(OneLayer(48), QUANTIZATION, torch.device("cpu")), "48 inputs.* no multiple of 32")
 
 
@@ -104,7 +104,7 @@ class OneLayer(nn.Module):
         return None
 
 
-def test_a_bias_survives_quantisation() -> None:
+def test_a_bias_survives_quantization() -> None:
     model = OneLayer(64)
     bias = model.inner.bias.detach().clone()
     assert quantize_linears(model, QUANTIZATION, torch.device("cpu")) == 1

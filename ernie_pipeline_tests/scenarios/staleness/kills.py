@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, Planned, Run, Started, aside, finish
+from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, Planned, Run, Started, finish, left_half_written
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace
 
 DEFAULT_EXECUTOR: dict[str, Any] = {}
@@ -89,13 +89,16 @@ def _kill(
 ) -> Kill:
     """Start a run and kill it, all its processes but those whose module begins with `spare`, within these stages."""
     started = place.start(config=config)
-    _wait(started, lambda: all(aside(place.home, stage) for stage in stages) and when() and _children(started, stages))
+    _wait(
+        started,
+        lambda: all(left_half_written(place.home, stage) for stage in stages) and when() and _children(started, stages),
+    )
     family = started.family
     orphans = [process for process in family if spare and _runs(process, spare)]
     for process in family:
         if process not in orphans:
             process.kill()
-    half_written = sorted(path.parent.name for path in aside(place.home))
+    half_written = sorted(path.parent.name for path in left_half_written(place.home))
     whole = sorted(path.parent.name for path in place.home.glob("store/*/[!.]*") if path.parent.name[0] != ".")
     registered = registered_versions(place.home)
     return Kill(stages, finish(started), half_written, whole, place.plan(), registered, orphans)

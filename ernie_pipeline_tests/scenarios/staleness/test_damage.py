@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, aside
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, left_half_written
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace
 
 
@@ -67,7 +67,7 @@ def test_what_was_lost_is_built_again_and_below_it_all_is_reused(built: Workplac
     assert sorted(run.reused) == sorted(ASSETS[2:])
     assert "math_split was built again: artifact altered: train.parquet" in run.output
     assert (built.artifact("raw_nemotron"), built.artifact("math_split")) == (raw, split)
-    assert not aside(built.home)
+    assert not left_half_written(built.home)
     planned = built.plan()
     assert (planned.status, planned.todo) == FRESH
 

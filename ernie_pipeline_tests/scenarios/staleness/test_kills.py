@@ -5,7 +5,7 @@ import json
 import psutil
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, aside, builds
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, builds, left_half_written
 from ernie_pipeline_tests.scenarios.staleness.kills import Story, registered_versions
 
 ORDER = ("raw_nemotron", "math_split", "base_evaluation", "qlora_adapter", "adapter_evaluation", "registered_model")
@@ -37,7 +37,7 @@ def test_two_runs_at_once_register_once(story: Story) -> None:
 
 
 def test_what_the_killed_runs_left_is_swept(story: Story) -> None:
-    assert not aside(story.place.home)
+    assert not left_half_written(story.place.home)
 
 
 def test_a_version_that_was_half_registered_is_swept_too(story: Story) -> None:

@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, Planned, Run, artifacts, aside, builds, finish
+from ernie_pipeline_tests.scenarios.chain import (
+    ASSETS,
+    FRESH,
+    Planned,
+    Run,
+    artifacts,
+    builds,
+    finish,
+    left_half_written,
+)
 from ernie_pipeline_tests.scenarios.staleness.kills import Story
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace, short
 
@@ -47,7 +56,7 @@ def test_two_runs_at_once_train_once(retrained: Retrained) -> None:
     assert builds(retrained.place.home) == {name: 1 + (name == "qlora_adapter") for name in ASSETS}
     assert ("loading demo in 4 bits" in trained.output, "loading demo in 4 bits" in waited.output) == (True, False)
     assert re.search(r"qlora_adapter \w+ is being built by process \d+ on .*; waiting for it, to reuse", waited.output)
-    assert not aside(retrained.place.home)
+    assert not left_half_written(retrained.place.home)
 
 
 def test_after_it_only_what_reads_the_adapter_is_stale(retrained: Retrained) -> None:

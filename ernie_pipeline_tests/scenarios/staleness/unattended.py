@@ -31,7 +31,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Site:
+class WatchedHome:
     """A built home whose rows come from `rows`, and the instance whose daemon looks at it every few seconds."""
 
     rows: Path
@@ -56,7 +56,7 @@ class Site:
 
 
 @contextmanager
-def daemon_of(place: Workplace) -> Iterator[Site]:
+def daemon_of(place: Workplace) -> Iterator[WatchedHome]:
     """The file holds the rows that the home was built from, and one that the filters drop."""
     rows, folder = place.home.parent / "rows.jsonl", place.home.parent / "dagster"
     write_rows(rows, [*ROWS, row("1 + 1 = ?", "2")])
@@ -78,7 +78,7 @@ def daemon_of(place: Workplace) -> Iterator[Site]:
         assert run.status == 0, run.output
     daemon = start_python(command("dagster._daemon", "run"), *started_in)
     try:
-        yield Site(rows, dg.DagsterInstance.from_config(str(folder)))
+        yield WatchedHome(rows, dg.DagsterInstance.from_config(str(folder)))
     finally:
         daemon.process.terminate()
         finish(daemon)
