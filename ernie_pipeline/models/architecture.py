@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ernie_pipeline.models.quantize import block_size
-from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError, first_line
 
 FUSED_PROJECTIONS = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
 """transformers' fused expert parameters, and the LoRA targets whose rows they hold, one after the other."""
@@ -31,11 +31,20 @@ class Matrix(NamedTuple):
 
 
 def skeleton(config: Any) -> Any:
-    """The model of a checkpoint's configuration on the meta device: shapes, and no memory."""
+    """The model of a checkpoint's configuration on the meta device: shapes, and no memory.
+
+    Raises `PipelineError` for a configuration of which no model can be made.
+    """
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # each model has its own way to stumble over a value
+        raise PipelineError(
+            f"no model of the type {config.model_type} can be made as its config.json says ({first_line(error)}); set "
+            "base_model.name to another model"
+        ) from error
 
 
 def matrices(model: Any) -> Iterator[Matrix]:

@@ -131,13 +131,21 @@ def _check_matrices(model: nn.Module, blank: nn.Module) -> None:
         raise PipelineError(
             f"{len(left)} matrices of the base model are not in 4 bits, among them {left[0]}; do not use this run"
         )
-    wanted = sum(each.parameter.numel() for each in matrices(blank))
+    wanted = sum(each.parameter.numel() for each in matrices(blank)) + _own_output(model) - _own_output(blank)
     held = sum(p.numel() if quant_state(p) is None else quant_state(p).shape.numel() for _, _, p in found)
     if held != wanted:
         raise PipelineError(
             f"the model in memory holds matrices of {held:,} values, and its configuration says {wanted:,}; do not use "
             "this run"
         )
+
+
+def _own_output(model: Any) -> int:
+    """The values of an output layer that is not the embeddings: a checkpoint may hold one that differs, whatever its
+    configuration says of tying them, and transformers takes that one."""
+    output = model.get_output_embeddings()
+    tied = output is None or output.weight is model.get_input_embeddings().weight
+    return 0 if tied else int(output.weight.numel())
 
 
 def quant_state(parameter: torch.Tensor) -> Any:

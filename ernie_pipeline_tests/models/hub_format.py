@@ -63,18 +63,21 @@ NAMED = {
 Tensors = dict[str, torch.Tensor]
 
 
-def write_hub_checkpoint(folder: Path, *, one_file: bool = False, untied: bool = False, biases: bool = True) -> Path:
+def write_hub_checkpoint(
+    folder: Path, *, one_file: bool = False, untied: bool = False, says_tied: bool = False, biases: bool = True
+) -> Path:
     """Write the checkpoint into `folder`.
 
-    `one_file`: a `pytorch_model.bin` instead of safetensors shards; `untied`: an output layer of its own; `biases`:
-    with the routers' biases, which some conversions leave out.
+    `one_file`: a `pytorch_model.bin` instead of safetensors shards; `untied`: an output layer of its own;
+    `says_tied`: config.json says that there is none; `biases`: with the routers' biases, which some conversions
+    leave out.
     """
     tensors = _weights(untied, biases)
     if one_file:
         torch.save(tensors, folder / "pytorch_model.bin")
     else:
         _write_shards(folder, tensors)
-    _write(folder / "config.json", CONFIG | {"tie_word_embeddings": not untied})
+    _write(folder / "config.json", CONFIG | {"tie_word_embeddings": says_tied or not untied})
     sampling = {"do_sample": True, "top_p": 0.8, "temperature": 0.8, "eos_token_id": 2, "pad_token_id": 0}
     _write(folder / "generation_config.json", sampling)
     _write_tokenizer(folder)

@@ -1,5 +1,6 @@
 """The hub's form of ERNIE-4.5 by each backend that a CPU has, see `hub_format.py`. By Dagster: in `scenarios/`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FORMS: dict[str, dict[str, bool]] = {
     "as on the hub": {},
     "one file of torch's": {"one_file": True},
     "an output layer of its own": {"untied": True},
+    "one that config.json does not know of": {"untied": True, "says_tied": True},
 }
 CASES = [(backend, form) for backend in ("peft", "grouped") for form in FORMS]
 CASES.remove(("grouped", "one file of torch's"))  # it reads safetensors alone
@@ -120,6 +122,16 @@ def test_a_checkpoint_without_the_router_s_biases_is_refused(backend: str, tmp_p
     (tmp_path / "hub").mkdir()
     checkpoint = write_hub_checkpoint(tmp_path / "hub", biases=False)
     with pytest.raises(PipelineError, match=r"2 are not there, among them .*moe_statics\.e_score_correction_bias\)$"):
+        load(backend, checkpoint, tmp_path / "first")
+
+
+@pytest.mark.parametrize("backend", ["peft", "grouped"])
+def test_weights_for_which_the_configuration_has_no_place_are_refused(backend: str, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    checkpoint = write_hub_checkpoint(tmp_path / "hub")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS - 1}))
+    with pytest.raises(PipelineError, match=r"config\.json has no place for .* them, among them model\.layers\.2\."):
         load(backend, checkpoint, tmp_path / "first")
 
 

@@ -15,7 +15,7 @@ def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers raises whatever it meets in a broken file
         raise PipelineError(
             f"base model {checkpoint}: no readable config.json ({first_line(error)}); set base_model.name to a hub id "
             "or a folder with a transformers checkpoint"
@@ -26,6 +26,18 @@ def causal_lm_config(checkpoint: str, revision: str | None) -> Any:
         raise PipelineError(
             f"base model {checkpoint} is not a causal language model (model_type {config.model_type!r}, architectures "
             f"{classes}); set base_model.name to one that transformers' AutoModelForCausalLM can load"
+        )
+    return config
+
+
+def full_precision_config(checkpoint: str, revision: str | None) -> Any:
+    """The same of a checkpoint that is not quantized yet. Raises `PipelineError` for one that is."""
+    config = causal_lm_config(checkpoint, revision)
+    if quantized := getattr(config, "quantization_config", None):
+        method = dict(quantized).get("quant_method", "somehow") if isinstance(quantized, dict) else "somehow"
+        raise PipelineError(
+            f"base model {checkpoint} is quantized already ({method}); set base_model.name to the one in 16 bits that "
+            "it was made from"
         )
     return config
 

@@ -87,7 +87,7 @@ def _vocabulary_size(checkpoint: str, revision: str | None) -> int | None:
 
     try:
         config = AutoConfig.from_pretrained(checkpoint, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # transformers raises whatever it meets in a broken file
         return None  # whoever loads the model tells it
     size: int | None = getattr(config.get_text_config(), "vocab_size", None)
     return size

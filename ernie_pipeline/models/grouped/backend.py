@@ -12,7 +12,7 @@ import torch
 
 from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape, write_adapter
-from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
@@ -51,7 +51,7 @@ class GroupedBackend:
 def read_base(spec: ModelSpec, device: str) -> Any:
     """The frozen 4-bit base model. Raises `PipelineError` for a model of another kind."""
     base, quantization = spec.base, spec.quantization.model_dump(mode="json")
-    config = causal_lm_config(base.checkpoint, base.revision)
+    config = full_precision_config(base.checkpoint, base.revision)
     if config.model_type != MODEL_TYPE:
         raise PipelineError(
             f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '

@@ -177,9 +177,9 @@ class _Told:
 
 
 def _parameters(source: _Checkpoint, config: Any, quantization: Quantization) -> list[Parameter]:
-    """Each parameter of the model and its parts. Raises `PipelineError` for what the checkpoint lacks.
+    """Each parameter of the model and its parts. Raises `PipelineError` for what the checkpoint lacks or has besides.
 
-    Keys that the model has no place for (the heads for further tokens) are left alone, as transformers does.
+    Keys that transformers knows to be of no use (the heads for further tokens) are left alone.
     """
     has_own_output = source.has_own_output(COMPUTE_DTYPES[quantization["compute_dtype"]])
     model, missing = model_skeleton(config, quantization, has_own_output), list[str]()
@@ -192,6 +192,10 @@ def _parameters(source: _Checkpoint, config: Any, quantization: Quantization) ->
         found.append(Parameter(name, empty.shape, dtype, _is_quantized(model, name, empty), parts))
     if missing:
         raise source.unreadable(f"{len(missing)} are not there, among them {missing[0]}")
+    useless = re.compile("|".join([*(model._keys_to_ignore_on_load_unexpected or []), re.escape(OUTPUT)]))
+    placed = {part.key for parameter in found for part in parameter.parts}
+    if strange := sorted(key for key in source.file_of.keys() - placed if not useless.search(key)):
+        raise source.unreadable(f"config.json has no place for {len(strange)} of them, among them {strange[0]}")
     return found
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from ernie_pipeline.models.architecture import check_architecture
 from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import WEIGHTS, check_places, name_base
-from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.peft.experts import unfuse_experts
 from ernie_pipeline.models.peft.rows import RowsTraining, loss_sum_of_rows
@@ -37,7 +37,7 @@ class PeftBackend:
     def load(self, spec: ModelSpec, device: str) -> "PeftModel4bit":
         """See `Backend.load`."""
         base, quantization = spec.base, spec.quantization.model_dump(mode="json")
-        check_architecture(causal_lm_config(base.checkpoint, base.revision), spec.lora.targets)
+        check_architecture(full_precision_config(base.checkpoint, base.revision), spec.lora.targets)
         module = load_base(base.checkpoint, base.revision, quantization, device)
         if spec.adapter:
             module = load_adapter(module, spec.adapter)
@@ -74,11 +74,12 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
     """The frozen base model with 4-bit linear layers on `device` ("cpu", "cuda", "cuda:1").
 
     `checkpoint` is a folder or a hub id, `revision` a resolved commit of the latter.
-    Raises `PipelineError` for a checkpoint that cannot be read, lacks a weight, or is not a causal language model.
+    Raises `PipelineError` for a checkpoint that cannot be read, lacks a weight or has others, is quantized already, or
+    is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
-    config = causal_lm_config(checkpoint, revision)
+    config = full_precision_config(checkpoint, revision)
     dtype = COMPUTE_DTYPES[quantization["compute_dtype"]]
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
@@ -90,6 +91,11 @@ def load_base(checkpoint: str, revision: str | None, quantization: dict[str, Any
         raise PipelineError(
             f"base model {checkpoint}: its weights cannot be loaded "
             f"({len(missing)} are not there, among them {missing[0]})"
+        )
+    if strange := sorted(loading["unexpected_keys"]):  # but what transformers knows to be of no use
+        raise PipelineError(
+            f"base model {checkpoint}: its weights cannot be loaded "
+            f"(config.json has no place for {len(strange)} of them, among them {strange[0]})"
         )
     unfuse_experts(model)
     quantize_linears(model, quantization, torch.device(device))

@@ -126,6 +126,34 @@ def refused(checkpoint: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"num_hidden_layers": 3},
+            "cannot be loaded (config.json has no place for 39 of them, among them model.layers.3.",
+        ),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantized already (gptq); set base_model"),
+        ({"moe_num_experts": "eight"}, "no readable config.json (TypeError: Field 'moe_num_experts' with value 'eig"),
+        ({"num_attention_heads": 0}, "can be made as its config.json says (integer division or modulo by zero); set"),
+    ],
+)
+def test_a_configuration_that_is_not_the_weights_is_refused(
+    checkpoint: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    change(checkpoint / "config.json", lambda values: values.update(changes))
+    with pytest.raises(PipelineError) as caught:
+        load(checkpoint)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_no_table_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text("[]")
+    with pytest.raises(PipelineError, match=r"no readable config\.json"):
+        load(checkpoint)
+
+
 def test_a_template_that_writes_a_token_without_an_embedding_is_refused(checkpoint: Path) -> None:
     many_more_tokens(checkpoint, "<|end|>")
     template = checkpoint / "chat_template.jinja"
