@@ -57,7 +57,7 @@ def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     name="source_changed",
     job=refresh,
     minimum_interval_seconds=SETTINGS.sensor_seconds,
-    description="Build what is stale once the rows or the base model have another version than at the last look.",
+    description="Build what is stale once the rows, the base model or the benchmark sets have another version.",
 )
 def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     with pipeline_errors_as_failures():

@@ -1,7 +1,8 @@
 """The recipe: everything that changes what is built, as one frozen, typed value read from TOML.
 
-A recipe never says where or how fast something runs; that is `settings.py`. Each stage's fingerprint covers the
-recipe sections that the stage reads, so a key belongs to the section of the stage that it changes.
+A recipe never says where something runs; that is `settings.py`. How it is computed is said in its table `[execution]`,
+which is in no fingerprint. Each stage's fingerprint covers the recipe sections that the stage reads, so a key belongs
+to the section of the stage that it changes.
 """
 
 from typing import Annotated, Literal
