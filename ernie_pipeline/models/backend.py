@@ -96,6 +96,10 @@ class LoadedModel(Protocol):
     module: nn.Module
     """As torch holds it, for a library that asks for one."""
 
+    @property
+    def end_tokens(self) -> Sequence[int]:
+        """The tokens that end an answer."""
+
     def add_adapter(self, lora: Lora, seed: int) -> None:
         """Give it a fresh fp32 adapter on every target, initialised from `seed`. Raises `PipelineError`."""
 

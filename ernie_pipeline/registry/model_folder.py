@@ -24,6 +24,8 @@ SERVED_CODE = (
     "recipe/execution.py",
     "recipe/section.py",
     "recipe/sections.py",
+    "registry/__init__.py",
+    "registry/serving/*.py",
     "store/*.py",
     "store/hashing/*.py",
     "utils/*.py",
@@ -72,9 +74,14 @@ def stage_code(staging: Path) -> Path:
 
 
 def signature(max_new_tokens: int) -> "ModelSignature":
-    """Questions in, answers out, and how to generate; a negative seed means none."""
+    """Questions or chat messages in, answers out, and how to generate; a negative seed means none.
+
+    The columns are of any type: MLflow would make a text of a number, and tell of other mistakes in its own terms.
+    The model checks them.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType, Array
 
     params = [
         ParamSpec("max_new_tokens", "long", max_new_tokens),
@@ -82,9 +89,8 @@ def signature(max_new_tokens: int) -> "ModelSignature":
         ParamSpec("top_p", "double", 1.0),
         ParamSpec("seed", "long", -1),
     ]
-    return ModelSignature(
-        Schema([ColSpec("string", "question")]), Schema([ColSpec("string", "answer")]), ParamSchema(params)
-    )
+    asked = [ColSpec(AnyType(), "question", required=False), ColSpec(Array(AnyType()), "messages", required=False)]
+    return ModelSignature(Schema(asked), Schema([ColSpec("string", "answer")]), ParamSchema(params))
 
 
 def requirements() -> list[str]:

@@ -6,18 +6,24 @@ that still hashes to the recorded version; quantization and LoRA are applied, an
 
 import json
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.registry.serving import scoring_server
+from ernie_pipeline.registry.serving.answering import Answering, Prompt
+from ernie_pipeline.registry.serving.conversation import Settings, checked_settings, messages_of, refuse_unknown
+from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline.utils.errors import PipelineError
+
+COLUMNS = ("question", "messages")
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -35,32 +41,76 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         backend = "peft" if spec.backend == "grouped" and not cuda else spec.backend
         changes = {"base": base, "backend": backend, "adapter": Path(context.artifacts["adapter"])}
         self.model = backend_named(backend).load(spec.model_copy(update=changes), "cuda" if cuda else "cpu")
-        self.turn = threading.Lock()  # the scoring server answers in threads; max_batch and seed hold for one at a time
+        settings = {name: self.served[name] for name in ("instruction", "max_new_tokens", "max_batch")}
+        self.answering = Answering(self.model, **settings)
+        self.in_server = scoring_server.is_scoring_server()
+        if self.in_server:
+            scoring_server.prepare_server()
 
     def predict(self, context: object, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Column `question` in, column `answer` out; `params` as the model's signature has them."""
+        """Column `question` or `messages` in, column `answer` out; `params` as the model's signature has them.
+
+        Raises `Refusal`, which MLflow's server answers with a 4xx, before any work is done.
+        """
+        rows = _rows(model_input)
+        if self.in_server and len(rows) > scoring_server.MAX_QUESTIONS:
+            raise Refusal(f"{len(rows)} questions in one request; send at most {scoring_server.MAX_QUESTIONS}")
+        settings = checked_settings(params or {}, self.served["max_new_tokens"])
+        prompts = [self._prompt(row, settings, f"row {i}: " if rows[1:] else "") for i, row in enumerate(rows)]
+        made = scoring_server.wait_for(self.answering.submit(prompts)) if self.in_server else self._offline(prompts)
+        answers = [self.answering.answer(prompt, tokens).text for prompt, tokens in zip(prompts, made, strict=True)]
+        return pd.DataFrame({"answer": answers})
+
+    def _prompt(self, row: dict[str, Any], settings: Settings, place: str) -> Prompt:
+        try:
+            return self.answering.prompt(messages_of(row, self.served["instruction"]), settings)
+        except Refusal as refusal:
+            raise Refusal(place + refusal.sentence) from None
+
+    def _offline(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The answers' tokens, for a caller in this process, who may have any number of questions."""
         import torch
 
-        from ernie_pipeline.models.backend import Sampling
-        from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, prompt_text, token_ids
-
-        wanted = _checked({"max_new_tokens": self.served["max_new_tokens"]} | (params or {}))
-        seed, tokenizer = wanted.pop("seed", -1), self.model.tokenizer
-        prompts = [
-            prompt_text(tokenizer, [{"role": "user", "content": self.served["instruction"] + question}])
-            for question in pd.DataFrame(model_input)["question"]
-        ]
-        with self.turn:
-            if seed >= 0:
-                torch.manual_seed(seed)
-            rows = self.served["max_batch"]
-            made = self.model.generate(token_ids(tokenizer, prompts), Sampling(**wanted), rows=rows)
-        return pd.DataFrame({"answer": answer_texts(tokenizer, made.tokens)})
+        if (seed := prompts[0].settings.seed) >= 0:
+            torch.manual_seed(seed)
+        return self.answering.at_once(prompts, self.served["max_batch"])
 
     def logits(self, input_ids: list[int]) -> list[float]:
         """The logits of the token that follows `input_ids`, to compare with those after training."""
         last: list[float] = self.model.logits(input_ids)[-1].tolist()
         return last
+
+    def agent_app(self, name: str) -> Any:
+        """MLflow's agent server for this model, called `name`: an ASGI application."""
+        from ernie_pipeline.registry.serving.agent_server import agent_app
+
+        return agent_app(self.answering, name)
+
+
+def _rows(model_input: Any) -> list[dict[str, Any]]:
+    """The rows of a table, or of a list or a dictionary that is one."""
+    try:
+        table = pd.DataFrame([model_input] if _is_row(model_input) else model_input)
+        rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy(object)]
+    except (ValueError, TypeError):
+        raise Refusal("the input must be rows with a question or messages") from None
+    if not rows:
+        raise Refusal("the input has no rows: give at least one question")
+    for row in rows:
+        refuse_unknown(row, COLUMNS)
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _is_row(model_input: Any) -> bool:
+    """Whether it is one conversation, and not columns."""
+    return isinstance(model_input, dict) and not isinstance(model_input.get("question"), list | np.ndarray)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's arrays and numbers, which MLflow may make of JSON, as Python's."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def pinned_checkpoint(base: dict[str, Any]) -> str:
@@ -90,19 +140,6 @@ def _demo_folders() -> Iterator[Path]:
         spec = finder.find_spec("ernie_pipeline", None)
         for package in (spec and spec.submodule_search_locations) or ():
             yield Path(package) / "demo" / BASE.name
-
-
-def _checked(params: dict[str, Any]) -> dict[str, Any]:
-    """The caller's parameters; one that is out of range is the caller's error (400), not the server's."""
-    ranges = {
-        "max_new_tokens": ("at least 1", params["max_new_tokens"] >= 1),
-        "temperature": ("at least 0", params.get("temperature", 0.0) >= 0),
-        "top_p": ("above 0 and at most 1", 0 < params.get("top_p", 1.0) <= 1),
-    }
-    for name, (rule, holds) in ranges.items():
-        if not holds:
-            raise mlflow.exceptions.MlflowException.invalid_parameter_value(f"{name} must be {rule}")
-    return params
 
 
 mlflow.models.set_model(ServedModel())

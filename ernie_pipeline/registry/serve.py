@@ -1,0 +1,37 @@
+"""`python -m ernie_pipeline.registry.serve models:/NAME@champion`: a registered model behind MLflow's agent server.
+
+It imports nothing of its package: the code that is served is the one that lies beside the registered model.
+"""
+
+import argparse
+import os
+import sys
+
+
+def _serve(uri: str, host: str, port: int) -> None:
+    # the agent server records every question and answer in MLflow, unless told otherwise
+    os.environ.setdefault("MLFLOW_TRACE_SAMPLING_RATIO", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    import uvicorn
+
+    model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
+    uvicorn.run(model.agent_app(uri.removeprefix("models:/")), host=host, port=port)
+
+
+def _main() -> None:
+    if "ernie_pipeline" in sys.modules:  # started as a module: begin anew, before the model's own code is shadowed
+        os.execv(sys.executable, [sys.executable, "-P", __file__, *sys.argv[1:]])
+    parser = argparse.ArgumentParser(
+        prog="python -m ernie_pipeline.registry.serve",
+        description="Serve a registered model: OpenAI's /v1/chat/completions and /responses, by MLflow's agent server.",
+    )
+    parser.add_argument("uri", help="the model as MLflow names it, such as models:/ernie-math-demo@champion")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=5001, help="the port to listen at (5001)")
+    arguments = parser.parse_args()
+    _serve(arguments.uri, arguments.host, arguments.port)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,103 @@
+"""MLflow's agent server for a model of ours: OpenAI's Responses as MLflow has them, and OpenAI's chat completions.
+
+What the server lacks is around it: a request whose client has gone is cancelled, which stops the work on it, and every
+error has OpenAI's form.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from mlflow.genai.agent_server import AgentServer, invoke, stream
+from mlflow.genai.agent_server.validator import ResponsesAgentValidator
+from starlette.exceptions import HTTPException
+
+from ernie_pipeline.registry.serving import openai_format
+from ernie_pipeline.registry.serving.answering import Answer, Answering, Prompt
+from ernie_pipeline.registry.serving.client_watch import ClientWatch
+from ernie_pipeline.registry.serving.refusal import Refusal
+
+MAX_BODY = 2 * 2**20
+"""The bytes of a request, at most: several times what the longest conversation of 131,072 tokens takes."""
+
+
+def agent_app(answering: Answering, name: str) -> FastAPI:
+    """The ASGI application. `name`: what the model is called in answers. Once in a process: MLflow keeps one."""
+    server = AgentServer("ResponsesAgent")
+    server.validator = _Validator(answering)
+
+    async def respond(asked: _Asked) -> dict[str, Any]:
+        return openai_format.response(await _answer(answering, asked.prompt), name)
+
+    async def respond_in_events(asked: _Asked) -> AsyncIterator[dict[str, Any]]:
+        for event in openai_format.response_events(await _answer(answering, asked.prompt), name):
+            yield event
+
+    invoke()(respond)
+    stream()(respond_in_events)
+    app: FastAPI = server.app
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Any:
+        prompt, streamed = _chat_prompt(answering, await request.json())
+        answering.batcher.check_room()
+        answer = await _answer(answering, prompt)
+        if streamed:
+            return StreamingResponse(openai_format.chat_chunks(answer, name), media_type="text/event-stream")
+        return openai_format.chat_completion(answer, name)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return openai_format.models(name)
+
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _failed)
+    app.add_middleware(ClientWatch, max_body=MAX_BODY)
+    return app
+
+
+class _Asked(dict[str, Any]):
+    """A checked request as MLflow's traces show it, with the prompt that it comes to."""
+
+    def __init__(self, values: dict[str, Any], prompt: Prompt):
+        super().__init__(values)
+        self.prompt = prompt
+
+
+class _Validator(ResponsesAgentValidator):  # type: ignore[misc]
+    """Checks a request, and that there is room for it, before the server begins with it."""
+
+    def __init__(self, answering: Answering):
+        self.answering = answering
+
+    def validate_and_convert_request(self, data: dict[str, Any]) -> _Asked:
+        """See `BaseAgentValidator`."""
+        messages, settings = openai_format.read_response_request(data, self.answering)
+        prompt = self.answering.prompt(messages, settings)
+        self.answering.batcher.check_room()
+        return _Asked(data, prompt)
+
+
+def _chat_prompt(answering: Answering, data: dict[str, Any]) -> tuple[Prompt, bool]:
+    messages, settings, streamed = openai_format.read_chat_request(data, answering)
+    return answering.prompt(messages, settings), streamed
+
+
+async def _answer(answering: Answering, prompt: Prompt) -> Answer:
+    """The answer; a cancelled wait for it cancels the work."""
+    [waiting] = answering.submit([prompt])
+    tokens: list[int] = await asyncio.wrap_future(waiting)
+    return answering.answer(prompt, tokens)
+
+
+async def _refused(request: Request, refusal: Exception) -> JSONResponse:
+    assert isinstance(refusal, Refusal)
+    headers = {"Retry-After": "1"} if refusal.status == 503 else None
+    return openai_format.error(refusal.sentence, refusal.status, headers)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return openai_format.error(str(error.detail), error.status_code, error.headers)

@@ -1,0 +1,180 @@
+"""Answers to prompts that come from many callers: one thread generates, in batches of what waits, a piece at a time.
+
+A piece is a few dozen tokens. After it a prompt that has no end yet goes back to the end of the queue, so that a long
+answer takes turns with short ones, and one whose caller has gone is dropped. Going on costs a pass over what is there
+already, which takes about as long as a step; pieces grow with it, so that it stays a small part.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import torch
+
+from ernie_pipeline.models.backend import LoadedModel, Sampling
+from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.registry.serving.conversation import Settings
+from ernie_pipeline.registry.serving.refusal import Refusal
+
+PIECE = 32
+"""The tokens that a batch makes at a time, at least."""
+
+PIECE_OF_LENGTH = 32
+"""The part of what is there already that a batch makes at a time, where that is more than PIECE: one in so many."""
+
+MAX_WAITING = 512
+"""The prompts that may wait; more are refused at once."""
+
+LIKE = 64
+"""Prompts share a batch whose lengths differ by less than that many tokens, or by less than a factor of two."""
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A prompt, what was made of its answer so far, and the future that its caller waits for, or has cancelled."""
+
+    prompt: Sequence[int]
+    settings: Settings
+    made: list[int] = field(default_factory=list)
+    alone: bool = False
+    answer: "Future[list[int]]" = field(default_factory=Future)
+
+    @property
+    def length(self) -> int:
+        """The tokens that are there already."""
+        return len(self.prompt) + len(self.made)
+
+    @property
+    def left(self) -> int:
+        """The tokens that the answer may still get."""
+        return self.settings.max_new_tokens - len(self.made)
+
+    def goes_with(self, other: "Waiting") -> bool:
+        """Whether one call can go on with both, and little of it is padding. One with a seed shares with nobody."""
+        mine, theirs = self.settings, other.settings
+        if self.alone or other.alone or mine.seed >= 0 or theirs.seed >= 0:
+            return False
+        if (mine.temperature, mine.top_p) != (theirs.temperature, theirs.top_p):
+            return False
+        shorter, longer = sorted((self.length, other.length))
+        return longer - shorter < LIKE or longer < 2 * shorter
+
+
+class Batcher:
+    """Answers prompts with `model`, at most `max_batch` of them in one call."""
+
+    def __init__(self, model: LoadedModel, max_batch: int, max_waiting: int = MAX_WAITING):
+        self.model, self.max_batch, self.max_waiting = model, max_batch, max_waiting
+        self.ends = frozenset(model.end_tokens)
+        self.turn = threading.Lock()
+        """Held while the model computes."""
+        self._queue: list[Waiting] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def check_room(self, number: int = 1) -> None:
+        """Raise `Refusal` unless `number` more prompts may wait."""
+        with self._changed:
+            self._check_room(number)
+
+    def submit(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list["Future[list[int]]"]:
+        """Queue prompts (token ids). Each future gets the answer's tokens, its end token included.
+
+        To cancel a future is to stop the work on it. Raises `Refusal` when too many wait.
+        """
+        waiting = [Waiting(prompt, settings) for prompt in prompts]
+        with self._changed:
+            self._check_room(len(waiting))
+            self._queue += waiting
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return [one.answer for one in waiting]
+
+    def _check_room(self, number: int) -> None:
+        self._queue = [one for one in self._queue if not one.answer.done()]
+        if len(self._queue) + number > self.max_waiting:
+            raise Refusal(
+                f"{len(self._queue)} questions wait already, and no more than {self.max_waiting} may; ask again later",
+                503,
+            )
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next_batch()
+            try:
+                with self.turn:
+                    self._go_on(batch)
+            except Exception as error:
+                self._failed(batch, error)
+            with self._changed:
+                self._queue += [one for one in batch if not one.answer.done()]
+            del batch  # else an answered prompt stays in memory until the next one comes
+
+    def _next_batch(self) -> list[Waiting]:
+        """Those that waited longest and go together, taken from the queue; waits for one."""
+        with self._changed:
+            while True:
+                self._queue = [one for one in self._queue if not one.answer.done()]
+                if self._queue:
+                    break
+                self._changed.wait()
+            batch: list[Waiting] = []
+            for one in self._queue:
+                if len(batch) < self.max_batch and (not batch or batch[0].goes_with(one)):
+                    batch.append(one)
+            self._queue = [one for one in self._queue if one not in batch]
+            return batch
+
+    def _go_on(self, batch: Sequence[Waiting]) -> None:
+        """Make the next piece of each answer, and give the callers those that are whole."""
+        settings = batch[0].settings
+        longest = max(one.length for one in batch)
+        piece = min(max(PIECE, longest // PIECE_OF_LENGTH), max(one.left for one in batch))
+        sampling = Sampling(piece, settings.temperature, settings.top_p)
+        with _random_numbers(settings.seed, len(batch[0].made), self.model.device):
+            made = self.model.generate([[*one.prompt, *one.made] for one in batch], sampling, rows=self.max_batch)
+        for one, tokens in zip(batch, made.tokens, strict=True):
+            new = tokens[: one.left]
+            one.made += new
+            if not one.left or len(new) < piece or new[-1] in self.ends:
+                _give(one, one.made)
+
+    def _failed(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """Out of memory, a batch is tried again one by one; any other error, or that of a single one, is its own."""
+        out_of_memory = is_out_of_memory(error)
+        error.__traceback__ = None  # its frames hold what took the memory
+        if out_of_memory:
+            free_memory()
+        for one in batch:
+            if out_of_memory and len(batch) > 1:
+                one.alone = True
+            elif out_of_memory:
+                _give(
+                    one, Refusal(f"memory ran out for a conversation of {one.length:,} tokens; send a shorter one", 503)
+                )
+            else:
+                _give(one, error)
+
+
+def _give(one: Waiting, answer: list[int] | Exception) -> None:
+    """To the caller, unless that has gone meanwhile."""
+    with suppress(InvalidStateError):
+        if isinstance(answer, Exception):
+            one.answer.set_exception(answer)
+        else:
+            one.answer.set_result(answer)
+
+
+@contextmanager
+def _random_numbers(seed: int, made: int, device: str) -> Iterator[None]:
+    """For a seed, numbers that follow from it and from how much is `made`; after it, those that would have come."""
+    if seed < 0:
+        yield
+        return
+    with torch.random.fork_rng([torch.device(device)] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed((seed + made) % 2**63)
+        yield

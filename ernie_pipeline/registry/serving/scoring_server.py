@@ -1,0 +1,69 @@
+"""`mlflow models serve`: what its server does not do by itself, done from within the model that it loads."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from ernie_pipeline.registry.serving.batcher import MAX_WAITING
+from ernie_pipeline.registry.serving.refusal import Refusal
+
+SERVED = "__pyfunc_model_path__"
+"""The environment variable in which the server's process finds its model."""
+
+TIMEOUT = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"
+DEFAULT_TIMEOUT_S = 60.0
+
+MAX_QUESTIONS = 128
+"""The questions of one request: it must leave room for others."""
+
+
+def is_scoring_server() -> bool:
+    """Whether this process is MLflow's server, about to serve the model that is being loaded."""
+    return SERVED in os.environ
+
+
+def prepare_server() -> None:
+    """Let all that may wait wait side by side, and turn what MLflow would ignore into an error.
+
+    The server answers each request in a thread of its event loop's pool, which has few (the cores and four): whoever
+    sends nonsense would wait for those who wait for answers, and no batch would be larger than the pool.
+    """
+    logger = logging.getLogger("mlflow.models.utils")
+    logger.addFilter(refuse_ignored)
+    if not logger.isEnabledFor(logging.WARNING):
+        logger.setLevel(logging.WARNING)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return  # loaded before the loop runs, by another version of uvicorn
+    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + 32, thread_name_prefix="request"))
+
+
+def refuse_ignored(record: logging.LogRecord) -> bool:
+    """A filter of MLflow's logger: parameters and columns that the signature lacks are the caller's mistake.
+
+    MLflow drops them before the model sees the request, and only says so in the log.
+    """
+    said = record.getMessage()
+    for start in ("Unrecognized params", "Found extra inputs"):
+        if said.startswith(start):
+            names = said.partition("[")[2].partition("]")[0]
+            raise Refusal(f"unknown parameter {names[:100]}; see the model's signature for those that there are")
+    return True
+
+
+def wait_for(answers: Sequence["Future[list[int]]"]) -> list[list[int]]:
+    """What the futures get. After the server's time limit, its client has an error: the work is stopped."""
+    limit_s = float(os.environ.get(TIMEOUT, DEFAULT_TIMEOUT_S))
+    try:
+        done, waiting = wait(answers, limit_s, return_when=FIRST_EXCEPTION)
+        for one in done:
+            one.result()
+        if waiting:
+            raise Refusal(f"no answer within {limit_s:g} seconds; ask for less, or raise {TIMEOUT}", 504)
+        return [one.result() for one in answers]
+    finally:
+        for one in answers:
+            one.cancel()
