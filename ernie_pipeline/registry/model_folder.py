@@ -81,7 +81,7 @@ def signature(max_new_tokens: int) -> "ModelSignature":
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType, Array
+    from mlflow.types.schema import AnyType
 
     params = [
         ParamSpec("max_new_tokens", "long", max_new_tokens),
@@ -89,7 +89,7 @@ def signature(max_new_tokens: int) -> "ModelSignature":
         ParamSpec("top_p", "double", 1.0),
         ParamSpec("seed", "long", -1),
     ]
-    asked = [ColSpec(AnyType(), "question", required=False), ColSpec(Array(AnyType()), "messages", required=False)]
+    asked = [ColSpec(AnyType(), name, required=False) for name in ("question", "messages")]
     return ModelSignature(Schema(asked), Schema([ColSpec("string", "answer")]), ParamSchema(params))
 
 

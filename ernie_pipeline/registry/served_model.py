@@ -52,6 +52,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         Raises `Refusal`, which MLflow's server answers with a 4xx, before any work is done.
         """
+        scoring_server.refuse_ignored()
         rows = _rows(model_input)
         if self.in_server and len(rows) > scoring_server.MAX_QUESTIONS:
             raise Refusal(f"{len(rows)} questions in one request; send at most {scoring_server.MAX_QUESTIONS}")
@@ -88,22 +89,20 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 
 def _rows(model_input: Any) -> list[dict[str, Any]]:
-    """The rows of a table, or of a list or a dictionary that is one."""
+    """The rows of a table, or of what makes one."""
     try:
-        table = pd.DataFrame([model_input] if _is_row(model_input) else model_input)
-        rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.to_numpy(object)]
+        table = pd.DataFrame(model_input)
+        rows = [dict(zip(table.columns, map(_plain, row), strict=True)) for row in table.to_numpy(object)]
     except (ValueError, TypeError):
         raise Refusal("the input must be rows with a question or messages") from None
     if not rows:
         raise Refusal("the input has no rows: give at least one question")
     for row in rows:
         refuse_unknown(row, COLUMNS)
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
-
-
-def _is_row(model_input: Any) -> bool:
-    """Whether it is one conversation, and not columns."""
-    return isinstance(model_input, dict) and not isinstance(model_input.get("question"), list | np.ndarray)
+    if any(isinstance(row.get("messages"), dict) for row in rows):
+        # {"messages": [...]} alone is one conversation, of which MLflow makes a table with a row for each message
+        return [{"messages": [row["messages"] for row in rows]}]
+    return rows
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ Neither FastAPI nor uvicorn does: a handler runs to its end whether anybody wait
 """
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ from ernie_pipeline.registry.serving import openai_format
 
 
 class ClientWatch:
-    """Around the ASGI application `app`; bodies of more than `max_body` bytes, or without an object, are refused."""
+    """Around the ASGI application `app`; bodies of more than `max_body` bytes, or that are no JSON object, are refused."""
 
     def __init__(self, app: Any, max_body: int):
         self.app, self.max_body = app, max_body
@@ -26,7 +27,7 @@ class ClientWatch:
             return  # gone already
         if len(body) > self.max_body:
             await openai_format.error(f"the request is longer than {self.max_body:,} bytes", 413)(scope, receive, send)
-        elif not body.lstrip().startswith(b"{"):
+        elif not _is_object(body):
             await openai_format.error("the request must be a JSON object", 400)(scope, receive, send)
         else:
             await self._answer(body, scope, receive, send)
@@ -59,3 +60,11 @@ class ClientWatch:
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await work
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether it is a JSON object. MLflow's server and FastAPI fail for some bodies that are none."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False

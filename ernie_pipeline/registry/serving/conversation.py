@@ -10,6 +10,9 @@ from ernie_pipeline.registry.serving.refusal import Refusal
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
+FIELDS = ("role", "content", "type", "id", "status")
+"""What a message may have: the last three are in the output items of OpenAI's Responses, which a client sends back."""
+
 TEXT_PARTS = ("text", "input_text", "output_text")
 """OpenAI's parts of a content that are text."""
 
@@ -79,7 +82,7 @@ def checked_messages(messages: Any, instruction: str) -> list[Message]:
 def _checked_message(message: Any, place: str) -> Message:
     if not isinstance(message, dict):
         raise Refusal(f"{place} must be an object with role and content, not {_kind(message)}")
-    if unknown := [name for name in message if name not in ("role", "content", "type")]:
+    if unknown := [name for name, value in message.items() if name not in FIELDS and value is not None]:
         raise Refusal(f"{place} has an unknown field {str(unknown[0])[:100]!r}; it has role and content")
     if message.get("type", "message") != "message":  # OpenAI's Responses have other kinds of items
         raise Refusal(f"{place} must be a message: no other type of item is answered")

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar
 
 from ernie_pipeline.registry.serving.batcher import MAX_WAITING
 from ernie_pipeline.registry.serving.refusal import Refusal
@@ -17,6 +18,9 @@ DEFAULT_TIMEOUT_S = 60.0
 
 MAX_QUESTIONS = 128
 """The questions of one request: it must leave room for others."""
+
+_ignored: ContextVar[str] = ContextVar("ignored", default="")
+"""What MLflow has dropped of a request: the server answers each in a context of its own."""
 
 
 def is_scoring_server() -> bool:
@@ -31,7 +35,7 @@ def prepare_server() -> None:
     sends nonsense would wait for those who wait for answers, and no batch would be larger than the pool.
     """
     logger = logging.getLogger("mlflow.models.utils")
-    logger.addFilter(refuse_ignored)
+    logger.addFilter(_note_ignored)
     if not logger.isEnabledFor(logging.WARNING):
         logger.setLevel(logging.WARNING)
     try:
@@ -41,17 +45,22 @@ def prepare_server() -> None:
     loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + 32, thread_name_prefix="request"))
 
 
-def refuse_ignored(record: logging.LogRecord) -> bool:
-    """A filter of MLflow's logger: parameters and columns that the signature lacks are the caller's mistake.
+def refuse_ignored() -> None:
+    """Raise `Refusal` where MLflow has dropped a part of this request, parameters or columns that the signature lacks.
 
-    MLflow drops them before the model sees the request, and only says so in the log.
+    It does so before the model sees the request, and only says it in the log.
     """
+    if names := _ignored.get():
+        raise Refusal(f"unknown parameter {names[:100]}; the model's signature says which there are")
+
+
+def _note_ignored(record: logging.LogRecord) -> bool:
+    """A filter of MLflow's logger: it keeps the names of what was dropped."""
     said = record.getMessage()
-    for start in ("Unrecognized params", "Found extra inputs"):
-        if said.startswith(start):
-            names = said.partition("[")[2].partition("]")[0]
-            raise Refusal(f"unknown parameter {names[:100]}; see the model's signature for those that there are")
-    return True
+    if not said.startswith(("Unrecognized params", "Found extra inputs")):
+        return True
+    _ignored.set(said.partition("[")[2].partition("]")[0])
+    return False
 
 
 def wait_for(answers: Sequence["Future[list[int]]"]) -> list[list[int]]:
