@@ -15,7 +15,10 @@ def _serve(uri: str, host: str, port: int) -> None:
     import mlflow
     import uvicorn
 
-    model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
+    try:
+        model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
+    except Exception as error:  # MLflow's, and whatever the model's code raises
+        sys.exit(f"{uri} cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}")
     uvicorn.run(model.agent_app(uri.removeprefix("models:/")), host=host, port=port)
 
 

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.demo import BASE
+from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Gate, Lora, Quantization
@@ -107,7 +108,7 @@ def make_request(
         adapter=adapter[0],
         served={
             "spec": SPEC.model_dump(mode="json"),
-            "instruction": "",
+            "instruction": INSTRUCTION,
             "max_new_tokens": 24,
             "max_batch": 8,
         },

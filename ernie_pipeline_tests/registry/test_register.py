@@ -82,7 +82,7 @@ def test_the_version_has_card_tags_figures_signature_and_example(registered: Reg
     assert (str(logged.status), logged.source_run_id) == ("READY", registered.run_id)
     assert {m.key: m.value for m in logged.metrics}["adapter.accuracy"] == 0.9
     info = mlflow.models.get_model_info(registered.model_uri)
-    assert info.signature.inputs.input_names() == ["question"]
+    assert info.signature.inputs.input_names() == ["question", "messages"]
     assert [p.name for p in info.signature.params.params] == ["max_new_tokens", "temperature", "top_p", "seed"]
     folder = Path(mlflow.artifacts.download_artifacts(registered.model_uri))
     assert json.loads((folder / "input_example.json").read_text())["data"] == [[QUESTION]]

@@ -1,13 +1,9 @@
 import json
+import math
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,11 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.demo import BASE
+from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.registry.model_folder import stage_code
-from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.serving.conversation import Settings
+from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.registry.conftest import DEMO, QUESTION
 
@@ -56,13 +55,74 @@ def test_a_seed_makes_sampling_repeatable(loaded: Any) -> None:
     assert sample(1) == sample(1) != sample(2)
 
 
-@pytest.mark.parametrize("params", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 2048},
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
+)
 def test_a_parameter_out_of_range_is_the_callers_error(loaded: Any, params: dict[str, Any]) -> None:
     from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException, match=f"{next(iter(params))} must be") as failure:
         loaded.predict(None, {"question": [QUESTION]}, params)
     assert failure.value.get_http_status_code() == 400
+
+
+def test_messages_and_question_give_the_same_answer(loaded: Any) -> None:
+    plain = [{"role": "user", "content": QUESTION}]
+    as_trained = [{"role": "user", "content": INSTRUCTION + QUESTION}]
+    rows = [{"question": QUESTION}, {"messages": plain}, {"messages": as_trained}]
+    answers = loaded.predict(None, rows)["answer"].tolist()
+    assert answers[0] == answers[1] == answers[2]
+    # what MLflow makes of {"messages": [...]} alone: a row for each message
+    assert loaded.predict(None, {"messages": plain})["answer"].tolist() == answers[:1]
+
+
+def test_an_earlier_turn_is_read(loaded: Any) -> None:
+    turns = [
+        {"role": "user", "content": "Compute 1 + 1."},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": QUESTION},
+    ]
+    [prompt] = [loaded._prompt({"messages": turns}, Settings(24), "")]
+    text = loaded.model.tokenizer.decode(prompt.tokens)
+    assert text == f"<s>{INSTRUCTION}Compute 1 + 1. Answer:2</s>{QUESTION} Answer:"
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{"question": ""}], "question is empty"),
+        ([{"question": QUESTION}, {"question": 12}], "row 1: question must be a string, not a number"),
+        ({"question": [None]}, "give a question or messages, and not null"),
+        ([{"question": QUESTION, "answer": "42"}], "unknown parameter 'answer'; known are question, messages"),
+        ([], "the input has no rows: give at least one question"),
+        (
+            [{"question": "7" * 2024}],
+            "at most 2,024 tokens fit: the model reads 2,048, less max_new_tokens 24",
+        ),
+        ([{"question": "7" * 45_000}], "has 45,0.* characters, and at most 2,024 tokens fit"),
+        ([{"messages": [{"role": "user", "content": " "}]}], r"messages\[0\].content is empty"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_the_callers_error(loaded: Any, rows: Any, sentence: str) -> None:
+    with pytest.raises(Refusal, match=sentence) as refusal:
+        loaded.predict(None, rows)
+    assert refusal.value.get_http_status_code() == 400
+    assert set(json.loads(refusal.value.serialize_as_json())) == {"error_code", "message"}
+
+
+def test_the_longest_conversation_that_fits_is_answered(loaded: Any) -> None:
+    room = 2048 - 24 - len(loaded._prompt({"question": "7"}, Settings(24), "").tokens) + 1
+    assert len(loaded.predict(None, [{"question": "7" * room}])) == 1
+    with pytest.raises(Refusal, match="has 2,025 tokens, and at most 2,024"):
+        loaded.predict(None, [{"question": "7" * (room + 1)}])
 
 
 def test_a_changed_base_is_refused(served_model: Any, tmp_path: Path) -> None:
@@ -89,13 +149,14 @@ def test_the_demo_base_is_the_installed_one_wherever_it_was_trained(served_model
     assert served_model.pinned_checkpoint({**DEMO, "checkpoint": "/a/machine/far/away"}) == str(BASE)
 
 
-def test_the_staged_code_is_all_that_the_backends_need(tmp_path: Path) -> None:
+def test_the_staged_code_is_all_that_the_engine_needs(tmp_path: Path) -> None:
     folder = stage_code(tmp_path)
     work = (
         # an editable install finds by itself what the copy lacks: another machine has none
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
         "from ernie_pipeline.models.grouped import backend, quantize_checkpoint\n"
         "from ernie_pipeline.models.generation import decode, generate\n"
+        "from ernie_pipeline.registry.serving import agent_server, scoring_server\n"
         "from ernie_pipeline.models.peft import backend\nprint(backend.__file__)"
     )
     found = subprocess.run(
@@ -108,42 +169,3 @@ def test_the_staged_code_is_all_that_the_backends_need(tmp_path: Path) -> None:
     )
     assert found.stdout.strip() == str(folder / "models" / "peft" / "backend.py")
     assert not list(folder.rglob("*.safetensors"))
-
-
-def test_mlflow_serves_the_champion(
-    registered: Registration, make_request: Callable[..., RegistrationRequest], tmp_path: Path
-) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/ernie-math@champion"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)],
-            cwd=tmp_path,
-            env=os.environ | {"MLFLOW_TRACKING_URI": make_request().tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # mlflow starts a shell that starts the server: all of them must go
-        )
-        try:
-            answer = ask(port, server, tmp_path / "log")
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-    assert answer == {"predictions": [{"answer": registered.answer}]}
-
-
-def ask(port: int, server: "subprocess.Popen[bytes]", log: Path) -> Any:
-    body = json.dumps({"dataframe_records": [{"question": QUESTION}], "params": {"max_new_tokens": 24}}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return json.load(response)
-        except urllib.error.URLError as error:
-            if isinstance(error, urllib.error.HTTPError):
-                raise
-            time.sleep(0.2)
-    raise AssertionError(f"the server did not come up:\n{log.read_text()}")

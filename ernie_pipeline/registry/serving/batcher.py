@@ -71,12 +71,12 @@ class Batcher:
         self.turn = threading.Lock()
         """Held while the model computes."""
         self._queue: list[Waiting] = []
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._working = False
 
     def check_room(self, number: int = 1) -> None:
         """Raise `Refusal` unless `number` more prompts may wait."""
-        with self._changed:
+        with self._lock:
             self._check_room(number)
 
     def submit(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list["Future[list[int]]"]:
@@ -85,13 +85,12 @@ class Batcher:
         To cancel a future is to stop the work on it. Raises `Refusal` when too many wait.
         """
         waiting = [Waiting(prompt, settings) for prompt in prompts]
-        with self._changed:
+        with self._lock:
             self._check_room(len(waiting))
             self._queue += waiting
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            if not self._working:
+                self._working = True
+                threading.Thread(target=self._work, name="answers").start()
         return [one.answer for one in waiting]
 
     def _check_room(self, number: int) -> None:
@@ -103,30 +102,27 @@ class Batcher:
             )
 
     def _work(self) -> None:
-        while True:
-            batch = self._next_batch()
+        """As long as somebody waits, and the process does not end: a thread that is cut off would crash it."""
+        while batch := self._next_batch():
             try:
                 with self.turn:
                     self._go_on(batch)
             except Exception as error:
                 self._failed(batch, error)
-            with self._changed:
+            with self._lock:
                 self._queue += [one for one in batch if not one.answer.done()]
-            del batch  # else an answered prompt stays in memory until the next one comes
 
     def _next_batch(self) -> list[Waiting]:
-        """Those that waited longest and go together, taken from the queue; waits for one."""
-        with self._changed:
-            while True:
-                self._queue = [one for one in self._queue if not one.answer.done()]
-                if self._queue:
-                    break
-                self._changed.wait()
+        """Those that waited longest and go together, taken from the queue; empty when the work is over."""
+        with self._lock:
+            going_on = threading.main_thread().is_alive()
+            self._queue = [one for one in self._queue if not one.answer.done()] if going_on else []
             batch: list[Waiting] = []
             for one in self._queue:
                 if len(batch) < self.max_batch and (not batch or batch[0].goes_with(one)):
                     batch.append(one)
             self._queue = [one for one in self._queue if one not in batch]
+            self._working = bool(batch)
             return batch
 
     def _go_on(self, batch: Sequence[Waiting]) -> None:

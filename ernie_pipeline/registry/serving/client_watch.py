@@ -12,7 +12,7 @@ from ernie_pipeline.registry.serving import openai_format
 
 
 class ClientWatch:
-    """Around the ASGI application `app`; bodies of more than `max_body` bytes, or that are no JSON object, are refused."""
+    """Around the ASGI app `app`. Bodies of more than `max_body` bytes, or that are no JSON object, are refused."""
 
     def __init__(self, app: Any, max_body: int):
         self.app, self.max_body = app, max_body

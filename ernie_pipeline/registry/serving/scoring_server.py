@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from contextvars import ContextVar
 
 from ernie_pipeline.registry.serving.batcher import MAX_WAITING
@@ -19,6 +20,9 @@ DEFAULT_TIMEOUT_S = 60.0
 MAX_QUESTIONS = 128
 """The questions of one request: it must leave room for others."""
 
+SPARE_THREADS = 32
+"""The threads for requests that are refused while as many wait as may."""
+
 _ignored: ContextVar[str] = ContextVar("ignored", default="")
 """What MLflow has dropped of a request: the server answers each in a context of its own."""
 
@@ -29,20 +33,26 @@ def is_scoring_server() -> bool:
 
 
 def prepare_server() -> None:
-    """Let all that may wait wait side by side, and turn what MLflow would ignore into an error.
+    """Let all that may wait wait side by side, and hear of what MLflow drops.
 
     The server answers each request in a thread of its event loop's pool, which has few (the cores and four): whoever
-    sends nonsense would wait for those who wait for answers, and no batch would be larger than the pool.
+    sends nonsense would wait for those who wait for answers, and no batch would be larger than the pool. The loop does
+    not run yet; uvicorn's log is the first that is heard from within it.
     """
+    logging.getLogger("uvicorn.error").addFilter(_enlarge_pool)
     logger = logging.getLogger("mlflow.models.utils")
     logger.addFilter(_note_ignored)
     if not logger.isEnabledFor(logging.WARNING):
         logger.setLevel(logging.WARNING)
-    try:
+
+
+def _enlarge_pool(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's logger that lets everything pass: at the first word from the loop, its pool gets larger."""
+    with suppress(RuntimeError):  # raised where no loop runs
         loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return  # loaded before the loop runs, by another version of uvicorn
-    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + 32, thread_name_prefix="request"))
+        logging.getLogger("uvicorn.error").removeFilter(_enlarge_pool)
+        loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + SPARE_THREADS, thread_name_prefix="request"))
+    return True
 
 
 def refuse_ignored() -> None:
