@@ -102,7 +102,7 @@ def test_mlflow_serves_the_champion_in_every_form(scoring: Any, registered: Regi
     for body in (
         question(QUESTION, max_new_tokens=24),
         {"inputs": [{"question": QUESTION}]},
-        {"inputs": {"question": [QUESTION]}},
+        {"inputs": {"question": QUESTION}},
         {"instances": [{"question": QUESTION}]},
         {"dataframe_split": {"columns": ["question"], "data": [[QUESTION]]}},
         {"dataframe_records": [{"messages": [USER]}]},
@@ -120,7 +120,7 @@ def test_mlflow_serves_the_champion_in_every_form(scoring: Any, registered: Regi
         (question(""), "question is empty"),
         (question(None), "give a question or messages, and not null"),
         (question(12), "question must be a string, not a number"),
-        (question(LONG), "the conversation has 45,094 characters, and at most 2,024 tokens fit: "),
+        (question(LONG), "the conversation has 45,098 characters, and at most 2,024 tokens fit: "),
         (question(QUESTION, max_new_tokens=2048), "max_new_tokens must be less than 2,048"),
         (question(QUESTION, temprature=1.0), "unknown parameter 'temprature'"),
         ({"dataframe_records": [{"question": QUESTION, "n": 2}]}, "unknown parameter 'n'"),
@@ -167,7 +167,8 @@ def test_mlflows_responses_give_the_same_answer(agent: Any, registered: Registra
     client, _ = agent
     for asked in (QUESTION, [USER], [{**USER, "content": [{"type": "input_text", "text": QUESTION}]}]):
         response = client.post(path, json={"input": asked, "max_output_tokens": 24}).json()
-        assert ResponsesAgentResponse(**response).output_text == registered.answer
+        [item] = ResponsesAgentResponse(**response).output
+        assert item.content[0]["text"] == registered.answer
         assert response["status"] == "completed"
     again = client.post(path, json={"input": [USER, *response["output"], USER]})
     assert again.status_code == 200, "what was answered can be sent back"
@@ -183,7 +184,7 @@ def test_mlflows_responses_give_the_same_answer(agent: Any, registered: Registra
         (CHAT, chat(None), "messages[0].content must be a string, not null"),
         (CHAT, chat(12), "messages[0].content must be a string, not a number"),
         (CHAT, {}, "messages must be a list of at least one {role, content}"),
-        (CHAT, chat(LONG), "the conversation has 45,094 characters, and at most 2,024 tokens fit: "),
+        (CHAT, chat(LONG), "the conversation has 45,098 characters, and at most 2,024 tokens fit: "),
         (CHAT, chat(QUESTION, max_tokens=2048), "max_new_tokens must be less than 2,048"),
         (
             CHAT,
@@ -195,7 +196,7 @@ def test_mlflows_responses_give_the_same_answer(agent: Any, registered: Registra
         (CHAT, chat(QUESTION, stream=1), "stream must be true or false"),
         (RESPONSES, {"input": ""}, "input is empty"),
         (RESPONSES, {"input": None}, "input must be a text, or a list of at least one {role, content}"),
-        (RESPONSES, {"input": LONG}, "the conversation has 45,094 characters, and at most 2,024 tokens fit: "),
+        (RESPONSES, {"input": LONG}, "the conversation has 45,098 characters, and at most 2,024 tokens fit: "),
         (RESPONSES, {"input": QUESTION, "temprature": 1.0}, "unknown parameter 'temprature'; known are input, "),
         (RESPONSES, [QUESTION], "the request must be a JSON object"),
         (CHAT, QUESTION, "the request must be a JSON object"),
@@ -218,36 +219,32 @@ def test_what_is_no_json_is_refused(agent: Any, body: bytes) -> None:
     assert client.post(CHAT, content=b" " * (2**21 + 1)).status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("server", "path", "ask", "limit"),
-    [("agent", CHAT, chat, 2.0), ("scoring", SCORING, question, 5.0)],
-)
+@pytest.mark.parametrize(("server", "path", "ask"), [("agent", CHAT, chat), ("scoring", SCORING, question)])
 def test_200_at_once_are_served_beside_hostile_ones(
-    request: pytest.FixtureRequest, server: str, path: str, ask: Callable[..., Any], limit: float
+    request: pytest.FixtureRequest, server: str, path: str, ask: Callable[..., Any]
 ) -> None:
     """A hostile one asks for as much as is allowed; one that is refused is told while the others wait."""
     client, _ = request.getfixturevalue(server)
     expected = client.post(path, json=ask("Compute 7 + 30.")).text
 
-    async def all_of_them() -> tuple[list[httpx.Response], float]:
+    async def all_of_them() -> tuple[list[httpx.Response], float, float]:
         limits = httpx.Limits(max_connections=300)
         async with httpx.AsyncClient(base_url=client.base_url, timeout=300, limits=limits) as many:
             hostile = asyncio.create_task(many.post(path, json=ask(QUESTION, **ENDLESS)))
             await asyncio.sleep(0.5)
             asked = [asyncio.create_task(many.post(path, json=ask(f"Compute {i} + 30."))) for i in range(200)]
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
             begun = time.monotonic()
             refused = await many.post(path, json=ask(LONG))
-            waited = time.monotonic() - begun
+            told = time.monotonic() - begun
             assert refused.status_code == 400
-            assert not all(one.done() for one in asked), "nobody waits any more: the test says nothing"
             answers = await asyncio.gather(*asked)
             hostile.cancel()
-            return answers, waited
+            return answers, told, time.monotonic() - begun
 
-    answers, waited = asyncio.run(all_of_them())
+    answers, told, answered = asyncio.run(all_of_them())
     assert Counter(one.status_code for one in answers) == {200: 200}
-    assert waited < limit
+    assert told < answered / 3
     assert content(answers[7].text) == content(expected)
 
 

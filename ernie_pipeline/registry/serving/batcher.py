@@ -52,9 +52,13 @@ class Waiting:
         return self.settings.max_new_tokens - len(self.made)
 
     def goes_with(self, other: "Waiting") -> bool:
-        """Whether one call can go on with both, and little of it is padding. One with a seed shares with nobody."""
+        """Whether one call can go on with both, and little of it is padding.
+
+        Those with a seed share with what was asked together with them, and nothing else: their random numbers depend
+        on who is in the batch.
+        """
         mine, theirs = self.settings, other.settings
-        if self.alone or other.alone or mine.seed >= 0 or theirs.seed >= 0:
+        if self.alone or other.alone or (mine is not theirs and (mine.seed >= 0 or theirs.seed >= 0)):
             return False
         if (mine.temperature, mine.top_p) != (theirs.temperature, theirs.top_p):
             return False
