@@ -9,8 +9,6 @@ import sys
 
 
 def _serve(uri: str, host: str, port: int) -> None:
-    # the agent server records every question and answer in MLflow, unless told otherwise
-    os.environ.setdefault("MLFLOW_TRACE_SAMPLING_RATIO", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
     import uvicorn

@@ -5,9 +5,11 @@ error has OpenAI's form.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import mlflow
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from mlflow.genai.agent_server import AgentServer, invoke, stream
@@ -19,12 +21,17 @@ from ernie_pipeline.registry.serving.answering import Answer, Answering, Prompt
 from ernie_pipeline.registry.serving.client_watch import ClientWatch
 from ernie_pipeline.registry.serving.refusal import Refusal
 
+TRACES = "MLFLOW_TRACE_SAMPLING_RATIO"
+"""MLflow's environment variable: the part of the requests that are recorded."""
+
 MAX_BODY = 2 * 2**20
 """The bytes of a request, at most: several times what the longest conversation of 131,072 tokens takes."""
 
 
 def agent_app(answering: Answering, name: str) -> FastAPI:
     """The ASGI application. `name`: what the model is called in answers. Once in a process: MLflow keeps one."""
+    if TRACES not in os.environ:  # else the server would record every question and answer in MLflow
+        mlflow.tracing.disable()
     server = AgentServer("ResponsesAgent")
     server.validator = _Validator(answering)
 
