@@ -10,6 +10,9 @@ import sys
 
 def _serve(uri: str, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # GOMP's threads spin while they wait, and requests need the CPU
     import mlflow
     import uvicorn
 

@@ -27,10 +27,7 @@ def answering() -> Answering:
 
 @pytest.fixture(scope="module")
 def app(answering: Answering) -> Any:
-    import mlflow
-
-    yield agent_app(answering, "demo")
-    mlflow.tracing.enable()
+    return agent_app(answering, "demo")
 
 
 @pytest.fixture
