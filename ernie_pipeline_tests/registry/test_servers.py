@@ -1,6 +1,7 @@
 """Real servers of the registered model, at the loopback address: MLflow's scoring server and its agent server."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 
@@ -112,6 +114,10 @@ def test_mlflow_serves_the_champion_in_every_form(scoring: Any, registered: Regi
     mixed = {"dataframe_records": [{"messages": [USER]}, {"question": QUESTION}]}
     assert client.post(SCORING, json=mixed).json() == {"predictions": told["predictions"] * 2}
     assert client.post(SCORING, json={"messages": [USER]}).json() == told["predictions"], "as MLflow's chat models"
+    table = io.BytesIO()
+    pl.DataFrame({"messages": [[USER]]}).write_parquet(table)
+    kind = {"Content-Type": "application/vnd.apache.parquet"}
+    assert client.post(SCORING, content=table.getvalue(), headers=kind).json() == told
 
 
 @pytest.mark.parametrize(
