@@ -90,7 +90,7 @@ def test_an_answer_in_pieces_is_the_answer(
     batcher.ends = frozenset()
     [answer] = batcher.submit(asked, Settings(70))
     assert answer.result(60) == whole[0, len(asked[0]) :].tolist()
-    assert watched.calls == [(1, PIECE), (1, PIECE), (1, 70 - 2 * PIECE)]
+    assert watched.calls == [(1, PIECE), (1, 70 - PIECE)]
 
 
 def test_a_long_answer_takes_turns_with_short_ones(model: Any, watched: Watched, batcher: Batcher) -> None:

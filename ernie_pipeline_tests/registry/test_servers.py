@@ -274,10 +274,13 @@ def test_the_work_stops_when_its_client_goes(agent: Any) -> None:
     before = busy_seconds(process)
     asyncio.run(ask_and_go())
     assert busy_seconds(process) - before > 0.3, "it did not work on them"
-    time.sleep(3)  # the piece that was under way
-    before = busy_seconds(process)
-    time.sleep(2)
-    assert busy_seconds(process) - before < 0.2
+    deadline = time.monotonic() + 15  # the piece that was under way; all of it would take a minute
+    while True:
+        before = busy_seconds(process)
+        time.sleep(1)
+        if busy_seconds(process) - before < 0.1:
+            break
+        assert time.monotonic() < deadline, "the work goes on"
     assert client.post(CHAT, json=chat(QUESTION)).status_code == 200
 
 

@@ -2,7 +2,7 @@
 
 A piece is a few dozen tokens. After it a prompt that has no end yet goes back to the end of the queue, so that a long
 answer takes turns with short ones, and one whose caller has gone is dropped. Going on costs a pass over what is there
-already, which takes about as long as a step; pieces grow with it, so that it stays a small part.
+already; pieces grow with its length, so that this stays a small part.
 """
 
 import threading
@@ -18,8 +18,9 @@ from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.registry.serving.conversation import Settings
 from ernie_pipeline.registry.serving.refusal import Refusal
 
-PIECE = 32
-"""The tokens that a batch makes at a time, at least."""
+PIECE = 64
+"""The tokens that a batch makes at a time, at least. For 16 answers of 256 tokens the demo model took 8 % more CPU time
+than in one go; with 32 tokens at a time, 46 % more (2026-11-28)."""
 
 PIECE_OF_LENGTH = 32
 """The part of what is there already that a batch makes at a time, where that is more than PIECE: one in so many."""
