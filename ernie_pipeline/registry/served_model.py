@@ -70,10 +70,6 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def _offline(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The answers' tokens, for a caller in this process, who may have any number of questions."""
-        import torch
-
-        if (seed := prompts[0].settings.seed) >= 0:
-            torch.manual_seed(seed)
         return self.answering.at_once(prompts, self.served["max_batch"])
 
     def logits(self, input_ids: list[int]) -> list[float]:

@@ -32,12 +32,14 @@ class Watched:
         self.leave.set()
         self.most_rows = 16
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int) -> Generation:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, rows: int, seeds: Sequence[int]
+    ) -> Generation:
         self.leave.wait(60)
         self.calls.append((len(prompts), sampling.max_new_tokens))
         if len(prompts) > self.most_rows:
             raise torch.OutOfMemoryError("as on a GPU")
-        return self.model.generate(prompts, sampling, rows=rows)
+        return self.model.generate(prompts, sampling, rows=rows, seeds=seeds)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def watched(model: LoadedModel) -> Watched:
 def batcher(watched: Any) -> Iterator[Batcher]:
     yield Batcher(watched, max_batch=4, max_waiting=16)
     watched.leave.set()
-    for thread in threading.enumerate():  # random numbers are the process's, so one batcher works at a time
+    for thread in threading.enumerate():  # the model is shared, so one batcher works at a time
         if thread.name == "answers":
             thread.join(60)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, prompt_text, token_ids
-from ernie_pipeline.registry.serving.batcher import Batcher
+from ernie_pipeline.registry.serving.batcher import Batcher, seeds_of
 from ernie_pipeline.registry.serving.conversation import Message, Settings
 from ernie_pipeline.registry.serving.refusal import Refusal
 
@@ -67,8 +67,9 @@ class Answering:
         """The answers' tokens to any number of prompts, for a caller that is alone: by what is fastest for many."""
         settings = prompts[0].settings
         sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
+        seeds = seeds_of(settings, len(prompts))
         with self.batcher.turn:
-            return self.model.generate([prompt.tokens for prompt in prompts], sampling, rows=rows).tokens
+            return self.model.generate([prompt.tokens for prompt in prompts], sampling, rows=rows, seeds=seeds).tokens
 
     def answer(self, prompt: Prompt, tokens: Sequence[int]) -> Answer:
         """What was answered, as text."""

@@ -5,13 +5,12 @@ answer takes turns with short ones, and one whose caller has gone is dropped. Go
 already; pieces grow with its length, so that this stays a small part.
 """
 
+import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-
-import torch
 
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
@@ -28,16 +27,23 @@ PIECE_OF_LENGTH = 32
 MAX_WAITING = 512
 """The prompts that may wait; more are refused at once."""
 
+STRIDE = 1_000_003
+"""How far apart the seeds of two pieces are, for each token between them: prompts asked together are 1 apart."""
+
 LIKE = 64
 """Prompts share a batch whose lengths differ by less than that many tokens, or by less than a factor of two."""
 
 
 @dataclass(eq=False)
 class Waiting:
-    """A prompt, what was made of its answer so far, and the future that its caller waits for, or has cancelled."""
+    """A prompt, what was made of its answer so far, and the future that its caller waits for, or has cancelled.
+
+    `seed`: what the answer follows from, whoever else is in its batches.
+    """
 
     prompt: Sequence[int]
     settings: Settings
+    seed: int
     made: list[int] = field(default_factory=list)
     alone: bool = False
     answer: "Future[list[int]]" = field(default_factory=Future)
@@ -53,13 +59,9 @@ class Waiting:
         return self.settings.max_new_tokens - len(self.made)
 
     def goes_with(self, other: "Waiting") -> bool:
-        """Whether one call can go on with both, and little of it is padding.
-
-        Those with a seed share with what was asked together with them, and nothing else: their random numbers depend
-        on who is in the batch.
-        """
+        """Whether one call can go on with both, and little of it is padding."""
         mine, theirs = self.settings, other.settings
-        if self.alone or other.alone or (mine is not theirs and (mine.seed >= 0 or theirs.seed >= 0)):
+        if self.alone or other.alone:
             return False
         if (mine.temperature, mine.top_p) != (theirs.temperature, theirs.top_p):
             return False
@@ -89,7 +91,8 @@ class Batcher:
 
         To cancel a future is to stop the work on it. Raises `Refusal` when too many wait.
         """
-        waiting = [Waiting(prompt, settings) for prompt in prompts]
+        seeds = seeds_of(settings, len(prompts))
+        waiting = [Waiting(prompt, settings, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         with self._lock:
             self._check_room(len(waiting))
             self._queue += waiting
@@ -136,8 +139,10 @@ class Batcher:
         longest = max(one.length for one in batch)
         piece = min(max(PIECE, longest // PIECE_OF_LENGTH), max(one.left for one in batch))
         sampling = Sampling(piece, settings.temperature, settings.top_p)
-        with _random_numbers(settings.seed, len(batch[0].made), self.model.device):
-            made = self.model.generate([[*one.prompt, *one.made] for one in batch], sampling, rows=self.max_batch)
+        # each piece draws other numbers than the one before it
+        seeds = [(one.seed + STRIDE * len(one.made)) % 2**62 for one in batch]
+        prompts = [[*one.prompt, *one.made] for one in batch]
+        made = self.model.generate(prompts, sampling, rows=self.max_batch, seeds=seeds)
         for one, tokens in zip(batch, made.tokens, strict=True):
             new = tokens[: one.left]
             one.made += new
@@ -170,12 +175,8 @@ def _give(one: Waiting, answer: list[int] | Exception) -> None:
             one.answer.set_result(answer)
 
 
-@contextmanager
-def _random_numbers(seed: int, made: int, device: str) -> Iterator[None]:
-    """For a seed, numbers that follow from it and from how much is `made`; after it, those that would have come."""
-    if seed < 0:
-        yield
-        return
-    with torch.random.fork_rng([torch.device(device)] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed((seed + made) % 2**63)
-        yield
+def seeds_of(settings: Settings, number: int) -> list[int]:
+    """A seed for each of `number` prompts that were asked together: from the one that was given, or any."""
+    if settings.seed < 0:
+        return [random.getrandbits(62) for _ in range(number)]
+    return [(settings.seed + index) % 2**62 for index in range(number)]
