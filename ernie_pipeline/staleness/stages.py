@@ -71,6 +71,7 @@ STAGES: Mapping[str, Stage] = {
                 "numpy",
                 "scipy",
                 "rensa",
+                "py3langid",
                 "transformers",
                 "tokenizers",
                 "jinja2",

@@ -30,13 +30,17 @@ def judged(pairs: list[tuple[str | None, str | None]], row_ids: list[int] | None
     return with_answer(pl.DataFrame(rows, schema=ROWS, orient="row")).with_columns(ids)
 
 
+def control(text: str) -> str:
+    return text.translate({ord("¶"): "\n", ord("␉"): "\t", ord("␌"): "\f"})
+
+
 def examples(rule: Filter) -> list[tuple[str, str, list[tuple[str | None, str | None]]]]:
     """(docstring line, "drops" or "keeps", rows) of a filter's examples."""
     found = []
     for line in re.sub(r"\\\n", "", rule.__doc__ or "").splitlines():
         if match := re.match(r"\s*(drops|keeps):(.*)", line):
             rows = [row.partition("=>") for row in match[2].split("||")]
-            pairs = [(q.strip().replace("¶", "\n"), a.strip() if arrow else "7") for q, arrow, a in rows]
+            pairs = [(control(q.strip()), control(a.strip()) if arrow else "7") for q, arrow, a in rows]
             found.append((line.strip(), match[1], pairs))
     return found
 

@@ -11,14 +11,25 @@ _NOTHING = (
     r"|[\[<({]\s*(?:your )?(?:final )?(?:answer|question|problem|solution)(?: here)?\s*[\])}>])"
 )
 _EMPTY_WORD = (
-    r"(?:todo|tbd|fixme|placeholder|nan|null|answer|question|problem"
+    r"(?:todo|tbd|fixme|placeholder|nan|null|nil|answer|question|problem|solution|proof|the proof|q\.?e\.?d|omitted"
+    r"|(?:answer|solution|final answer)?[ _-]?not[ _-]?(?:found|provided|given|available|applicable|known|extracted|specified)"
+    r"|no[ _-]?(?:answer|final[ _-]?answer|solution[ _-]?provided)|unknown|unanswerable|unanswered|unsolved|missing|error"
+    r"|(?:see )?(?:the )?proof(?: (?:above|below|is (?:given|shown|complete)|complete|omitted|required|needed|problem|only))?"
+    r"|(?:a )?proof[- ](?:based|question|problem)(?: (?:question|problem))?"
     r"|(?:please )?(?:see|refer to) (?:the )?(?:solution|answer|proof|explanation|above|below|attachment)s?"
     r"(?: (?:above|below))?"
     r"|(?:no|the|final) (?:final )?(?:answer|solution)(?: is)? (?:given|provided|available|found)"
     r"|(?:answer |solution )?not (?:available|provided|given)|to be (?:determined|announced|added)|lorem ipsum\b.*)"
 )
 # in capitals alone: "n/a" can be a fraction
-_PLACEHOLDER = rf"^\s*(?:\\text\s*\{{)?(?:N/A|N\.A\.|{_NOTHING}|(?i:{_EMPTY_WORD}))[\s.:!]*\}}?[\s.:!]*$"
+_TEXT = r"(?:\\(?:text|textbf|mathrm|mbox|textit)\s*\{)?"
+_PLACEHOLDER = rf"^[\s\"'`*]*{_TEXT}\s*(?:N/A|N\.A\.|{_NOTHING}|(?i:{_EMPTY_WORD}))[\s.:!]*\}}?[\s.:!\"'`*]*$"
+_NONE = rf"^[\s\"'`*]*{_TEXT}\s*(?i:none|null|nothing)[\s.!]*\}}?[\s.\"'`*]*$"
+# where these ask, "none" can be the answer
+_NONE_CAN_BE = (
+    r"(?i)\b(?:which|who|how (?:many|much)|all|any|every|values?|solutions?|roots?|integers|numbers|pairs|triples|points"
+    r"|there|exists?|existence|for what|for which|zeros|asymptotes?|intercepts?|extrema|maxim\w+|minim\w+|discontinuit\w+|solve|undefined)\b"
+)
 
 
 def missing_question(filters: Filters) -> pl.Expr:
@@ -42,7 +53,8 @@ def missing_answer(filters: Filters) -> pl.Expr:
 
 
 def placeholder(filters: Filters) -> pl.Expr:
-    r"""A field that only says that something belongs there. "None" can be an answer, and so can n/a, a fraction.
+    r"""A field that only says that something belongs there. "None" can be an answer
+    to some questions, and so can n/a, a fraction.
 
     drops: What is 3 + 4? => N/A
     drops: What is 3 + 4? => TODO
@@ -54,15 +66,23 @@ def placeholder(filters: Filters) -> pl.Expr:
     drops: What is 3 + 4? => ???
     drops: [question]
     drops: TBD
+    drops: What is 3 + 4? => notfound
+    drops: For every n, the number $n^2 + n$ is even, is the claim. => proof
+    drops: What is 3 + 4? => none
     keeps: How many such n are there? => None
+    keeps: What is the slope of that line? => undefined
+    keeps: What is 3 - 4? => -1
     keeps: What is the ratio of n to a? => n/a
     keeps: What is 3 - 7? => -4
     keeps: How often does he answer? => no solution
     keeps: What is the set of all such x? => [a, b]
     """
     question, answer = (quoted(pl.when(pl.col(c).str.contains(_PLACEHOLDER)).then(c)) for c in ("question", "answer"))
+    none = pl.when(pl.col("answer").str.contains(_NONE) & ~pl.col("question").str.contains(_NONE_CAN_BE)).then("answer")
     return pl.coalesce(
-        pl.format("the question is a placeholder ({})", question), pl.format("the answer is a placeholder ({})", answer)
+        pl.format("the question is a placeholder ({})", question),
+        pl.format("the answer is a placeholder ({})", answer),
+        pl.format("the answer is a placeholder ({})", quoted(none)),
     )
 
 

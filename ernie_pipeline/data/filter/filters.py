@@ -5,6 +5,7 @@ from collections.abc import Callable
 import polars as pl
 
 from ernie_pipeline.data.dedup.exact import alike_rows, conflicting_answers, exact_duplicate
+from ernie_pipeline.data.filter.choices import multiple_choice
 from ernie_pipeline.data.filter.fields import (
     answer_length,
     missing_answer,
@@ -14,8 +15,10 @@ from ernie_pipeline.data.filter.fields import (
     unbalanced_answer,
 )
 from ernie_pipeline.data.filter.language import non_english
-from ernie_pipeline.data.filter.questions import multi_part, multiple_choice, proof, reference, yes_no
+from ernie_pipeline.data.filter.lost_latex import lost_latex
+from ernie_pipeline.data.filter.questions import multi_part, proof, yes_no
 from ernie_pipeline.data.filter.reasons import DROPPED
+from ernie_pipeline.data.filter.references import reference
 from ernie_pipeline.data.tables.slices import slices_of
 from ernie_pipeline.recipe.sections import Filters
 
@@ -25,13 +28,14 @@ ROW_FILTERS: tuple[Filter, ...] = (
     missing_question,
     missing_answer,
     placeholder,
+    lost_latex,
     unbalanced_answer,
     question_length,
     answer_length,
     yes_no,
+    multi_part,
     multiple_choice,
     proof,
-    multi_part,
     reference,
     non_english,
 )

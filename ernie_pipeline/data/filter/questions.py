@@ -1,7 +1,7 @@
-r"""Questions that one final answer in a box does not settle.
+r"""Questions that one final answer in a box does not settle: of several parts, for a proof, for a yes or no.
 
-The signals are big-math's (Albalak et al. 2025): multi-part, proof, true or false, yes or no, multiple choice,
-hyperlinks.
+The signals are big-math's (Albalak et al. 2025): multi-part, proof, true or false, yes or no, multiple choice
+(choices.py), hyperlinks (references.py).
 
 All of them err towards keeping: a good problem that goes is lost in silence, an unfit one that stays is one of many.
 """
@@ -14,88 +14,72 @@ from ernie_pipeline.recipe.sections import Filters
 
 LOWER = pl.col("question").str.to_lowercase()
 
+IMPERATIVE = (
+    r"(?:find|determine|calculate|compute|evaluate|solve|simplify|factor(?:i[sz]e)?|express|expand|convert|estimate)"
+)
 # no words that rules and conditions begin with: "(i) draw two cards", "(ii) when x > 0"
 _ASKS = (
-    r"(?:find|determine|calculate|compute|evaluate|solve|simplify|factor|explain|describe|prove|show|verify|deduce"
-    r"|how (?:many|much|long|far|old|fast)|what|why|for (?:which|what)|is (?:it|there)|are there|does"
-    r"|can (?:it|one|you))\b"
+    rf"(?:{IMPERATIVE}|explain|describe|prove|show|verify|deduce|sketch|state|write down"
+    r"|how (?:many|much|long|far|old|fast|often|large|big|tall|high)|what|why|who|for (?:which|what)|is (?:it|there)"
+    r"|are there|does|can (?:it|one|you)|in how many|at what|by (?:what|how much))\b"
 )
-_BEFORE_PART = r"(?:^|[.:;?!,$*\n]\s*|\.\$\s*)\**(?:part\s+)?"
+_CLAUSE = (
+    r"(?:(?:if|when|for|given|suppose|assume|assuming|let|under|using|by|with|after|hence|then|also|now|on|in|at)\b"
+    r"[^.?;\n]{0,120}?[\s,])?"
+)
+_BEFORE_PART = r"(?:^|[.:;?!,$*\n]\s*|\.\$\s*|\\[\])]\s*)[*#]*(?:(?:part|question)\s+)?"
+_SIGNS = (("a", "b"), ("i", "ii"), ("1", "2"))
 
 
 def _part(sign: str) -> str:
     """A part's sign, and the word that asks: "(a) Find", or "a. Find" at the start of a line."""
-    return rf"(?:{_BEFORE_PART}\(?{sign}\)|\n\s*\**{sign}\.)[.:*\s]*{_ASKS}"
+    lined = rf"\n\s*[*#]*(?:(?:part|question)\s+)?{sign}\.|\b(?:part|question) {sign}[.:]"
+    told = rf"\n\s*[*#]*[\[(]?{sign}[\]).][^\n]{{0,300}}?[.,:;$]\s+{_ASKS}"
+    roman = rf"|(?:^|[.;:]\s+){sign}\.\s+{_ASKS}" if "i" in sign else ""
+    return rf"(?:(?:{_BEFORE_PART}[\[(]?\s?{sign}\s?[\])]|{lined})[.:*\s]*{_CLAUSE}{_ASKS}|{told}{roman})"
 
 
 # each alternative: the first part's sign and word, then the second's
 _MULTI_PART = "|".join(
-    rf"(?:^\s*\**{one}\.[.*\s]*{_ASKS}|{_part(one)}).*?{_part(two)}"
-    for one, two in (("a", "b"), ("i", "ii"), ("1", "2"))
+    [rf"(?:^\s*\**{one}\.[.*\s]*{_ASKS}|{_part(one)}).*?{_part(two)}" for one, two in _SIGNS]
+    + [r"①\s*" + _CLAUSE + _ASKS + r".*?②\s*" + _CLAUSE + _ASKS]
 )
 _MULTI_PART = rf"(?s)({_MULTI_PART})"
-_SECOND_PART = r"(?:b|ii|2)[).]"
+# find: (a) the area; (b) the perimeter
+_PART_OF_LIST = r"[.:*\s]*(?:\$|\\[(\[]|(?:the|its|an?|all|how|when|where|if|\w+ed)\s)"
+_LIST_OF_PARTS = "|".join(
+    rf"\b{IMPERATIVE}\b[^.?!()]{{0,60}}?[\s:.]\(?{one}\){_PART_OF_LIST}.*?[\s;,.:$]\(?{two}\){_PART_OF_LIST}"
+    for one, two in _SIGNS
+)
+_LIST_OF_PARTS = rf"(?s)({_LIST_OF_PARTS})"
+_CONDITIONS = r"\bsystem\b|such that|satisf|condition|propert|\brules?\b|\bif\b|where|\bwith\b|between|given|\bwhich\b|\bby\b|using|until"
+_SECOND_PART = r"(?:b|ii|2)\s?[).:\]]|②"
 
+_BEFORE_COMMAND = r"(?:^|[.:;,?!$)\]]\s*|\n\s*|\\[\])]\s*|\b(?:then|hence|thus|and|please|also|now|or|so)\s+)"
+_NO_COMMAND = (
+    r"\b(?:can|could|may|might|would|will|must|cannot|not|who|they|we|you|i|he|she|it|that|which|one|to|a|the|this"
+    r"|each|every|tv|\w+ing)\s+(?:also\s+|easily\s+|now\s+)?(?:show|verify|demonstrate|explain)\b"
+)
+_ASKED_TO = r"\b(?:required|asked|needed|necessary|have|is|are) to (?:show|verify|demonstrate)\b"
+_OF_A_PROOF = (
+    r"(?:disprove|verify|demonstrate|establish|deduce|conclude|justify)"
+    r"(?: or disprove)?(?: (?:also|further|directly|by induction),?)?(?: (?:that|the|why)\b| ?[$\\])"
+    r"|explain (?:why|how|clearly why|in detail why)\b"
+    r"|(?:give|write|provide|present) (?:a|an|the) (?:\w+ )?proof\b"
+)
+_SHOWS_WORK = r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step|working|calculation|reasoning|process|solution|answer|result|method)"
 _PROOF = (
-    r"(?:^|[.:;,?!$)\]]\s+|\n\s*|\\[\])]\s*|\b(?:then|hence|and|please|also)\s+)"
-    r"((?:prove|disprove|show|demonstrate|verify)(?: or disprove)?"
-    r"(?: (?:also|further|directly|by induction),?)? (?:that|the|why)\b)"
+    rf"(\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
+    r"|(?:^|[.!:]\s+|\n\s*)why (?:is|are|does|do|can|must|should|has|have|cannot|can't|will|was)\b)"
 )
-# "to show that" may stand in a story, but where one asks for a value as well, that value is the answer
+# a question for a value stands beside it: that value is the answer
 _ASKS_FOR_A_VALUE = (
-    r"\?|\b(?:find|determine|calculate|compute|evaluate|solve|simplify|express|how (?:many|much)|what (?:is|are))\b"
+    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|give (?:all|the value|your answer)"
+    r"|how (?:many|much)|what (?:is|are))\b"
 )
+_NO_VALUE = r"\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
 
-_YES_NO = r"^(?:\\(?:text|textbf|mathrm)\s*\{)?\s*(yes|no|true|false)\s*(?:$|[.,;:!}])"
-
-
-def _option(letter: str) -> str:
-    """An option's letter, and the first character of what it says."""
-    return rf"(?:\(|\\(?:text|textbf|textrm|mathrm|mathbf|rm)\s*\{{\s*\(?){letter}\s*[.)}}]+[\s$:~\\}}]*[^\s,.;)]"
-
-
-_OPTIONS = (
-    # (A) ... (B) ... (C) ... from a line's start or a sentence's end on
-    rf"(?:^|[.:?!$)\]]\s+|\n\s*)\$?{_option('A')}.*?[\s$]{_option('B')}.*?[\s$]{_option('C')}",
-    # A) ... B) ... from a sentence's end on, with no bracket between that one of these could close
-    r"(?:[.:?!$\]]\s+|\n\s*)A\)\s*[^\s()][^()]*\sB\)\s*[^\s()]",
-    # A. ... B. ... C. at the start of lines
-    r"\n\s*\**A[.:]\s[^\n]*\n\s*\**B[.:]\s[^\n]*\n\s*\**C[.:]\s",
-)
-_SECOND_OPTION = r"B\s*[).}:]"
-_MULTIPLE_CHOICE = rf"(?s)({'|'.join(_OPTIONS)})"
-_COUNTS_STATEMENTS = (
-    r"how many (?:of )?(?:the |these )?(?:following )?(?:\w+ )?(?:statements|propositions|claims|assertions|conditions)"
-)
-
-_PICTURE = r"(?:figure|diagram|picture|image|drawing|illustration|photo(?:graph)?|sketch)s?"
-# these are also things that problems are about: a graph's edges, a map from A to B, the graph below the x-axis
-_CHART = r"(?:graph|table|chart|map)s?"
-_LINK = r"(https?://\S+|\bwww\.\w+\.\w+|!\[[^\]]*\]\([^)]*\)?|<img\b|\\includegraphics\b)"
-_REFERENCE = "|".join(
-    (
-        r"\b(?:shown|pictured|depicted|illustrated|drawn|given|indicated|marked|labell?ed|represented"
-        r"|displayed) (?:in|on|by) "
-        rf"(?:the|this) (?:(?:above|attached|accompanying|adjoining|adjacent|following) )?{_PICTURE}\b",
-        rf"\b(?:see|refer to|consult|use) (?:the )?{_PICTURE} (?:below|above|at|on the (?:left|right))\b",
-        rf"\b(?:attached|accompanying|adjoining) (?:{_PICTURE}|{_CHART})\b",
-        rf"\b(?:the|this|following) {_PICTURE} (?:shown )?(?:below|above)\b",
-        rf"\bthe {_CHART} (?:shown |given )?(?:below|above)(?:[.,:;)?]|$| (?:shows|gives|lists|contains)\b)",
-        r"\bthe (?:figure|diagram|picture|drawing) (?:shown )?(?:at|to|on) the (?:left|right)\b",
-        r"\bthe (?:following|above) (?:figure|picture|image|drawing|illustration|photo)s?\b",
-        r"(?:^|[.?!]\s+)(?:in|from|as shown in) the (?:figure|diagram),",
-        r"\b(?:in|see) fig(?:ure|\.) ?\d",
-    )
-)
-_REFERENCE = f"({_REFERENCE})"
-_MAY_REFER = (
-    r"https?:|www\.|!\[|<img|graphics|fig|diagram|picture|image|drawing|illustrat|photo|sketch|graph|table|chart|map"
-)
-_CONTAINED = (
-    r"\[asy\]|\\begin\{(?:tikzpicture|tabular|array|asy|picture|pmatrix|bmatrix|matrix)\}"
-    r"|(?:^|\n)\s*\|[^\n]*\||\t|(?:\n[^\n]*\d[^\n]*){2}"
-)
-"""A picture as code, or a table: the text holds what it refers to."""
+_YES_NO = r"^(?:\\(?:text|textbf|mathrm|textit|mathbf|mbox)\s*\{)?[\s(\"'*]*(yes|no|true|false)\s*(?:$|[.,;:!})\"'*])"
 
 
 def multi_part(filters: Filters) -> pl.Expr:
@@ -106,6 +90,9 @@ def multi_part(filters: Filters) -> pl.Expr:
     drops: 1. Find the sum of 3 and 4.¶2. Find their product.
     drops: Let n be prime. (i) Determine n mod 2; (ii) determine n mod 3.
     drops: A die is rolled. **Part (a)** What is the chance of a six? **Part (b)** How many rolls are needed?
+    drops: Let $f(x) = x^2 + ax$. (1) When $a = 1$, find the least value of f. (2) If f is even, find $a$.
+    drops: A square has sides of 3. Find: (a) the area; (b) the perimeter.
+    drops: Evaluate (a) $2^3$; (b) $3^2$.
     keeps: Let f be a function. Find $f(a) + f(b)$ if $f (a) = 3$ and $f (b) = 4$.
     keeps: For which $x$ in the interval $(a, b)$ is it so?
     keeps: Find all functions such that (i) f(0) = 1 and (ii) f(x) is even.
@@ -117,9 +104,7 @@ def multi_part(filters: Filters) -> pl.Expr:
     """
     if not filters.multi_part:
         return KEEPS
-    return apply_where(
-        LOWER, _has(_SECOND_PART), lambda text: found(text, _MULTI_PART, "the question has several parts ({})")
-    )
+    return apply_where(LOWER, _has(_SECOND_PART), _has_parts)
 
 
 def proof(filters: Filters) -> pl.Expr:
@@ -128,17 +113,27 @@ def proof(filters: Filters) -> pl.Expr:
     drops: Prove that $\sqrt{2}$ is irrational.
     drops: Let $n$ be an integer. Show that $n^2 + n$ is even. => n(n+1)
     drops: Let $a > b$, then prove that $a + 1 > b$.
+    drops: Let $a,b>0$ with $ab=2$, prove $a+b\ge 2\sqrt{2}$.
     drops: Prove or disprove that every such number is odd. => prove
     drops: If \(a = b\), demonstrate that \(b = a\).
+    drops: Explain why the sum of two odd numbers is even.
+    drops: Show $DE \parallel BC$ in the triangle $ABC$.
+    drops: It is required to prove the equality of the two segments that one can find in this way.
+    drops: Why is the product of two consecutive numbers even?
     keeps: Find the least $n$. Show that your answer is the least.
+    keeps: Find $x$ and show your work.
+    keeps: Three fifths of 20, plus 1. Show all steps.
     keeps: How many pages must she read to improve that record?
     keeps: She wants to show that she can run 12 km. Compute the time she needs.
+    keeps: The show that she sees ends at 9:00, 2 hours after its start. When did it start?
     keeps: Prove that the sum is constant and find it.
-    keeps: One can show that $x$ is prime. State it.
+    keeps: One can prove that $x$ is prime. State it.
     """
     if not filters.proof:
         return KEEPS
-    return apply_where(LOWER, _has("prove|show|demonstrate|verify"), _asks_for_a_proof)
+    return apply_where(
+        LOWER, _has("prove|show|demonstrate|verify|explain|why|proof|establish|deduce|justify"), _asks_for_a_proof
+    )
 
 
 def yes_no(filters: Filters) -> pl.Expr:
@@ -157,69 +152,20 @@ def yes_no(filters: Filters) -> pl.Expr:
     return found(answer, _YES_NO, "the answer is yes or no ({})") if filters.yes_no else KEEPS
 
 
-def multiple_choice(filters: Filters) -> pl.Expr:
-    r"""The answer stands in the question, and is often its letter only.
-
-    drops: What is 3 + 4? A) 5 B) 7
-    drops: What is 3 + 4? (A) 5 (B) 6 (C) 7 (D) 8
-    drops: What is 3 + 4?¶A. 5¶B. 6¶C. 7 => C
-    drops: What is 3 + 4? $\textbf{(A)}\ 5 \qquad \textbf{(B)}\ 6 \qquad \textbf{(C)}\ 7$
-    drops: Which of the following is prime?¶(A) 4¶(B) 6¶(C) 7
-    keeps: Triangle A has an area of 5, triangle B of 7 and triangle C of 9. What is their sum?
-    keeps: The circles (A), (B) and (C) touch. What is their area?
-    keeps: Walk from home (point A) to school (point B), then to the park (point C). How far is it?
-    keeps: What is P(A) + P(B) + P(C)?
-    keeps: How many of the following statements are true? (A) 2 is even. (B) 3 is even. (C) 4 is even. => 2
-    keeps: It goes from A. Then it meets B. Then it stops at C. How far is it?
-    """
-    if not filters.multiple_choice:
-        return KEEPS
-    return apply_where(pl.col("question"), _has(_SECOND_OPTION), _offers_its_answers)
-
-
-def reference(filters: Filters) -> pl.Expr:
-    r"""What the text refers to, a link, a picture or a table, is not there: nobody can answer. Pictures as code stay.
-
-    drops: How many triangles are there? See https://example.org/a.png
-    drops: ![](a.png) How many triangles are there?
-    drops: What is the area of the triangle shown in the figure?
-    drops: What is the area of the shape in the diagram below?
-    drops: In the figure, AB = 3 and BC = 4. Find AC.
-    drops: The table below gives the prices. What is their sum?
-    drops: Find $|x| + |y|$ as shown in the figure.
-    drops: The table is at www.example.org/a.¶| 1 | 2 |
-    keeps: What is the area of the triangle below? [asy] draw((0,0)--(1,0)); [/asy] As shown in the figure, it is right.
-    keeps: She skates a figure of eight. How long is it?
-    keeps: How many sides does a plane figure with 5 corners have?
-    keeps: At the table on the left sit 5 people. How many legs are there?
-    keeps: The graph of f is shifted by 3. What is its new zero?
-    keeps: What is the area of the region given by the graph of f and bounded by the graph below the line y = 3?
-    keeps: Consider the following graph: its vertices are 1 to 9, its edges join primes. How many edges has it?
-    keeps: Let f be the following map: x is sent to x + 3. What is f(4)?
-    keeps: There are 15 dogs in the picture that Tom draws, and 3 cats. How many animals are there?
-    keeps: The table below gives the prices.¶| a | b |¶| 3 | 4 |¶What is their sum?
-    """
-    if not filters.reference:
-        return KEEPS
-    return apply_where(LOWER, _has(_MAY_REFER), _refers_to_what_is_absent)
-
-
 def _has(pattern: str) -> Step:
     """Cheap, and true for all texts that the dear patterns match."""
     return lambda text: text.str.contains(pattern)
 
 
+def _has_parts(text: pl.Expr) -> pl.Expr:
+    reason = "the question has several parts ({})"
+    listed = text.str.extract(_LIST_OF_PARTS)
+    listed = pl.when(~listed.str.extract(r"(?s)^(.*?)[(]?(?:a|i|1)\)").str.contains(_CONDITIONS)).then(listed)
+    return pl.coalesce(found(text, _MULTI_PART, reason), found(listed, "(?s)^(.*)$", reason))
+
+
 def _asks_for_a_proof(text: pl.Expr) -> pl.Expr:
-    alone = pl.when(~text.str.contains(_ASKS_FOR_A_VALUE)).then(text)
-    return found(alone, _PROOF, "the question asks for a proof ({})")
-
-
-def _offers_its_answers(text: pl.Expr) -> pl.Expr:
-    counts = text.str.to_lowercase().str.contains(_COUNTS_STATEMENTS)
-    return found(pl.when(~counts).then(text), _MULTIPLE_CHOICE, "the question offers its answers ({})")
-
-
-def _refers_to_what_is_absent(text: pl.Expr) -> pl.Expr:
-    reason = "the question refers to what is not in it ({})"
-    absent = pl.when(~text.str.contains(_CONTAINED)).then(text)
-    return pl.coalesce(found(text, _LINK, reason), found(absent, _REFERENCE, reason))
+    asked = text.str.replace_all(_ASKED_TO, "asked-to-show")
+    commands = asked.str.replace_all(_NO_COMMAND, " ").str.replace_all(_SHOWS_WORK, " ")
+    values = text.str.replace_all(_NO_VALUE, ".").str.contains(_ASKS_FOR_A_VALUE)
+    return found(pl.when(~values).then(commands), _PROOF, "the question asks for a proof ({})")

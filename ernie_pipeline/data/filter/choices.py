@@ -1,0 +1,112 @@
+r"""Questions that offer their answers: (A) 4 (B) 5, A. 4 B. 5, in lines or one after the other.
+
+A row of option signs is told from labels (circles (A), (B)), initials (A. Smith) and conditions ((a) f(0) = 1) by what
+stands around it: the first sign begins a line or follows a sentence's end or a verb that an answer completes; each
+has something behind it; and nothing is asked behind the last one, unless something was asked before the first.
+"""
+
+import polars as pl
+
+from ernie_pipeline.data.filter.questions import IMPERATIVE
+from ernie_pipeline.data.filter.reasons import KEEPS, quoted
+from ernie_pipeline.data.normalize.masked import apply_where
+from ernie_pipeline.recipe.sections import Filters
+
+_STYLE = r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|rm|bf|textit)\s*\{?\s*|\{\\(?:bf|rm)\s*|\*\*)"
+_SAYS = r"[\s$:~.\\}*]*[^\s,.;:)]"
+"""From a sign on, the first character of what the option says."""
+
+
+def _enclosed(letter: str) -> str:
+    """(A) or [A], or a styled A. or A)."""
+    return (
+        rf"(?:\$?{_STYLE}?[(\[]\s*{letter}\s*[)\]]|\$?{_STYLE}\(?{letter}\s*[.)}}])"
+        rf"{_SAYS}"
+    )
+
+
+_BEFORE = (
+    r"(?:^|[.:;?!$)\]}_。？：]\s*|\n\s*"
+    r"|\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|approximately|about)(?: \w+:?)?\s*:?\s+)"
+)
+_AFTER_A_SENTENCE = r"(?:[.:?!$\])}。？：]\s*|\n\s*)"
+_NEXT = r"[\s$;,.]"
+_NO_OPEN_BRACKET = r"(?:[^()]|\([^()]*\))*?"
+
+_OPTIONS = (
+    rf"{_BEFORE}{_enclosed('A')}.*?{_NEXT}?{_enclosed('B')}.*?{_NEXT}?{_enclosed('C')}",
+    # wherever it begins, if it goes on to a fourth, and the first three letters say what stands for itself
+    rf"\s{_enclosed('A')}[^?]{{0,80}}?\s{_enclosed('B')}[^?]{{0,80}}?\s{_enclosed('C')}[^?]{{0,80}}?\s{_enclosed('D')}",
+    # two of them
+    rf"[?:]\s*{_enclosed('A')}[^?]{{0,80}}?{_NEXT}{_enclosed('B')}",
+    # A) ... B) ..., with no bracket between that one of these could close
+    rf"{_AFTER_A_SENTENCE}A\){_SAYS}{_NO_OPEN_BRACKET}\sB\){_SAYS}",
+    rf"{_BEFORE}A\){_SAYS}{_NO_OPEN_BRACKET}\sB\){_SAYS}{_NO_OPEN_BRACKET}\sC\){_SAYS}",
+    # A. ... B. ... C. ...
+    rf"{_BEFORE}\**A\s?[.:、．]{_SAYS}.*?[\s;,*$]B\s?[.:、．]{_SAYS}.*?[\s;,*$]C\s?[.:、．]{_SAYS}",
+    rf"\?\s*\**A\s?[.:、．]{_SAYS}[^?\n]{{1,80}}?[\s;,*$]B\s?[.:、．]{_SAYS}",
+    r"\n\s*[-*]*\s*A\s?[.:)-]\s[^\n]*\n\s*[-*]*\s*B\s?[.:)-]\s",
+    # small letters and numbers, which number parts and conditions too: only right behind a question
+    rf"\?\s*\(?a[).]{_SAYS}[^?]{{0,80}}?\s\(?b[).]{_SAYS}[^?]{{0,80}}?\s\(?c[).]{_SAYS}",
+    rf"\?\s*\(?1[).]\s{_SAYS}[^?]{{0,80}}?\s\(?2[).]\s{_SAYS}[^?]{{0,80}}?\s\(?3[).]\s{_SAYS}",
+    rf"\?\s*[①Ⓐ]{_SAYS}[^?]*?[②Ⓑ]{_SAYS}",
+    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?):?\s+\(?a\){_SAYS}[^?.]{{0,60}}?\s\(?b\){_SAYS}[^?.]{{0,60}}?\s\(?c\){_SAYS}",
+    r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:Choices|choices|Options|OPTIONS)\**:",
+    r"\b[Cc]hoose (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
+    r"\b[Ss]elect (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
+    r"\b(?:[Ww]hich|[Oo]ne) of the (?:options|choices|alternatives|answers) (?:below|given|listed)",
+)
+_MAY_OFFER = r"B\s*[).}:\]、．]|b\)|b\.\s|2[).]\s|②|Ⓑ|hoices|ptions|OPTIONS|hoose|elect|alternatives|answers"
+_MULTIPLE_CHOICE = rf"(?s)({'|'.join(_OPTIONS)})"
+
+_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)[A-Ja-j1-5]\s*[).\]}}:、．]{_SAYS}(.*)$"
+_ASKED = rf"\?|(?i:which|what|how|\b{IMPERATIVE}\b|\b(?:is|are|equals?|be)(?: (?:equal|closest|nearest|about|always|divisible))?:?\s*$)"
+_ASKED_BEHIND = rf"[^?\s][^?]*\w\?|(?:[.!?$)]\s*|\n\s*|^)(?i:{IMPERATIVE}|how many|how much|what)\b"
+
+_COUNTS_STATEMENTS = (
+    r"how many (?:of )?(?:the |these )?(?:following )?(?:\w+ )?(?:statements|propositions|claims|assertions|conditions"
+    r"|following)"
+)
+_SECOND_LETTER = r"B\s*[).\]}:、．]"
+_OTHER_STATEMENTS = r"[\s(](?:I{1,3}|[1-3])[).]|[①②③]"
+
+
+def multiple_choice(filters: Filters) -> pl.Expr:
+    r"""The answer stands in the question, and is often its letter only.
+
+    drops: What is 3 + 4? A) 5 B) 7
+    drops: What is 3 + 4? (A) 5 (B) 6 (C) 7 (D) 8
+    drops: What is 3 + 4?¶A. 5¶B. 6¶C. 7 => C
+    drops: What is 3 + 4? $\textbf{(A)}\ 5 \qquad \textbf{(B)}\ 6 \qquad \textbf{(C)}\ 7$
+    drops: Which of the following is prime?¶(A) 4¶(B) 6¶(C) 7
+    drops: What is 2+3? A. 4 B. 5 C. 6 D. 7
+    drops: Which value solves $x+2=5$?(A) 4 (B) 3
+    drops: The value of $2\cdot 3$ is (A) 4 (B) 5 (C) 6
+    drops: If 3 + 4 = n, then n equals: A: 5, B: 6, C: 7, D: 8
+    drops: The sum of $3$ and $4$ (A) 5 (B) 6 (C) 7 (D) 8 (E) 9 (F) 10 (G) 11
+    drops: What is 3 + 4? a) 5 b) 6 c) 7 d) 8
+    drops: What is 3 + 4? (1) 5 (2) 6 (3) 7 (4) 8
+    keeps: Triangle A has an area of 5, triangle B of 7 and triangle C of 9. What is their sum?
+    keeps: The circles (A), (B) and (C) touch. What is their area?
+    keeps: Walk from home (point A) to school (point B), then to the park (point C). How far is it?
+    keeps: What is P(A) + P(B) + P(C)?
+    keeps: How many of the following statements are true? (A) 2 is even. (B) 3 is even. (C) 4 is even. => 2
+    keeps: It goes from A. Then it meets B. Then it stops at C. How far is it?
+    keeps: A. Smith, B. Jones and C. Brown share 50 dollars. How much does each get?
+    keeps: Ann (A) has 5 nuts, Ben (B) has 6, Cleo (C) has 7 and Dan (D) has 8. How many have they?
+    keeps: A function is good if: (A) it is even; (B) it is 0 at 1; (C) it is bounded. Find a good one.
+    """
+    if not filters.multiple_choice:
+        return KEEPS
+    return apply_where(pl.col("question"), lambda text: text.str.contains(_MAY_OFFER), _offers_its_answers)
+
+
+def _offers_its_answers(text: pl.Expr) -> pl.Expr:
+    lower = text.str.to_lowercase()
+    options = text.str.extract(_MULTIPLE_CHOICE)
+    offers_counts = text.str.contains(_OTHER_STATEMENTS) & options.str.contains(_SECOND_LETTER)
+    counts = lower.str.contains(_COUNTS_STATEMENTS) & ~offers_counts
+    before = text.str.extract(rf"(?s)^(.*?)(?:{'|'.join(_OPTIONS)})")
+    asked_only_behind = text.str.extract(_LAST_SIGN).str.contains(_ASKED_BEHIND) & ~before.str.contains(_ASKED)
+    offered = pl.when(~counts & ~asked_only_behind.fill_null(False)).then(options)
+    return pl.format("the question offers its answers ({})", quoted(offered))
