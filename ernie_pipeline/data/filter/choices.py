@@ -27,7 +27,7 @@ def _enclosed(letter: str) -> str:
 
 _BEFORE = (
     r"(?:^|[.:;?!$)\]}_。？：]\s*|\n\s*"
-    r"|\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|approximately|about)(?: \w+:?)?\s*:?\s+)"
+    r"|\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|approximately|about)(?: [A-Za-z0-9]+:?)?\s*:?\s+)"
 )
 _AFTER_A_SENTENCE = r"(?:[.:?!$\])}。？：]\s*|\n\s*)"
 _NEXT = r"[\s$;,.]"
@@ -36,21 +36,21 @@ _NO_OPEN_BRACKET = r"(?:[^()]|\([^()]*\))*?"
 _OPTIONS = (
     rf"{_BEFORE}{_enclosed('A')}.*?{_NEXT}?{_enclosed('B')}.*?{_NEXT}?{_enclosed('C')}",
     # wherever it begins, if it goes on to a fourth, and the first three letters say what stands for itself
-    rf"\s{_enclosed('A')}[^?]{{0,80}}?\s{_enclosed('B')}[^?]{{0,80}}?\s{_enclosed('C')}[^?]{{0,80}}?\s{_enclosed('D')}",
+    rf"\s{_enclosed('A')}[^?]*?\s{_enclosed('B')}[^?]*?\s{_enclosed('C')}[^?]*?\s{_enclosed('D')}",
     # two of them
-    rf"[?:]\s*{_enclosed('A')}[^?]{{0,80}}?{_NEXT}{_enclosed('B')}",
+    rf"[?:]\s*{_enclosed('A')}[^?]*?{_NEXT}{_enclosed('B')}",
     # A) ... B) ..., with no bracket between that one of these could close
     rf"{_AFTER_A_SENTENCE}A\){_SAYS}{_NO_OPEN_BRACKET}\sB\){_SAYS}",
     rf"{_BEFORE}A\){_SAYS}{_NO_OPEN_BRACKET}\sB\){_SAYS}{_NO_OPEN_BRACKET}\sC\){_SAYS}",
     # A. ... B. ... C. ...
     rf"{_BEFORE}\**A\s?[.:、．]{_SAYS}.*?[\s;,*$]B\s?[.:、．]{_SAYS}.*?[\s;,*$]C\s?[.:、．]{_SAYS}",
-    rf"\?\s*\**A\s?[.:、．]{_SAYS}[^?\n]{{1,80}}?[\s;,*$]B\s?[.:、．]{_SAYS}",
+    rf"\?\s*\**A\s?[.:、．]{_SAYS}[^?\n]+?[\s;,*$]B\s?[.:、．]{_SAYS}",
     r"\n\s*[-*]*\s*A\s?[.:)-]\s[^\n]*\n\s*[-*]*\s*B\s?[.:)-]\s",
     # small letters and numbers, which number parts and conditions too: only right behind a question
-    rf"\?\s*\(?a[).]{_SAYS}[^?]{{0,80}}?\s\(?b[).]{_SAYS}[^?]{{0,80}}?\s\(?c[).]{_SAYS}",
-    rf"\?\s*\(?1[).]\s{_SAYS}[^?]{{0,80}}?\s\(?2[).]\s{_SAYS}[^?]{{0,80}}?\s\(?3[).]\s{_SAYS}",
+    rf"\?\s*\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
+    rf"\?\s*\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
     rf"\?\s*[①Ⓐ]{_SAYS}[^?]*?[②Ⓑ]{_SAYS}",
-    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?):?\s+\(?a\){_SAYS}[^?.]{{0,60}}?\s\(?b\){_SAYS}[^?.]{{0,60}}?\s\(?c\){_SAYS}",
+    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?):?\s+\(?a\){_SAYS}[^?.]*?\s\(?b\){_SAYS}[^?.]*?\s\(?c\){_SAYS}",
     r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:Choices|choices|Options|OPTIONS)\**:",
     r"\b[Cc]hoose (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
     r"\b[Ss]elect (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
@@ -59,12 +59,12 @@ _OPTIONS = (
 _MAY_OFFER = r"B\s*[).}:\]、．]|b\)|b\.\s|2[).]\s|②|Ⓑ|hoices|ptions|OPTIONS|hoose|elect|alternatives|answers"
 _MULTIPLE_CHOICE = rf"(?s)({'|'.join(_OPTIONS)})"
 
-_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)[A-Ja-j1-5]\s*[).\]}}:、．]{_SAYS}(.*)$"
+_TO_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)[A-Ja-j1-5]\s*[).\]}}:、．]{_SAYS}"
 _ASKED = rf"\?|(?i:which|what|how|\b{IMPERATIVE}\b|\b(?:is|are|equals?|be)(?: (?:equal|closest|nearest|about|always|divisible))?:?\s*$)"
-_ASKED_BEHIND = rf"[^?\s][^?]*\w\?|(?:[.!?$)]\s*|\n\s*|^)(?i:{IMPERATIVE}|how many|how much|what)\b"
+_ASKED_BEHIND = rf"[^?\s][^?]*[A-Za-z0-9]\?|(?:[.!?$)]\s*|\n\s*|^)(?i:{IMPERATIVE}|how many|how much|what)\b"
 
 _COUNTS_STATEMENTS = (
-    r"how many (?:of )?(?:the |these )?(?:following )?(?:\w+ )?(?:statements|propositions|claims|assertions|conditions"
+    r"how many (?:of )?(?:the |these )?(?:following )?(?:[A-Za-z0-9]+ )?(?:statements|propositions|claims|assertions|conditions"
     r"|following)"
 )
 _SECOND_LETTER = r"B\s*[).\]}:、．]"
@@ -102,11 +102,15 @@ def multiple_choice(filters: Filters) -> pl.Expr:
 
 
 def _offers_its_answers(text: pl.Expr) -> pl.Expr:
-    lower = text.str.to_lowercase()
+    return apply_where(text, lambda some: some.str.contains(_MULTIPLE_CHOICE), _judged_by_what_is_asked)
+
+
+def _judged_by_what_is_asked(text: pl.Expr) -> pl.Expr:
     options = text.str.extract(_MULTIPLE_CHOICE)
+    before = text.str.splitn(options, 2).struct[0]
+    behind = text.str.replace(_TO_LAST_SIGN, "")
     offers_counts = text.str.contains(_OTHER_STATEMENTS) & options.str.contains(_SECOND_LETTER)
-    counts = lower.str.contains(_COUNTS_STATEMENTS) & ~offers_counts
-    before = text.str.extract(rf"(?s)^(.*?)(?:{'|'.join(_OPTIONS)})")
-    asked_only_behind = text.str.extract(_LAST_SIGN).str.contains(_ASKED_BEHIND) & ~before.str.contains(_ASKED)
-    offered = pl.when(~counts & ~asked_only_behind.fill_null(False)).then(options)
+    counts = text.str.to_lowercase().str.contains(_COUNTS_STATEMENTS) & ~offers_counts
+    asked_only_behind = behind.str.contains(_ASKED_BEHIND) & ~before.str.contains(_ASKED)
+    offered = pl.when(~counts & ~asked_only_behind).then(options)
     return pl.format("the question offers its answers ({})", quoted(offered))

@@ -27,11 +27,14 @@ from ernie_pipeline.data.normalize.masked import apply_where
 from ernie_pipeline.recipe.sections import Filters
 
 _ENGLISH = """
-    the of and that which what how with from if then is are such there where when have has each its this these they
-    many much given following number numbers value values solve compute evaluate calculate simplify between first two
-    three your she into does every any integer integers positive equation function
+    the and that which what how with from if then such there where when has have had each its this these they their his
+    many much more most less than both every any your she he into does were would not only after before while who
+    find given following number numbers value values solve compute evaluate calculate simplify express suppose between
+    first two three four integer integers positive equation function largest smallest twice times years points length
+    sides square circle
 """
-"""Function words, and those of problems, that are no words of other languages: "all", "for" and "was" are."""
+"""Function words, and those of problems, that few other languages have: "all", "for", "is", "of" and "was" are Dutch,
+Danish or German too."""
 
 _LANGUAGES = (
     "en fr es ca gl pt it ro de nl af da no sv is fi et lv lt pl cs sk sl hr sr bs bg mk ru uk hu tr az sq eu cy ga "
@@ -91,6 +94,9 @@ _COMMANDS_ELSEWHERE = frozenset(
 _MARGIN = 4.0
 _MARGIN_OF_FEW = 6.0
 _MARGIN_OF_ENGLISH = 2.0
+_ENOUGH_WORDS = 25
+_FEWEST_ENGLISH = 8
+"""One word in so many, if there are two."""
 _FEW_WORDS = 2
 
 
@@ -176,16 +182,17 @@ def _foreign(prose: pl.Series) -> pl.Series:
 
 def _is_foreign(prose: str | None, english: int | None) -> bool:
     words = (prose or "").split()
-    if not words:
+    english = english or 0
+    if not words or (english >= 2 and english * _FEWEST_ENGLISH >= len(words)):
         return False
     if len(words) <= _FEW_WORDS + 1 and not english and not _COMMANDS_ELSEWHERE.isdisjoint(words):
         return True
     least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN
-    return _margin(" ".join(words)) >= least + _MARGIN_OF_ENGLISH * (english or 0)
+    return _margin(" ".join(words[:_ENOUGH_WORDS])) >= least + _MARGIN_OF_ENGLISH * english
 
 
 def _margin(prose: str) -> float:
-    scores = dict(_detector().rank(prose))
+    scores: dict[str, float] = dict(_detector().rank(prose))
     english = scores.pop("en")
     return (max(scores.values()) - english) / sqrt(len(prose.encode()))
 

@@ -25,7 +25,7 @@ _ASKS = (
 )
 _CLAUSE = (
     r"(?:(?:if|when|for|given|suppose|assume|assuming|let|under|using|by|with|after|hence|then|also|now|on|in|at)\b"
-    r"[^.?;\n]{0,120}?[\s,])?"
+    r"[^.?;\n]*?[\s,])?"
 )
 _BEFORE_PART = r"(?:^|[.:;?!,$*\n]\s*|\.\$\s*|\\[\])]\s*)[*#]*(?:(?:part|question)\s+)?"
 _SIGNS = (("a", "b"), ("i", "ii"), ("1", "2"))
@@ -34,7 +34,7 @@ _SIGNS = (("a", "b"), ("i", "ii"), ("1", "2"))
 def _part(sign: str) -> str:
     """A part's sign, and the word that asks: "(a) Find", or "a. Find" at the start of a line."""
     lined = rf"\n\s*[*#]*(?:(?:part|question)\s+)?{sign}\.|\b(?:part|question) {sign}[.:]"
-    told = rf"\n\s*[*#]*[\[(]?{sign}[\]).][^\n]{{0,300}}?[.,:;$]\s+{_ASKS}"
+    told = rf"\n\s*[*#]*[\[(]?{sign}[\]).][^\n]*?[.,:;$]\s+{_ASKS}"
     roman = rf"|(?:^|[.;:]\s+){sign}\.\s+{_ASKS}" if "i" in sign else ""
     return rf"(?:(?:{_BEFORE_PART}[\[(]?\s?{sign}\s?[\])]|{lined})[.:*\s]*{_CLAUSE}{_ASKS}|{told}{roman})"
 
@@ -46,9 +46,9 @@ _MULTI_PART = "|".join(
 )
 _MULTI_PART = rf"(?s)({_MULTI_PART})"
 # find: (a) the area; (b) the perimeter
-_PART_OF_LIST = r"[.:*\s]*(?:\$|\\[(\[]|(?:the|its|an?|all|how|when|where|if|\w+ed)\s)"
+_PART_OF_LIST = r"[.:*\s]*(?:\$|\\[(\[]|(?:the|its|an?|all|how|when|where|if|[a-z0-9]+ed)\s)"
 _LIST_OF_PARTS = "|".join(
-    rf"\b{IMPERATIVE}\b[^.?!()]{{0,60}}?[\s:.]\(?{one}\){_PART_OF_LIST}.*?[\s;,.:$]\(?{two}\){_PART_OF_LIST}"
+    rf"\b{IMPERATIVE}\b[^.?!()]*?[\s:.]\(?{one}\){_PART_OF_LIST}.*?[\s;,.:$]\(?{two}\){_PART_OF_LIST}"
     for one, two in _SIGNS
 )
 _LIST_OF_PARTS = rf"(?s)({_LIST_OF_PARTS})"
@@ -58,14 +58,14 @@ _SECOND_PART = r"(?:b|ii|2)\s?[).:\]]|②"
 _BEFORE_COMMAND = r"(?:^|[.:;,?!$)\]]\s*|\n\s*|\\[\])]\s*|\b(?:then|hence|thus|and|please|also|now|or|so)\s+)"
 _NO_COMMAND = (
     r"\b(?:can|could|may|might|would|will|must|cannot|not|who|they|we|you|i|he|she|it|that|which|one|to|a|the|this"
-    r"|each|every|tv|\w+ing)\s+(?:also\s+|easily\s+|now\s+)?(?:show|verify|demonstrate|explain)\b"
+    r"|each|every|tv|[a-z0-9]+ing)\s+(?:also\s+|easily\s+|now\s+)?(?:show|verify|demonstrate|explain)\b"
 )
 _ASKED_TO = r"\b(?:required|asked|needed|necessary|have|is|are) to (?:show|verify|demonstrate)\b"
 _OF_A_PROOF = (
     r"(?:disprove|verify|demonstrate|establish|deduce|conclude|justify)"
     r"(?: or disprove)?(?: (?:also|further|directly|by induction),?)?(?: (?:that|the|why)\b| ?[$\\])"
     r"|explain (?:why|how|clearly why|in detail why)\b"
-    r"|(?:give|write|provide|present) (?:a|an|the) (?:\w+ )?proof\b"
+    r"|(?:give|write|provide|present) (?:a|an|the) (?:[a-z0-9]+ )?proof\b"
 )
 _SHOWS_WORK = r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step|working|calculation|reasoning|process|solution|answer|result|method)"
 _PROOF = (

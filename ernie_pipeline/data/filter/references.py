@@ -19,7 +19,7 @@ def _any(*patterns: str) -> str:
 
 _PICTURE = r"(?:figure|diagram|picture|image|drawing|illustration|photo(?:graph)?|sketch)s?"
 _PLOT = (
-    r"(?:(?:bar|line|pie|circle|box|scatter|dot|stem|frequency|velocity|speed|distance|position)[ -]?(?:and[ -]\w+ )?"
+    r"(?:(?:bar|line|pie|circle|box|scatter|dot|stem|frequency|velocity|speed|distance|position)[ -]?(?:and[ -][a-z0-9]+ )?"
     r"(?:graph|chart|plot|diagram)s?|pictograph|histogram|scatter ?plot|spinner|number line|venn diagram|scale drawing)"
 )
 # these are also things that problems are about: a graph's edges, a map from A to B, the graph below the x-axis
@@ -47,15 +47,15 @@ _LOOK = (
     r"|consider)"
 )
 
-_LINK = r"(https?://\S+|\bwww\.\w+\.\w+|!\[[^\]]*\]\([^)]*\)?|<img\b|\\includegraphics\b|\[(?:img|image|attach\w*)\b)"
+_LINK = r"(https?://\S+|\bwww\.[a-z0-9]+\.[a-z0-9]+|!\[[^\]]*\]\([^)]*\)?|<img\b|\\includegraphics\b|\[(?:img|image|attach[a-z0-9]*)\b)"
 _HAS_LINK = r"https?:|www\.|!\[|<img|graphics|\[im|\[attach"
 
 _PICTURES = _any(
-    rf"\b{_SHOWN} (?:in|on|by|as in|like) {_THE}(?:\w+ )?{_PICTURE}\b",
+    rf"\b{_SHOWN} (?:in|on|by|as in|like) {_THE}(?:[a-z0-9]+ )?{_PICTURE}\b",
     rf"\b{_LOOK} (?:{_THE})?{_PICTURE}(?: {_WHERE}| {_SHOWN}\b|{_END}| to\b)",
-    rf"\b(?:attached|accompanying|adjoining) (?:\w+ )?(?:{_PICTURE}|{_CHART})\b",
-    rf"\b(?:the|this|these|following|each) (?:\w+ )?{_PICTURE} (?:{_SHOWN} )?{_WHERE}\b",
-    rf"\bthe (?:following|above|given) (?:\w+ )?{_PICTURE}\b",
+    rf"\b(?:attached|accompanying|adjoining) (?:[a-z0-9]+ )?(?:{_PICTURE}|{_CHART})\b",
+    rf"\b(?:the|this|these|following|each) (?:[a-z0-9]+ )?{_PICTURE} (?:{_SHOWN} )?{_WHERE}\b",
+    rf"\bthe (?:following|above|given) (?:[a-z0-9]+ )?{_PICTURE}\b",
     rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)(?:,| {_SHOWN}| {_WHERE})",
     rf"{_START}(?:as )?in (?:the|this) (?:figure|diagram)\b",
     r"\b(?:in|see|from|of|on) (?:fig(?:ure)?\.?|figs\.|diagram|picture) ?\(?\d|\bfig(?:ure|\.) ?\d+ (?:shows|below)",
@@ -63,7 +63,7 @@ _PICTURES = _any(
     rf"\bas {_SEEN}(?: (?:below|above|here|at|on|in)\b|[.,:;)?!]|\s*$)",
     rf"\b{_SEEN} {_WHERE}(?:[.,)?]|\s*$|{_IS})",
     rf"\b(?:the|this|each) {_SHAPE} (?:{_SHOWN} )?{_WHERE}(?:{_END}|{_IS}| (?:made|with)\b)",
-    rf"\b(?:the|this) (?:[\w$-]+ ){{0,3}}{_SHAPE} {_SEEN}(?: here)?(?:{_END}|{_IS})",
+    rf"\b(?:the|this) (?:[a-z0-9$-]+ ){{0,3}}{_SHAPE} {_SEEN}(?: here)?(?:{_END}|{_IS})",
     rf"\b(?:graph|figure|diagram|picture|image|chart|table|{_PLOT}) {_SEEN}(?: here)?(?:{_END}|{_IS})",
 )
 _HAS_PICTURE = (
@@ -77,51 +77,51 @@ _THE_PICTURE = _any(
     r"\b(?:the|this) (?:figure|diagram|picture|image|illustration) (?:shows|represents|illustrates|depicts|consists of)\b",
 )
 _OWN_PICTURE = (
-    rf"\b(?:an?|his|her|their|my|each|every|one|another|some|plane|solid|geometric|\d) (?:[\w-]+ ){{0,3}}{_PICTURE}\b"
+    rf"\b(?:an?|his|her|their|my|each|every|one|another|some|plane|solid|geometric|\d) (?:[a-z0-9-]+ ){{0,3}}{_PICTURE}\b"
     r"|\bscale\b|\b(?:bounded|formed|enclosed|described|obtained|resulting|defined)\b|\bfigures\b|figure skat"
-    r"|\b(?:draws?|drew|paint\w*|takes?|took|hangs?|hung) (?:\w+ )?(?:the )?(?:picture|photo|image)|digit|pixel|mirror"
+    r"|\b(?:draws?|drew|paint[a-z0-9]*|takes?|took|hangs?|hung) (?:[a-z0-9]+ )?(?:the )?(?:picture|photo|image)|digit|pixel|mirror"
 )
 _THE_GRAPH = _any(
     rf"{_START}(?:from|on|in) {_THE}graph,",
     rf"\b(?:{_LOOK}|in|of|on) {_THE}graph(?:{_END}| to\b|{_IS})",
-    rf"\b(?:the|this) graph(?: of (?:the |a )?\w*\s?function)? (?:above |below )?(?:shows|represents|displays|to)\b",
+    rf"\b(?:the|this) graph(?: of (?:the |a )?[a-z0-9]*\s?function)? (?:above |below )?(?:shows|represents|displays|to)\b",
     r"\b(?:use|using|from|based on) the graph of (?:the |a )?(?:function|line|parabola|curve|\$f\$|f)(?: to\b| above|[,.])",
 )
 _OWN_GRAPH = (
-    r"\ban? (?:[\w-]+ ){0,3}graph\b|\bgraphs\b|\bvert(?:ex|ices)\b|\bedges?\b|\bgraph \$?[a-z]\$?\b|=|polynomial"
-    r"|\bgraph (?:with|where|whose|in which)|passes through|\bgraph of (?:\$?[xy\\2-9]|\$\w*\s?\(?[xyt2-9\\])"
+    r"\ban? (?:[a-z0-9-]+ ){0,3}graph\b|\bgraphs\b|\bvert(?:ex|ices)\b|\bedges?\b|\bgraph \$?[a-z]\$?\b|=|polynomial"
+    r"|\bgraph (?:with|where|whose|in which)|passes through|\bgraph of (?:\$?[xy\\2-9]|\$[a-z0-9]*\s?\(?[xyt2-9\\])"
 )
 
 _SHADED = (
-    r"\b((?:un)?shaded (?:\w+ )?(?:region|area|part|portion|section|sector|triangle|square|rectangle|circle|figure|shape"
+    r"\b((?:un)?shaded (?:[a-z0-9]+ )?(?:region|area|part|portion|section|sector|triangle|square|rectangle|circle|figure|shape"
     r"|segment|quadrilateral|polygon|ring|annulus|parallelogram|trapezoid|hexagon|surface|fraction|zone|space|cell)s?\b"
-    r"|(?:fraction|part|percent(?:age)?|portion|much|ratio|area) of (?:the|this) (?:\w+ ){0,3}(?:is|are) shaded\s*\?)"
+    r"|(?:fraction|part|percent(?:age)?|portion|much|ratio|area) of (?:the|this) (?:[a-z0-9]+ ){0,3}(?:is|are) shaded\s*\?)"
 )
 _IS_SHADED = (
     r"\b(?:is|are|be|was|were|been|being|gets?|and|then|he|she|they|we|i|you) (?:then |also |all |now )?"
     r"(?:colou?red or )?(?:un)?shade[sd]?\b[^?\s]*[^?]"
     r"|\bshad(?:es|ing)\b|\bshade (?:the|in|all|one|two|each|every|exactly|some|any|\d)"
-    r"|\b(?:has|have|having|with) (?:\w+ ){1,4}shaded\b"
-    r"|\bshaded (?:\w+ )?(?:region|area|part|portion|section|ring)s?,? (?:\w+ ){0,3}?(?:bounded|enclosed|between|inside"
-    r"|outside|within|formed|common|consist\w+|lies|lying|made|that (?:is|lies)|which (?:is|lies)|under|defined)\b"
+    r"|\b(?:has|have|having|with) (?:[a-z0-9]+ ){1,4}shaded\b"
+    r"|\bshaded (?:[a-z0-9]+ )?(?:region|area|part|portion|section|ring)s?,? (?:[a-z0-9]+ ){0,3}?(?:bounded|enclosed|between|inside"
+    r"|outside|within|formed|common|consist[a-z0-9]+|lies|lying|made|that (?:is|lies)|which (?:is|lies)|under|defined)\b"
 )
 
 _CHARTS = _any(
     rf"\b{_LOOK} {_THE}(?:chart|plot|{_PLOT}|data)(?: {_WHERE}| to\b| {_SHOWN}|{_END}|:)",
-    rf"\b(?:see|refer(?:ring)? to|use|using|look at|read|according to|based on) {_THE}(?:\w+ )?table"
+    rf"\b(?:see|refer(?:ring)? to|use|using|look at|read|according to|based on) {_THE}(?:[a-z0-9]+ )?table"
     rf"(?: {_WHERE}| to (?:find|answer|determine|estimate|compute|calculate|solve|help)| {_SHOWN}|{_END}|:)",
     rf"{_START}(?:from|in) {_THE}(?:table|chart|{_PLOT}), (?:find|determine|what|how|calculate|compute|estimate|we)\b",
-    rf"\b(?:the|this) (?:\w+ )?{_CHART} (?:{_SHOWN} )?(?:below|above)(?:[.,:;)?]|$|{_IS})",
-    rf"\b(?:the|this) (?:\w+ )?(?:table|chart|{_PLOT}) (?:above |below )?"
+    rf"\b(?:the|this) (?:[a-z0-9]+ )?{_CHART} (?:{_SHOWN} )?(?:below|above)(?:[.,:;)?]|$|{_IS})",
+    rf"\b(?:the|this) (?:[a-z0-9]+ )?(?:table|chart|{_PLOT}) (?:above |below )?"
     r"(?:shows|displays|lists|summari[sz]es|records|represents)\b",
-    rf"\b(?:the|this) following (?:\w+ )?(?:table|chart|{_PLOT})s?\b",
-    rf"\b{_SHOWN} (?:in|on|by) {_THE}(?:\w+ )?(?:table|chart|{_PLOT})\b",
+    rf"\b(?:the|this) following (?:[a-z0-9]+ )?(?:table|chart|{_PLOT})s?\b",
+    rf"\b{_SHOWN} (?:in|on|by) {_THE}(?:[a-z0-9]+ )?(?:table|chart|{_PLOT})\b",
     rf"\b(?:{_SHOWN} (?:in|on|by)|equation (?:of|for)|slope of) {_THE}graph{_END}",
-    rf"\b(?:{_PICTURE}|{_PLOT}|table|chart|graph)(?: of [^.?]{{1,60}}?)? (?:is|are) {_SHOWN}(?: {_WHERE}|{_END})",
+    rf"\b(?:{_PICTURE}|{_PLOT}|table|chart|graph)(?: of [^.?]+?)? (?:is|are) {_SHOWN}(?: {_WHERE}|{_END})",
     rf"\bwhose graph is {_SHOWN}\b",
     rf"\b(?:is|are) (?:{_SEEN}|drawn|plotted|given)(?: {_WHERE}){_END}",
     rf"\b(?:is|are) {_SEEN}[.,;]",
-    rf"\bin (?:the|this) (?:\w+ )?(?:chart|{_PLOT}){_END}",
+    rf"\bin (?:the|this) (?:[a-z0-9]+ )?(?:chart|{_PLOT}){_END}",
     r"\b(?:in|see|from) table \d",
     rf"{_START}(?:shown )?(?:below|above|here|(?:to|on|at) the (?:right|left)) (?:is|are) (?:an?|the|two|three|four|part)\b",
 )
@@ -132,17 +132,17 @@ _HAS_CHART = (
 
 _OTHERS = _any(
     r"\btnywr\b|\bthe number you (?:will )?receive\b",
-    r"\blet \$?\w\$? (?:be|denote|equal) (?:the )?(?:(?:value|result) of )?(?:your |the )?answer (?:to|from|of|in) (?:the )?"
+    r"\blet \$?[a-z0-9]\$? (?:be|denote|equal) (?:the )?(?:(?:value|result) of )?(?:your |the )?answer (?:to|from|of|in) (?:the )?"
     r"(?:problem|question|part|previous|last|preceding)\b",
     r"\b(?:the|your) answers? (?:to|from|of|in|for) (?:(?:the )?(?:problem|question|part|exercise)s? "
     r"(?:\#?\d+|\(?[a-h]\)|[a-h]\b)|(?:the |your )?(?:previous|preceding|last|prior|above|earlier) )",
-    r"\b(?:continu\w+|follow[- ]?up|resum\w+) (?:on |up )?(?:from|of|to|with) (?:the |your )?"
+    r"\b(?:continu[a-z0-9]+|follow[- ]?up|resum[a-z0-9]+) (?:on |up )?(?:from|of|to|with) (?:the |your )?"
     r"(?:previous|preceding|last|above|prior|earlier|problem|question|part|exercise)\b",
     rf"(?:{_START}(?:as )?in|\b(?:from|as in|like in|see|refer(?:ring)? to|using|use|following)) (?:the |your )?"
-    r"(?:\w+ (?:of|from|in) the )?(?:previous|preceding|prior|earlier|above) "
+    r"(?:[a-z0-9]+ (?:of|from|in) the )?(?:previous|preceding|prior|earlier|above) "
     r"(?:problem|question|part|exercise|example|theorem|lemma|result|section|task|item)s?\b",
     r"\bthe (?:previous|preceding|prior|above) (?:exercise|example|theorem|lemma)\b",
-    r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) \w+\b",
+    r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) [a-z0-9]+\b",
     r"\b(?:from|as in|see|using|by) (?:problem|exercise|example|theorem|lemma|proposition|corollary) (?:no\. ?|\#)?\d",
     rf"{_START}in (?:problem|exercise|example|theorem|lemma|proposition|corollary) (?:no\. ?|\#)?\d",
     r"\b(?:problem|exercise|question) \d+(?:\.\d+)* (?:above|asks|states)\b",
@@ -157,7 +157,7 @@ _HAS_OTHER = (
 
 _WHICH = r"(\bwhich (?:one )?of the following\b[^?:;\n]*\?\s*$)"
 _THE_FOLLOWING = (
-    r"(\bthe following (?:\w+ )?(?:problem|question|equation|expression|system|integral|limit|series|inequality|sum"
+    r"(\bthe following (?:[a-z0-9]+ )?(?:problem|question|equation|expression|system|integral|limit|series|inequality|sum"
     r"|product|fraction)s?\s*[:.]\s*$)"
 )
 # before "which of the following", or in it
@@ -169,7 +169,7 @@ _PICTURE_AS_CODE = (
 )
 """A picture as code, or a table: the text holds what it refers to."""
 _MANY_NUMBERS = (
-    r"(?s)(?:table|chart|graph|plot|histogram|data|schedule|grid|shown|below|here|follow)(?:[^\d]*\d[\d.,]*){5}"
+    r"(?s)(?:table|chart|graph|plot|histogram|data|schedule|grid|shown|below|here|follow)(?:[^0-9]*[0-9][0-9.,]*){5}"
 )
 """A table in words: five numbers behind the word."""
 
