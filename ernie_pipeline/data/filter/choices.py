@@ -26,7 +26,7 @@ def _enclosed(letter: str) -> str:
 
 
 _BEFORE = (
-    r"(?:^|[.:;?!$)\]}_。？：]\s*|\n\s*"
+    r"(?:^|[.:;?!$)\]}_。？：）]\s*|\n\s*"
     r"|\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|approximately|about)(?: [A-Za-z0-9]+:?)?\s*:?\s+)"
 )
 _AFTER_A_SENTENCE = r"(?:[.:?!$\])}。？：]\s*|\n\s*)"
@@ -49,17 +49,24 @@ _OPTIONS = (
     # small letters and numbers, which number parts and conditions too: only right behind a question
     rf"\?\s*\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
     rf"\?\s*\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
+    r"\n\s*A\s[^\n]*\n\s*B\s[^\n]*\n\s*C\s[^\n]*(?:\n\s*[D-H]\s[^\n]*)*\s*$",
+    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?)\s*:?\s+A\s+\S+\s+B\s+\S+\s+C\s+\S+\s+D\s",
+    rf"[?.:)$]\s*\(?F\){_SAYS}[^?]*?\s\(?G\){_SAYS}[^?]*?\s\(?H\){_SAYS}",
+    r"\(1\)[^?]*?\\q?quad\s*\(2\)[^?]*?\\q?quad\s*\(3\)",
+    r"[Ww]hich[^?]*\?\s*\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+(?:\n\s*[-*•]\s[^\n]+)*\s*$",
+    r"[Ww]hich[^?]*\?[^?]*\\item[^?]*\\item[^?]*\\item",
+    rf"{_BEFORE}①{_SAYS}[^?]*?②{_SAYS}[^?]*?③{_SAYS}",
     rf"\?\s*[①Ⓐ]{_SAYS}[^?]*?[②Ⓑ]{_SAYS}",
-    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?):?\s+\(?a\){_SAYS}[^?.]*?\s\(?b\){_SAYS}[^?.]*?\s\(?c\){_SAYS}",
+    rf"\b(?:[Ii]s|[Aa]re|[Ee]quals?|be|by|to|than|was|always|costs?|has)\s*:?\s+\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
     r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:Choices|choices|Options|OPTIONS)\**:",
     r"\b[Cc]hoose (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
     r"\b[Ss]elect (?:the )?(?:correct|right|best) (?:answer|option|choice|alternative)",
     r"\b(?:[Ww]hich|[Oo]ne) of the (?:options|choices|alternatives|answers) (?:below|given|listed)",
 )
-_MAY_OFFER = r"B\s*[).}:\]、．]|b\)|b\.\s|2[).]\s|②|Ⓑ|hoices|ptions|OPTIONS|hoose|elect|alternatives|answers"
+_MAY_OFFER = r"B\s+[^\n ]+\s+C\s|G\)|quad\s*\(2|\\item|\n\s*[-*•]\s|B\s*[).}:\]、．]|b\)|b\.\s|2[).]\s|②|Ⓑ|hoices|ptions|OPTIONS|hoose|elect|alternatives|answers"
 _MULTIPLE_CHOICE = rf"(?s)({'|'.join(_OPTIONS)})"
 
-_TO_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)[A-Ja-j1-5]\s*[).\]}}:、．]{_SAYS}"
+_TO_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)(?:[A-Ka-k1-5]\s*[).\]}}:、．]|[①-⑨Ⓐ-Ⓚ]){_SAYS}"
 _ASKED = rf"\?|(?i:which|what|how|\b{IMPERATIVE}\b|\b(?:is|are|equals?|be)(?: (?:equal|closest|nearest|about|always|divisible))?:?\s*$)"
 _ASKED_BEHIND = rf"[^?\s][^?]*[A-Za-z0-9]\?|(?:[.!?$)]\s*|\n\s*|^)(?i:{IMPERATIVE}|how many|how much|what)\b"
 
@@ -111,6 +118,8 @@ def _judged_by_what_is_asked(text: pl.Expr) -> pl.Expr:
     behind = text.str.replace(_TO_LAST_SIGN, "")
     offers_counts = text.str.contains(_OTHER_STATEMENTS) & options.str.contains(_SECOND_LETTER)
     counts = text.str.to_lowercase().str.contains(_COUNTS_STATEMENTS) & ~offers_counts
-    asked_only_behind = behind.str.contains(_ASKED_BEHIND) & ~before.str.contains(_ASKED)
+    asked_only_behind = behind.str.contains(_ASKED_BEHIND) & ~(
+        before.str.contains(_ASKED) | options.str.contains("[Ww]hich")
+    )
     offered = pl.when(~counts & ~asked_only_behind).then(options)
     return pl.format("the question offers its answers ({})", quoted(offered))

@@ -41,55 +41,17 @@ _LANGUAGES = (
     "id ms jv tl sw vi el eo"
 )
 
-_COMMANDS_ELSEWHERE = frozenset(
-    [
-        "calculer",
-        "simplifier",
-        "factoriser",
-        "développer",
-        "résoudre",
-        "trouver",
-        "déterminer",
-        "calculez",
-        "trouvez",
-        "déterminez",
-        "calcular",
-        "calcula",
-        "calcule",
-        "hallar",
-        "halla",
-        "resolver",
-        "resuelve",
-        "determinar",
-        "simplificar",
-        "simplifica",
-        "factorizar",
-        "encontrar",
-        "encuentra",
-        "resolva",
-        "fatore",
-        "fatorar",
-        "simplifique",
-        "encontre",
-        "calcolare",
-        "calcola",
-        "risolvere",
-        "risolvi",
-        "semplificare",
-        "determinare",
-        "trovare",
-        "berechne",
-        "berechnen",
-        "bestimme",
-        "bestimmen",
-        "löse",
-        "vereinfache",
-        "ermittle",
-        "bereken",
-        "oblicz",
-    ]
-)
-"""Of a question that is a formula and such a word, a detector has too little to go by."""
+_SHORT_ELSEWHERE = """
+    calculer calculez calcule évaluer simplifier simplifie factoriser développer résoudre résous résolvez trouver trouvez
+    déterminer déterminez combien dérivez
+    calcular calcula calcule evaluar evalúe hallar halla resolver resuelve resuelva determinar simplificar simplifica
+    simplifique factorizar factorice encontrar encuentra encuentre cuánto cuántos cuál resolva fatore fatorar encontre
+    quanto quantos calcolare calcola risolvere risolvi semplificare semplifica determinare trovare trova quanti
+    berechne berechnen bestimme bestimmen löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn
+    lös laske ratkaise oblicz rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla
+    hesaplayınız hitung hitunglah tentukan tính giải tìm
+"""
+"""Commands and question words: of a formula and such a word, a detector has too little to go by."""
 
 _MARGIN = 4.0
 _MARGIN_OF_FEW = 6.0
@@ -98,6 +60,9 @@ _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
 _FEW_WORDS = 2
+
+
+_SHORT = frozenset(_SHORT_ELSEWHERE.split())
 
 
 def _any_of(words: str) -> str:
@@ -185,7 +150,7 @@ def _is_foreign(prose: str | None, english: int | None) -> bool:
     english = english or 0
     if not words or (english >= 2 and english * _FEWEST_ENGLISH >= len(words)):
         return False
-    if len(words) <= _FEW_WORDS + 1 and not english and not _COMMANDS_ELSEWHERE.isdisjoint(words):
+    if len(words) <= _FEW_WORDS + 1 and not english and not _SHORT.isdisjoint(words):
         return True
     least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN
     return _margin(" ".join(words[:_ENOUGH_WORDS])) >= least + _MARGIN_OF_ENGLISH * english

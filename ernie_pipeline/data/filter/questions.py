@@ -62,14 +62,14 @@ _NO_COMMAND = (
 )
 _ASKED_TO = r"\b(?:required|asked|needed|necessary|have|is|are) to (?:show|verify|demonstrate)\b"
 _OF_A_PROOF = (
-    r"(?:disprove|verify|demonstrate|establish|deduce|conclude|justify)"
+    r"(?:disprove|verify|demonstrate|establish|deduce|conclude|justify|argue|check|confirm|derive|infer)"
     r"(?: or disprove)?(?: (?:also|further|directly|by induction),?)?(?: (?:that|the|why)\b| ?[$\\])"
-    r"|explain (?:why|how|clearly why|in detail why)\b"
-    r"|(?:give|write|provide|present) (?:a|an|the) (?:[a-z0-9]+ )?proof\b"
+    r"|(?:explain|describe)\b[^.?!]*?\b(?:why|how)\b"
+    r"|(?:give|write|provide|present|construct|find) (?:a|an|the) (?:[a-z0-9]+ )?proof\b"
 )
 _SHOWS_WORK = r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step|working|calculation|reasoning|process|solution|answer|result|method)"
 _PROOF = (
-    rf"(\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
+    rf"(^\W*proof that\b|\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
     r"|(?:^|[.!:]\s+|\n\s*)why (?:is|are|does|do|can|must|should|has|have|cannot|can't|will|was)\b)"
 )
 # a question for a value stands beside it: that value is the answer
@@ -77,7 +77,7 @@ _ASKS_FOR_A_VALUE = (
     rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|give (?:all|the value|your answer)"
     r"|how (?:many|much)|what (?:is|are))\b"
 )
-_NO_VALUE = r"\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
+_NO_VALUE = r"\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
 
 _YES_NO = r"^(?:\\(?:text|textbf|mathrm|textit|mathbf|mbox)\s*\{)?[\s(\"'*]*(yes|no|true|false)\s*(?:$|[.,;:!})\"'*])"
 
@@ -132,7 +132,11 @@ def proof(filters: Filters) -> pl.Expr:
     if not filters.proof:
         return KEEPS
     return apply_where(
-        LOWER, _has("prove|show|demonstrate|verify|explain|why|proof|establish|deduce|justify"), _asks_for_a_proof
+        LOWER,
+        _has(
+            "prove|show|demonstrate|verify|explain|why|proof|establish|deduce|justify|argue|check|confirm|derive|infer"
+        ),
+        _asks_for_a_proof,
     )
 
 
