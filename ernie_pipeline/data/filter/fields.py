@@ -11,8 +11,8 @@ _NOTHING = (
     r"|[\[<({]\s*(?:your )?(?:final )?(?:answer|question|problem|solution)(?: here)?\s*[\])}>])"
 )
 _EMPTY_WORD = (
-    r"(?:todo|tbd|fixme|placeholder|nan|null|nil|answer|question|problem|solution|proof|the proof|q\.?e\.?d|omitted"
-    r"|(?:answer|solution|final answer)?[ _-]?not[ _-]?(?:found|provided|given|available|applicable|known|extracted|specified)"
+    r"(?:todo|tb[ad]|fixme|placeholder|nan|null|nil|answer|question|problem|solution|proof|proven|proved|the proof|none (?:given|provided|found)|q\.?e\.?d|omitted"
+    r"|(?:(?:the )?(?:answer|solution|final answer))?[ _-]?(?:is |was )?not[ _-]?(?:found|provided|given|available|applicable|known|extracted|specified)"
     r"|no[ _-]?(?:answer|final[ _-]?answer|solution[ _-]?provided)|unknown|unanswerable|unanswered|unsolved|missing|error"
     r"|(?:see )?(?:the )?proof(?: (?:above|below|is (?:given|shown|complete)|complete|omitted|required|needed|problem|only))?"
     r"|(?:a )?proof[- ](?:based|question|problem)(?: (?:question|problem))?"

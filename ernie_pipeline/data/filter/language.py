@@ -44,24 +44,39 @@ _LANGUAGES = (
 _SHORT_ELSEWHERE = """
     calculer calculez calcule évaluer simplifier simplifie factoriser développer résoudre résous résolvez trouver trouvez
     déterminer déterminez combien dérivez
-    calcular calcula calcule evaluar evalúe hallar halla resolver resuelve resuelva determinar simplificar simplifica
+    calcular calcula calcule evaluar evalúe hallar halla halle resolver resuelve resuelva determinar simplificar simplifica
     simplifique factorizar factorice encontrar encuentra encuentre cuánto cuántos cuál resolva fatore fatorar encontre
     quanto quantos calcolare calcola risolvere risolvi semplificare semplifica determinare trovare trova quanti
     berechne berechnen bestimme bestimmen löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn
-    lös laske ratkaise oblicz rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla
+    lös ange laske ratkaise oblicz rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla
     hesaplayınız hitung hitunglah tentukan tính giải tìm
 """
 """Commands and question words: of a formula and such a word, a detector has too little to go by."""
 
+# a short question in English has one of these, or of the words above
+_TERMS = """
+    use find factor factorise factorize expand differentiate integrate convert determine rationalize rationalise reduce
+    round write graph sketch plot show prove derivative integral limit sum difference product quotient remainder root
+    roots zero zeros domain range inverse slope vertex area volume perimeter circumference radius diameter angle triangle
+    matrix vector vectors determinant eigenvalue eigenvalues eigenvectors rank trace median mode mean variance
+    probability ratio percent fraction decimal binary prime primes factors divisors multiple divisible gcd hcf lcm
+    maximum minimum maximize minimize real complex general solution solutions differential series sequence term terms
+    coefficient transform numerals polynomial polynomials equations system is are of to by for has was all per hour total
+    sales cost price number symbol evaluate order degree
+"""
+
 _MARGIN = 4.0
 _MARGIN_OF_FEW = 6.0
+_MARGIN_OF_NONE = 3.5
 _MARGIN_OF_ENGLISH = 2.0
 _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
 _FEW_WORDS = 2
+_SHORT_WORDS = 5
 
 
+_ENGLISH_TERMS = frozenset((_ENGLISH + _TERMS).split())
 _SHORT = frozenset(_SHORT_ELSEWHERE.split())
 
 
@@ -125,7 +140,8 @@ def _is_not_ascii(text: pl.Expr) -> pl.Expr:
 def _other_script(text: pl.Expr) -> pl.Expr:
     """What shows that the letters are foreign; null if they are not."""
     foreign = text.str.extract_all(_OTHER_SCRIPT).list.join("").str.len_chars()
-    english = text.str.replace_all(_FORMULA, " ").str.replace_all(_COMMAND, " ").str.count_matches(r"\p{Latin}")
+    plain = text.str.replace_all(_FORMULA, " ").str.replace_all(_COMMAND, " ")
+    english = plain.str.extract_all(r"\p{Latin}{2,}").list.join("").str.len_chars()
     is_foreign = ((foreign >= 3) & (foreign * 4 >= english)) | ((foreign == 2) & (english == 0))
     return quoted(pl.when(is_foreign).then(text).str.extract(rf"(\p{{Lu}}?(?:{_OTHER_SCRIPT})+)"))
 
@@ -153,6 +169,8 @@ def _is_foreign(prose: str | None, english: int | None) -> bool:
     if len(words) <= _FEW_WORDS + 1 and not english and not _SHORT.isdisjoint(words):
         return True
     least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN
+    if len(words) <= _SHORT_WORDS and _ENGLISH_TERMS.isdisjoint(words):
+        least = _MARGIN_OF_NONE
     return _margin(" ".join(words[:_ENOUGH_WORDS])) >= least + _MARGIN_OF_ENGLISH * english
 
 

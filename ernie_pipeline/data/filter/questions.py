@@ -69,15 +69,15 @@ _OF_A_PROOF = (
 )
 _SHOWS_WORK = r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step|working|calculation|reasoning|process|solution|answer|result|method)"
 _PROOF = (
-    rf"(^\W*proof that\b|\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
+    rf"(^\W*proof that\b|\bbe prove[dn]\b|\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
     r"|(?:^|[.!:]\s+|\n\s*)why (?:is|are|does|do|can|must|should|has|have|cannot|can't|will|was)\b)"
 )
 # a question for a value stands beside it: that value is the answer
 _ASKS_FOR_A_VALUE = (
-    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|give (?:all|the value|your answer)"
+    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|(?:give|state) (?:all|its|the value|your answer)"
     r"|how (?:many|much)|what (?:is|are))\b"
 )
-_NO_VALUE = r"\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
+_NO_VALUE = r"\bfind a proof\b|\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
 
 _YES_NO = r"^(?:\\(?:text|textbf|mathrm|textit|mathbf|mbox)\s*\{)?[\s(\"'*]*(yes|no|true|false)\s*(?:$|[.,;:!})\"'*])"
 

@@ -244,7 +244,7 @@ _OTHERS = Group(
         r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) [a-z]+\b",
         rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of) {_TASK} "
         r"(?:no\. ?|\#)?[0-9]",
-        rf"{_START}in {_TASK} (?:no\. ?|\#)?[0-9]|\bin (?:theorem|lemma|proposition|corollary|exercise|example) [0-9]",
+        r"\bin (?:theorem|lemma|proposition|corollary|exercise|example) [0-9]",
         r"\b(?:problem|exercise|question) [0-9.]+ (?:above|asks|states)\b",
         r"\b(?:from|in|of|using) part \(?(?:[b-h]|i{1,3}|a[.,;?)])\)?(?:[.,;?)']|\s|$)",
         r"\b(?:read|according to|based on|in) the (?:passage|excerpt|article)\b",
