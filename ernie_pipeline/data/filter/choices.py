@@ -76,18 +76,18 @@ _OPTIONS = (
     # words
     r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:[Cc]hoices|Options|OPTIONS)\**:",
     r"\b(?:[Cc]hoose|[Ss]elect|[Tt]ick|[Mm]ark|[Pp]ick) (?:the )?(?:correct|right|best|true) "
-    r"(?:answer|option|choice|alternative|statement)",
+    r"(?:answer|option|choice|alternative|statement)|\bthe correct (?:answer|option|choice) is",
     r"\b(?:[Ww]hich|[Oo]ne) of the (?:options|choices|alternatives|answers) (?:below|given|listed)",
 )
 # small letters and numbers, which number parts and conditions too
 _SMALL_OPTIONS = (
-    rf"\?\s*\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
+    rf"(?:[?_]\.?|\(\s*\)\.?)\s*\$?\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
     rf"{_BEFORE}\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
     rf"[?.:]\s*\(i\){_SAYS}[^?]*?\s\(ii\){_SAYS}[^?]*?\s\(iii\){_SAYS}",
 )
 _MAY_OFFER = (
     r"B\s*[).}:\]>、．]|B\s+[^\n ]+\s+C\s|G\s?[).]|b\s?\)|b\.\s|2[).]\s|\(ii\)|②|Ⓑ|quad\s*\(2|\\item|\n\s*[-*•]\s|\nB "
-    r"|hoices|ptions|OPTIONS|hoose|elect|[Tt]ick |[Mm]ark |[Pp]ick |alternatives|answers"
+    r"|hoices|ptions|OPTIONS|hoose|elect|[Tt]ick |[Mm]ark |[Pp]ick |correct|alternatives|answers"
 )
 _LARGE = rf"(?s)({'|'.join(_OPTIONS)})"
 _SMALL = rf"(?s)({'|'.join(_SMALL_OPTIONS)})"

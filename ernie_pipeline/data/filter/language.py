@@ -73,6 +73,7 @@ _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
 _FEW_WORDS = 2
+_FEWEST_LETTERS = 3
 _SHORT_WORDS = 5
 
 
@@ -164,7 +165,7 @@ def _foreign(prose: pl.Series) -> pl.Series:
 def _is_foreign(prose: str | None, english: int | None) -> bool:
     words = (prose or "").split()
     english = english or 0
-    if not words or (english >= 2 and english * _FEWEST_ENGLISH >= len(words)):
+    if len(set(prose or "")) < _FEWEST_LETTERS or (english >= 2 and english * _FEWEST_ENGLISH >= len(words)):
         return False
     if len(words) <= _FEW_WORDS + 1 and not english and not _SHORT.isdisjoint(words):
         return True

@@ -44,6 +44,7 @@ _SHOWN = (
 )
 _SEEN = r"(?:shown|pictured|depicted|illustrated|graphed|displayed|sketched)"
 _WHERE = r"(?:below|above|here|(?:at|on|to) (?:the |its )?(?:left|right)|right)"
+_NOT_ABOVE = r"(?:below|here|(?:at|on|to) (?:the |its )?(?:left|right)|right)"
 _ADJECTIVE = r"(?:given|above|attached|accompanying|adjoining|adjacent|following|provided|same|below|next)"
 _THE = rf"(?:the |this |these )(?:{_ADJECTIVE} )?"
 _END = r"(?:[.,;)?!]|\s*$|\n)"
@@ -54,6 +55,9 @@ _LOOK = (
     r"|consider)"
 )
 _ASKS = r"(?:find|determine|what|how|calculate|compute|estimate|answer|solve|help|we|which)"
+
+_TASK = r"(?:problem|question|part|exercise|example|theorem|lemma|proposition|corollary)"
+_EARLIER = r"(?:previous|preceding|prior|earlier|above|last)"
 
 _CODE = (
     r"\[asy\]|\\begin\{(?:tikzpicture|tabular|array|asy|picture|[pbv]?matrix|pspicture|figure)\}|\\draw|<svg"
@@ -66,10 +70,10 @@ _NUMBERS = (
 """A table in words: five numbers behind the word."""
 
 _LINK = Group(
-    gate=r"https?:|www\.|!\[|<im|graphics|\[im|\[attach",
+    gate=r"https?:|www\.|!\[|<im|graphics|[\[(]im|[\[(]attach",
     phrases=(
         r"(https?://\S+|\bwww\.[a-z0-9_-]+\.[a-z]+|!\[[^\]]*\]\([^)]*\)?|<ima?ge?\b|\\includegraphics\b"
-        r"|\[(?:img|image|attach[a-z]*)\b)"
+        r"|[\[(](?:img|image|attach[a-z]*)[\])])"
     ),
 )
 
@@ -84,16 +88,33 @@ _PICTURES = Group(
         rf"\b(?:attached|accompanying|adjoining|adjacent) (?:[a-z]+ )?(?:{_PICTURE}|{_CHART})",
         rf"\b(?:the|this|these|following|each) (?:[a-z]+ )?{_PICTURE}s? (?:{_SHOWN} )?{_WHERE}\b",
         rf"\bthe (?:following|above|given) (?:[a-z]+ )?{_PICTURE}",
-        r"\bfig(?:ure|s)?\.? ?\(?(?:[1-79]|\d\.\d)|\b(?:in|see|from|of|on) (?:diagram|picture) ?\(?\d|\bin figs?\b",
+        r"\b(?:figure|figs?\.) ?\(?(?:[1-79]|\d\.\d)|\b(?:in|see|from|of|on) (?:diagram|picture) ?\(?\d|\bin figs?\.",
         r"\b(?:figure|diagram|drawing|sketch|picture) (?:is |has been )?not (?:drawn )?to scale\b",
         r"\(not (?:drawn )?to scale",
         rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b|[.,:;)?!]|\s*$)",
-        rf"\b{_SEEN} {_WHERE}(?:[.,)?]|\s*$|{_IS})",
-        rf"\b(?:the|this|each) (?:[a-z]+ )?{_SHAPE} (?:{_SHOWN} )?{_WHERE}(?:{_END}|{_IS}| (?:made|with)\b)",
+        rf"\b{_SEEN} {_NOT_ABOVE}(?:[.,)?]|\s*$|{_IS})",
+        rf"\b(?:the|this|each) (?:[a-z]+ )?{_SHAPE} (?:{_SHOWN} )?{_NOT_ABOVE}(?:{_END}|{_IS}| (?:made|with)\b)",
+        rf"\b(?:the|this) (?:[a-z]+ )?{_PLOT} (?:{_SHOWN} )?{_WHERE}",
+        r"\bshown in the \$?x ?y\$?[ -]?plane|\bshown in the coordinate plane",
         rf"\b(?:the|this) (?:[a-z0-9$-]+ ){{0,3}}{_SHAPE} {_SEEN}(?: here)?(?:{_END}|{_IS}| [a-z]{{2,}}s\b)",
-        rf"\b(?:graph|chart|table|{_PICTURE}|{_PLOT}) {_SEEN}(?: here)?(?:{_END}|{_IS})",
+        rf"\b(?:graph|chart|table|{_PICTURE}|{_PLOT}) {_SEEN}(?: here)?(?:{_END}|{_IS}| if\b| when\b| in\b)",
     ),
     is_there=(_CODE,),
+)
+
+# what stands above may be a formula or numbers
+_ABOVE = Group(
+    gate="above|preceding|previous",
+    phrases=_any(
+        rf"\b{_SEEN} above(?:[.,)?]|\s*$|{_IS})",
+        rf"\b(?:the|this|each) (?:[a-z]+ )?{_SHAPE} (?:{_SHOWN} )?above(?:{_END}|{_IS}| (?:made|with)\b)",
+        rf"\bthe {_EARLIER} (?:equation|formula|expression|inequality)\b",
+    ),
+    is_there=(
+        _CODE,
+        r"(?s)(?:[0-9][0-9.,]*[^0-9]*){5}.*above",
+        r"(?s)(?:=|\$|\\\[|\\\(|\\begin).*(?:above|preceding|previous)",
+    ),
 )
 
 _OWN_PICTURE = (
@@ -108,14 +129,15 @@ _FORMED_PICTURE = (
 
 # an introduced picture is there, and so is one in words
 _IN_THE_PICTURE = Group(
-    gate=_PICTURE,
+    gate=rf"{_PICTURE}|chart|plot|histogram",
     phrases=_any(
         rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)s?(?:,| {_SHOWN}| {_WHERE})",
         rf"{_START}(?:as )?in (?:the|this) (?:figure|diagram)s?\b",
-        r"\bin (?:the|this) (?:figure|diagram|drawing|sketch|picture)\b",
+        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing|sketch|picture"
+        r"|(?:[a-z]+ )?(?:chart|plot)|histogram|scatterplot)s?\b",
         rf"\bthe (?:[a-z]+ )?{_PICTURE} (?:above |below )?(?:shows|represents|illustrates|depicts|gives)\b",
     ),
-    is_there=(_CODE, _OWN_PICTURE),
+    is_there=(_CODE, _OWN_PICTURE, _NUMBERS),
 )
 _THE_PICTURE = Group(
     gate=_PICTURE,
@@ -190,7 +212,7 @@ _CHARTS = Group(
         rf"\b(?:the|this) (?:[a-z]+ )?{_CHART}(?: of [a-z]+)? (?:{_SHOWN} )?(?:below|above)(?:[.,:;)?]|$|{_IS})",
         rf"\b(?:the|this) (?:[a-z]+ )?(?:table|chart|{_PLOT}) (?:above |below )?"
         r"(?:shows|displays|lists|summari[sz]es|records|represents|gives)\b",
-        r"\bthe (?:[a-z]+ )?map shows\b",
+        r"\bthe (?:[a-z]+ )?map shows (?:the|two|three|four|how|where|part|some)\b",
         rf"\b(?:the|this) following (?:[a-z]+ )?(?:table|chart|{_PLOT})s?\b",
         rf"\b{_SHOWN} (?:in|on|by) {_THE}(?:[a-z]+ )?(?:table|chart|{_PLOT})\b",
         rf"\b{_SHOWN} (?:in|on|by) {_THE}graph{_END}|\bgraphed (?:on|in) the\b",
@@ -204,7 +226,7 @@ _CHARTS = Group(
         r"\bthe (?:[a-z]+ ){1,3}shown(?:[.,)?]|\s*$| [a-z]{2,}s\b)",
         rf"{_START}(?:shown )?(?:below|above|here) (?:is|are) (?:an?|the|two|three|four|part)\b",
     ),
-    is_there=(_CODE, _NUMBERS),
+    is_there=(_CODE, _NUMBERS, r"(?s)(?:[0-9][0-9.,]*[^0-9]*){5}.*above"),
 )
 _TABLES = Group(
     gate="table|chart|graph|diagram|figure",
@@ -221,26 +243,24 @@ _TABLES = Group(
     ),
 )
 
-_TASK = r"(?:problem|question|part|exercise|example|theorem|lemma|proposition|corollary)"
-_EARLIER = r"(?:previous|preceding|prior|earlier|above|last)"
 _OTHERS = Group(
     gate=(
-        r"tnywr|attach|receive|answers? (?:to|from|of|in|for)|continu|follow|resum|previous|preceding|prior|earlier|above"
+        r"t ?n ?y ?w ?r|attach|receive|answers? (?:to|from|of|in|for)|continu|follow|resum|previous|preceding|prior|earlier|above"
         rf"|{_TASK} (?:no|\#|[0-9])|part|passage|excerpt|article|of problem|repeat|redo"
     ),
     phrases=_any(
-        r"\btnywr\b|\bthe number you (?:will )?received?\b",
+        r"\bt ?n ?y ?w ?r\b|\bthe number you (?:will )?received?\b",
         r"\blet \$?[a-z]\$? (?:be|denote|equal) (?:the )?(?:(?:value|result) of )?(?:your |the )?answer "
         rf"(?:to|from|of|in) (?:the )?(?:problem|question|part|{_EARLIER})\b",
-        r"\b(?:the|your) answers? (?:to|from|of|in|for) (?:(?:the )?(?:problem|question|part|exercise)s? "
+        r"\b(?:the|your) answers? (?:to|from|of|in|for) (?:(?:the )?(?:part|exercise)s? "
         rf"(?:\#?[0-9]+|\(?[a-h]\)|[a-h]\b)|(?:the |your )?{_EARLIER} )",
         r"\b(?:continu[a-z]+|follow[- ]?up|resum[a-z]+) (?:on |up )?(?:from|of) (?:the |your )?"
         rf"(?:{_EARLIER} )?{_TASK}\b|\(continu[a-z]+\)",
         rf"\b(?:repeat|redo|same as|solve|modify|generali[sz]e) (?:in |for )?(?:the {_EARLIER} {_TASK}|{_TASK} [0-9])",
         r"\b(?:in|see) (?:the )?attach|^attached\b",
         rf"(?:{_START}(?:as )?in|\b(?:from|as in|like in|see|refer(?:ring)? to|using|use|following)) (?:the |your )?"
-        rf"(?:[a-z]+ (?:of|from|in) the )?{_EARLIER} (?:{_TASK}|result|section|task|item|equation|formula)s?\b",
-        rf"\bthe {_EARLIER} (?:exercise|example|theorem|lemma|equation|formula)\b",
+        rf"(?:[a-z]+ (?:of|from|in) the )?{_EARLIER} (?:{_TASK}|result|section|task|item)s?\b",
+        rf"\bthe {_EARLIER} (?:exercise|example|theorem|lemma)\b",
         r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) [a-z]+\b",
         rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of) {_TASK} "
         r"(?:no\. ?|\#)?[0-9]",
@@ -258,7 +278,7 @@ _OF_NO_TEST = Group(
     gate=r"previous|preceding|question [0-9]|problem [0-9]|last problem",
     phrases=_any(
         r"\bthe (?:previous|preceding) (?:problem|question|part)\b",
-        r"\bin (?:problem|question) (?:no\. ?|\#)?[0-9]",
+        r"\b(?:in|answers? (?:to|from|of|for)) (?:problem|question) (?:no\. ?|\#)?[0-9]",
     ),
     is_there=(
         r"\b(?:test|exam|quiz|contest|competition|tournament|game|points?|score[sd]?|prize|worth|marks|each|every)\b"
@@ -286,6 +306,7 @@ GROUPS = (
     _OTHERS,
     _OF_NO_TEST,
     _PICTURES,
+    _ABOVE,
     _IN_THE_PICTURE,
     _THE_PICTURE,
     _AT_A_SIDE,
