@@ -40,7 +40,7 @@ def _in_row(one: str, two: str, three: str, between: str = ".*?", before: str = 
     return rf"{one}{between}{before}{two}{between}{before}{three}"
 
 
-_SENTENCE = r"(?:^|[.:;?!$)\]}_。？：）]\s*|\n\s*|\\n|\\\[\s*|\\item\s*\[?)"
+_SENTENCE = r"(?:^|[.:;?!$)\]}_。？：）&]\s*|\n\s*|\\n|\\\[\s*|\\item\s*\[?)"
 _COMPLETED = (
     r"\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|then|approximately|about|always|costs?)"
     r"(?: [a-z]+:?)?\s*:?\s+"
@@ -69,7 +69,7 @@ _OPTIONS = (
     r"[Ww]hich[^?]*\?\s*\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+(?:\n\s*[-*•]\s[^\n]+)*\s*$",
     r"[Ww]hich[^?]*\?[^?]*\\item[^?]*\\item[^?]*\\item",
     # other signs
-    r"\b(?:[Ii]s|[Aa]re|[Ee]quals?)\s*:?\s+A\s+\S+\s+B\s+\S+\s+C\s+\S+\s+D\s",
+    r"\b(?:[Ii]s|[Aa]re|[Ee]quals?)\s*:?\s+A\s+\S+\s+B\s+\S+\s+C\s+\S+(?:\s+D\s|\s*$)",
     rf"[?.:)$\n]\s*\(?F[).]{_SAYS}[^?]*?\s\(?G[).]{_SAYS}[^?]*?\s\(?H[).]{_SAYS}",
     rf"{_BEFORE}[①Ⓐ]{_SAYS}[^?]*?[②Ⓑ]{_SAYS}[^?]*?[③Ⓒ]{_SAYS}",
     r"\(1\)[^?]*?\\q?quad\s*\(2\)[^?]*?\\q?quad\s*\(3\)",
@@ -81,7 +81,7 @@ _OPTIONS = (
 )
 # small letters and numbers, which number parts and conditions too
 _SMALL_OPTIONS = (
-    rf"(?:[?_]\.?|\(\s*\)\.?)\s*\$?\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
+    rf"(?:[?_]\.?|\(\s*\)\.?|\b(?:is|are|equals):?)\s*\$?\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
     rf"{_BEFORE}\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
     rf"[?.:]\s*\(i\){_SAYS}[^?]*?\s\(ii\){_SAYS}[^?]*?\s\(iii\){_SAYS}",
 )
@@ -97,13 +97,17 @@ _ASKED = (
     rf"\?|(?i:which|what|how|\b{IMPERATIVE}\b"
     r"|\b(?:is|are|equals?|be)(?: (?:equal|closest|nearest|about|always|divisible))?:?\s*$)"
 )
-_ASKED_BEHIND = rf"[^?\s][^?]*[A-Za-z0-9$)]\?|(?:[.!?$)]\s*|\n\s*|^)(?i:{IMPERATIVE}|how many|how much|what)\b"
+_ASKED_BEHIND = (
+    rf"[^?\s][^?]*[A-Za-z0-9$)]\?|(?:[.!?$);,:]\s*|\n\s*|^)(?:and |then )?(?i:{IMPERATIVE}|how many|how much|what)\b"
+)
 
 _COUNTS_STATEMENTS = (
     r"how many (?:of )?(?:the |these )?(?:following )?(?:[a-z]+ )?(?:statements|propositions|claims|assertions"
     r"|conditions|following)"
 )
-_CONDITIONS = r"such that|satisf|condition|propert|\brules?\b|axiom"
+_CONDITIONS = (
+    r"\b(?:such that|so that|satisf[a-z]+|holds?|conditions?|properties|property|rules?|operations?|axioms?)\b[^?]*$"
+)
 _SECOND_LETTER = r"B\s*[).\]}:、．]"
 _OTHER_STATEMENTS = r"[\s(](?:I{1,3}|[1-3])[).]|[①②③]"
 
@@ -153,7 +157,7 @@ def _by_what_is_asked(text: pl.Expr, pattern: str) -> pl.Expr:
     offers_counts = text.str.contains(_OTHER_STATEMENTS) & options.str.contains(_SECOND_LETTER)
     counts = text.str.to_lowercase().str.contains(_COUNTS_STATEMENTS) & ~offers_counts
     asked_before = before.str.contains(_ASKED) | options.str.contains(r"^\?|[Ww]hich")
-    other = counts | (behind.str.contains(_ASKED_BEHIND) & ~asked_before)
-    if pattern == _SMALL:
-        other |= before.str.to_lowercase().str.contains(_CONDITIONS) & ~options.str.contains(r"^\?")
+    listed = options.str.contains(r"^[:.\s]") & ~before.str.contains("[Ww]hich (?:one )?of")
+    conditions = listed & before.str.to_lowercase().str.contains(_CONDITIONS)
+    other = counts | conditions | (behind.str.contains(_ASKED_BEHIND) & ~asked_before)
     return pl.format("the question offers its answers ({})", quoted(pl.when(~other).then(options)))
