@@ -73,6 +73,7 @@ _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
 _FEW_WORDS = 2
+_SHORT_BYTES = 120
 _FEWEST_LETTERS = 3
 _SHORT_WORDS = 5
 
@@ -86,6 +87,7 @@ def _any_of(words: str) -> str:
 
 
 _IS_ENGLISH = _any_of(_ENGLISH)
+_TWO_ENGLISH = rf"(?s){_IS_ENGLISH}.*?{_IS_ENGLISH}"
 _THREE_ENGLISH = rf"(?s){_IS_ENGLISH}.*?{_IS_ENGLISH}.*?{_IS_ENGLISH}"
 
 _FORMULA = r"(?s)\$\$.*?\$\$|\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]"
@@ -130,12 +132,19 @@ def non_english(filters: Filters) -> pl.Expr:
         return KEEPS
     question = pl.col("question")
     by_letters = apply_where(question, _is_not_ascii, _other_script)
-    by_words = apply_where(question, lambda text: ~text.str.to_lowercase().str.contains(_THREE_ENGLISH), _other_words)
+    by_words = apply_where(question, _has_little_english, _other_words)
     return pl.format("the question is not in English ({})", pl.coalesce(by_letters, by_words))
 
 
 def _is_not_ascii(text: pl.Expr) -> pl.Expr:
     return text.str.len_bytes() > text.str.len_chars()
+
+
+def _has_little_english(text: pl.Expr) -> pl.Expr:
+    """Fewer than three English words, or two in a short text: nearly no row of an English source."""
+    lower = text.str.to_lowercase()
+    is_short = text.str.len_bytes() < _SHORT_BYTES
+    return ~(lower.str.contains(_THREE_ENGLISH) | (is_short & lower.str.contains(_TWO_ENGLISH)))
 
 
 def _other_script(text: pl.Expr) -> pl.Expr:
@@ -152,8 +161,11 @@ def _other_words(text: pl.Expr) -> pl.Expr:
     in_formulas = text.str.extract_all(_FORMULA).list.join(" ").str.extract_all(_IN_FORMULA).list.join(" ")
     plain = pl.concat_str(text.str.replace_all(_FORMULA, " "), in_formulas, separator=" ")
     words = plain.str.replace_all(_COMMAND, " ").str.extract_all(_WORD).list.join(" ")
-    foreign = words.str.to_lowercase().str.replace_all(_NO_WORD, " ").map_batches(_foreign, return_dtype=pl.Boolean)
-    return quoted(pl.when(foreign).then(words).str.extract(r"^(\S+(?: \S+){0,4})"))
+    return apply_where(words, _are_foreign, lambda some: quoted(some.str.extract(r"^(\S+(?: \S+){0,4})")))
+
+
+def _are_foreign(words: pl.Expr) -> pl.Expr:
+    return words.str.to_lowercase().str.replace_all(_NO_WORD, " ").map_batches(_foreign, return_dtype=pl.Boolean)
 
 
 def _foreign(prose: pl.Series) -> pl.Series:
