@@ -28,19 +28,19 @@ def _enclosed(letter: str) -> str:
 
 def _pointed(letter: str) -> str:
     """A. or A: or A、."""
-    return rf"{letter}\s?[.:、．]{_SAYS}"
+    return rf"{letter}\s?[.:、．：]{_SAYS}"
 
 
 def _closed(letter: str) -> str:
     """A) without an opening bracket."""
-    return rf"{letter}\s?\){_SAYS}"
+    return rf"{letter}\.?\s?\){_SAYS}"
 
 
 def _in_row(one: str, two: str, three: str, between: str = ".*?", before: str = r"\s") -> str:
     return rf"{one}{between}{before}{two}{between}{before}{three}"
 
 
-_SENTENCE = r"(?:^|[.:;?!$)\]}_。？：）&]\s*|\n\s*|\\n|\\\[\s*|\\item\s*\[?)"
+_SENTENCE = r"(?:^|[.:;?!$)\]}_。？：）&>]\s*|\n\s*|\\n|\\\[\s*|\\item\s*\[?)"
 _COMPLETED = (
     r"\b(?:is|are|be|equals?|to|by|was|than|has|have|in|of|at|only|if|when|then|approximately|about|always|costs?)"
     r"(?: [a-z]+:?)?\s*:?\s+"
@@ -64,19 +64,19 @@ _OPTIONS = (
     _BEFORE + r"\**" + _in_row(*map(_pointed, "ABC"), before=_NEXT),
     rf"\?\s*\**{_pointed('A')}[^?\n]+?{_NEXT}{_pointed('B')}",
     # in lines
-    r"\n\s*[-*]*\s*A\s?[.:)-]\s[^\n]*\n\s*[-*]*\s*B\s?[.:)-]\s",
+    r"\n\s*[-*]*\s*A\s?(?:[.:)-]\s|：)[^\n]*\n\s*[-*]*\s*B\s?(?:[.:)-]\s|：)",
     r"\n\s*A\s[^\n]*\n\s*B\s[^\n]*\n\s*C\s[^\n]*(?:\n\s*[D-H]\s[^\n]*)*\s*$",
     r"[Ww]hich[^?]*\?\s*\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+\n\s*[-*•]\s[^\n]+(?:\n\s*[-*•]\s[^\n]+)*\s*$",
     r"[Ww]hich[^?]*\?[^?]*\\item[^?]*\\item[^?]*\\item",
     # other signs
     r"\b(?:[Ii]s|[Aa]re|[Ee]quals?)\s*:?\s+A\s+\S+\s+B\s+\S+\s+C\s+\S+(?:\s+D\s|\s*$)",
     rf"[?.:)$\n]\s*\(?F[).]{_SAYS}[^?]*?\s\(?G[).]{_SAYS}[^?]*?\s\(?H[).]{_SAYS}",
-    rf"{_BEFORE}[①Ⓐ]{_SAYS}[^?]*?[②Ⓑ]{_SAYS}[^?]*?[③Ⓒ]{_SAYS}",
+    rf"{_BEFORE}[①Ⓐⓐ]{_SAYS}[^?]*?[②Ⓑⓑ]{_SAYS}[^?]*?[③Ⓒⓒ]{_SAYS}",
     r"\(1\)[^?]*?\\q?quad\s*\(2\)[^?]*?\\q?quad\s*\(3\)",
     # words
     r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:[Cc]hoices|Options|OPTIONS)\**:",
     r"\b(?:[Cc]hoose|[Ss]elect|[Tt]ick|[Mm]ark|[Pp]ick) (?:the )?(?:correct|right|best|true) "
-    r"(?:answer|option|choice|alternative|statement)|\bthe correct (?:answer|option|choice) is",
+    r"(?:answer|option|choice|alternative|statement)|\b(?:[Yy]our|[Tt]he) options are:",
     r"\b(?:[Ww]hich|[Oo]ne) of the (?:options|choices|alternatives|answers) (?:below|given|listed)",
 )
 # small letters and numbers, which number parts and conditions too
@@ -86,13 +86,13 @@ _SMALL_OPTIONS = (
     rf"[?.:]\s*\(i\){_SAYS}[^?]*?\s\(ii\){_SAYS}[^?]*?\s\(iii\){_SAYS}",
 )
 _MAY_OFFER = (
-    r"B\s*[).}:\]>、．]|B\s+[^\n ]+\s+C\s|G\s?[).]|b\s?\)|b\.\s|2[).]\s|\(ii\)|②|Ⓑ|quad\s*\(2|\\item|\n\s*[-*•]\s|\nB "
+    r"B\s*[).}:\]>、．：]|B\s+[^\n ]+\s+C\s|G\s?[).]|b\s?\)|b\.\s|2[).]\s|\(ii\)|[②Ⓑⓑ]|quad\s*\(2|\\item|\n\s*[-*•]\s|\nB "
     r"|hoices|ptions|OPTIONS|hoose|elect|[Tt]ick |[Mm]ark |[Pp]ick |correct|alternatives|answers"
 )
 _LARGE = rf"(?s)({'|'.join(_OPTIONS)})"
 _SMALL = rf"(?s)({'|'.join(_SMALL_OPTIONS)})"
 
-_TO_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)(?:[A-Ka-k1-5]\s*[).\]}}:、．]|[①-⑨Ⓐ-Ⓚ]|\(i+\)){_SAYS}"
+_TO_LAST_SIGN = rf"(?s)^.*(?:[(\[\s$*{{?]|^)(?:[A-Ka-k1-5]\s*[).\]}}:、．]|[①-⑨Ⓐ-Ⓚⓐ-ⓚ]|\(i+\)){_SAYS}"
 _ASKED = (
     rf"\?|(?i:which|what|how|\b{IMPERATIVE}\b"
     r"|\b(?:is|are|equals?|be)(?: (?:equal|closest|nearest|about|always|divisible))?:?\s*$)"
@@ -105,9 +105,10 @@ _COUNTS_STATEMENTS = (
     r"how many (?:of )?(?:the |these )?(?:following )?(?:[a-z]+ )?(?:statements|propositions|claims|assertions"
     r"|conditions|following)"
 )
-_CONDITIONS = (
-    r"\b(?:such that|so that|satisf[a-z]+|holds?|conditions?|properties|property|rules?|operations?|axioms?)\b[^?]*$"
-)
+_CONDITION = r"\b(?:such that|so that|satisf[a-z]+|holds?|conditions?|properties|property|rules?|operations?|axioms?)\b"
+# small letters and numbers count conditions that follow in the same sentence, capital ones those right behind a colon
+_CONDITIONS = {_SMALL: rf"{_CONDITION}[^?.]*$", _LARGE: rf"{_CONDITION}(?: [a-z]+)?(?: [a-z]+)?\s*$"}
+_BEGINS = {_SMALL: r"^[:.\s]", _LARGE: "^:"}
 _SECOND_LETTER = r"B\s*[).\]}:、．]"
 _OTHER_STATEMENTS = r"[\s(](?:I{1,3}|[1-3])[).]|[①②③]"
 
@@ -157,7 +158,7 @@ def _by_what_is_asked(text: pl.Expr, pattern: str) -> pl.Expr:
     offers_counts = text.str.contains(_OTHER_STATEMENTS) & options.str.contains(_SECOND_LETTER)
     counts = text.str.to_lowercase().str.contains(_COUNTS_STATEMENTS) & ~offers_counts
     asked_before = before.str.contains(_ASKED) | options.str.contains(r"^\?|[Ww]hich")
-    listed = options.str.contains(r"^[:.\s]") & ~before.str.contains("[Ww]hich (?:one )?of")
-    conditions = listed & before.str.to_lowercase().str.contains(_CONDITIONS)
+    listed = options.str.contains(_BEGINS[pattern]) & ~before.str.contains("[Ww]hich (?:one )?of")
+    conditions = listed & before.str.to_lowercase().str.contains(_CONDITIONS[pattern])
     other = counts | conditions | (behind.str.contains(_ASKED_BEHIND) & ~asked_before)
     return pl.format("the question offers its answers ({})", quoted(pl.when(~other).then(options)))

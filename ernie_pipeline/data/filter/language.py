@@ -49,7 +49,7 @@ _SHORT_ELSEWHERE = """
     quanto quantos calcolare calcola risolvere risolvi semplificare semplifica determinare trovare trova quanti
     berechne berechnen bestimme bestimmen löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn
     lös ange laske ratkaise oblicz rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla
-    hesaplayınız hitung hitunglah tentukan tính giải tìm
+    hesaplayınız hvad hvor hva vad regn derivera vereenvoudig beweise zeige berechnet factoriza dérive calcul hitung hitunglah tentukan tính giải tìm
 """
 """Commands and question words: of a formula and such a word, a detector has too little to go by."""
 
@@ -65,10 +65,11 @@ _TERMS = """
     sales cost price number symbol evaluate order degree
 """
 
-_MARGIN = 4.0
+_MARGIN = 3.0
+_MARGIN_OF_SOME = 4.0
 _MARGIN_OF_FEW = 6.0
-_MARGIN_OF_NONE = 3.5
-_MARGIN_OF_ENGLISH = 2.0
+_MARGIN_OF_NONE = 3.0
+_MARGIN_OF_ENGLISH = 1.5
 _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
@@ -165,7 +166,8 @@ def _other_words(text: pl.Expr) -> pl.Expr:
 
 
 def _are_foreign(words: pl.Expr) -> pl.Expr:
-    return words.str.to_lowercase().str.replace_all(_NO_WORD, " ").map_batches(_foreign, return_dtype=pl.Boolean)
+    no_points = words.str.replace_all(r"\b\p{Lu}+\b", " ")
+    return no_points.str.to_lowercase().str.replace_all(_NO_WORD, " ").map_batches(_foreign, return_dtype=pl.Boolean)
 
 
 def _foreign(prose: pl.Series) -> pl.Series:
@@ -181,7 +183,7 @@ def _is_foreign(prose: str | None, english: int | None) -> bool:
         return False
     if len(words) <= _FEW_WORDS + 1 and not english and not _SHORT.isdisjoint(words):
         return True
-    least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN
+    least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN_OF_SOME if len(words) <= _SHORT_WORDS else _MARGIN
     if len(words) <= _SHORT_WORDS and _ENGLISH_TERMS.isdisjoint(words):
         least = _MARGIN_OF_NONE
     return _margin(" ".join(words[:_ENOUGH_WORDS])) >= least + _MARGIN_OF_ENGLISH * english
@@ -195,7 +197,7 @@ def _margin(prose: str) -> float:
 
 @cache
 def _detector() -> LanguageIdentifier:
-    """Loaded where the first text needs it, for half a second."""
-    detector = LanguageIdentifier.from_model_file(MODEL_FILE)
+    """Loaded where the first text needs it."""
+    detector = LanguageIdentifier.from_pickled_model(MODEL_FILE)
     detector.set_languages(_LANGUAGES.split())
     return detector

@@ -74,7 +74,7 @@ _PROOF = (
 )
 # a question for a value stands beside it: that value is the answer
 _ASKS_FOR_A_VALUE = (
-    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|(?:give|state) (?:all|its|the value|your answer)"
+    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|(?:give|state) (?:all|that|this|its|the value|your answer)"
     r"|how (?:many|much)|what (?:is|are))\b"
 )
 _NO_VALUE = r"\bfind a proof\b|\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"

@@ -73,7 +73,7 @@ _LINK = Group(
     gate=r"https?:|www\.|!\[|<im|graphics|[\[(]im|[\[(]attach",
     phrases=(
         r"(https?://\S+|\bwww\.[a-z0-9_-]+\.[a-z]+|!\[[^\]]*\]\([^)]*\)?|<ima?ge?\b|\\includegraphics\b"
-        r"|[\[(](?:img|image|attach[a-z]*)[\])])"
+        r"|\[(?:img|image|attach[a-z]*)\b|\((?:image|img)\))"
     ),
 )
 
@@ -94,7 +94,7 @@ _PICTURES = Group(
         rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b|[.,:;)?!]|\s*$)",
         rf"\b{_SEEN} {_NOT_ABOVE}(?:[.,)?]|\s*$|{_IS})",
         rf"\b(?:the|this|each) (?:[a-z]+ )?{_SHAPE} (?:{_SHOWN} )?{_NOT_ABOVE}(?:{_END}|{_IS}| (?:made|with)\b)",
-        rf"\b(?:the|this) (?:[a-z]+ )?{_PLOT} (?:{_SHOWN} )?{_WHERE}",
+        rf"\b(?:the|this) (?:[a-z]+ )?{_PLOT} (?:{_SHOWN} )?{_WHERE}(?:{_END}|{_IS})",
         r"\bshown in the \$?x ?y\$?[ -]?plane|\bshown in the coordinate plane",
         rf"\b(?:the|this) (?:[a-z0-9$-]+ ){{0,3}}{_SHAPE} {_SEEN}(?: here)?(?:{_END}|{_IS}| [a-z]{{2,}}s\b)",
         rf"\b(?:graph|chart|table|{_PICTURE}|{_PLOT}) {_SEEN}(?: here)?(?:{_END}|{_IS}| if\b| when\b| in\b)",
@@ -112,6 +112,7 @@ _ABOVE = Group(
     ),
     is_there=(
         _CODE,
+        rf"\ban? (?:[a-z0-9-]+ )?(?:[a-z0-9-]+ )?{_SHAPE}\b",
         r"(?s)(?:[0-9][0-9.,]*[^0-9]*){5}.*above",
         r"(?s)(?:=|\$|\\\[|\\\(|\\begin).*(?:above|preceding|previous)",
     ),
@@ -133,8 +134,8 @@ _IN_THE_PICTURE = Group(
     phrases=_any(
         rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)s?(?:,| {_SHOWN}| {_WHERE})",
         rf"{_START}(?:as )?in (?:the|this) (?:figure|diagram)s?\b",
-        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing|sketch|picture"
-        r"|(?:[a-z]+ )?(?:chart|plot)|histogram|scatterplot)s?\b",
+        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing|sketch|picture)s?\b",
+        r"\b(?:in|from|see|given|using|with) (?:the|this) (?:[a-z]+ )?(?:bar chart|pie chart|chart|plot|histogram|scatterplot)s?\b",
         rf"\bthe (?:[a-z]+ )?{_PICTURE} (?:above |below )?(?:shows|represents|illustrates|depicts|gives)\b",
     ),
     is_there=(_CODE, _OWN_PICTURE, _NUMBERS),
@@ -192,7 +193,7 @@ _SHADED = Group(
         r"\b(?:is|are|be|was|were|been|being|gets?|and|then|he|she|they|we|i|you) (?:then |also |all |now )?"
         r"(?:colou?red or )?(?:(?:un)?shade[sd]?|gr[ae]y|darkened|hatched|striped|colou?red)\b[^?\s]*[^?]",
         r"\ban? shaded\b|\bshad(?:es|ing)\b|\bshade (?:the|in|all|one|two|each|every|exactly|some|any|[0-9])",
-        r"\b(?:has|have|having|with) (?:[a-z]+ ){1,4}shaded\b",
+        r"\b(?:has|have|having|with) (?:[a-z0-9]+ ){0,4}shaded\b",
         r"\bshaded (?:[a-z]+ )?(?:region|area|part|portion|section|ring)s?,? (?:[a-z]+ ){0,3}?(?:bounded|enclosed|between"
         r"|inside|outside|within|formed|common|consist[a-z]+|lies|lying|made|that (?:is|lies)|which (?:is|lies)|under"
         r"|defined)\b",
@@ -262,7 +263,7 @@ _OTHERS = Group(
         rf"(?:[a-z]+ (?:of|from|in) the )?{_EARLIER} (?:{_TASK}|result|section|task|item)s?\b",
         rf"\bthe {_EARLIER} (?:exercise|example|theorem|lemma)\b",
         r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) [a-z]+\b",
-        rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of) {_TASK} "
+        rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of|results? of) {_TASK} "
         r"(?:no\. ?|\#)?[0-9]",
         r"\bin (?:theorem|lemma|proposition|corollary|exercise|example) [0-9]",
         r"\b(?:problem|exercise|question) [0-9.]+ (?:above|asks|states)\b",
@@ -275,10 +276,10 @@ _OTHERS = Group(
 )
 # in a story of a test these are the test's
 _OF_NO_TEST = Group(
-    gate=r"previous|preceding|question [0-9]|problem [0-9]|last problem",
+    gate=r"previous|preceding|questions? [0-9]|problems? [0-9]|last problem",
     phrases=_any(
         r"\bthe (?:previous|preceding) (?:problem|question|part)\b",
-        r"\b(?:in|answers? (?:to|from|of|for)) (?:problem|question) (?:no\. ?|\#)?[0-9]",
+        r"\b(?:in|answers? (?:to|from|of|for)) (?:problem|question)s? (?:no\. ?|\#)?[0-9]",
     ),
     is_there=(
         r"\b(?:test|exam|quiz|contest|competition|tournament|game|points?|score[sd]?|prize|worth|marks|each|every)\b"
