@@ -6,6 +6,6 @@ get the rows of `dedup.exact.alike_rows` and its columns too. To add one, write 
 or `GROUP_FILTERS` of filters.py; its name is the function's.
 
 Its docstring holds its examples, and a test runs them all: lines that begin with "drops:" or "keeps:", then
-QUESTION => ANSWER. An answer that is left out is 7; "¶" stands for the end of a line, "␉" for a tab, "␌" for a form feed; after " || " come further rows
-that stand beside the first, which is the one that is dropped or kept.
+QUESTION => ANSWER. An answer that is left out is 7; "¶" stands for the end of a line, "␉" for a tab, "␌" for a form
+feed; after " || " come further rows that stand beside the first, which is the one that is dropped or kept.
 """

@@ -6,6 +6,8 @@ has something behind it; and nothing is asked behind the last one, unless someth
 """
 # ruff: noqa: RUF001 (full-width punctuation, as in what was translated from Chinese)
 
+from collections.abc import Iterable
+
 import polars as pl
 
 from ernie_pipeline.data.filter.questions import IMPERATIVE
@@ -36,8 +38,8 @@ def _closed(letter: str) -> str:
     return rf"{letter}\.?\s?\){_SAYS}"
 
 
-def _in_row(one: str, two: str, three: str, between: str = ".*?", before: str = r"\s") -> str:
-    return rf"{one}{between}{before}{two}{between}{before}{three}"
+def _in_row(signs: Iterable[str], between: str = ".*?", before: str = r"\s") -> str:
+    return f"{between}{before}".join(signs)
 
 
 _SENTENCE = r"(?:^|[.:;?!$)\]}_。？：）&>]\s*|\n\s*|\\n|\\\[\s*|\\item\s*\[?)"
@@ -50,18 +52,18 @@ _NEXT = r"[\s;,*$.]"
 _NO_OPEN_BRACKET = r"(?:[^()]|\([^()]*\))*?"
 
 _OPTIONS = (
-    _BEFORE + _in_row(*map(_enclosed, "ABC"), before=rf"{_NEXT}?"),
+    _BEFORE + _in_row(map(_enclosed, "ABC"), before=rf"{_NEXT}?"),
     # wherever it begins, if it goes on to a fourth, or ends with an "or"
-    r"\s" + _in_row(*map(_enclosed, "ABC"), between="[^?]*?") + rf"[^?]*?\s{_enclosed('D')}",
-    r"\s" + _in_row(*map(_enclosed, "AB"), "or " + _enclosed("C"), between="[^?]*?"),
+    r"\s" + _in_row(map(_enclosed, "ABC"), between="[^?]*?") + rf"[^?]*?\s{_enclosed('D')}",
+    r"\s" + _in_row([_enclosed("A"), _enclosed("B"), "or " + _enclosed("C")], between="[^?]*?"),
     # two of them
     rf"[?:]\s*{_enclosed('A')}[^?]*?{_NEXT}{_enclosed('B')}",
     # A) ... B) ..., with no bracket between that one of these could close
     rf"{_SENTENCE}{_closed('A')}{_NO_OPEN_BRACKET}\s{_closed('B')}",
-    r"\s" + _in_row(*map(_closed, "ABC"), between=_NO_OPEN_BRACKET),
-    r"\s" + _in_row(r"a \) ", r"b \) ", r"c \) "),
+    r"\s" + _in_row(map(_closed, "ABC"), between=_NO_OPEN_BRACKET),
+    r"\s" + _in_row([r"a \) ", r"b \) ", r"c \) "]),
     # A. ... B. ... C. ...
-    _BEFORE + r"\**" + _in_row(*map(_pointed, "ABC"), before=_NEXT),
+    _BEFORE + r"\**" + _in_row(map(_pointed, "ABC"), before=_NEXT),
     rf"\?\s*\**{_pointed('A')}[^?\n]+?{_NEXT}{_pointed('B')}",
     # in lines
     r"\n\s*[-*]*\s*A\s?(?:[.:)-]\s|：)[^\n]*\n\s*[-*]*\s*B\s?(?:[.:)-]\s|：)",
@@ -81,12 +83,14 @@ _OPTIONS = (
 )
 # small letters and numbers, which number parts and conditions too
 _SMALL_OPTIONS = (
-    rf"(?:[?_]\.?|\(\s*\)\.?|\b(?:is|are|equals):?)\s*\$?\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
+    rf"(?:[?_]\.?|\(\s*\)\.?|\b(?:is|are"
+    rf"|equals):?)\s*\$?\(?1[).]\s{_SAYS}[^?]*?\s\(?2[).]\s{_SAYS}[^?]*?\s\(?3[).]\s{_SAYS}",
     rf"{_BEFORE}\(?a[).]{_SAYS}[^?]*?\s\(?b[).]{_SAYS}[^?]*?\s\(?c[).]{_SAYS}",
     rf"[?.:]\s*\(i\){_SAYS}[^?]*?\s\(ii\){_SAYS}[^?]*?\s\(iii\){_SAYS}",
 )
 _MAY_OFFER = (
-    r"B\s*[).}:\]>、．：]|B\s+[^\n ]+\s+C\s|G\s?[).]|b\s?\)|b\.\s|2[).]\s|\(ii\)|[②Ⓑⓑ]|quad\s*\(2|\\item|\n\s*[-*•]\s|\nB "
+    r"B\s*[).}:\]>、．：]|B\s+[^\n ]+\s+C\s|G\s?[).]|b\s?\)|b\.\s|2[).]\s|\(ii\)|[②Ⓑⓑ]|quad\s*\(2"
+    r"|\\item|\n\s*[-*•]\s|\nB "
     r"|hoices|ptions|OPTIONS|hoose|elect|[Tt]ick |[Mm]ark |[Pp]ick |correct|alternatives|answers"
 )
 _LARGE = rf"(?s)({'|'.join(_OPTIONS)})"

@@ -4,6 +4,7 @@ import polars as pl
 
 from ernie_pipeline.data.filter.reasons import quoted
 from ernie_pipeline.data.normalize.answers import is_balanced
+from ernie_pipeline.data.normalize.masked import apply_where
 from ernie_pipeline.recipe.sections import Filters
 
 _NOTHING = (
@@ -11,10 +12,14 @@ _NOTHING = (
     r"|[\[<({]\s*(?:your )?(?:final )?(?:answer|question|problem|solution)(?: here)?\s*[\])}>])"
 )
 _EMPTY_WORD = (
-    r"(?:todo|tb[ad]|fixme|placeholder|nan|null|nil|answer|question|problem|solution|proof|proven|proved|the proof|none (?:given|provided|found)|q\.?e\.?d|omitted"
-    r"|(?:(?:the )?(?:answer|solution|final answer))?[ _-]?(?:is |was )?not[ _-]?(?:found|provided|given|available|applicable|known|extracted|specified)"
-    r"|no[ _-]?(?:answer|final[ _-]?answer|solution[ _-]?provided)|unknown|unanswerable|unanswered|unsolved|missing|error"
-    r"|(?:see )?(?:the )?proof(?: (?:above|below|is (?:given|shown|complete)|complete|omitted|required|needed|problem|only))?"
+    r"(?:todo|tb[ad]|fixme|placeholder|nan|null|nil|answer|question|problem|solution|proof|proven|proved"
+    r"|the proof|none (?:given|provided|found)|q\.?e\.?d|omitted"
+    r"|(?:(?:the )?(?:answer|solution|final answer))?[ _-]?(?:is |was )?not[ _-]?(?:found|provided|given"
+    r"|available|applicable|known|extracted|specified)"
+    r"|no[ _-]?(?:answer|final[ _-]?answer|solution[ _-]?provided)|unknown|unanswerable|unanswered|unsolved"
+    r"|missing|error"
+    r"|(?:see )?(?:the )?proof(?: (?:above|below|is (?:given|shown|complete)|complete|omitted|required|needed"
+    r"|problem|only))?"
     r"|(?:a )?proof[- ](?:based|question|problem)(?: (?:question|problem))?"
     r"|(?:please )?(?:see|refer to) (?:the )?(?:solution|answer|proof|explanation|above|below|attachment)s?"
     r"(?: (?:above|below))?"
@@ -24,11 +29,14 @@ _EMPTY_WORD = (
 # in capitals alone: "n/a" can be a fraction
 _TEXT = r"(?:\\(?:text|textbf|mathrm|mbox|textit)\s*\{)?"
 _PLACEHOLDER = rf"^[\s\"'`*]*{_TEXT}\s*(?:N/A|N\.A\.|{_NOTHING}|(?i:{_EMPTY_WORD}))[\s.:!]*\}}?[\s.:!\"'`*]*$"
+_PLACEHOLDER_BYTES = 60
 _NONE = rf"^[\s\"'`*]*{_TEXT}\s*(?i:none|null|nothing)[\s.!]*\}}?[\s.\"'`*]*$"
 # where these ask, "none" can be the answer
 _NONE_CAN_BE = (
-    r"(?i)\b(?:which|who|how (?:many|much)|all|any|every|values?|solutions?|roots?|integers|numbers|pairs|triples|points"
-    r"|there|exists?|existence|for what|for which|zeros|asymptotes?|intercepts?|extrema|maxim\w+|minim\w+|discontinuit\w+|solve|undefined)\b"
+    r"(?i)\b(?:which|who|how (?:many|much)|all|any|every|values?|solutions?|roots?|integers|numbers|pairs"
+    r"|triples|points"
+    r"|there|exists?|existence|for what|for which|zeros|asymptotes?|intercepts?|extrema|maxim\w+|minim\w+"
+    r"|discontinuit\w+|solve|undefined)\b"
 )
 
 
@@ -77,13 +85,17 @@ def placeholder(filters: Filters) -> pl.Expr:
     keeps: How often does he answer? => no solution
     keeps: What is the set of all such x? => [a, b]
     """
-    question, answer = (quoted(pl.when(pl.col(c).str.contains(_PLACEHOLDER)).then(c)) for c in ("question", "answer"))
-    none = pl.when(pl.col("answer").str.contains(_NONE) & ~pl.col("question").str.contains(_NONE_CAN_BE)).then("answer")
+    asked = pl.when(pl.col("answer").str.contains(_NONE)).then("question")
+    answer = pl.col("answer").str.contains(_PLACEHOLDER) | ~asked.str.contains(_NONE_CAN_BE)
     return pl.coalesce(
-        pl.format("the question is a placeholder ({})", question),
-        pl.format("the answer is a placeholder ({})", answer),
-        pl.format("the answer is a placeholder ({})", quoted(none)),
+        pl.format("the question is a placeholder ({})", apply_where(pl.col("question"), _is_placeholder, quoted)),
+        pl.format("the answer is a placeholder ({})", quoted(pl.when(answer).then("answer"))),
     )
+
+
+def _is_placeholder(text: pl.Expr) -> pl.Expr:
+    short = pl.when(text.str.len_bytes() < _PLACEHOLDER_BYTES).then(text)
+    return short.str.contains(_PLACEHOLDER)
 
 
 def unbalanced_answer(filters: Filters) -> pl.Expr:

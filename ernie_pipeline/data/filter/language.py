@@ -1,19 +1,20 @@
+# ruff: noqa: RUF001, RUF002 (letters of many languages)
 r"""Questions that are not in English: told by their letters, else by a language detector (py3langid, offline).
 
 A question is foreign when
 
-- a fifth of its letters outside formulas, and at least three or all, are of a script that is neither Latin nor Greek, or are
-  accented Greek (letters of formulas never are) or small Cyrillic ones in a word (lone and capital ones are often
-  typed for Latin points and variables); or
-- its prose, the words of two letters or more that are left when formulas and commands go, is likelier in another
-  language by a margin that grows with its English words, and that is higher for one or two words.
+- a fifth of its letters outside formulas, and at least three or all, are of a script that is neither Latin nor Greek,
+  or are accented Greek (letters of formulas never are) or small Cyrillic ones in a word (lone and capital ones are
+  often typed for Latin points and variables); or
+- its prose, the words of two letters or more that are left when formulas, commands and points go, is likelier in
+  another language by a margin that grows with its English words, and that is higher the fewer words it has.
 
-Three English function words settle it: such a question is kept, whatever else stands in it. They make up two fifths of
-English prose, so that few rows are left for the detector.
+Three English function words settle it, two in a short text: such a question is kept, whatever else stands in it. They
+make up two fifths of English prose, so that few rows are left for the detector.
 
-The margin is log P(prose, other) - log P(prose, English), divided by the square root of the prose's bytes, as py3langid
-divides for its own confidence. Of 25,952 English sentences of three words or more none reached 3.4, nor did one of names
-mostly; terse questions in 27 languages had 4.4 to 25. Latin and such are no candidates: mathematics is full of it.
+The margin is log P(prose, other) - log P(prose, English), divided by the square root of the prose's bytes. Measured on
+GSM8K's training problems: none of 7,473 questions is dropped, and 5 of their 25,952 sentences alone ("Keith", "An
+avocado costs $3."). Latin and such are no candidates: mathematics is full of it.
 """
 
 from functools import cache
@@ -27,11 +28,11 @@ from ernie_pipeline.data.normalize.masked import apply_where
 from ernie_pipeline.recipe.sections import Filters
 
 _ENGLISH = """
-    the and that which what how with from if then such there where when has have had each its this these they their his
-    many much more most less than both every any your she he into does were would not only after before while who
-    find given following number numbers value values solve compute evaluate calculate simplify express suppose between
-    first two three four integer integers positive equation function largest smallest twice times years points length
-    sides square circle
+    the and that which what how with from if then such there where when has have had each its this these they their
+    his many much more most less than both every any your she he into does were would not only after before while
+    who find given following number numbers value values solve compute evaluate calculate simplify express suppose
+    between first two three four integer integers positive equation function largest smallest twice times years
+    points length sides square circle
 """
 """Function words, and those of problems, that few other languages have: "all", "for", "is", "of" and "was" are Dutch,
 Danish or German too."""
@@ -42,27 +43,28 @@ _LANGUAGES = (
 )
 
 _SHORT_ELSEWHERE = """
-    calculer calculez calcule évaluer simplifier simplifie factoriser développer résoudre résous résolvez trouver trouvez
-    déterminer déterminez combien dérivez
-    calcular calcula calcule evaluar evalúe hallar halla halle resolver resuelve resuelva determinar simplificar simplifica
-    simplifique factorizar factorice encontrar encuentra encuentre cuánto cuántos cuál resolva fatore fatorar encontre
-    quanto quantos calcolare calcola risolvere risolvi semplificare semplifica determinare trovare trova quanti
-    berechne berechnen bestimme bestimmen löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn
-    lös ange laske ratkaise oblicz rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla
-    hesaplayınız hvad hvor hva vad regn derivera vereenvoudig beweise zeige berechnet factoriza dérive calcul hitung hitunglah tentukan tính giải tìm
+    calculer calculez calcule évaluer simplifier simplifie factoriser développer résoudre résous résolvez trouver
+    trouvez déterminer déterminez combien dérivez calcular calcula calcule evaluar evalúe hallar halla halle
+    resolver resuelve resuelva determinar simplificar simplifica simplifique factorizar factorice encontrar
+    encuentra encuentre cuánto cuántos cuál resolva fatore fatorar encontre quanto quantos calcolare calcola
+    risolvere risolvi semplificare semplifica determinare trovare trova quanti berechne berechnen bestimme bestimmen
+    löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn lös ange laske ratkaise oblicz
+    rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla hesaplayınız hvad hvor hva
+    vad regn derivera vereenvoudig beweise zeige berechnet factoriza dérive calcul hitung hitunglah tentukan tính
+    giải tìm
 """
 """Commands and question words: of a formula and such a word, a detector has too little to go by."""
 
 # a short question in English has one of these, or of the words above
 _TERMS = """
-    use find factor factorise factorize expand differentiate integrate convert determine rationalize rationalise reduce
-    round write graph sketch plot show prove derivative integral limit sum difference product quotient remainder root
-    roots zero zeros domain range inverse slope vertex area volume perimeter circumference radius diameter angle triangle
-    matrix vector vectors determinant eigenvalue eigenvalues eigenvectors rank trace median mode mean variance
-    probability ratio percent fraction decimal binary prime primes factors divisors multiple divisible gcd hcf lcm
-    maximum minimum maximize minimize real complex general solution solutions differential series sequence term terms
-    coefficient transform numerals polynomial polynomials equations system is are of to by for has was all per hour total
-    sales cost price number symbol evaluate order degree
+    use find factor factorise factorize expand differentiate integrate convert determine rationalize rationalise
+    reduce round write graph sketch plot show prove derivative integral limit sum difference product quotient
+    remainder root roots zero zeros domain range inverse slope vertex area volume perimeter circumference radius
+    diameter angle triangle matrix vector vectors determinant eigenvalue eigenvalues eigenvectors rank trace median
+    mode mean variance probability ratio percent fraction decimal binary prime primes factors divisors multiple
+    divisible gcd hcf lcm maximum minimum maximize minimize real complex general solution solutions differential
+    series sequence term terms coefficient transform numerals polynomial polynomials equations system is are of to
+    by for has was all per hour total sales cost price number symbol evaluate order degree
 """
 
 _MARGIN = 3.0

@@ -10,7 +10,10 @@ _CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\x{FFFD}]"
 """All but the tab and the ends of lines, and the sign for bytes that were no text."""
 
 # commands that begin with t, n, r, without that letter: such a tab or end of line is no white space
-_AFTER_TAB = r"(?:ext(?:bf|it|rm|tt|sf|style)?\s*\{|imes\b|heta\b|frac\b|riangle|herefore\b|ilde\b|an\s*[({^\\]|an\s+[a-z0-9]\b|anh?\^|au\b)"
+_AFTER_TAB = (
+    r"(?:ext(?:bf|it|rm|tt|sf|style)?\s*\{|imes\b|heta\b|frac\b|riangle|herefore\b|ilde\b"
+    r"|an\s*[({^\\]|an\s+[a-z0-9]\b|anh?\^|au\b)"
+)
 _AFTER_LINE = r"(?:eq\b|abla\b|otin\b|exists\b|mid\s*\\|eg\s*\\|ewline\b)"
 _AFTER_RETURN = r"(?:ight\s*[)\]}|.\\>]|ightarrow\b|ho\b|angle\b|floor\b|ceil\b|m\s*\{)"
 _AFTER_SPACE = rf"\t{_AFTER_TAB}|\n{_AFTER_LINE}|\r{_AFTER_RETURN}"
@@ -22,7 +25,10 @@ _REST = (
     r"|(?:imes|heta)\b|ight[)\]}])"
 )
 _CUT = rf"{_AFTER_SPACE}|{_REST}"
-_MAY_BE_CUT = rf"{_CONTROL}|[\t\n\r][a-z]|(?:^|[^A-Za-z\\])(?:[dt]?f?rac|sqrt|text|mathrm|binom|begin|overline|inom|qrt|egin|oxed|ath|verl|perat|ext|imes|heta|ight)"
+_MAY_BE_CUT = (
+    rf"{_CONTROL}|[\t\n\r][a-z]|(?:^"
+    rf"|[^A-Za-z\\])(?:[dt]?f?rac|sqrt|text|mathrm|binom|begin|overline|inom|qrt|egin|oxed|ath|verl|perat|ext|imes|heta|ight)"
+)
 
 
 def lost_latex(filters: Filters) -> pl.Expr:

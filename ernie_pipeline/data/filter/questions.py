@@ -52,7 +52,10 @@ _LIST_OF_PARTS = "|".join(
     for one, two in _SIGNS
 )
 _LIST_OF_PARTS = rf"(?s)({_LIST_OF_PARTS})"
-_CONDITIONS = r"\bsystem\b|such that|satisf|condition|propert|\brules?\b|\bif\b|where|\bwith\b|between|given|\bwhich\b|\bby\b|using|until"
+_CONDITIONS = (
+    r"\bsystem\b|such that|satisf|condition|propert|\brules?\b|\bif\b|where|\bwith\b|between|given"
+    r"|\bwhich\b|\bby\b|using|until"
+)
 _SECOND_PART = r"(?:b|ii|2)\s?[).:\]]|②"
 
 _BEFORE_COMMAND = r"(?:^|[.:;,?!$)\]]\s*|\n\s*|\\[\])]\s*|\b(?:then|hence|thus|and|please|also|now|or|so)\s+)"
@@ -67,17 +70,25 @@ _OF_A_PROOF = (
     r"|(?:explain|describe)\b[^.?!]*?\b(?:why|how)\b"
     r"|(?:give|write|provide|present|construct|find) (?:a|an|the) (?:[a-z0-9]+ )?proof\b"
 )
-_SHOWS_WORK = r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step|working|calculation|reasoning|process|solution|answer|result|method)"
+_SHOWS_WORK = (
+    r"\bshow(?:ing)? (?:me |us |all |your |the |each |full |every |complete |any )*(?:work|step"
+    r"|working|calculation|reasoning|process|solution|answer|result|method)"
+)
 _PROOF = (
-    rf"(^\W*proof that\b|\bbe prove[dn]\b|\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
+    rf"(^\W*proof that\b|\bbe prove[dn]\b|\b(?:prove|disprove)\b(?: or disprove\b)?(?: that\b)?"
+    rf"|\basked-to-show\b|{_BEFORE_COMMAND}(?:show\b(?: that\b)?|{_OF_A_PROOF})"
     r"|(?:^|[.!:]\s+|\n\s*)why (?:is|are|does|do|can|must|should|has|have|cannot|can't|will|was)\b)"
 )
 # a question for a value stands beside it: that value is the answer
 _ASKS_FOR_A_VALUE = (
-    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)|(?:give|state) (?:all|that|this|its|the value|your answer)"
+    rf"\?|{_BEFORE_COMMAND}(?:(?:further(?:more)?|then|also|hence),? )?(?:{IMPERATIVE}|state (?:the|it)"
+    rf"|(?:give|state) (?:all|that|this|its|the value|your answer)"
     r"|how (?:many|much)|what (?:is|are))\b"
 )
-_NO_VALUE = r"\bfind a proof\b|\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)|do you see (?:why|how))\b[^?]*\?"
+_NO_VALUE = (
+    r"\bfind a proof\b|\(\s*hint\b[^)]*\)|\bhint:[^.]*|\b(?:why|can you (?:prove|show|explain)"
+    r"|do you see (?:why|how))\b[^?]*\?"
+)
 
 _YES_NO = r"^(?:\\(?:text|textbf|mathrm|textit|mathbf|mbox)\s*\{)?[\s(\"'*]*(yes|no|true|false)\s*(?:$|[.,;:!})\"'*])"
 

@@ -25,7 +25,8 @@ def _any(*patterns: str) -> str:
 
 _PICTURE = r"(?:figure|diagram|picture|image|drawing|illustration|photo(?:graph)?|sketch)"
 _PLOT = (
-    r"(?:(?:bar|line|pie|circle|box|scatter|dot|stem|frequency|velocity|speed|distance|position)[ -]?(?:and[ -][a-z]+ )?"
+    r"(?:(?:bar|line|pie|circle|box|scatter|dot|stem|frequency|velocity|speed|distance"
+    r"|position)[ -]?(?:and[ -][a-z]+ )?"
     r"(?:graph|chart|plot|diagram)s?|pictograph|histogram|scatter ?plot|spinner|number line|venn diagram|flow ?chart"
     r"|scale drawing)"
 )
@@ -33,8 +34,10 @@ _PLOT = (
 _CHART = rf"(?:(?:graph|table|chart|map|plot|grid|schedule|spreadsheet|network)s?|{_PLOT})"
 _SHAPE = (
     r"(?:grid|solid|polygon|shape|triangle|square|circle|rectangle|quadrilateral|trapezoid|trapezium|parallelogram"
-    r"|rhombus|pentagon|hexagon|octagon|cube|prism|pyramid|cone|cylinder|sphere|semicircle|sector|angle|line|net|spinner"
-    r"|clock|ruler|maze|map|pattern|arrangement|array|path|track|polyhedron|tiling|board|circuit|tree|calendar|menu|sign"
+    r"|rhombus|pentagon|hexagon|octagon|cube|prism|pyramid|cone|cylinder|sphere|semicircle|sector|angle|line"
+    r"|net|spinner"
+    r"|clock|ruler|maze|map|pattern|arrangement|array|path|track|polyhedron|tiling|board|circuit|tree"
+    r"|calendar|menu|sign"
     r"|scale|thermometer|rod|pool|garden|room|park|lot|field|roof|box|tile|card|block|dial|pie|kite|model|logo|flag|dot"
     r"|network|flowchart|program|curve|parabola)s?"
 )
@@ -79,7 +82,8 @@ _LINK = Group(
 
 _PICTURES = Group(
     gate=(
-        r"fig|diagram|picture|image|drawing|illustrat|photo|sketch|shown|depicted|displayed|graphed|attached|accompanying"
+        r"fig|diagram|picture|image|drawing|illustrat|photo|sketch|shown|depicted|displayed|graphed|attached"
+        r"|accompanying"
         r"|adjoining|adjacent|to scale|indicated|marked|label| below| above| here\b"
     ),
     phrases=_any(
@@ -91,7 +95,8 @@ _PICTURES = Group(
         r"\b(?:figure|figs?\.) ?\(?(?:[1-79]|\d\.\d)|\b(?:in|see|from|of|on) (?:diagram|picture) ?\(?\d|\bin figs?\.",
         r"\b(?:figure|diagram|drawing|sketch|picture) (?:is |has been )?not (?:drawn )?to scale\b",
         r"\(not (?:drawn )?to scale",
-        rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b|[.,:;)?!]|\s*$)",
+        rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b"
+        rf"|[.,:;)?!]|\s*$)",
         rf"\b{_SEEN} {_NOT_ABOVE}(?:[.,)?]|\s*$|{_IS})",
         rf"\b(?:the|this|each) (?:[a-z]+ )?{_SHAPE} (?:{_SHOWN} )?{_NOT_ABOVE}(?:{_END}|{_IS}| (?:made|with)\b)",
         rf"\b(?:the|this) (?:[a-z]+ )?{_PLOT} (?:{_SHOWN} )?{_WHERE}(?:{_END}|{_IS})",
@@ -132,10 +137,13 @@ _FORMED_PICTURE = (
 _IN_THE_PICTURE = Group(
     gate=rf"{_PICTURE}|chart|plot|histogram",
     phrases=_any(
-        rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)s?(?:,| {_SHOWN}| {_WHERE})",
+        rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)s?(?:,"
+        rf"| {_SHOWN}| {_WHERE})",
         rf"{_START}(?:as )?in (?:the|this) (?:figure|diagram)s?\b",
-        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing|sketch|picture)s?\b",
-        r"\b(?:in|from|see|given|using|with) (?:the|this) (?:[a-z]+ )?(?:bar chart|pie chart|chart|plot|histogram|scatterplot)s?\b",
+        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing"
+        rf"|sketch|picture)s?\b",
+        r"\b(?:in|from|see|given|using|with) (?:the|this) (?:[a-z]+ )?(?:bar chart|pie chart|chart|plot"
+        r"|histogram|scatterplot)s?\b",
         rf"\bthe (?:[a-z]+ )?{_PICTURE} (?:above |below )?(?:shows|represents|illustrates|depicts|gives)\b",
     ),
     is_there=(_CODE, _OWN_PICTURE, _NUMBERS),
@@ -165,7 +173,8 @@ _THE_GRAPH = Group(
     phrases=_any(
         rf"{_START}(?:from|on|in) {_THE}graph,",
         rf"\b(?:{_LOOK}|in|of|on|for|with) {_THE}graph(?:{_END}| to\b|{_IS})",
-        r"\b(?:the|this) graph(?: of (?:the |a )?[a-z]*\s?function)? (?:above |below )?(?:shows|represents|displays|to)\b",
+        r"\b(?:the|this) graph(?: of (?:the |a )?[a-z]*\s?function)? (?:above |below )?(?:shows|represents"
+        r"|displays|to)\b",
         r"\b(?:use|using|from|based on) the graph of (?:the |a )?(?:function|line|parabola|curve|\$f\$|f)"
         r"(?: to\b| above|[,.])",
         rf"\bgraph of (?:the |a )?\S+(?: \S+)? (?:above|below)(?:{_END}|{_IS})",
@@ -194,7 +203,8 @@ _SHADED = Group(
         r"(?:colou?red or )?(?:(?:un)?shade[sd]?|gr[ae]y|darkened|hatched|striped|colou?red)\b[^?\s]*[^?]",
         r"\ban? shaded\b|\bshad(?:es|ing)\b|\bshade (?:the|in|all|one|two|each|every|exactly|some|any|[0-9])",
         r"\b(?:has|have|having|with) (?:[a-z0-9]+ ){0,4}shaded\b",
-        r"\bshaded (?:[a-z]+ )?(?:region|area|part|portion|section|ring)s?,? (?:[a-z]+ ){0,3}?(?:bounded|enclosed|between"
+        r"\bshaded (?:[a-z]+ )?(?:region|area|part|portion|section|ring)s?,? (?:[a-z]+ ){0,3}?(?:bounded"
+        r"|enclosed|between"
         r"|inside|outside|within|formed|common|consist[a-z]+|lies|lying|made|that (?:is|lies)|which (?:is|lies)|under"
         r"|defined)\b",
     ),
@@ -202,7 +212,8 @@ _SHADED = Group(
 
 _CHARTS = Group(
     gate=(
-        r"table|chart|graph|plot|data|map|spinner|number line|venn|drawing|below|above|histogram|shown|pictured|depicted"
+        r"table|chart|graph|plot|data|map|spinner|number line|venn|drawing|below|above|histogram|shown"
+        r"|pictured|depicted"
         r"|displayed|illustrated|\bhere |right |left "
     ),
     phrases=_any(
@@ -240,13 +251,15 @@ _TABLES = Group(
     is_there=(
         _CODE,
         _NUMBERS,
-        r"\ban? (?:[a-z0-9$\\-]+ ){0,3}(?:table|chart|graph|diagram)\b|[0-9]\$? ?(?:x|×|by|\\times) ?\$?[0-9]|=|graph of",
+        r"\ban? (?:[a-z0-9$\\-]+ ){0,3}(?:table|chart|graph|diagram)\b|[0-9]\$? ?(?:x|\x{d7}|by|\\times) ?\$?[0-9]"
+        r"|=|graph of",
     ),
 )
 
 _OTHERS = Group(
     gate=(
-        r"t ?n ?y ?w ?r|attach|receive|answers? (?:to|from|of|in|for)|continu|follow|resum|previous|preceding|prior|earlier|above"
+        r"t ?n ?y ?w ?r|attach|receive|answers? (?:to|from|of|in|for)|continu|follow|resum|previous|preceding"
+        r"|prior|earlier|above"
         rf"|{_TASK} (?:no|\#|[0-9])|part|passage|excerpt|article|of problem|repeat|redo"
     ),
     phrases=_any(
@@ -263,7 +276,8 @@ _OTHERS = Group(
         rf"(?:[a-z]+ (?:of|from|in) the )?{_EARLIER} (?:{_TASK}|result|section|task|item)s?\b",
         rf"\bthe {_EARLIER} (?:exercise|example|theorem|lemma)\b",
         r"\b(?:theorem|result|lemma|formula|problem|example) (?:in|of|from) the (?:previous|preceding|last) [a-z]+\b",
-        rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of|results? of) {_TASK} "
+        rf"\b(?:from|as in|see|using|by|refer(?:ring)? to|under|conditions? of|setting of|notation of"
+        rf"|results? of) {_TASK} "
         r"(?:no\. ?|\#)?[0-9]",
         r"\bin (?:theorem|lemma|proposition|corollary|exercise|example) [0-9]",
         r"\b(?:problem|exercise|question) [0-9.]+ (?:above|asks|states)\b",

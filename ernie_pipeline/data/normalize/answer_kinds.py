@@ -1,8 +1,8 @@
 r"""What kind of thing an answer is, read from its text alone.
 
 The first rule that fits decides. Before them go delimiters, `\left`, `\right`, spacing, a full stop at the end, a
-currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}`, `12 \mathrm{~km}/\mathrm{h}`, `60 miles per
-hour` and `12 apples` are integers), and `x \in`.
+currency sign in front and a unit behind (`50\%`, `90^\circ`, `5 \text{ cm}`, `12 \mathrm{~km}/\mathrm{h}`, `60 miles
+per hour` and `12 apples` are integers), and `x \in`.
 
 | kind | rule |
 |---|---|
@@ -34,15 +34,15 @@ _NUMBER = rf"(?:{_INTEGER}?\.\d+|{_FRACTION}|{_INTEGER})"
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox|operatorname)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 _POWER = r"(?:\s*\^\s*(?:\{-?\d\}|-?\d)|[²³])"
 _DEGREE = r"(?:\^\s*\{?\\circ\}?|°|\\degree)"
-# ‹cm› was text in LaTeX: there a letter, or several words, are a unit too
-_MARKED = r"‹[^‹›\d]*(?:\^?\{?-?\d\}?[^‹›\d]*)?›"
+# ⟨cm⟩ was text in LaTeX: there a letter, or several words, are a unit too
+_MARKED = r"⟨[^⟨⟩\d]*(?:\^?\{?-?\d\}?[^⟨⟩\d]*)?⟩"
 _BARE = r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?[A-Za-z]{2,}\.?"
 _ONE_UNIT = rf"(?:{_MARKED}|\\?%|{_DEGREE}(?:\s*{_MARKED})?|\\(?:Omega|pounds|euro)\b){_POWER}?"
 _UNITS = rf"^([-+]?{_NUMBER})\s*{_ONE_UNIT}(?:\s*(?:/|\\cdot|·|\*|per)?\s*{_ONE_UNIT})*$"
 _NAMED_UNIT = rf"^([-+]?{_NUMBER})\s+{_BARE}{_POWER}?(?:\s*(?:/|per)\s*[A-Za-z]+{_POWER}?)?$"
-_NO_UNIT = r"‹[^‹›]*\b(?:if|or|and|is|when|for|where|times|mod|to|the|no|not)\b[^‹›]*›|‹\s*[ei]\s*›"
+_NO_UNIT = r"⟨[^⟨⟩]*\b(?:if|or|and|is|when|for|where|times|mod|to|the|no|not)\b[^⟨⟩]*⟩|⟨\s*[ei]\s*⟩"
 _CURRENCY = "$£€¥₹ \t\r\n"
-_CURRENCY_NAME = r"^(?:‹\s*(?:Rs|USD|US|EUR)\.?\s*›|Rs\.?|\\pounds|\\euro)\s*([\d.])"
+_CURRENCY_NAME = r"^(?:⟨\s*(?:Rs|USD|US|EUR)\.?\s*⟩|Rs\.?|\\pounds|\\euro)\s*([\d.])"
 _MEMBER = r"^\s*[A-Za-z]\s*\\in(?:\s+|([^a-z]))"
 _CONJUNCTION = r"\s+(?:or|and)\s+"
 _NO_WORD = (
@@ -63,10 +63,10 @@ def answer_kind(answer: pl.Expr) -> pl.Expr:
 def _kind(answer: pl.Expr) -> pl.Expr:
     words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start(_CURRENCY)
     words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(spelling.ANSWER, leftmost=True)
-    marked = words.str.replace_all(_TEXT, " ‹$1› ").str.strip_chars().str.strip_chars_end(".")
+    marked = words.str.replace_all(_TEXT, " ⟨$1⟩ ").str.strip_chars().str.strip_chars_end(".")
     marked = marked.str.replace(_CURRENCY_NAME, "$1")
     words = pl.when(~marked.str.contains(_NO_UNIT)).then(marked.str.replace(_UNITS, "$1")).otherwise(marked)
-    words = words.str.replace_all("[‹›]", " ").str.strip_chars().str.strip_chars_end(".").str.replace(_NAMED_UNIT, "$1")
+    words = words.str.replace_all("[⟨⟩]", " ").str.strip_chars().str.strip_chars_end(".").str.replace(_NAMED_UNIT, "$1")
     words = words.str.replace(r"(\d) (\d{3})$", "$1$2")
     members = words.str.replace(_MEMBER, "$1")
     parts = members.str.replace_all(_CONJUNCTION, "; ")
