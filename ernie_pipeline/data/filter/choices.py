@@ -60,7 +60,7 @@ _OPTIONS = (
     rf"[?:]\s*{_enclosed('A')}[^?]*?{_NEXT}{_enclosed('B')}",
     # A) ... B) ..., with no bracket between that one of these could close
     rf"{_SENTENCE}{_closed('A')}{_NO_OPEN_BRACKET}\s{_closed('B')}",
-    r"\s" + _in_row(map(_closed, "ABC"), between=_NO_OPEN_BRACKET),
+    r"[\s$]" + _in_row(map(_closed, "ABC"), between=_NO_OPEN_BRACKET, before=r"[\s$]"),
     r"\s" + _in_row([r"a \) ", r"b \) ", r"c \) "]),
     # A. ... B. ... C. ...
     _BEFORE + r"\**" + _in_row(map(_pointed, "ABC"), before=_NEXT),
@@ -78,7 +78,7 @@ _OPTIONS = (
     # words
     r"(?:\n|[.?!:]\s+)\**(?:[Aa]nswer )?(?:[Cc]hoices|Options|OPTIONS)\**:",
     r"\b(?:[Cc]hoose|[Ss]elect|[Tt]ick|[Mm]ark|[Pp]ick) (?:the )?(?:correct|right|best|true) "
-    r"(?:answer|option|choice|alternative|statement)|\b(?:[Yy]our|[Tt]he) options are:",
+    r"(?:answer|option|choice|alternative|statement)|\b(?:[Yy]our|[Tt]he) options are:|\b[Nn]umber of the correct",
     r"\b(?:[Ww]hich|[Oo]ne) of the (?:options|choices|alternatives|answers) (?:below|given|listed)",
 )
 # small letters and numbers, which number parts and conditions too

@@ -49,7 +49,8 @@ _SHORT_ELSEWHERE = """
     encuentra encuentre cuánto cuántos cuál resolva fatore fatorar encontre quanto quantos calcolare calcola
     risolvere risolvi semplificare semplifica determinare trovare trova quanti berechne berechnen bestimme bestimmen
     löse vereinfache ermittle wieviel bereken bepaal vind hoeveel beräkna beregn lös ange laske ratkaise oblicz
-    rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla hesaplayınız hvad hvor hva
+    rozwiąż izračunaj riješi vypočítejte řešte számítsd oldd calculați rezolvați hesapla hesaplayınız
+    bulunuz wynosi hvad hvor hva
     vad regn derivera vereenvoudig beweise zeige berechnet factoriza dérive calcul hitung hitunglah tentukan tính
     giải tìm
 """
@@ -75,6 +76,8 @@ _MARGIN_OF_ENGLISH = 1.5
 _ENOUGH_WORDS = 25
 _FEWEST_ENGLISH = 8
 """One word in so many, if there are two."""
+_FEWEST_TERMS = 3
+"""One word in so many that an English text has, of which other languages have some, if there is an English one."""
 _FEW_WORDS = 2
 _SHORT_BYTES = 120
 _FEWEST_LETTERS = 3
@@ -82,6 +85,7 @@ _SHORT_WORDS = 5
 
 
 _ENGLISH_TERMS = frozenset((_ENGLISH + _TERMS).split())
+_OFTEN_ENGLISH = _ENGLISH_TERMS | {"in", "an", "do", "on", "at", "it", "costs", "his", "her"}
 _SHORT = frozenset(_SHORT_ELSEWHERE.split())
 
 
@@ -183,7 +187,9 @@ def _is_foreign(prose: str | None, english: int | None) -> bool:
     english = english or 0
     if len(set(prose or "")) < _FEWEST_LETTERS or (english >= 2 and english * _FEWEST_ENGLISH >= len(words)):
         return False
-    if len(words) <= _FEW_WORDS + 1 and not english and not _SHORT.isdisjoint(words):
+    if english and sum(word in _OFTEN_ENGLISH for word in words) * _FEWEST_TERMS >= len(words):
+        return False
+    if len(words) <= _SHORT_WORDS and not english and not _SHORT.isdisjoint(words):
         return True
     least = _MARGIN_OF_FEW if len(words) <= _FEW_WORDS else _MARGIN_OF_SOME if len(words) <= _SHORT_WORDS else _MARGIN
     if len(words) <= _SHORT_WORDS and _ENGLISH_TERMS.isdisjoint(words):

@@ -82,19 +82,21 @@ _LINK = Group(
 
 _PICTURES = Group(
     gate=(
-        r"fig|diagram|picture|image|drawing|illustrat|photo|sketch|shown|depicted|displayed|graphed|attached"
+        r"from the graph|fig|diagram|picture|image"
+        r"|drawing|illustrat|photo|sketch|shown|depicted|displayed|graphed|attached"
         r"|accompanying"
         r"|adjoining|adjacent|to scale|indicated|marked|label| below| above| here\b"
     ),
     phrases=_any(
         rf"\b{_SHOWN} (?:in|on|by|as in|like) {_THE}(?:[a-z]+ )?{_PICTURE}\b",
-        rf"\b{_LOOK} (?:{_THE})?{_PICTURE}s?(?: {_WHERE}| {_SHOWN}\b|{_END}| to\b)",
+        rf"\b{_LOOK} (?:{_THE})?{_PICTURE}s?(?: {_WHERE}| {_SHOWN}\b|{_END}|:| to\b)",
         rf"\b(?:attached|accompanying|adjoining|adjacent) (?:[a-z]+ )?(?:{_PICTURE}|{_CHART})",
         rf"\b(?:the|this|these|following|each) (?:[a-z]+ )?{_PICTURE}s? (?:{_SHOWN} )?{_WHERE}\b",
         rf"\bthe (?:following|above|given) (?:[a-z]+ )?{_PICTURE}",
         r"\b(?:figure|figs?\.) ?\(?(?:[1-79]|\d\.\d)|\b(?:in|see|from|of|on) (?:diagram|picture) ?\(?\d|\bin figs?\.",
         r"\b(?:figure|diagram|drawing|sketch|picture) (?:is |has been )?not (?:drawn )?to scale\b",
         r"\(not (?:drawn )?to scale",
+        rf"{_START}from the graph,",
         rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b"
         rf"|[.,:;)?!]|\s*$)",
         rf"\b{_SEEN} {_NOT_ABOVE}(?:[.,)?]|\s*$|{_IS})",
@@ -124,8 +126,9 @@ _ABOVE = Group(
 )
 
 _OWN_PICTURE = (
-    rf"\b(?:an?|his|her|their|my|each|every|one|another|some|plane|solid|geometric|\d) (?:[a-z0-9-]+ ){{0,3}}{_PICTURE}"
-    rf"|{_PICTURE} (?:that|which|s?he|they|frame|book|album)\b|\bscale of\b|\bscale 1|figure skat|\bfigures\b"
+    rf"\b(?:an?|his|her|their|my|each|every|one|another|some|plane|solid|geometric|\d) (?:[a-z0-9-]+ )?{_PICTURE}"
+    rf"|{_PICTURE} (?:that|which|s?he|they|frame|book|album)\b"
+    r"|\bscale of\b|\bscale 1|\bpaint(?:s|ed|ing)\b|figure skat|\bfigures\b"
     r"|\b(?:draws?|drew|paint\w*|takes?|took|hangs?|hung) (?:[a-z]+ )?(?:the )?(?:picture|photo|image)"
 ).replace(r"\w", "[a-z]")
 _FORMED_PICTURE = (
@@ -140,7 +143,7 @@ _IN_THE_PICTURE = Group(
         rf"{_START}(?:as )?(?:in|from|on) {_THE}(?:figure|diagram|drawing|sketch|picture|image)s?(?:,"
         rf"| {_SHOWN}| {_WHERE})",
         rf"{_START}(?:as )?in (?:the|this) (?:figure|diagram)s?\b",
-        rf"\b(?:in|from|on|see|given|using|with) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing"
+        rf"\b(?:in|from|on|see|given|using) (?:the|this) (?:{_ADJECTIVE} )?(?:figure|diagram|drawing"
         rf"|sketch|picture)s?\b",
         r"\b(?:in|from|see|given|using|with) (?:the|this) (?:[a-z]+ )?(?:bar chart|pie chart|chart|plot"
         r"|histogram|scatterplot)s?\b",
@@ -252,7 +255,7 @@ _TABLES = Group(
         _CODE,
         _NUMBERS,
         r"\ban? (?:[a-z0-9$\\-]+ ){0,3}(?:table|chart|graph|diagram)\b|[0-9]\$? ?(?:x|\x{d7}|by|\\times) ?\$?[0-9]"
-        r"|=|graph of",
+        r"|graph of",
     ),
 )
 
