@@ -67,6 +67,6 @@ def _judged(rows: pl.DataFrame, rules: tuple[Filter, ...], filters: Filters) -> 
     reasons = [rule(filters).alias(rule.__name__) for rule in rules]
     names = [pl.when(pl.col(rule.__name__).is_not_null()).then(pl.lit(rule.__name__)) for rule in rules]
     first = {"filter": pl.coalesce(names), "reason": pl.coalesce(rule.__name__ for rule in rules)}
-    verdicts = pl.concat([some.lazy().select(reasons).select(**first).collect() for some in slices_of(rows)])
+    verdicts = pl.concat([some.select(reasons).select(**first) for some in slices_of(rows)])
     is_kept = verdicts["reason"].is_null()
     return rows.filter(is_kept), rows.filter(~is_kept).hstack(verdicts.filter(~is_kept)).select(DROPPED)
