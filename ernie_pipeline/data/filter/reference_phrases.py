@@ -82,7 +82,7 @@ _LINK = Group(
 
 _PICTURES = Group(
     gate=(
-        r"from the graph|fig|diagram|picture|image"
+        r"the graph,|fig|diagram|picture|image"
         r"|drawing|illustrat|photo|sketch|shown|depicted|displayed|graphed|attached"
         r"|accompanying"
         r"|adjoining|adjacent|to scale|indicated|marked|label| below| above| here\b"
@@ -96,7 +96,7 @@ _PICTURES = Group(
         r"\b(?:figure|figs?\.) ?\(?(?:[1-79]|\d\.\d)|\b(?:in|see|from|of|on) (?:diagram|picture) ?\(?\d|\bin figs?\.",
         r"\b(?:figure|diagram|drawing|sketch|picture) (?:is |has been )?not (?:drawn )?to scale\b",
         r"\(not (?:drawn )?to scale",
-        rf"{_START}from the graph,",
+        rf"{_START}(?:from|using) the graph,",
         rf"\bas (?:{_SEEN}|drawn|indicated|marked|labell?ed)(?: (?:below|above|here|at|in the|on the)\b"
         rf"|[.,:;)?!]|\s*$)",
         rf"\b{_SEEN} {_NOT_ABOVE}(?:[.,)?]|\s*$|{_IS})",
@@ -127,7 +127,7 @@ _ABOVE = Group(
 
 _OWN_PICTURE = (
     rf"\b(?:an?|his|her|their|my|each|every|one|another|some|plane|solid|geometric|\d) (?:[a-z0-9-]+ )?{_PICTURE}"
-    rf"|{_PICTURE} (?:that|which|s?he|they|frame|book|album)\b"
+    rf"|{_PICTURE} (?:that|which|s?he|they|frame|book|album|shop|store|gallery|hook|puzzle)s?\b"
     r"|\bscale of\b|\bscale 1|\bpaint(?:s|ed|ing)\b|figure skat|\bfigures\b"
     r"|\b(?:draws?|drew|paint\w*|takes?|took|hangs?|hung) (?:[a-z]+ )?(?:the )?(?:picture|photo|image)"
 ).replace(r"\w", "[a-z]")
@@ -156,6 +156,7 @@ _THE_PICTURE = Group(
     phrases=_any(
         rf"\b(?:in|of|on|from) (?:the|this) {_PICTURE}(?:{_END}|:| (?:is|are) )",
         rf"\b(?:the|this) {_PICTURE} consists of\b",
+        r"\bdoes (?:the|this) (?:figure|diagram) have\b",
         r"\bnext (?:figure|shape|picture|diagram|image) in (?:the|this)\b",
     ),
     is_there=(_CODE, _OWN_PICTURE, _FORMED_PICTURE),
