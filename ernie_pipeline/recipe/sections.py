@@ -79,10 +79,12 @@ class Benchmarks(Section):
 
 
 class Decontamination(Section):
-    """Rows dropped for sharing words with a benchmark, or with our own evaluation rows."""
+    """Rows dropped for asking what a benchmark asks, or one of our own evaluation rows."""
 
     enabled: bool = True
-    ngram_words: Positive = Field(8, description="this many words in a row; shorter questions count as a whole")
+    overlap: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="share of a question, weighted by how rare its words are, that makes a row the same question"
+    )
     own_evaluation: bool = Field(True, description="training rows are held against our own evaluation rows too")
 
 

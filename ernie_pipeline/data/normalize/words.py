@@ -10,7 +10,7 @@ many words as white space makes of it in print, and the numbers of words that ot
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -67,18 +67,25 @@ class Words:
             yield start, Words(self.codes[offsets[0] : offsets[-1]], offsets - offsets[0], self.vocabulary)
 
 
-def split_words(questions: pl.Series) -> Words:
-    """The words of each question; a null has none."""
+def split_words(
+    questions: pl.Series,
+    lists: Callable[[pl.Series], pl.Series] | None = None,
+    hash_of: Callable[[str], int] | None = None,
+) -> Words:
+    """The words of each question; a null has none. `lists` parts texts, and `hash_of` hashes words, otherwise than
+    here: words of one hash are one word.
+    """
+    part_texts, hashed = lists or _lists, hash_of or word_hash
     categories = pl.Categories.random(physical=pl.UInt32)
     parts = [questions[start : start + TEXTS_AT_ONCE] for start in range(0, len(questions), TEXTS_AT_ONCE)]
     with ThreadPoolExecutor(THREADS) as pool:
-        coded = list(pool.map(lambda part: _coded(part, categories), parts))
+        coded = list(pool.map(lambda part: _coded(part_texts(part), categories), parts))
     known: dict[int, str] = {}
     for _, _, distinct in coded:
         known.update(zip(distinct.to_physical(), distinct.cast(pl.String), strict=True))
     vocabulary = np.zeros(max(known, default=-1) + 1, np.uint64)
     for code, word in known.items():
-        vocabulary[code] = word_hash(word)
+        vocabulary[code] = hashed(word)
     codes = np.concatenate([np.empty(0, np.uint32), *(codes for codes, _, _ in coded)])
     lengths = np.concatenate([np.empty(0, np.uint32), *(lengths for _, lengths, _ in coded)])
     return Words(codes, _offsets(lengths), vocabulary)
@@ -146,9 +153,8 @@ def _offsets(lengths: NDArray[np.integer]) -> Positions:
     return offsets
 
 
-def _coded(questions: pl.Series, categories: pl.Categories) -> tuple[NDArray[np.uint32], NDArray[np.uint32], pl.Series]:
-    """(code of each word, number of words of each question, the distinct words)."""
-    lists = _lists(questions)
+def _coded(lists: pl.Series, categories: pl.Categories) -> tuple[NDArray[np.uint32], NDArray[np.uint32], pl.Series]:
+    """(code of each word, number of words of each question, the distinct words) of the questions' lists of words."""
     words = lists.explode(empty_as_null=False, keep_nulls=False).cast(pl.Categorical(categories))
     lengths = lists.list.len().fill_null(0)
     return words.to_physical().to_numpy(), lengths.to_numpy(), words.unique()

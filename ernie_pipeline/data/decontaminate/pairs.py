@@ -1,0 +1,97 @@
+"""Which references and rows share most of what weighs something: found by rare features, then scored by all."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from ernie_pipeline.data.decontaminate.weights import FeatureTable, Source, Weights, table_of, weight
+from ernie_pipeline.data.normalize.words import Positions, Words
+
+LEAST, ENOUGH = 2.0, 6.0
+"""Evidence, in weights of a feature that nobody else has."""
+RARE, FEW = 0.005, 100
+"""Pairs are found by features that this share of the rows has at most, or so few of them."""
+FOUND = 0.25
+"""Of the weight of a reference's rare features, what a row must share to be scored."""
+PRODUCTS_AT_ONCE = 1 << 24
+PAIRS_AT_ONCE = 1 << 16
+
+EQUAL = pl.Schema({"reference": pl.Int64, "index": pl.Int64, "score": pl.Float64})
+PAIRS = pl.Schema([*EQUAL.items(), ("is_much", pl.Boolean), ("is_whole", pl.Boolean)])
+"""`is_much`: what is shared is half of the row, or `ENOUGH`. `is_whole`: it is the whole of the reference."""
+WHOLE = 0.999
+
+
+def alike_pairs(known: Words, asked: Words, source: Source, overlap: float) -> Iterator[pl.DataFrame]:
+    """`PAIRS` of references and rows whose score is `overlap` at least, with `LEAST` evidence; in parts."""
+    table = table_of(known)
+    weights = source.weights(table, known)
+    heavy = csr_array(_matrix(table, known).multiply(weights[np.newaxis, :]))
+    rows = _matrix(table, asked)
+    of_known = _sums(heavy)
+    lonely = float(weight(np.array(1), source.questions(known)))
+    for references, indices in _candidates(heavy, rows, len(source.tokens)):
+        shared = _shared(heavy, rows, references, indices)
+        enough = (shared >= overlap * of_known[references] / 2) & (shared >= LEAST * lonely)
+        references, indices, shared = references[enough], indices[enough], shared[enough]
+        of_asked = _weights_of(asked, indices, source, known)
+        shorter = np.maximum(np.minimum(of_known[references], of_asked), of_known[references] / 2)
+        pairs = {
+            "reference": references,
+            "index": indices,
+            "score": np.minimum(shared / np.maximum(shorter, lonely), 1.0),
+            "is_much": shared >= np.minimum(of_asked / 2, ENOUGH * lonely),
+            "is_whole": shared >= WHOLE * of_known[references],
+        }
+        yield pl.DataFrame(pairs, schema=PAIRS).filter(pl.col("score") >= overlap)
+
+
+def _matrix(table: FeatureTable, words: Words) -> csr_array:
+    """Ones [questions, features of the table] where a question has a feature."""
+    found = table.find(words)
+    starts = np.searchsorted(found.owners, np.arange(len(words) + 1))
+    ones = np.ones(len(found.numbers), np.float64)
+    return csr_array((ones, found.numbers, starts), shape=(len(words), len(table)))
+
+
+def _sums(matrix: csr_array) -> Weights:
+    return np.asarray(matrix.sum(axis=1), np.float64).ravel()
+
+
+def _candidates(heavy: csr_array, rows: csr_array, size: int) -> Iterator[tuple[Positions, Positions]]:
+    """(references, rows) that share `FOUND` of the weight of a reference's rare features; no pair twice."""
+    in_rows = np.bincount(rows.indices, minlength=rows.shape[1])
+    is_rare = np.flatnonzero((in_rows > 0) & (in_rows <= max(FEW, RARE * size)))
+    by_feature = csr_array(rows[:, is_rare].T)
+    rare = csr_array(heavy[:, is_rare])
+    wanted = FOUND * _sums(rare)
+    products = np.zeros(heavy.shape[0] + 1, np.int64)
+    np.cumsum(np.add.reduceat(np.append(in_rows[is_rare][rare.indices], 0), rare.indptr[:-1]) * (np.diff(rare.indptr) > 0), out=products[1:])
+    first = 0
+    while first < heavy.shape[0]:
+        last = max(first + 1, int(np.searchsorted(products, products[first] + PRODUCTS_AT_ONCE, side="right")) - 1)
+        shared = (rare[first:last] @ by_feature).tocoo()
+        references, indices = shared.coords[0] + first, shared.coords[1].astype(np.int64)
+        found = np.flatnonzero((shared.data > 0) & (shared.data >= wanted[references]))
+        for start in range(0, len(found), PAIRS_AT_ONCE):
+            part = found[start : start + PAIRS_AT_ONCE]
+            yield references[part].astype(np.int64), indices[part]
+        first = last
+
+
+def _shared(heavy: csr_array, rows: csr_array, references: Positions, indices: Positions) -> Weights:
+    """The weight of what each reference shares with its row."""
+    return _sums(heavy[references].multiply(rows[indices]))
+
+
+def _weights_of(asked: Words, indices: Positions, source: Source, known: Words) -> Weights:
+    """The weight of all features of each of these rows."""
+    distinct, places = np.unique(indices, return_inverse=True)
+    words = asked.take(distinct)
+    table = table_of(words)
+    matrix = _matrix(table, words)
+    sums: NDArray[np.float64] = matrix @ source.weights(table, known)
+    return sums[places]

@@ -1,0 +1,138 @@
+r"""How much each token and pair of tokens says: much when few rows of the source have it, nothing when many have.
+
+The features of a question are its tokens and its pairs of neighbouring tokens, each once. A feature that stands in `df`
+of N questions weighs
+
+    w = max(0, log(COMMON * N / df)),
+
+the inverse document frequency (Spärck Jones, "A statistical interpretation of term specificity and its application in
+retrieval", 1972), less what a feature has that `COMMON` of all questions have: that one weighs nothing. N and `df` count the rows of the
+source, the references, and the imagined rows of `stock.py`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ernie_pipeline.data.decontaminate import stock
+from ernie_pipeline.data.decontaminate.tokens import tokens_of
+from ernie_pipeline.data.normalize.words import Hashes, Positions, Words, rolling_hashes
+
+COMMON = 0.1
+MOST_TABLE_BITS = 24
+"""16 MiB."""
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of some questions, by question: `owners` and `numbers` [pairs], of a feature its number in a list."""
+
+    owners: Positions
+    numbers: Positions
+
+
+class FeatureTable:
+    """A sorted list of features' hashes, in which those of texts are found."""
+
+    def __init__(self, hashes: Hashes):
+        self.hashes = np.unique(hashes)
+        self._shift = np.uint64(64 - min(len(self.hashes).bit_length() + 4, MOST_TABLE_BITS))
+        self._beginnings = np.zeros(1 << (64 - int(self._shift)), np.bool_)
+        self._beginnings[self.hashes >> self._shift] = True
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def find(self, words: Words) -> Features:
+        """The features of the table in each row, each once a row; sorted by row and feature."""
+        owners, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for first, part in words.chunks():
+            owner_parts, number_parts = zip(*self._found(part), strict=True)
+            keys = np.unique(np.concatenate(owner_parts) * (len(self) + 1) + np.concatenate(number_parts))
+            owners.append(keys // (len(self) + 1) + first)
+            numbers.append(keys % (len(self) + 1))
+        return Features(np.concatenate(owners), np.concatenate(numbers))
+
+    def counts(self, words: Words) -> Positions:
+        """In how many rows each feature is."""
+        counts = np.zeros(len(self), np.int64)
+        for _, part in words.chunks():
+            counts += np.bincount(self.find(part).numbers, minlength=len(self))
+        return counts
+
+    def _found(self, words: Words) -> list[tuple[Positions, Positions]]:
+        owner_of = np.repeat(np.arange(len(words)), words.lengths)
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for owners, hashes in feature_hashes(words, owner_of):
+            maybe = np.flatnonzero(self._beginnings[hashes >> self._shift])
+            at = np.minimum(np.searchsorted(self.hashes, hashes[maybe]), max(len(self.hashes) - 1, 0))
+            equal = self.hashes[at] == hashes[maybe] if len(self.hashes) else np.zeros(len(maybe), np.bool_)
+            found.append((owners[maybe[equal]], at[equal]))
+        return found
+
+
+def feature_hashes(words: Words, owner_of: Positions) -> list[tuple[Positions, Hashes]]:
+    """(row, hash) of every token, and of every pair of neighbours in one row; `owner_of`: each token's row."""
+    (_, single), *pairs = rolling_hashes(words, 2)
+    features = [(owner_of, single)]
+    for _, hashes in pairs:
+        inside = np.flatnonzero(owner_of[1:] == owner_of[:-1])
+        features.append((owner_of[inside], hashes[inside]))
+    return features
+
+
+def table_of(words: Words) -> FeatureTable:
+    """Every feature of these questions."""
+    owner_of = np.repeat(np.arange(len(words)), words.lengths)
+    return FeatureTable(np.concatenate([hashes for _, hashes in feature_hashes(words, owner_of)]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows among which features are counted: `lines` [rows], ascending or not, and the `tokens` of each one."""
+
+    lines: pl.Series
+    tokens: Words
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> "Source":
+        """The source of `rows` (`line`, `question`)."""
+        return cls(rows["line"], tokens_of(rows["question"]))
+
+    def take(self, lines: pl.Series) -> Words:
+        """The tokens of the rows in these lines."""
+        wanted = lines.alias("line").to_frame().join(self._positions, on="line", how="left", maintain_order="left")
+        return self.tokens.take(wanted["position"].to_numpy())
+
+    @cached_property
+    def _positions(self) -> pl.DataFrame:
+        return self.lines.alias("line").to_frame().with_row_index("position")
+
+    def weights(self, table: FeatureTable, references: Words) -> Weights:
+        """The weight of each feature of `table`."""
+        counts = table.counts(self.tokens) + table.counts(references) + stock_counts(table)
+        return weight(counts, self.questions(references))
+
+    def questions(self, references: Words) -> int:
+        """How many questions are counted."""
+        return len(self.tokens) + len(references) + stock.ROWS
+
+
+def weight(counts: NDArray[np.integer] | int, questions: int) -> Weights:
+    """The weight of features that so many of the questions have."""
+    rarity: Weights = np.log(COMMON * questions / np.maximum(counts, 1))
+    return np.maximum(rarity, 0.0)
+
+
+def stock_counts(table: FeatureTable) -> Positions:
+    """In how many of the imagined rows each feature is."""
+    counts = np.zeros(len(table), np.int64)
+    for texts, share in ((stock.PHRASES.strip().splitlines(), stock.PHRASE_SHARE), (stock.WORDS.split(), stock.WORD_SHARE)):
+        there = table.counts(tokens_of(pl.Series(texts))) > 0
+        counts[there] = np.maximum(counts[there], round(share * stock.ROWS))
+    return counts
