@@ -21,7 +21,7 @@ import respell
 from ernie_pipeline.data.decontaminate.overlap import overlaps
 from ernie_pipeline.recipe.sections import Decontamination
 
-BENCHMARK, INNOCENT = 300, 4000
+BENCHMARK, INNOCENT, SHOWN = 300, 4000, 4
 GYM = (
     "gsm_symbolic", "simple_geometry", "basic_arithmetic", "chain_sum", "prime_factorization", "polynomial_equations", "simple_integration", "calendar_arithmetic",
     "time_intervals", "lcm", "gcd", "count_primes", "products", "leg_counting", "complex_arithmetic", "dice", "base_conversion", "decimal_arithmetic", "simple_equations", "number_sequence",
@@ -134,7 +134,7 @@ def measure(make: Make, overlap: float, show: bool) -> dict[str, float]:
     table = pl.DataFrame(rows, schema=["kind", "question", "number"], orient="row").with_row_index("line", offset=1)
     references = pl.DataFrame({"set": "benchmark", "row": range(BENCHMARK), "question": benchmark})
     found = overlaps(table, references, overlap)
-    went = table.with_columns(went=pl.col("line").is_in(found["index"] + 1))
+    went = table.with_columns(went=pl.col("line").is_in((found["index"] + 1).implode()))
     if show:
         shown(went, found, references)
     return dict(went.group_by("kind", maintain_order=True).agg(pl.col("went").mean()).iter_rows())
@@ -142,10 +142,12 @@ def measure(make: Make, overlap: float, show: bool) -> dict[str, float]:
 
 def shown(went: pl.DataFrame, found: pl.DataFrame, references: pl.DataFrame) -> None:
     """Print some that went wrong."""
-    wrong = went.filter((pl.col("kind") == "innocent") == pl.col("went"))
-    by_index = {index: (score, question) for index, score, question in found.select("index", "score", "question").rows()}
-    for line, kind, question, number, _ in wrong.group_by("kind").head(6).select(went.columns).iter_rows():
-        print(f"- {kind}: {question!r}\n      {by_index.get(line - 1) or references['question'][number]!r}")
+    wrong = went.filter((pl.col("kind") == "innocent") == pl.col("went")).unique("question", maintain_order=True)
+    by_index = {
+        index: (score, question) for index, score, question in found.select("index", "score", "question").rows()
+    }
+    for line, kind, question, number, _ in wrong.group_by("kind").head(SHOWN).select(went.columns).iter_rows():
+        print(f"- {kind}: {question[:200]!r}\n      {by_index.get(line - 1) or references['question'][number][:200]!r}")
 
 
 def main() -> None:
@@ -161,7 +163,11 @@ def main() -> None:
     shares = {name: measure(make, options.overlap, options.show) for name, make in families.items()}
     print("| rows | " + " | ".join(shares) + " |\n|---|" + "---|" * len(shares))
     for kind in dict.fromkeys(kind for found in shares.values() for kind in found):
-        print(f"| {kind} | " + " | ".join(f"{found[kind]:.2%}" if kind in found else "" for found in shares.values()) + " |")
+        print(
+            f"| {kind} | "
+            + " | ".join(f"{found[kind]:.2%}" if kind in found else "" for found in shares.values())
+            + " |"
+        )
 
 
 if __name__ == "__main__":

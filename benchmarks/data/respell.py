@@ -8,7 +8,6 @@ Respell = Callable[[str, random.Random], str]
 
 LATEX = (
     (r"\frac{", r"\dfrac{"),
-    ("$", "\\("),
     ("+", " + "),
     ("=", " = "),
     ("<", " < "),
@@ -18,17 +17,40 @@ LATEX = (
     (")", r"\right)"),
     (r"\sqrt", r"\sqrt "),
 )
-UNICODE = ((r"\cdot", "·"), (r"\times", "×"), (r"\pi", "π"), (r"\le ", "≤ "), (r"\ge ", "≥ "), ("-", "−"), ("^2", "²"), ("^\\circ", "°"))  # noqa: RUF001
+UNICODE = (
+    (r"\cdot", "·"),
+    (r"\times", "×"),
+    (r"\pi", "π"),
+    (r"\le ", "≤ "),
+    (r"\ge ", "≥ "),
+    ("-", "−"),
+    ("^2", "²"),
+    ("^\\circ", "°"),
+)  # noqa: RUF001
 SYNONYMS = {
     "find": "determine", "determine": "find", "compute": "calculate", "evaluate": "compute", "calculate": "compute",
     "how many": "what number of", "buys": "purchases", "bought": "purchased", "gave": "handed", "gives": "hands",
     "each": "every", "total": "overall", "simplify": "reduce", "solve": "work out", "kids": "children", "big": "large",
     "needs": "requires", "makes": "produces", "made": "produced", "begins": "starts", "began": "started", "also": "too",
     "earns": "gets", "spent": "paid", "friends": "pals", "smallest": "least", "largest": "greatest", "what is": "find",
-    "if": "suppose", "such that": "so that", "then": "next", "week": "seven days", "now": "currently", "home": "house",
+    "if": "suppose", "such that": "so that", "then": "next", "now": "currently", "home": "house",
 }  # fmt: skip
-PREFIXES = ("Problem 3. ", "Question 12: ", "**Problem 7.** ", "4) ", "Q5. ", "Exercise 2.1. ", "[Contest 2019, Problem 8] ", "(3 points) ")
-BEFORE = ("Solve the following problem. ", "Please answer this question: ", "Consider the following. ", "Here is a puzzle for you:\n\n")
+PREFIXES = (
+    "Problem 3. ",
+    "Question 12: ",
+    "**Problem 7.** ",
+    "4) ",
+    "Q5. ",
+    "Exercise 2.1. ",
+    "[Contest 2019, Problem 8] ",
+    "(3 points) ",
+)
+BEFORE = (
+    "Solve the following problem. ",
+    "Please answer this question: ",
+    "Consider the following. ",
+    "Here is a puzzle for you:\n\n",
+)
 AFTER = (
     " Please reason step by step, and put your final answer within \\boxed{}.",
     "\n\nGive your answer as a single number.",
@@ -42,12 +64,13 @@ NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twe
 
 def latex(text: str, draw: random.Random) -> str:
     r"""`\dfrac`, `\(`, `x^{2}`, `\left(`, spaces around operators."""
+    text = text.replace("\\(", "$").replace("\\)", "$")
     for old, new in draw.sample(LATEX, 6):
         text = text.replace(old, new)
-    if "\\(" in text:
-        parts = text.split("\\(")
-        text = "".join(part + ("" if i == len(parts) - 1 else ("\\(", "\\)")[i % 2]) for i, part in enumerate(parts))
-    return re.sub(r"\^(\w)", r"^{\1}", text)
+    parts = text.split("$") if "\\" in text else [text]
+    if len(parts) % 2 and draw.random() < 0.5:
+        text = parts[0] + "".join(("\\(", "\\)")[i % 2] + part for i, part in enumerate(parts[1:]))
+    return re.sub(r"\^(\w)(?!\w)", r"^{\1}", text)
 
 
 def unicode_signs(text: str, draw: random.Random) -> str:
@@ -79,7 +102,7 @@ def punctuation(text: str, draw: random.Random) -> str:
 
 def numbers(text: str, draw: random.Random) -> str:
     """Small numbers in words, thousands with a comma, `5%` as `5 percent`."""
-    if "$" not in text or "\\" not in text:
+    if "$" not in text and "\\" not in text and "**" not in text:
         text = re.sub(r"(?<![\d.,$^/])\b([2-9]|1[0-2])\b(?![\d.,/%])", lambda m: NUMBER_WORDS[int(m[1])], text)
     return re.sub(r"\b(\d{1,3})(\d{3})\b", r"\1,\2", text).replace("%", " percent")
 

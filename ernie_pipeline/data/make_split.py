@@ -1,7 +1,6 @@
 """The artifact `math_split`: from raw rows by way of bare answers, filters and chat template to the division."""
 
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import polars as pl
 from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import drop_long, with_tokens
 from ernie_pipeline.data.decontaminate.overlap import BENCHMARKS, EVALUATION, decontaminate, references_of
+from ernie_pipeline.data.decontaminate.weights import Source
 from ernie_pipeline.data.dedup.near_duplicates import drop_near_duplicates
 from ernie_pipeline.data.filter.filters import FILTERS, apply_filters
 from ernie_pipeline.data.filter.verifiable import drop_unverifiable
 from ernie_pipeline.data.normalize.answer_kinds import answer_kind
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
-from ernie_pipeline.data.normalize.words import Words, split_words
 from ernie_pipeline.data.split.divide import Division, divide
 from ernie_pipeline.data.tables.contracts import BadRows, RawRows, SplitRows, checked, polars_schema, read_checked
 from ernie_pipeline.data.tables.ledger import BROKEN, make_ledger
@@ -118,11 +117,11 @@ def make_split(
     del rows  # each kept row is in `chats`
     chats, too_long = drop_long(chats, recipe.split.max_tokens, tokenizer)
     kept, chats = chats.select(kept.columns), chats.select(CHAT)  # what is judged, and what waits for the end
-    words = _words(kept, recipe)
-    kept, alike = drop_near_duplicates(kept, recipe.near_duplicates, words(kept))
-    kept, contaminated = decontaminate(kept, references, recipe.decontamination, words=words(kept))
+    kept, alike = drop_near_duplicates(kept, recipe.near_duplicates)
+    source = Source.of(kept) if recipe.decontamination.enabled else None
+    kept, contaminated = decontaminate(kept, references, recipe.decontamination, source=source)
     dropped = pl.concat([filtered, unverifiable, too_long, alike, contaminated])
-    parts = _divide(kept, recipe, words, _counts(dropped))
+    parts = _divide(kept, recipe, source, _counts(dropped))
     dropped = pl.concat([dropped, parts.dropped]).sort("line")
     return SplitTables(_with(parts.train, chats), _with(parts.evaluation, chats), parts.unused, dropped)
 
@@ -133,26 +132,13 @@ def _with(rows: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:
     return rows.join(more, on="line", how="left", maintain_order="left", validate="1:1")
 
 
-def _words(rows: pl.DataFrame, recipe: Any) -> Callable[[pl.DataFrame], Words | None]:
-    """The words of any of these rows, parted once: near duplicates and both decontaminations read them."""
-    if not (recipe.near_duplicates.enabled or recipe.decontamination.enabled):
-        return lambda some: None
-    words = split_words(rows["question"])
-    positions = rows.select("line").with_row_index("position")
-    return lambda some: words.take(
-        some.select("line").join(positions, on="line", how="left", maintain_order="left")["position"].to_numpy()
-    )
-
-
-def _divide(
-    kept: pl.DataFrame, recipe: Any, words: Callable[[pl.DataFrame], Words | None], counts: dict[str, int]
-) -> Division:
+def _divide(kept: pl.DataFrame, recipe: Any, source: Source | None, counts: dict[str, int]) -> Division:
     settings = recipe.decontamination
     if not (settings.enabled and settings.own_evaluation):
         return divide(kept, recipe.split, counts=counts)
 
     def apart_from(rows: pl.DataFrame, held_out: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return decontaminate(rows, references_of(held_out), settings, EVALUATION, words(rows))
+        return decontaminate(rows, references_of(held_out), settings, EVALUATION, source)
 
     return divide(kept, recipe.split, apart_from, counts)
 

@@ -33,10 +33,14 @@ from ernie_pipeline.recipe.sections import Decontamination
 BENCHMARKS = "benchmark_overlap"
 EVALUATION = "evaluation_overlap"
 
-OVERLAPS = pl.Schema({"index": pl.UInt32, "set": pl.String, "row": pl.Int64, "question": pl.String, "score": pl.Float64})
+OVERLAPS = pl.Schema(
+    {"index": pl.UInt32, "set": pl.String, "row": pl.Int64, "question": pl.String, "score": pl.Float64}
+)
 
 
-def overlaps(rows: pl.DataFrame, references: pl.DataFrame, overlap: float, source: Source | None = None) -> pl.DataFrame:
+def overlaps(
+    rows: pl.DataFrame, references: pl.DataFrame, overlap: float, source: Source | None = None
+) -> pl.DataFrame:
     """`OVERLAPS`: for each row (`line`, `question`; its `index`) that asks what a reference asks, the reference that it
     is most like, of several the smallest `set`, then `row`.
 
@@ -71,7 +75,9 @@ def decontaminate(
         references = references.clear()
     found = overlaps(rows, references, settings.overlap, source)
     percent = (pl.col("score") * 100).floor().cast(pl.Int64)
-    shared = found.select(pl.format("{} % of {} row {}: {}", percent, "set", "row", quoted(pl.col("question")))).to_series()
+    shared = found.select(
+        pl.format("{} % of {} row {}: {}", percent, "set", "row", quoted(pl.col("question")))
+    ).to_series()
     reasons = pl.repeat(None, rows.height, dtype=pl.String, eager=True).scatter(found["index"], shared)
     kept, dropped = pl.collect_all(drop_rows(rows.lazy(), name, pl.lit(reasons)))
     return kept, dropped
@@ -97,5 +103,3 @@ def _wholes(words: Words) -> Hashes:
     mixed = (mixed ^ (mixed >> np.uint64(29))) * (np.uint64(2) * places + np.uint64(1))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
     return sums[words.offsets[1:]] - sums[words.offsets[:-1]]
-
-

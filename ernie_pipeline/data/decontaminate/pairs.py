@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ernie_pipeline.data.decontaminate.weights import FeatureTable, Source, Weights, table_of, weight
+from ernie_pipeline.data.decontaminate.weights import Features, FeatureTable, Source, Weights, table_of, weight
 from ernie_pipeline.data.normalize.words import Positions, Words
 
 LEAST, ENOUGH = 2.0, 6.0
@@ -16,42 +15,50 @@ RARE, FEW = 0.005, 100
 """Pairs are found by features that this share of the rows has at most, or so few of them."""
 FOUND = 0.25
 """Of the weight of a reference's rare features, what a row must share to be scored."""
+PLAIN = 0.5
+"""Of the shorter one's features, those that both have at least, whatever they weigh: where each family of problems is so
+common that its words weigh nothing, the numbers alone would make one of "gcd of 44 and 82" and "44 times 82"."""
+NEARLY_ALL = 0.75
+"""Of the longer one's features: evidence too, in a source of few templates, where no feature weighs much."""
 PRODUCTS_AT_ONCE = 1 << 24
 PAIRS_AT_ONCE = 1 << 16
 
 EQUAL = pl.Schema({"reference": pl.Int64, "index": pl.Int64, "score": pl.Float64})
-PAIRS = pl.Schema([*EQUAL.items(), ("is_much", pl.Boolean), ("is_whole", pl.Boolean)])
-"""`is_much`: what is shared is half of the row, or `ENOUGH`. `is_whole`: it is the whole of the reference."""
-WHOLE = 0.999
+PAIRS = pl.Schema([*EQUAL.items(), ("is_much", pl.Boolean), ("is_some", pl.Boolean)])
+"""`is_some`: what is shared is `LEAST` evidence. `is_much`: it is half of the row besides, or `ENOUGH`."""
 
 
 def alike_pairs(known: Words, asked: Words, source: Source, overlap: float) -> Iterator[pl.DataFrame]:
     """`PAIRS` of references and rows whose score is `overlap` at least, with `LEAST` evidence; in parts."""
     table = table_of(known)
-    weights = source.weights(table, known)
-    heavy = csr_array(_matrix(table, known).multiply(weights[np.newaxis, :]))
-    rows = _matrix(table, asked)
-    of_known = _sums(heavy)
+    found = table.find(asked)
+    weights = source.weights(table, known, found if asked is source.tokens else None)
+    plain = _matrix(table, known, table.find(known))
+    heavy = csr_array(plain.multiply(weights[np.newaxis, :]))
+    rows = _matrix(table, asked, found)
+    of_known, size_of_known = _sums(heavy), _sums(plain)
     lonely = float(weight(np.array(1), source.questions(known)))
     for references, indices in _candidates(heavy, rows, len(source.tokens)):
         shared = _shared(heavy, rows, references, indices)
-        enough = (shared >= overlap * of_known[references] / 2) & (shared >= LEAST * lonely)
+        enough = shared >= overlap * of_known[references] / 2
         references, indices, shared = references[enough], indices[enough], shared[enough]
-        of_asked = _weights_of(asked, indices, source, known)
-        shorter = np.maximum(np.minimum(of_known[references], of_asked), of_known[references] / 2)
+        of_asked, size_of_asked = _weights_of(asked, indices, source, known)
+        common = _shared(plain, rows, references, indices)
+        sizes = size_of_known[references], size_of_asked
+        score = shared / np.maximum(np.minimum(of_known[references], of_asked), of_known[references] / 2)
+        evidence = np.maximum(np.minimum(of_asked / 2, ENOUGH * lonely), LEAST * lonely)
         pairs = {
             "reference": references,
             "index": indices,
-            "score": np.minimum(shared / np.maximum(shorter, lonely), 1.0),
-            "is_much": shared >= np.minimum(of_asked / 2, ENOUGH * lonely),
-            "is_whole": shared >= WHOLE * of_known[references],
+            "score": np.minimum(score, 1.0),
+            "is_some": shared >= LEAST * lonely,
+            "is_much": (shared >= evidence) | (common >= NEARLY_ALL * np.maximum(*sizes)),
         }
-        yield pl.DataFrame(pairs, schema=PAIRS).filter(pl.col("score") >= overlap)
+        yield pl.DataFrame(pairs, schema=PAIRS).filter((score >= overlap) & (common >= PLAIN * np.minimum(*sizes)))
 
 
-def _matrix(table: FeatureTable, words: Words) -> csr_array:
+def _matrix(table: FeatureTable, words: Words, found: Features) -> csr_array:
     """Ones [questions, features of the table] where a question has a feature."""
-    found = table.find(words)
     starts = np.searchsorted(found.owners, np.arange(len(words) + 1))
     ones = np.ones(len(found.numbers), np.float64)
     return csr_array((ones, found.numbers, starts), shape=(len(words), len(table)))
@@ -69,7 +76,10 @@ def _candidates(heavy: csr_array, rows: csr_array, size: int) -> Iterator[tuple[
     rare = csr_array(heavy[:, is_rare])
     wanted = FOUND * _sums(rare)
     products = np.zeros(heavy.shape[0] + 1, np.int64)
-    np.cumsum(np.add.reduceat(np.append(in_rows[is_rare][rare.indices], 0), rare.indptr[:-1]) * (np.diff(rare.indptr) > 0), out=products[1:])
+    np.cumsum(
+        np.add.reduceat(np.append(in_rows[is_rare][rare.indices], 0), rare.indptr[:-1]) * (np.diff(rare.indptr) > 0),
+        out=products[1:],
+    )
     first = 0
     while first < heavy.shape[0]:
         last = max(first + 1, int(np.searchsorted(products, products[first] + PRODUCTS_AT_ONCE, side="right")) - 1)
@@ -87,11 +97,11 @@ def _shared(heavy: csr_array, rows: csr_array, references: Positions, indices: P
     return _sums(heavy[references].multiply(rows[indices]))
 
 
-def _weights_of(asked: Words, indices: Positions, source: Source, known: Words) -> Weights:
-    """The weight of all features of each of these rows."""
+def _weights_of(asked: Words, indices: Positions, source: Source, known: Words) -> tuple[Weights, Weights]:
+    """The weight of all features of each of these rows, and how many there are."""
     distinct, places = np.unique(indices, return_inverse=True)
     words = asked.take(distinct)
     table = table_of(words)
-    matrix = _matrix(table, words)
-    sums: NDArray[np.float64] = matrix @ source.weights(table, known)
-    return sums[places]
+    matrix = _matrix(table, words, table.find(words))
+    sums: Weights = matrix @ source.weights(table, known)
+    return sums[places], _sums(matrix)[places]

@@ -1,7 +1,7 @@
 r"""Questions as tokens that are the same however a question is spelled: LaTeX, Unicode, spacing, case and punctuation.
 
 A token is a number, a word or a symbol. What only sets type is no token (delimiters, braces and brackets, spacing and
-font commands, commas, `_`), nor is `\cdot`, since it may be left out; `\dfrac{a}{b}`, `\frac ab`, `½` and `a/b` are
+font commands, commas, `_`), nor is `\cdot` but between numbers, since it may be left out; `\dfrac{a}{b}`, `\frac ab`, `½` and `a/b` are
 `a / b`; `x^{2}` and `x²` are `x ^ 2`; `1{,}000`, `1,000` and `1000` are one number, and so are `2.50` and `2.5`, `twelve`
 and `12`. A currency's sign and name go, `percent` is `%`. The label of a question ("Problem 3.", "(b)") is not part of it.
 
@@ -23,11 +23,13 @@ _ARGUMENT = rf"\s*({_BRACES}|\d|[a-z]|\\[a-z]+)"
 FRACTION = rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}"
 NESTED_FRACTIONS = 3
 
+NUMBER_BIT, CONTRAST_BIT = 1, 2
+
 LABEL = (
     r"^\s*[#*\s]*(?:"
     r"(?:problem|question|exercise|example|task|q|no)\b[\s*]*(?:(?:no\.?\s*|#)?\d{1,4}(?:\.\d+)*[a-z]?)?[\s*]*[.:)]+"
     r"|(?:problem|question|exercise|example|task)\s*#?\d{1,4}\s*[-\n]"
-    r"|\(?[a-z\d]{1,3}[.)]\s|\[[^\[\]$\\]*\d[^\[\]$\\]*\]\s"
+    r"|\(\d+\s*(?:points?|pts|marks?)\.?\)|\(?[a-z\d]{1,3}[.)]\s|\[[^\[\]$\\]*\d[^\[\]$\\]*\]\s"
     r")[\s*:]*"
 )
 """A question's own label at its beginning: "Problem 3.", "**Question 12:**", "3)", "(b)", "[AIME 2024 I, Problem 3]"."""
@@ -59,6 +61,11 @@ STEPS = (  # (what a text has for it to be needed at all, pattern, replacement),
     ("**", r"\*\*(\d|[a-z]\b)", "^$1"),
     ("-", r"(\p{L}{2}|\d)-(\p{L}{2})", "$1 $2"),
     ("-", r"(\p{L}{2}|\d)-(\p{L}\b|\p{L}{2})", "$1 $2"),
+    ("-", r"(\p{L}{2})-(\d)", "$1 $2"),
+    ("\\cdot", r"\\cdot\b", "*"),
+    ("\\times", r"\\times\b", "*"),
+    ("*", r"([\d})]|%)[\s$]*\*[\s$]*([\d{(\\])", "$1 × $2"),  # noqa: RUF001
+    ("*", r"([\d})]|%)[\s$]*\*[\s$]*([\d{(\\])", "$1 × $2"),  # noqa: RUF001
     *((("frac", FRACTION, " $1 / $2 "),) * NESTED_FRACTIONS),
 )
 
@@ -84,7 +91,11 @@ NAMES = {
     **dict.fromkeys(("equals",), "="),
     **dict.fromkeys(("plus",), "+"),
     **dict.fromkeys(("minus",), "-"),
-    "hundred": "100",
+    **dict.fromkeys(("twice", "double", "doubled", "doubles"), "2"),
+    **dict.fromkeys(("thrice", "triple", "tripled", "triples"), "3"),
+    **dict.fromkeys(("smallest", "minimum", "minimal", "lowest", "min"), "least"),
+    **dict.fromkeys(("largest", "maximum", "maximal", "highest", "max"), "greatest"),
+    "hundred": "100", "dozen": "12",
     "metre": "meter", "metres": "meters", "centimetre": "centimeter", "centimetres": "centimeters", "litre": "liter",
     "litres": "liters", "kilometre": "kilometer", "kilometres": "kilometers", "colour": "color", "colours": "colors",
     "coloured": "colored", "neighbour": "neighbor", "neighbours": "neighbors", "centre": "center", "centred": "centered",
@@ -92,6 +103,22 @@ NAMES = {
     "favourite": "favorite",
 }  # fmt: skip
 """Other names of tokens."""
+VALUES = frozenset(
+    """
+    half third quarter fourth fifth sixth seventh eighth ninth tenth first last monday tuesday wednesday thursday friday saturday
+    sunday january february april june july august september october november december
+""".split()
+)
+"""Words that stand where a number may stand, and tell questions apart like one ("second" and "may" are other words too)."""
+CONTRASTS = frozenset(
+    """
+    least greatest even odd sum difference product quotient sin cos tan cot sec csc sine cosine tangent area perimeter circumference
+    volume radius diameter mean median mode range numerator denominator lfloor lceil increase decrease increased decreased
+    north south east west prime composite rational irrational domain ascending descending gcd lcm multiple divisor factor
+    divisors factors union intersection maximize minimize arithmetic geometric width length height weight convex concave
+""".split()
+)
+"""Words of which another one in the same place asks something else."""
 NOTHING = frozenset(
     (
         *("\\cdot", "\\times", "\\ast", "times", "\\displaystyle", "\\textstyle", "\\limits", "\\text", "\\mathrm", "\\rm"),
@@ -99,6 +126,7 @@ NOTHING = frozenset(
         *("\\underline", "\\boldsymbol", "\\mathbb", "\\mathcal", "\\hspace", "\\vspace", "\\noindent", "\\par", "\\textrm"),
         *("\\ldots", "\\dots", "\\cdots", "\\dotsc", "\\dotsb", "\\usd", "usd", "dollar", "dollars", "s", "$", "\\centering"),
         *("\\rfloor", "\\rceil", "\\langle", "\\rangle", "\\lbrace", "\\rbrace", "\\phantom", "\\quad", "~", "a", "an", "the"),
+        *("compute", "calculate", "evaluate", "find", "determine", "what", "is", "are", "value", "simplify", "reduce", "please"),
     )
 )  # fmt: skip
 """Tokens that say nothing."""
@@ -116,14 +144,13 @@ def tokens_of(questions: pl.Series) -> Words:
 def token_texts(questions: pl.Series) -> list[list[str]]:
     """The same as texts, for few questions."""
     return [
-        [name for token in tokens or () if (name := canonical(token))]
-        for tokens in _token_lists(questions).to_list()
+        [name for token in tokens or () if (name := canonical(token))] for tokens in _token_lists(questions).to_list()
     ]
 
 
 def token_hash(name: str) -> int:
-    """64 bits, odd for a number and even for all else; 0 for ""."""
-    return (word_hash(name) | 1) - (not is_number(name)) if name else 0
+    """64 bits, of which the last two say what tells questions apart: 1 for a number, 2 for a contrast; 0 for ""."""
+    return (word_hash(name) & ~3) | NUMBER_BIT * is_number(name) | CONTRAST_BIT * (name in CONTRASTS) if name else 0
 
 
 def canonical(token: str) -> str:
@@ -143,8 +170,8 @@ def plain_number(token: str) -> str:
 
 
 def is_number(token: str) -> bool:
-    """Whether a token of `token_texts` is a number."""
-    return token[0].isdigit()
+    """Whether a token of `token_texts` is a number, or one of `VALUES`."""
+    return token[0].isdigit() or token in VALUES
 
 
 def spelled(questions: pl.Series) -> pl.Series:
@@ -173,7 +200,7 @@ def _plain_characters(questions: pl.Series) -> pl.Series:
     return questions.clone().scatter(other, texts.str.normalize("NFKC"))
 
 
-_SENTENCE_END = re.compile(r"(?<=[.?!:;])[\s*$]+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.?!:;])[\s*$]+|\n+|(?<=[\d)\]}$%=,]) (?=[A-Z][a-z]+ )")
 
 
 def sentences(question: str) -> list[str]:

@@ -12,6 +12,7 @@ source, the references, and the imagined rows of `stock.py`.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,9 +23,10 @@ from ernie_pipeline.data.decontaminate.tokens import tokens_of
 from ernie_pipeline.data.normalize.words import Hashes, Positions, Words, rolling_hashes
 
 COMMON = 0.1
-MOST_TABLE_BITS = 24
-"""16 MiB."""
+MOST_BUCKET_BITS = 24
+"""64 MiB."""
 
+T = TypeVar("T", bound=np.generic)
 Weights = NDArray[np.float64]
 
 
@@ -37,13 +39,30 @@ class Features:
 
 
 class FeatureTable:
-    """A sorted list of features' hashes, in which those of texts are found."""
+    """A sorted list of features' hashes, in which those of texts are found: by their first bits they are in a bucket of
+    at most a few, which is where a binary search would end after twenty steps through memory.
+    """
 
     def __init__(self, hashes: Hashes):
-        self.hashes = np.unique(hashes)
-        self._shift = np.uint64(64 - min(len(self.hashes).bit_length() + 4, MOST_TABLE_BITS))
-        self._beginnings = np.zeros(1 << (64 - int(self._shift)), np.bool_)
-        self._beginnings[self.hashes >> self._shift] = True
+        self.hashes = distinct(hashes)
+        bits = min(len(self.hashes).bit_length() + 1, MOST_BUCKET_BITS)
+        self._shift = np.uint64(64 - bits)
+        bounds = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._starts = np.append(np.searchsorted(self.hashes, bounds), len(self.hashes)).astype(np.int32)
+        self._most = int(np.diff(self._starts).max())
+
+    def positions(self, hashes: Hashes) -> tuple[Positions, Positions]:
+        """(positions in `hashes` of those that are here, number of the feature here)."""
+        buckets = hashes >> self._shift
+        at, ends = self._starts[buckets], self._starts[buckets + np.uint64(1)]
+        found, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        maybe = np.flatnonzero(at < ends)
+        for step in range(self._most):
+            maybe = maybe[at[maybe] + step < ends[maybe]]
+            equal = maybe[self.hashes[at[maybe] + step] == hashes[maybe]]
+            found.append(equal)
+            numbers.append(at[equal].astype(np.int64) + step)
+        return np.concatenate(found), np.concatenate(numbers)
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -53,7 +72,7 @@ class FeatureTable:
         owners, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for first, part in words.chunks():
             owner_parts, number_parts = zip(*self._found(part), strict=True)
-            keys = np.unique(np.concatenate(owner_parts) * (len(self) + 1) + np.concatenate(number_parts))
+            keys = distinct(np.concatenate(owner_parts) * (len(self) + 1) + np.concatenate(number_parts))
             owners.append(keys // (len(self) + 1) + first)
             numbers.append(keys % (len(self) + 1))
         return Features(np.concatenate(owners), np.concatenate(numbers))
@@ -69,11 +88,15 @@ class FeatureTable:
         owner_of = np.repeat(np.arange(len(words)), words.lengths)
         found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         for owners, hashes in feature_hashes(words, owner_of):
-            maybe = np.flatnonzero(self._beginnings[hashes >> self._shift])
-            at = np.minimum(np.searchsorted(self.hashes, hashes[maybe]), max(len(self.hashes) - 1, 0))
-            equal = self.hashes[at] == hashes[maybe] if len(self.hashes) else np.zeros(len(maybe), np.bool_)
-            found.append((owners[maybe[equal]], at[equal]))
+            positions, numbers = self.positions(hashes)
+            found.append((owners[positions], numbers))
         return found
+
+
+def distinct(values: NDArray[T]) -> NDArray[T]:
+    """As `np.unique`, which hashes from NumPy 2.3 on: with many distinct values, fifty times as slow as sorting."""
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]]
 
 
 def feature_hashes(words: Words, owner_of: Positions) -> list[tuple[Positions, Hashes]]:
@@ -106,6 +129,8 @@ class Source:
 
     def take(self, lines: pl.Series) -> Words:
         """The tokens of the rows in these lines."""
+        if lines.equals(self.lines):
+            return self.tokens
         wanted = lines.alias("line").to_frame().join(self._positions, on="line", how="left", maintain_order="left")
         return self.tokens.take(wanted["position"].to_numpy())
 
@@ -113,10 +138,10 @@ class Source:
     def _positions(self) -> pl.DataFrame:
         return self.lines.alias("line").to_frame().with_row_index("position")
 
-    def weights(self, table: FeatureTable, references: Words) -> Weights:
-        """The weight of each feature of `table`."""
-        counts = table.counts(self.tokens) + table.counts(references) + stock_counts(table)
-        return weight(counts, self.questions(references))
+    def weights(self, table: FeatureTable, references: Words, found: Features | None = None) -> Weights:
+        """The weight of each feature of `table`. `found`: its features in all rows, where that is known."""
+        in_rows = table.counts(self.tokens) if found is None else np.bincount(found.numbers, minlength=len(table))
+        return weight(in_rows + table.counts(references) + stock_counts(table), self.questions(references))
 
     def questions(self, references: Words) -> int:
         """How many questions are counted."""
@@ -132,7 +157,10 @@ def weight(counts: NDArray[np.integer] | int, questions: int) -> Weights:
 def stock_counts(table: FeatureTable) -> Positions:
     """In how many of the imagined rows each feature is."""
     counts = np.zeros(len(table), np.int64)
-    for texts, share in ((stock.PHRASES.strip().splitlines(), stock.PHRASE_SHARE), (stock.WORDS.split(), stock.WORD_SHARE)):
+    for texts, share in (
+        (stock.PHRASES.strip().splitlines(), stock.PHRASE_SHARE),
+        (stock.WORDS.split(), stock.WORD_SHARE),
+    ):
         there = table.counts(tokens_of(pl.Series(texts))) > 0
         counts[there] = np.maximum(counts[there], round(share * stock.ROWS))
     return counts
