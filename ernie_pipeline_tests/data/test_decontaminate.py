@@ -226,7 +226,9 @@ def test_in_a_source_of_one_template_only_the_same_numbers_are_the_same_question
 
 def test_features_are_found_in_a_table_wherever_their_bucket_is() -> None:
     draw = random.Random(3)
-    hashes = weights.distinct(pl.Series([draw.getrandbits(64) for _ in range(500)] + [0, 1, 2**64 - 1], dtype=pl.UInt64).to_numpy())
+    hashes = weights.distinct(
+        pl.Series([draw.getrandbits(64) for _ in range(500)] + [0, 1, 2**64 - 1], dtype=pl.UInt64).to_numpy()
+    )
     table = FeatureTable(hashes[::2])
     positions, numbers = table.positions(hashes)
     assert sorted(positions.tolist()) == list(range(0, len(hashes), 2))

@@ -36,7 +36,7 @@ DEMO: dict[str, dict[str, Any]] = {
     },
     "near_duplicates": {"enabled": True, "threshold": 0.8, "shingle_words": 5, "permutations": 128, "keep": "one"},
     "benchmarks": {"sets": []},
-    "decontamination": {"enabled": True, "ngram_words": 20, "own_evaluation": True},
+    "decontamination": {"enabled": True, "overlap": 0.6, "own_evaluation": True},
     "split": {"rows": 0, "eval_fraction": 0.11, "stratify": True, "seed": 3407, "max_tokens": 128},
     "quantization": {"bits": 4, "type": "nf4", "double": False, "compute_dtype": "float32"},
     "lora": {

@@ -36,7 +36,7 @@ def test_the_same_recipe_again_reuses_everything(store: ArtifactStore) -> None:
         ({"base_model": {"name": "someone/ernie"}}, []),  # and this as the version of base_model
         ({"filters": {"max_question_chars": 99}}, ["math_split"]),
         ({"near_duplicates": {"threshold": 0.5}}, ["math_split"]),
-        ({"decontamination": {"ngram_words": 13}}, ["math_split"]),
+        ({"decontamination": {"overlap": 0.7}}, ["math_split"]),
         ({"benchmarks": {"sets": ["math.jsonl"]}}, []),  # reaches the chain as the version of benchmark_sets
         ({"split": {"seed": 1}}, ["math_split"]),
         ({"quantization": {"double": False}}, [*MODELS, "registered_model"]),

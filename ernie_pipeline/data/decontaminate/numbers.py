@@ -1,13 +1,14 @@
 """Whether two questions that are alike have the same numbers: what tells apart the questions of one template.
 
 The numbers of a question are a multiset; one behind a minus is another than one without. Where each of the two has a
-number that the other has not, they are two questions. Where only one has more, these must stand in sentences that are
-foreign to the other question ("Round to 2 places.", or a sentence of the reference that the row lacks). With words that
-contrast (least and greatest, sin and cos: `tokens.CONTRASTS`) only the first of these holds.
+number that the other has not, they are two questions. Where only one has more, these must stand before the first or
+behind the last words that both share, and be a text of their own: "Example 4", "(2014 AIME I)", "Round to 2 places."; not
+"+ 3". With words that contrast (least and greatest, sin and cos: `tokens.CONTRASTS`) only the first of these holds.
 """
 
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import chain
 
 import numpy as np
@@ -25,8 +26,11 @@ from ernie_pipeline.data.decontaminate.tokens import (
 )
 from ernie_pipeline.data.normalize.words import Hashes, Positions, Words
 
-FOREIGN = 0.5
-"""A sentence of a row is foreign to a reference when fewer of its pairs of tokens stand there."""
+LOOSE = 2.0
+"""Lengths of the reference over which what it shares with a row may be spread there."""
+FEWEST_BEFORE, FEWEST_BEHIND = 1, 2
+"""Words that numbers beside what is shared must have with them: "Example 4", "round to 2 places", but not "and 24"."""
+OPERATORS = frozenset("+-/=<>^|%×") | {"<=", ">=", "!="}  # noqa: RUF001
 SENTENCE, SENTENCE_WITH_A_NUMBER = 5, 2
 """The fewest tokens of a reference that is looked for as a sentence of a row."""
 SIGN = np.uint64(0x94D049BB133111EB)
@@ -57,7 +61,7 @@ def agreeing(pairs: pl.DataFrame, known: Texts, asked: Texts) -> pl.DataFrame:
     sure = may_be & pairs["is_much"].to_numpy() & (missing + more == 0)
     unsure = np.flatnonzero(may_be & ~sure)
     some = pairs[unsure]
-    sure[unsure] = _agree_by_sentence(
+    sure[unsure] = _agree_by_place(
         known.questions.gather(some["reference"]), asked.questions.gather(some["index"]), some["is_some"].to_list()
     )
     return pairs.filter(pl.Series(sure)).select("reference", "index", "score")
@@ -96,12 +100,12 @@ def _row_sums(matrix: csr_array) -> Positions:
     return np.asarray(matrix.sum(axis=1), np.int64).ravel()
 
 
-def _agree_by_sentence(references: pl.Series, questions: pl.Series, is_some: list[bool]) -> list[bool]:
+def _agree_by_place(references: pl.Series, questions: pl.Series, is_some: list[bool]) -> list[bool]:
     """For each pair, whether the reference stands in the row as whole sentences; or, where there is some evidence,
-    whether the sentences that are common to both say most of the reference, and with the same numbers."""
-    of_references, of_questions = _sentence_tokens(references), _sentence_tokens(questions)
+    whether they have the same numbers between the first and the last words that they share."""
+    of_references, of_questions = token_texts(references), _sentence_tokens(questions)
     return [
-        _holds(list(chain(*reference)), question) or (some and _say_the_same(reference, question))
+        _holds(reference, question) or (some and _span_agrees(reference, list(chain(*question))))
         for reference, question, some in zip(of_references, of_questions, is_some, strict=True)
     ]
 
@@ -128,26 +132,33 @@ def _holds(reference: list[str], row: Sentences) -> bool:
     return False
 
 
-def _say_the_same(reference: Sentences, row: Sentences) -> bool:
-    every, in_row = ({pair for part in some for pair in _neighbours(part)} for some in (reference, row))
-    of_reference, of_row = _common(reference, in_row), _common(row, every)
-    common = {pair for part in of_row for pair in _neighbours(part)} & every
-    numbers = [Counter(token for part in some for token in _signed(part)) for some in (of_reference, of_row)]
-    return len(common) >= FOREIGN * len(every) and numbers[0] == numbers[1]
+def _span_agrees(reference: list[str], row: list[str]) -> bool:
+    """Whether what the two share stands close together in the row, and each number beside it is of something else."""
+    blocks = [match for match in SequenceMatcher(None, reference, row, False).get_matching_blocks() if match.size > 1]
+    if not blocks:
+        return False
+    first, last = blocks[0], blocks[-1]
+    of_reference, of_row = slice(first.a, last.a + last.size), slice(first.b, last.b + last.size)
+    spans = reference[of_reference], row[of_row]
+    if len(spans[1]) > LOOSE * len(reference):
+        return False
+    same = not Counter(_signed(spans[0])) - Counter(_signed(row)) and not Counter(_signed(spans[1])) - Counter(
+        _signed(reference)
+    )
+    return same and _is_beside(reference, of_reference) and _is_beside(row, of_row)
 
 
-def _common(parts: Sentences, known: set[tuple[str, str]]) -> Sentences:
-    """The sentences of which not so few pairs stand in the other question that they are foreign to it."""
-    pairs = [_neighbours(part) for part in parts]
-    return [
-        part
-        for part, own in zip(parts, pairs, strict=True)
-        if own and sum(pair in known for pair in own) >= FOREIGN * len(own)
-    ]
+def _is_beside(tokens: list[str], span: slice) -> bool:
+    """Whether what stands before and behind the span has no number, or is a text of its own and no part of a formula."""
+    head, tail = tokens[: span.start], tokens[span.stop :]
+    return _is_text(head, head[-1:], FEWEST_BEFORE) and _is_text(tail, tail[:1], FEWEST_BEHIND)
 
 
-def _neighbours(tokens: list[str]) -> list[tuple[str, str]]:
-    return list(zip(tokens, tokens[1:], strict=False))
+def _is_text(tokens: list[str], border: list[str], fewest: int) -> bool:
+    if not any(map(is_number, tokens)):
+        return True
+    words = sum(len(token) > 1 and token[0].isalpha() for token in tokens)
+    return words >= fewest and not (border and border[0] in OPERATORS)
 
 
 def _signed(tokens: list[str]) -> list[str]:

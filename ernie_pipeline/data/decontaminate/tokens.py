@@ -27,10 +27,11 @@ NUMBER_BIT, CONTRAST_BIT = 1, 2
 
 LABEL = (
     r"^\s*[#*\s]*(?:"
-    r"(?:problem|question|exercise|example|task|q|no)\b[\s*]*(?:(?:no\.?\s*|#)?\d{1,4}(?:\.\d+)*[a-z]?)?[\s*]*[.:)]+"
-    r"|(?:problem|question|exercise|example|task)\s*#?\d{1,4}\s*[-\n]"
-    r"|\(\d+\s*(?:points?|pts|marks?)\.?\)|\(?[a-z\d]{1,3}[.)]\s|\[[^\[\]$\\]*\d[^\[\]$\\]*\]\s"
-    r")[\s*:]*"
+    r"(?:problem|question|exercise|example|task|no|q|ex)\b[\s.*]*(?:no\.?\s*)?#?\d{1,4}(?:\.\d+)*(?:[a-z]\b|\([a-z]\))?[\s*.:)]*"
+    r"|q\s?\d{1,3}(?:\.\d+)*[\s*.:)]+|(?:problem|question|exercise|example|task|q)[\s*]*[.:)]+"
+    r"|\(\s*\d+\s*(?:points?|pts|marks?)\.?\s*\)|\(?[a-z\d]{1,3}[.)]\s"
+    r"|\[[^\[\]$\\]*\d[^\[\]$\\]*\]\s|\([a-z][^()$\\=]*\b(?:19|20)\d\d\b[^()$\\=]*\)|\(\s*(?:19|20)\d\d\s+[a-z][^()$\\=]*\)"
+    r")[\s*:.]*"
 )
 """A question's own label at its beginning: "Problem 3.", "**Question 12:**", "3)", "(b)", "[AIME 2024 I, Problem 3]"."""
 
@@ -48,8 +49,23 @@ CHARACTERS = {  # before NFKC, which makes 2 of ² and loses that it is an expon
     "λ": "\\lambda ", "μ": "\\mu ", "φ": "\\phi ", "ω": "\\omega ", "σ": "\\sigma ", "ε": "\\epsilon ",  # noqa: RUF001
 }  # fmt: skip
 
+UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+COMPOUNDS = {
+    f"{ten}{between}{unit}": str(10 * (tens + 2) + units)
+    for tens, ten in enumerate(TENS)
+    for units, unit in enumerate(UNITS[1:10], start=1)
+    for between in ("-", " ")
+}
+ENTITIES = {"&#39;": "'", "&quot;": '"', "&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&times;": "*"}
+
 STEPS = (  # (what a text has for it to be needed at all, pattern, replacement), in this order
+    ("<", r"<sup>", "^"),
+    ("<", r"</?(?:p|br|b|i|u|em|strong|div|span|su[bp]|li|[uo]l|h\d)\b[^<>]*>", " "),
     ("", LABEL, ""),
+    ("", LABEL, ""),
+    ("ty", rf"\b({'|'.join(TENS)})\s*-\s*({'|'.join(UNITS[1:10])})\b", "$1-$2"),
+    (" ,", r"(\d)\s+,\s*(\d{3})\b", "$1,$2"),
     ("\\!", r"\\!", ""),
     ("{,}", r"\{,\}", ","),
     ("\\,", r"(\d)\\,(\d{3})\b", "${1}${2}"),
@@ -60,7 +76,7 @@ STEPS = (  # (what a text has for it to be needed at all, pattern, replacement),
     ("\\circ", r"\^\s*\{?\s*\\circ\b\s*\}?", " \\degree "),
     ("**", r"\*\*(\d|[a-z]\b)", "^$1"),
     ("-", r"(\p{L}{2}|\d)-(\p{L}{2})", "$1 $2"),
-    ("-", r"(\p{L}{2}|\d)-(\p{L}\b|\p{L}{2})", "$1 $2"),
+    ("-", r"(\p{L}{2})-(\p{L}\b|\p{L}{2})", "$1 $2"),
     ("-", r"(\p{L}{2})-(\d)", "$1 $2"),
     ("\\cdot", r"\\cdot\b", "*"),
     ("\\times", r"\\times\b", "*"),
@@ -69,8 +85,6 @@ STEPS = (  # (what a text has for it to be needed at all, pattern, replacement),
     *((("frac", FRACTION, " $1 / $2 "),) * NESTED_FRACTIONS),
 )
 
-UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NAMES = {
     **{word: str(number) for number, word in enumerate(UNITS)},
     **{word: str(number) for number, word in enumerate(("seventeen", "eighteen", "nineteen"), start=17)},
@@ -176,7 +190,7 @@ def is_number(token: str) -> bool:
 
 def spelled(questions: pl.Series) -> pl.Series:
     """The questions in lower case, with what may be spelled in several ways spelled in one."""
-    texts = _plain_characters(questions.fill_null("")).str.to_lowercase()
+    texts = _replaced(_plain_characters(questions.fill_null("")), "&", ENTITIES).str.to_lowercase()
     for needed, pattern, by in STEPS:
         if not needed:
             texts = texts.str.replace(pattern, by)
@@ -184,7 +198,12 @@ def spelled(questions: pl.Series) -> pl.Series:
         some = texts.str.contains(needed, literal=True).arg_true()
         if not some.is_empty():
             texts = texts.scatter(some, texts.gather(some).str.replace_all(pattern, by))
-    return texts
+    return _replaced(texts, "ty", COMPOUNDS)
+
+
+def _replaced(texts: pl.Series, needed: str, names: dict[str, str]) -> pl.Series:
+    some = texts.str.contains(needed, literal=True).arg_true()
+    return texts.scatter(some, texts.gather(some).str.replace_many(names)) if len(some) else texts
 
 
 def _token_lists(questions: pl.Series) -> pl.Series:
