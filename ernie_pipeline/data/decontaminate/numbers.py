@@ -28,6 +28,8 @@ from ernie_pipeline.data.normalize.words import Hashes, Positions, Words
 
 LOOSE = 2.0
 """Lengths of the reference over which what it shares with a row may be spread there."""
+LONG, NEARLY_ALL = 20, 0.75
+"""Tokens of a reference, of which that share stands in the row, where one number may be lost in a word ("there")."""
 FEWEST_BEFORE, FEWEST_BEHIND = 1, 2
 """Words that numbers beside what is shared must have with them: "Example 4", "round to 2 places", but not "and 24"."""
 OPERATORS = frozenset("+-/=<>^|%×") | {"<=", ">=", "!="}  # noqa: RUF001
@@ -142,9 +144,9 @@ def _span_agrees(reference: list[str], row: list[str]) -> bool:
     spans = reference[of_reference], row[of_row]
     if len(spans[1]) > LOOSE * len(reference):
         return False
-    same = not Counter(_signed(spans[0])) - Counter(_signed(row)) and not Counter(_signed(spans[1])) - Counter(
-        _signed(reference)
-    )
+    lost = Counter(_signed(spans[0])) - Counter(_signed(row)), Counter(_signed(spans[1])) - Counter(_signed(reference))
+    most = 1 if len(reference) >= LONG and sum(match.size for match in blocks) >= NEARLY_ALL * len(reference) else 0
+    same = lost[0].total() + lost[1].total() <= most
     return same and _is_beside(reference, of_reference) and _is_beside(row, of_row)
 
 

@@ -102,4 +102,5 @@ def _wholes(words: Words) -> Hashes:
     mixed = (words.vocabulary[words.codes] + places) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(29))) * (np.uint64(2) * places + np.uint64(1))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
-    return sums[words.offsets[1:]] - sums[words.offsets[:-1]]
+    wholes: Hashes = sums[words.offsets[1:]] - sums[words.offsets[:-1]]
+    return wholes

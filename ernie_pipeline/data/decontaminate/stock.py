@@ -8,9 +8,8 @@ are English function words and the verbs that ask.
 """
 
 ROWS = 1000
-PHRASE_SHARE = 0.1
-"""Of the imagined rows, those that have one of the phrases: as many as it takes for no weight."""
-WORD_SHARE = 0.1
+SHARE = 0.1
+"""Of the imagined rows, those that have one of these: as many as it takes for no weight (`weights.COMMON`)."""
 
 PHRASES = r"""
 can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$.

@@ -117,15 +117,10 @@ NAMES = {
     "favourite": "favorite",
 }  # fmt: skip
 """Other names of tokens."""
-VALUES = frozenset(
-    """
-    half third quarter fourth fifth sixth seventh eighth ninth tenth first last monday tuesday wednesday thursday friday saturday
-    sunday january february april june july august september october november december
-""".split()
-)
-"""Words that stand where a number may stand, and tell questions apart like one ("second" and "may" are other words too)."""
 CONTRASTS = frozenset(
     """
+    half third quarter fourth fifth sixth seventh eighth ninth tenth first last monday tuesday wednesday thursday friday
+    saturday sunday january february march april may june july august september october november december
     least greatest even odd sum difference product quotient sin cos tan cot sec csc sine cosine tangent area perimeter circumference
     volume radius diameter mean median mode range numerator denominator lfloor lceil increase decrease increased decreased
     north south east west prime composite rational irrational domain ascending descending gcd lcm multiple divisor factor
@@ -184,8 +179,8 @@ def plain_number(token: str) -> str:
 
 
 def is_number(token: str) -> bool:
-    """Whether a token of `token_texts` is a number, or one of `VALUES`."""
-    return token[0].isdigit() or token in VALUES
+    """Whether a token of `token_texts` is a number."""
+    return token[0].isdigit()
 
 
 def spelled(questions: pl.Series) -> pl.Series:

@@ -11,7 +11,7 @@ source, the references, and the imagined rows of `stock.py`.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -96,7 +96,10 @@ class FeatureTable:
 def distinct(values: NDArray[T]) -> NDArray[T]:
     """As `np.unique`, which hashes from NumPy 2.3 on: with many distinct values, fifty times as slow as sorting."""
     values = np.sort(values)
-    return values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]]
+    is_first = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=is_first[1:])
+    first: NDArray[T] = values[is_first]
+    return first
 
 
 def feature_hashes(words: Words, owner_of: Positions) -> list[tuple[Positions, Hashes]]:
@@ -157,10 +160,10 @@ def weight(counts: NDArray[np.integer] | int, questions: int) -> Weights:
 def stock_counts(table: FeatureTable) -> Positions:
     """In how many of the imagined rows each feature is."""
     counts = np.zeros(len(table), np.int64)
-    for texts, share in (
-        (stock.PHRASES.strip().splitlines(), stock.PHRASE_SHARE),
-        (stock.WORDS.split(), stock.WORD_SHARE),
-    ):
-        there = table.counts(tokens_of(pl.Series(texts))) > 0
-        counts[there] = np.maximum(counts[there], round(share * stock.ROWS))
+    counts[table.find(_stock_tokens()).numbers] = round(stock.SHARE * stock.ROWS)
     return counts
+
+
+@cache
+def _stock_tokens() -> Words:
+    return tokens_of(pl.Series([*stock.PHRASES.strip().splitlines(), *stock.WORDS.split()]))

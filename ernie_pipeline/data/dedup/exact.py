@@ -3,7 +3,7 @@
 import polars as pl
 
 from ernie_pipeline.data.filter.reasons import KEEPS, quoted
-from ernie_pipeline.data.normalize import spelling
+from ernie_pipeline.data.normalize.equal_answers import equal_form
 from ernie_pipeline.data.normalize.text import alike
 from ernie_pipeline.recipe.sections import Filters
 
@@ -16,13 +16,15 @@ def conflicting_answers(filters: Filters) -> pl.Expr:
 
     drops: What is 3 + 4? => 8 || What is 3 + 4? => 7
     drops: What is $x$? => 8 || what is \(x\)? => 7 || What is x? => 8
-    keeps: What is one half? => \frac{1}{2} || What is one half? => \(\dfrac 12\)  || What is one third? => 3
+    drops: How long is it? => 5t || How long is it? => 5
+    keeps: What is one half? => \frac{1}{2} || What is one half? => \(\dfrac 12\) || What is one half? => 0.5
+    keeps: Solve x+2=7. => x=5 || Solve x+2=7. => 5 || What is 65 times 25? => 1,625 || What is 65 times 25? => 1625
     keeps: What is X + x? => 1 || What is x + x? => 2
     """
     if not filters.conflicting_answers:
         return KEEPS
     rank = pl.col("rank")
-    of_answer = rank.min().over("same", _light(pl.col("answer")))
+    of_answer = rank.min().over("same", equal_form(pl.col("answer")))
     first = rank.min().over("same")
     second = pl.when(of_answer != first).then(rank).min().over("same")
     # against the first answer, or where that is this row's own, against another one
@@ -62,13 +64,3 @@ def alike_rows(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _line(rank: pl.Expr) -> pl.Expr:
     return rank.str.slice(ROW_ID, LINE).cast(pl.Int64)
-
-
-def _light(answer: pl.Expr) -> pl.Expr:
-    r"""The answer without spacing, `\left`, `\right`, delimiters and a full stop; `\dfrac 12` as `\frac{1}{2}`."""
-    plain = (
-        answer.str.replace_many(spelling.ANSWER_WITHOUT_DOLLARS, leftmost=True)
-        .str.replace_all(r"\s+", "")
-        .str.strip_suffix(".")
-    )
-    return plain.str.replace_all(r"\\frac(\d)(\d)", r"\frac{$1}{$2}")
