@@ -235,10 +235,64 @@ def test_a_bad_file_is_an_error_however_many_bad_rows_are_tolerated(
     assert re.search(r"; (fetch|set|let|write) ", str(caught.value)), "it does not say what to do"
 
 
-def test_old_macintosh_line_ends_are_told_as_a_row(tmp_path: Path) -> None:
-    source = write(tmp_path / "a.jsonl", jsonl(records(2)).replace(b"\n", b"\r") + b"\n")
-    with pytest.raises(PipelineError, match=r"line 1: row is not JSON \(Extra data at character \d+ of the line\)"):
+NOT_ROWS = {
+    "a pretty object": (
+        json.dumps({"data": records(2)}, indent=2).encode(),
+        "is an object over several lines, not rows; write each row on a line of its own, or all rows as one array",
+    ),
+    "a pretty row after the other": (
+        b"".join(json.dumps(row, indent=1).encode() + b"\n" for row in records(2)),
+        "is an object over several lines, not rows; write each row",
+    ),
+    "an array that is cut off": (json.dumps(records(3), indent=1).encode()[:-90], "ends inside its array of rows: it was cut"),
+    "an array with a comma too many": (
+        json.dumps(records(3)).encode()[:-1] + b",]",
+        r"is an array of rows that cannot be read as JSON \(JSON is malformed: .* \(byte \d+\)\); correct it",
+    ),
+    "an array with more behind it": (json.dumps(records(2)).encode() + b"\n{}\n", "is an array of rows that cannot be read"),
+    "UTF-32": ("\ufeff{}\n".encode("utf-32-le"), "is UTF-32; write it again, as UTF-8"),
+    "UTF-16 that is cut off": (jsonl(records(2)).decode().encode("utf-16")[:-1], r"is UTF-16 and cannot be read after line \d"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "message"), NOT_ROWS.values(), ids=NOT_ROWS)
+def test_a_file_that_is_something_else_is_told_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    source = write(tmp_path / "a.jsonl", content, max_bad_rows=1000)
+    with pytest.raises(PipelineError, match=rf"a\.jsonl {message}") as caught:
         read(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_object_on_one_line_that_holds_the_rows_is_told_by_its_key(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", json.dumps({"data": records(2)}).encode())
+    with pytest.raises(
+        PipelineError, match=r"one object with the key data, not rows; write the members of data one a line"
+    ):
+        read(source)
+
+
+def test_when_all_rows_are_broken_it_says_that_and_why(tmp_path: Path) -> None:
+    broken = [record(answer=1), record(question=[]), record(answer=2)]
+    with pytest.raises(PipelineError) as caught:
+        read(write(tmp_path / "a.jsonl", jsonl(broken), max_bad_rows=100))
+    assert str(caught.value) == (
+        f"file {tmp_path / 'a.jsonl'}: all 3 rows are broken, 2 of them like line 1: expected_answer is a number, not a "
+        "string; correct them, or set source to another"
+    )
+    with pytest.raises(
+        PipelineError, match=r"all 2 rows are broken, all as line 1: question is null, not|the only row"
+    ):
+        read(write(tmp_path / "b.jsonl", jsonl([[1]]), max_bad_rows=100))
+
+
+def test_a_broken_member_of_an_array_is_one_broken_row(tmp_path: Path) -> None:
+    content = json.dumps([record(), record(answer=7), record()], indent=1).encode().replace(b"1 + 1", b"1 \xff 1", 2)
+    path = tmp_path / "a.jsonl"
+    rows, bad = read(write(path, content, max_bad_rows=2))
+    assert rows["line"].to_list() == [3]
+    assert bad.select("line", "field").rows() == [(1, "row"), (2, "expected_answer")]
+    with pytest.raises(PipelineError, match=r"2 broken rows .* \(row 1: row is not UTF-8 \(byte "):
+        read(Source(kind="file", path=str(path)))
 
 
 def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:

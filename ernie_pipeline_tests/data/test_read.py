@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,38 @@ def test_the_last_line_needs_no_newline(tmp_path: Path) -> None:
     assert read(write(tmp_path / "a.jsonl", jsonl(records(2)).rstrip()))[0].height == 2
     huge_number = jsonl([record()]).replace(b"}\n", b', "more": ' + b"9" * 5000 + b"}")
     assert read(write(tmp_path / "b.jsonl", huge_number))[0].height == 1
+
+
+LAYOUTS = {
+    "a pretty array": lambda rows: json.dumps(rows, indent=2).encode(),
+    "an array on one line": lambda rows: json.dumps(rows).encode() + b"\n",
+    "an array with a row on each line": lambda rows: b"[\n" + b",\n".join(json.dumps(row).encode() for row in rows) + b"\n]\n",
+    "an array with a byte order mark": lambda rows: b"\xef\xbb\xbf \n" + json.dumps(rows, indent=1).encode(),
+    "CR": lambda rows: jsonl(rows).replace(b"\n", b"\r"),
+    "CR, and LF at the end": lambda rows: jsonl(rows).replace(b"\n", b"\r") + b"\n",
+    "UTF-16 of Windows": lambda rows: jsonl(rows).decode().replace("\n", "\r\n").encode("utf-16"),
+    "UTF-16, big end first": lambda rows: b"\xfe\xff" + jsonl(rows).decode().encode("utf-16-be"),
+    "UTF-16 without a mark": lambda rows: jsonl(rows).decode().encode("utf-16-le"),
+    "UTF-16 with CR": lambda rows: jsonl(rows).decode().replace("\n", "\r").encode("utf-16"),
+    "an array in UTF-16": lambda rows: json.dumps(rows, indent=1).encode("utf-16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lay_out", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
+def test_every_layout_gives_the_same_rows(tmp_path: Path, lay_out: Any, compress: Any) -> None:
+    rows = [record("Was ist 1 + \U0001d7d9?", "\\frac{3}{2}"), *records(12_000 if compress is bytes else 50)]
+    ending = {bytes: "", gzip.compress: ".gz", zstandard.compress: ".zst"}[compress]
+    expected, _ = read(write(tmp_path / "a.jsonl", jsonl(rows)))
+    found, bad = read(write(tmp_path / f"b.jsonl{ending}", compress(lay_out(rows))))
+    assert found.equals(expected)
+    assert bad.is_empty()
+
+
+def test_a_carriage_return_inside_a_line_ends_none(tmp_path: Path) -> None:
+    text = jsonl(records(2)).replace(b', "question"', b',\r "question"')
+    rows, _ = read(write(tmp_path / "a.jsonl", jsonl(records(1)) + text))
+    assert rows["line"].to_list() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("empty", [None, ""])

@@ -148,12 +148,42 @@ def test_a_truncated_or_damaged_parquet_file_is_named(tmp_path: Path) -> None:
         assert "write it again" in str(caught.value)
 
 
-def test_text_that_is_not_utf_8_is_told_with_its_place(tmp_path: Path) -> None:
-    table = pl.DataFrame(records(3), schema=TABLE).to_arrow(compat_level=pl.CompatLevel.oldest())
-    lengths = pa.py_buffer((0).to_bytes(8, "little") + b"".join(n.to_bytes(8, "little") for n in (1, 2, 3)))
-    wrong = pa.Array.from_buffers(pa.large_string(), 3, [None, lengths, pa.py_buffer(b"a\xffb")])
-    with pytest.raises(PipelineError, match=r"a\.parquet cannot be read after row 0 \(.*UTF8"):
-        read(table.set_column(1, "question", wrong), tmp_path / "a.parquet")
+def with_bad_bytes(cast: pa.DataType) -> pa.Table:
+    """Ten rows, of which the fourth has an answer, and the sixth a message, that is no UTF-8."""
+    table = pl.DataFrame(records(10), schema=TABLE).to_arrow(compat_level=pl.CompatLevel.oldest())
+    answers = pa.array([b"1", b"2", b"3", b"\xff4", *(b"5" for _ in range(6))], pa.large_binary())
+    turns = table["responses_create_params"].to_pylist()
+    contents = pa.array([f"{row}".encode() if row != 5 else b"ab\xe4" for row in range(10)], pa.large_binary())
+    roles = pa.array([turn["input"][0]["role"] for turn in turns], pa.large_string())
+    messages = pa.StructArray.from_arrays([roles, contents.view(pa.large_string())], names=["role", "content"])
+    lists = pa.LargeListArray.from_arrays(pa.array(range(11), pa.int64()), messages)
+    answer = answers.view(pa.large_string())
+    table = table.set_column(0, "responses_create_params", pa.StructArray.from_arrays([lists], names=["input"]))
+    return table.set_column(
+        2, "expected_answer", answer.dictionary_encode() if pa.types.is_dictionary(cast) else answer
+    )
+
+
+@pytest.mark.parametrize("cast", [pa.large_string(), pa.dictionary(pa.int32(), pa.large_string())], ids=str)
+def test_text_that_is_not_utf_8_is_one_broken_row(tmp_path: Path, cast: pa.DataType) -> None:
+    table = with_bad_bytes(cast)
+    rows, bad = read(table, tmp_path / "a.parquet", max_bad_rows=2)
+    assert rows["line"].to_list() == [1, 2, 3, 5, 7, 8, 9, 10]
+    assert rows["expected_answer"].to_list()[:3] == ["1", "2", "3"]
+    assert bad.rows() == [
+        (4, "expected_answer", "is not UTF-8 (byte 1 of the text)"),
+        (6, f"{INPUT}[0].content", "is not UTF-8 (byte 3 of the text)"),
+    ]
+    with pytest.raises(PipelineError, match=r"has 2 broken rows .* \(row 4: expected_answer is not UTF-8 \(byte 1 of"):
+        read(table, tmp_path / "a.parquet", max_bad_rows=1)
+
+
+def test_when_all_rows_are_broken_it_says_that_and_why(tmp_path: Path) -> None:
+    broken = pl.DataFrame([prompt(), record(answer="1\0"), prompt()], schema=TABLE)
+    with pytest.raises(
+        PipelineError, match=rf"all 3 rows are broken, 2 of them like row 1: {re.escape(INPUT)} is an empty list"
+    ):
+        read(broken, tmp_path / "a.parquet", max_bad_rows=3)
 
 
 def test_a_parquet_file_without_rows_is_told(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
-"""The lines of a JSONL file, plain or compressed, read as a stream; a file that was cut off is an error."""
+"""The rows of a JSON file, plain or compressed: its lines, read as a stream, or the members of one array.
+
+Lines may end in LF, CRLF or CR, and the text be UTF-8 or UTF-16. A file that was cut off is an error.
+"""
 
 import gzip
 import json
+import re
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE, getincrementaldecoder
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+import msgspec
 import zstandard
 
 from ernie_pipeline.utils.errors import PipelineError
@@ -19,19 +25,32 @@ OTHER_FORMATS = {  # a file's first bytes: what it is, and the ending of its nam
     b"\x28\xb5\x2f\xfd": ("zstd", ".jsonl.zst"),
     b"PAR1": ("Parquet", ".parquet"),
 }
+UTF_16 = {  # with a byte order mark, or where JSON begins, every other byte of which is 0
+    BOM_UTF16_LE: "utf-16",
+    BOM_UTF16_BE: "utf-16",
+    **{start.encode("utf-16-le"): "utf-16-le" for start in "{["},
+    **{start.encode("utf-16-be"): "utf-16-be" for start in "{["},
+}
+_ARRAY = re.compile(rb"\s*\[\s*(?:\{|\]\s*$|$)")
+_ENDS_IN_CR = re.compile(rb"[^\r\n]*\r[^\n]")
+_OBJECT_OVER_LINES = re.compile(rb"\s*\{[ \t]*[\r\n]")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(1-based line number, raw line) of every line that is not blank.
+    """(1-based line number, raw line) of every line that is not blank; of an array, (number, text) of each member.
 
-    Raises `PipelineError` with file and line when the file cannot be read on, or ends inside a line, and when its
-    content is of another format than its name says.
+    An array is read whole, everything else as a stream. Raises `PipelineError` with file and line when the file cannot
+    be read on, or ends inside a line or the array, and when its content is of another format than its name says.
     """
     number = 0
     try:
-        with _raw_lines(path) as lines:
+        head, encoding = _head(path)
+        if _ARRAY.match(head):
+            yield from _members(path)
+            return
+        with _raw_lines(path, head, encoding) as lines:
             for number, raw in enumerate(lines, start=1):
-                line = _first_line(path, raw) if number == 1 else raw
+                line = raw.removeprefix(BYTE_ORDER_MARK) if number == 1 else raw
                 if line.isspace() or not line:
                     continue
                 if not line.endswith(b"\n") and not _is_json(line):  # only the last line can lack its end
@@ -41,21 +60,87 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise PipelineError(
             f"{path} ends inside its compressed data, after line {number}: it was cut off; fetch the file again"
         ) from error
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path} is UTF-16 and cannot be read after line {number} ({error.reason}); write it again, as UTF-8"
+        ) from error
     except (OSError, zlib.error, zstandard.ZstdError) as error:
         raise PipelineError(f"{path} cannot be read after line {number} ({error}); fetch the file again") from error
 
 
-def _first_line(path: Path, raw: bytes) -> bytes:
+def is_array(path: Path) -> bool:
+    """Whether a file's rows are the members of one array, and its numbers not those of lines."""
+    return bool(_ARRAY.match(_head(path)[0]))
+
+
+def _head(path: Path) -> tuple[bytes, str | None]:
+    """(the file's first bytes, as UTF-8 without a byte order mark; its encoding, where that is another). Raises
+    `PipelineError` for another format."""
+    with closing(_chunks(path)) as chunks:
+        head = next(chunks, b"")
     for start, (name, ending) in OTHER_FORMATS.items():
-        if raw.startswith(start):
+        if head.startswith(start):
             raise PipelineError(f"{path} holds {name} data, not lines of JSON; let its name end in {ending}")
-    return raw.removeprefix(BYTE_ORDER_MARK)
+    if head.startswith(BOM_UTF32_LE):
+        raise PipelineError(f"{path} is UTF-32; write it again, as UTF-8")
+    encoding = _utf_16(head)
+    if encoding:
+        head = getincrementaldecoder(encoding)().decode(head).encode("utf-8", "surrogatepass")
+    head = head.removeprefix(BYTE_ORDER_MARK)
+    if _OBJECT_OVER_LINES.match(head):
+        raise PipelineError(
+            f"{path} is an object over several lines, not rows; write each row on a line of its own, or all rows as one array"
+        )
+    return head, encoding
 
 
-def _raw_lines(path: Path) -> AbstractContextManager[Iterable[bytes]]:
-    if path.suffix == ".zst":
-        return closing(_split_lines(_zstd_chunks(path)))
+def _utf_16(head: bytes) -> str | None:
+    return next((name for start, name in UTF_16.items() if head.startswith(start)), None)
+
+
+def _raw_lines(path: Path, head: bytes, encoding: str | None) -> AbstractContextManager[Iterable[bytes]]:
+    """The lines, each with the LF at its end; `head` says how the first one ends."""
+    if _ENDS_IN_CR.match(head):
+        return closing(_split_lines(chunk.replace(b"\r", b"\n") for chunk in _utf_8_chunks(path)))
+    if encoding or path.suffix == ".zst":
+        return closing(_split_lines(_utf_8_chunks(path)))
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _members(path: Path) -> Iterator[tuple[int, bytes]]:
+    data = b"".join(_utf_8_chunks(path)).removeprefix(BYTE_ORDER_MARK)
+    try:
+        members = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        if "truncated" in str(error):
+            raise PipelineError(
+                f"{path} ends inside its array of rows: it was cut off; fetch the file again"
+            ) from error
+        raise PipelineError(
+            f"{path} is an array of rows that cannot be read as JSON ({error}); correct it, or write each row on a line"
+        ) from error
+    yield from ((number, bytes(member) + b"\n") for number, member in enumerate(members, start=1))
+
+
+def _utf_8_chunks(path: Path) -> Generator[bytes]:
+    """The file's content as UTF-8, in pieces."""
+    decoder = None
+    for number, chunk in enumerate(_chunks(path)):
+        if number == 0 and (encoding := _utf_16(chunk)):
+            decoder = getincrementaldecoder(encoding)()
+        yield decoder.decode(chunk).encode("utf-8", "surrogatepass") if decoder else chunk
+    if decoder:
+        yield decoder.decode(b"", True).encode()
+
+
+def _chunks(path: Path) -> Generator[bytes]:
+    """The file's content, decompressed, in pieces."""
+    if path.suffix == ".zst":
+        yield from _zstd_chunks(path)
+        return
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        while chunk := file.read1(CHUNK_BYTES):  # of compressed data that are cut off, what there is
+            yield chunk
 
 
 def _zstd_chunks(path: Path) -> Iterator[bytes]:

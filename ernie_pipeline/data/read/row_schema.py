@@ -1,7 +1,7 @@
 """What a row is, and the check of one: Nemotron's schema, field by field."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,12 @@ class RowProblem(Exception):
         super().__init__(f"{field} {problem}")
         self.field = field
         self.problem = problem
+
+
+class NotUtf8(NamedTuple):
+    """Stands for a text whose bytes are none, from this one on (the first is 1)."""
+
+    byte: int
 
 
 def parse_line(line: bytes) -> Any:
@@ -94,6 +100,8 @@ def _member(record: dict[str, Any], key: str, expected: type, field: str) -> Any
     if key not in record:
         raise RowProblem(field, "is missing")
     value = record[key]
+    if isinstance(value, NotUtf8):
+        raise RowProblem(field, f"is not UTF-8 (byte {value.byte} of the text)")
     if not isinstance(value, expected):
         raise RowProblem(field, f"is {_kind(value)}, not {_KINDS[expected]}")
     return value

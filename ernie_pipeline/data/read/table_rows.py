@@ -1,9 +1,68 @@
 """Rows that come as tables (Parquet, the hub): checked by column, and row by row where one is broken."""
 
+from typing import Any
+
 import polars as pl
+import pyarrow as pa
 
 from ernie_pipeline.data.read.chunks import Chunk, checked_chunk
-from ernie_pipeline.data.read.row_schema import COLUMNS, ROWS, check_record
+from ernie_pipeline.data.read.row_schema import COLUMNS, ROWS, NotUtf8, check_record
+
+
+def arrow_chunk(batch: pa.RecordBatch, first: int) -> Chunk:
+    """`table_chunk` of an Arrow batch. Text that is not UTF-8, which Polars takes for granted, makes its row broken.
+
+    Raises `pa.ArrowException` when the batch is damaged otherwise.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        return checked_chunk(enumerate(_records(batch), start=first), check_record)
+    frame = pl.from_arrow(batch)
+    assert isinstance(frame, pl.DataFrame)
+    return table_chunk(frame, first)
+
+
+def _records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows, with `NotUtf8` where a text is none."""
+    columns = [
+        (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(_with_bytes(field.type))
+        for column, field in zip(batch.columns, batch.schema, strict=True)
+    ]
+    whole = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    whole.validate(full=True)
+    texts = {field.name for field in batch.schema if _with_bytes(field.type) != field.type}
+    return [
+        {name: _decoded(value) if name in texts else value for name, value in row.items()} for row in whole.to_pylist()
+    ]
+
+
+def _with_bytes(of: pa.DataType) -> pa.DataType:
+    """The type with bytes for text, on every level."""
+    if pa.types.is_dictionary(of):
+        return _with_bytes(of.value_type)
+    if pa.types.is_string(of):
+        return pa.binary()
+    if pa.types.is_large_string(of) or pa.types.is_string_view(of):
+        return pa.large_binary()
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return (pa.list_ if pa.types.is_list(of) else pa.large_list)(_with_bytes(of.value_type))
+    if pa.types.is_struct(of):
+        return pa.struct([(field.name, _with_bytes(field.type)) for field in of])
+    return of
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            return NotUtf8(error.start + 1)
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    return value
 
 
 def table_chunk(table: pl.DataFrame, first: int) -> Chunk:
