@@ -1,7 +1,7 @@
 r"""One form for bare answers that are equal beyond doubt, however they are written; no algebra.
 
 Taken for equal: spellings (`spelling.ANSWER`: delimiters, spaces, `\left`, `\dfrac`), `\text{}` around a word, a full stop
-at the end, `x =` of one letter before an answer that is no letter itself, and a number written as `1,625`, `1{,}625`, `1625`, `1625.0`,
+at the end, `x^{2}` as `x^2`, `x =` of one letter before an answer that is no letter itself, and a number written as `1,625`, `1{,}625`, `1625`, `1625.0`,
 `\frac{3250}{2}`, `3250/2`, `\frac12` or `-.5`: an exact rational. All else stays as it stands, so that `5t` and `5`, `5\%` and
 `0.05`, `x^2` and `x \cdot x` remain different answers.
 """
@@ -42,6 +42,8 @@ def _plain(answer: pl.Expr) -> pl.Expr:
         .str.replace_all(r"\s+", "")
         .str.strip_suffix(".")
         .str.replace(_NAME, "$1")
+        .str.replace_all(r"\\%", "%")
+        .str.replace_all(r"\^\{(\w)\}", "^$1")
     )
     return spelled.str.replace_all(_SHORT_FRACTION, r"\frac{$1}{$2}").str.replace_all(r"\\frac(\d)\{", r"\frac{$1}{")
 

@@ -108,14 +108,10 @@ class Reading:
         kind, count = self._kinds.most_common(1)[0]
         example = self._examples[kind]
         shown = f"{_unit(self._source)} {example.line}: {example.field} {example.problem}"
-        said = (
-            f"the only row is broken ({shown})"
-            if self._bad == 1
-            else (
-                f"all {self._bad:,} rows are broken, {'all' if count == self._bad else f'{count:,} of them'} as {shown}"
-            )
-        )
-        return f"{name}: {said}; correct them, or set source to another"
+        if self._bad == 1:
+            return f"{name}: the only row is broken ({shown}); correct it, or set source to another"
+        like = "all" if count == self._bad else f"{count:,} of them"
+        return f"{name}: all {self._bad:,} rows are broken, {like} like {shown}; correct them, or set source to another"
 
 
 def bad_table(bad: list[BadRow]) -> pl.DataFrame:
