@@ -11,7 +11,7 @@ from ernie_pipeline.data.normalize.words import Positions, Words
 
 LEAST, ENOUGH = 2.0, 6.0
 """Evidence, in weights of a feature that nobody else has."""
-RARE, FEW = 0.005, 100
+RARE, FEW = 0.002, 100
 """Pairs are found by features that this share of the rows has at most, or so few of them."""
 FOUND = 0.25
 """Of the weight of a reference's rare features, what a row must share to be scored."""
@@ -29,32 +29,42 @@ PAIRS = pl.Schema([*EQUAL.items(), ("is_much", pl.Boolean), ("is_some", pl.Boole
 
 
 def alike_pairs(known: Words, asked: Words, source: Source, overlap: float) -> Iterator[pl.DataFrame]:
-    """`PAIRS` of references and rows whose score is `overlap` at least, with `LEAST` evidence; in parts."""
+    """`PAIRS` of references and rows whose score is `overlap` at least; in parts."""
     table = table_of(known)
     found = table.find(asked)
     weights = source.weights(table, known, found if asked is source.tokens else None)
-    plain = _matrix(table, known, table.find(known))
+    plain, rows = _matrix(table, known, table.find(known)), _matrix(table, asked, found)
     heavy = csr_array(plain.multiply(weights[np.newaxis, :]))
-    rows = _matrix(table, asked, found)
-    of_known, size_of_known = _sums(heavy), _sums(plain)
+    of_known = _sums(heavy)
+    parts = [_worth_scoring(plain, heavy, rows, part, overlap) for part in _candidates(heavy, rows, len(source.tokens))]
+    if not parts:
+        return
+    references, indices, shared, common = (np.concatenate(column) for column in zip(*parts, strict=True))
+    of_asked, size_of_asked = _weights_of(asked, indices, source, known)
+    of_known, sizes = of_known[references], (_sums(plain)[references], size_of_asked)
+    score = shared / np.maximum(np.minimum(of_known, of_asked), of_known / 2)
     lonely = float(weight(np.array(1), source.questions(known)))
-    for references, indices in _candidates(heavy, rows, len(source.tokens)):
-        shared = _shared(heavy, rows, references, indices)
-        enough = shared >= overlap * of_known[references] / 2
-        references, indices, shared = references[enough], indices[enough], shared[enough]
-        of_asked, size_of_asked = _weights_of(asked, indices, source, known)
-        common = _shared(plain, rows, references, indices)
-        sizes = size_of_known[references], size_of_asked
-        score = shared / np.maximum(np.minimum(of_known[references], of_asked), of_known[references] / 2)
-        evidence = np.maximum(np.minimum(of_asked / 2, ENOUGH * lonely), LEAST * lonely)
-        pairs = {
-            "reference": references,
-            "index": indices,
-            "score": np.minimum(score, 1.0),
-            "is_some": shared >= LEAST * lonely,
-            "is_much": (shared >= evidence) | (common >= NEARLY_ALL * np.maximum(*sizes)),
-        }
-        yield pl.DataFrame(pairs, schema=PAIRS).filter((score >= overlap) & (common >= PLAIN * np.minimum(*sizes)))
+    evidence = np.maximum(np.minimum(of_asked / 2, ENOUGH * lonely), LEAST * lonely)
+    columns = {
+        "reference": references,
+        "index": indices,
+        "score": np.minimum(score, 1.0),
+        "is_some": shared >= LEAST * lonely,
+        "is_much": (shared >= evidence) | (common >= NEARLY_ALL * np.maximum(*sizes)),
+    }
+    pairs = pl.DataFrame(columns, schema=PAIRS).filter((score >= overlap) & (common >= PLAIN * np.minimum(*sizes)))
+    yield from pairs.iter_slices(PAIRS_AT_ONCE)
+
+
+def _worth_scoring(
+    plain: csr_array, heavy: csr_array, rows: csr_array, pairs: tuple[Positions, Positions], overlap: float
+) -> tuple[Positions, Positions, Weights, Weights]:
+    """(references, rows, weight of what they share, how many features that is) of the pairs that may reach `overlap`."""
+    references, indices = pairs
+    shared = _sums(heavy[references].multiply(rows[indices]))
+    enough = shared >= overlap * _sums(heavy)[references] / 2
+    references, indices = references[enough], indices[enough]
+    return references, indices, shared[enough], _sums(plain[references].multiply(rows[indices]))
 
 
 def _matrix(table: FeatureTable, words: Words, found: Features) -> csr_array:
@@ -90,11 +100,6 @@ def _candidates(heavy: csr_array, rows: csr_array, size: int) -> Iterator[tuple[
             part = found[start : start + PAIRS_AT_ONCE]
             yield references[part].astype(np.int64), indices[part]
         first = last
-
-
-def _shared(heavy: csr_array, rows: csr_array, references: Positions, indices: Positions) -> Weights:
-    """The weight of what each reference shares with its row."""
-    return _sums(heavy[references].multiply(rows[indices]))
 
 
 def _weights_of(asked: Words, indices: Positions, source: Source, known: Words) -> tuple[Weights, Weights]:
