@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_array
 
+from ernie_pipeline.data.decontaminate.spelled import sentences
 from ernie_pipeline.data.decontaminate.tokens import (
     CONTRAST_BIT,
     NUMBER_BIT,
     is_number,
-    sentences,
     token_hash,
     token_texts,
     tokens_of,

@@ -8,16 +8,20 @@ are spelled), each with its weight (`weights.py`: a stock phrase weighs nothing)
 so the score is the share of the shorter one that is in the other, and a row that holds less than half of a reference
 counts as a half. A row is dropped when its tokens are those of a reference, one for one, or when all of these hold:
 
-- `score` >= `decontamination.overlap` (`OVERLAP`; measured in benchmarks/data/README.md);
-- `shared` is evidence: at least `LEAST` times what a feature weighs that nobody else has, and half of w(Q), or `ENOUGH`
-  times; so a short question must be half of the row, or stand in it as sentences of its own, and a long one may stand
-  anywhere;
-- their numbers agree (`numbers.py`): numbers are what tells a template's questions apart.
+- `score` is at least `decontamination.overlap` (0.6);
+- `shared` is evidence: `LEAST` times what a feature weighs that nobody else has, and half of w(Q) or `ENOUGH` times; or
+  nearly all features are common, whatever they weigh. With less, the reference must stand in the row as sentences of
+  its own, or close together: a short question must not be found in pieces all over a long row (`pairs.py`);
+- their numbers agree: numbers are what tells the questions of one template apart (`numbers.py`).
 
-Rows are looked at that share features that at most `RARE` of the source has; a question that has none (all of it is
-stock) is found where it is equal only. Whether a row goes depends on the source as a whole, since the weights do: a row that is
-appended moves each weight by a little, and a verdict only where a score stands at the threshold. Neither order nor
-threads matter.
+Measured (benchmarks/data/README.md): of 300 questions a family and twelve ways to respell them, 99.6 % are found, and
+of 16,000 innocent rows 0.01 % go; with 0.5 or 0.7 for 0.6 hardly another row, as respelled questions score above 0.8
+and what is left of innocent ones is told apart by numbers.
+
+Compared are pairs that share features which `RARE` of the source has at most; a question that has none (all of it is
+stock) is found where it is equal only. Since weights are those of a source as a whole, whether a row goes depends on the
+others a little: rows that are appended move each weight by about their share of the source, and with it a score that
+stands at the threshold. Neither order nor threads matter.
 """
 
 import numpy as np

@@ -1,13 +1,13 @@
 r"""How much each token and pair of tokens says: much when few rows of the source have it, nothing when many have.
 
-The features of a question are its tokens and its pairs of neighbouring tokens, each once. A feature that stands in `df`
-of N questions weighs
+The features of a question are its tokens and its pairs of neighbouring tokens, each once. A feature that `df` of N
+questions have weighs
 
     w = max(0, log(COMMON * N / df)),
 
-the inverse document frequency (Spärck Jones, "A statistical interpretation of term specificity and its application in
-retrieval", 1972), less what a feature has that `COMMON` of all questions have: that one weighs nothing. N and `df` count the rows of the
-source, the references, and the imagined rows of `stock.py`.
+the inverse document frequency (Sparck Jones, "A statistical interpretation of term specificity and its application in
+retrieval", Journal of Documentation, 1972), less that of a feature which `COMMON` of all questions have: that one weighs
+nothing. N and `df` count the rows of the source, the references, and the imagined rows of `stock.py`.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from ernie_pipeline.data.decontaminate.tokens import tokens_of
 from ernie_pipeline.data.normalize.words import Hashes, Positions, Words, rolling_hashes
 
 COMMON = 0.1
+"""A contest's stock phrase is in a tenth to a third of its problems, and hardly any content is in so many."""
 MOST_BUCKET_BITS = 24
 """64 MiB."""
 
@@ -32,7 +33,7 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Features:
-    """The features of some questions, by question: `owners` and `numbers` [pairs], of a feature its number in a list."""
+    """The features of some questions, in their order: `owners` [pairs], and `numbers` [pairs] of the features."""
 
     owners: Positions
     numbers: Positions
@@ -166,4 +167,4 @@ def stock_counts(table: FeatureTable) -> Positions:
 
 @cache
 def _stock_tokens() -> Words:
-    return tokens_of(pl.Series([*stock.PHRASES.strip().splitlines(), *stock.WORDS.split()]))
+    return tokens_of(pl.Series([*stock.PHRASES.split("\n\n"), *stock.WORDS.split()]))
