@@ -244,14 +244,23 @@ NOT_ROWS = {
         b"".join(json.dumps(row, indent=1).encode() + b"\n" for row in records(2)),
         "is an object over several lines, not rows; write each row",
     ),
-    "an array that is cut off": (json.dumps(records(3), indent=1).encode()[:-90], "ends inside its array of rows: it was cut"),
+    "an array that is cut off": (
+        json.dumps(records(3), indent=1).encode()[:-90],
+        "ends inside its array of rows: it was cut off",
+    ),
     "an array with a comma too many": (
         json.dumps(records(3)).encode()[:-1] + b",]",
         r"is an array of rows that cannot be read as JSON \(JSON is malformed: .* \(byte \d+\)\); correct it",
     ),
-    "an array with more behind it": (json.dumps(records(2)).encode() + b"\n{}\n", "is an array of rows that cannot be read"),
+    "an array with more behind it": (
+        json.dumps(records(2)).encode() + b"\n{}\n",
+        "is an array of rows that cannot be read as JSON",
+    ),
     "UTF-32": ("\ufeff{}\n".encode("utf-32-le"), "is UTF-32; write it again, as UTF-8"),
-    "UTF-16 that is cut off": (jsonl(records(2)).decode().encode("utf-16")[:-1], r"is UTF-16 and cannot be read after line \d"),
+    "UTF-16 that is cut off": (
+        jsonl(records(2)).decode().encode("utf-16")[:-1],
+        r"is UTF-16 and cannot be read after line \d",
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 import random
 import time
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -13,9 +14,10 @@ from ernie_pipeline.recipe.sections import Decontamination
 OVERLAP = Decontamination().overlap
 TRAIN = "A train leaves the station at 9 am and arrives at noon. How long does it travel?"
 CUBE = r"If $x^2 = 49$ and $x>0$, what is the cube of the number $x$?"
+STOCK = r"can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$."
 URN = (
-    r"An urn holds 5 amber and 7 violet marbles, and Nadia draws 3 of them at once. The probability that no two have the "
-    r"same colour can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$."
+    "An urn holds 5 amber and 7 violet marbles, and Nadia draws 3 of them at once. The probability that no two have "
+    f"the same colour {STOCK}"
 )
 
 
@@ -43,7 +45,7 @@ SPELLINGS = {
     "left and right": (r"Compute $(3+4)(5-\pi)$.", r"Compute \(\left(3 + 4\right)\left(5 − π\right)\)"),  # noqa: RUF001
     "times": (r"Compute $17 \cdot 24$.", "Compute 17 × 24"),  # noqa: RUF001
     "thousands": ("Tom has 12,500 nails and loses 1,000.", r"Tom has $12{,}500$ nails and loses $1\,000$."),
-    "decimals": ("A ribbon of 2.50 m costs $.75 a metre. Find its price.", "A ribbon of 2.5 m costs $0.75 a meter. Find its price."),
+    "decimals": ("What do 2.50 m at $.75 a metre cost Ada?", "What do 2.5 m at $0.75 a meter cost Ada?"),
     "words for numbers": ("Ann picks twelve pears and 3 plums a day.", "Ann picks 12 pears and three plums a day."),
     "percent": (r"What is $15\%$ of 80?", "What is 15 percent of 80?"),
     "degrees": (r"Compute $\sin 60^\circ$.", r"Compute $\sin 60^{\circ}$."),
@@ -64,7 +66,10 @@ SPELLINGS = {
         "Each kite costs 9 dollars. Nora buys 14 kites. Her brother buys 3 of them. What do they cost him?",
     ),
     "without the stock phrase": (URN, URN[: URN.index(" can be")].replace("The prob", "What is the prob") + "?"),
-    "as sentences of a longer text": ("What is 2+2?", "Tom is asked by his teacher: What is 2+2? He says five, and she smiles."),
+    "as sentences of a longer text": (
+        "What is 2+2?",
+        "Tom is asked by his teacher: What is 2+2? He says five, and she smiles.",
+    ),
 }  # fmt: skip
 
 
@@ -97,14 +102,12 @@ OTHERS = {
         "Mia has 14 shells and Ben has twice as many shells as Mia. How many shells do they have?",
     ),
     "a stock phrase": (
-        r"The number can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$.",
-        r"A bag holds 3 red and 9 blue balls; the chance of red is $\frac{m}{n}$, where $m$ and $n$ are relatively prime "
-        "positive integers. Find $m+n$.",
+        f"The number {STOCK}",
+        "A bag holds 3 red and 9 blue balls; the chance of red is " + STOCK.removeprefix("can be written as "),
     ),
     "stock phrases in both": (
         URN,
-        r"Circles of radius 2 and 9 touch a line. Their distance is $\frac{m}{n}$, where $m$ and $n$ are relatively prime "
-        "positive integers. Find $m+n$.",
+        f"Circles of radius 2 and 9 touch a line. Their distance {STOCK}",
     ),
     "a short question of stock words": ("Find $x$.", "Two numbers have the sum 12 and the product 35. Find $x$."),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the tokens of questions are called: other names of one thing, words that say nothing, and words that contrast."""
+"""What the tokens of questions are called; which of them say nothing, and which contrast with others."""
 
 UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 TEENS = "seventeen eighteen nineteen"
@@ -70,8 +70,8 @@ CONTRASTS = frozenset(
         "half third quarter fourth fifth sixth seventh eighth ninth tenth first last",
         "monday tuesday wednesday thursday friday saturday sunday",
         "january february march april may june july august september october november december",
-        "least greatest even odd prime composite rational irrational convex concave ascending descending north south east",
-        "west sum difference product quotient increase decrease increased decreased maximize minimize",
+        "least greatest even odd prime composite rational irrational convex concave ascending descending",
+        "north south east west sum difference product quotient increase decrease increased decreased maximize minimize",
         "sin cos tan cot sec csc sine cosine tangent lfloor lceil gcd lcm multiple divisor factor divisors factors",
         "area perimeter circumference volume radius diameter width length height weight mean median mode range domain",
         "numerator denominator union intersection arithmetic geometric",
@@ -84,9 +84,9 @@ NOTHING = frozenset(
     token
     for tokens in (
         r"\cdot \times \ast times \ldots \dots \cdots \dotsc \dotsb \rfloor \rceil \langle \rangle \lbrace \rbrace ~ $",
-        r"\displaystyle \textstyle \limits \text \mathrm \rm \mathbf \textbf \textit \mathit \mbox \operatorname \mathsf",
-        r"\emph \bf \it \underline \boldsymbol \mathbb \mathcal \hspace \vspace \noindent \par \textrm \centering \quad",
-        r"\phantom \usd usd dollar dollars",
+        r"\displaystyle \textstyle \limits \text \mathrm \rm \mathbf \textbf \textit \mathit \mbox \operatorname",
+        r"\mathsf \emph \bf \it \underline \boldsymbol \mathbb \mathcal \hspace \vspace \noindent \par \textrm",
+        r"\centering \quad \phantom \usd usd dollar dollars",
         "s a an the compute calculate evaluate find determine what is are value simplify reduce please",
     )
     for token in tokens.split()

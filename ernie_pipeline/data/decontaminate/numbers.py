@@ -2,8 +2,9 @@
 
 The numbers of a question are a multiset; one behind a minus is another than one without. Where each of the two has a
 number that the other has not, they are two questions. Where only one has more, these must stand before the first or
-behind the last words that both share, and be a text of their own: "Example 4", "(2014 AIME I)", "Round to 2 places."; not
-"+ 3". With words that contrast (least and greatest, sin and cos: `tokens.CONTRASTS`) only the first of these holds.
+behind the last words that both share, and be a text of their own: "Example 4", "(2014 AIME I)", "Round to 2 places.";
+not "+ 3". With words that contrast (least and greatest, sin and cos: `tokens.CONTRASTS`) only the first of these
+holds.
 """
 
 from collections import Counter
@@ -151,7 +152,7 @@ def _span_agrees(reference: list[str], row: list[str]) -> bool:
 
 
 def _is_beside(tokens: list[str], span: slice) -> bool:
-    """Whether what stands before and behind the span has no number, or is a text of its own and no part of a formula."""
+    """Whether what stands beside the span has no number, or is a text of its own and no part of a formula."""
     head, tail = tokens[: span.start], tokens[span.stop :]
     return _is_text(head, head[-1:], FEWEST_BEFORE) and _is_text(tail, tail[:1], FEWEST_BEHIND)
 

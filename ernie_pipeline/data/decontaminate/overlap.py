@@ -1,7 +1,7 @@
 r"""Decontamination: rows that ask what a benchmark question asks, or one of our own evaluation rows, are dropped.
 
-Two questions are compared by their features, tokens and pairs of neighbouring tokens (`tokens.py`: the same however they
-are spelled), each with its weight (`weights.py`: a stock phrase weighs nothing). Of a reference R and a row Q:
+Two questions are compared by their features, tokens and pairs of neighbouring tokens (`tokens.py`: the same however
+they are spelled), each with its weight (`weights.py`: a stock phrase weighs nothing). Of a reference R and a row Q:
 
     shared = w(R and Q),    score = shared / max(min(w(R), w(Q)), w(R) / 2)
 
@@ -19,9 +19,9 @@ of 16,000 innocent rows 0.01 % go; with 0.5 or 0.7 for 0.6 hardly another row, a
 and what is left of innocent ones is told apart by numbers.
 
 Compared are pairs that share features which `RARE` of the source has at most; a question that has none (all of it is
-stock) is found where it is equal only. Since weights are those of a source as a whole, whether a row goes depends on the
-others a little: rows that are appended move each weight by about their share of the source, and with it a score that
-stands at the threshold. Neither order nor threads matter.
+stock) is found where it is equal only. Since weights are those of a source as a whole, whether a row goes depends on
+the others a little: rows that are appended move each weight by about their share of the source, and with it a score
+that stands at the threshold. Neither order nor threads matter.
 """
 
 import numpy as np

@@ -16,8 +16,8 @@ RARE, FEW = 0.002, 100
 FOUND = 0.25
 """Of the weight of a reference's rare features, what a row must share to be scored."""
 PLAIN = 0.5
-"""Of the shorter one's features, those that both have at least, whatever they weigh: where each family of problems is so
-common that its words weigh nothing, the numbers alone would make one of "gcd of 44 and 82" and "44 times 82"."""
+"""Of the shorter one's features, those that both have at least, whatever they weigh: where each family of problems is
+so common that its words weigh nothing, numbers alone would make "gcd of 44 and 82" and "44 + 82" the same."""
 NEARLY_ALL = 0.75
 """Of the longer one's features: evidence too, in a source of few templates, where no feature weighs much."""
 PRODUCTS_AT_ONCE = 1 << 24
@@ -59,7 +59,7 @@ def alike_pairs(known: Words, asked: Words, source: Source, overlap: float) -> I
 def _worth_scoring(
     plain: csr_array, heavy: csr_array, rows: csr_array, pairs: tuple[Positions, Positions], overlap: float
 ) -> tuple[Positions, Positions, Weights, Weights]:
-    """(references, rows, weight of what they share, how many features that is) of the pairs that may reach `overlap`."""
+    """(references, rows, weight of what they share, number of features shared) of the pairs that may reach `overlap`."""
     references, indices = pairs
     shared = _sums(heavy[references].multiply(rows[indices]))
     enough = shared >= overlap * _sums(heavy)[references] / 2

@@ -28,7 +28,8 @@ LABELS = (
     rf"\([a-z]{_NO_FORMULA}\b{_YEAR}{_NO_FORMULA}\)|\(\s*{_YEAR}\s+[a-z]{_NO_FORMULA}\)",  # "(AMC 10A 2019, Problem 8)"
 )
 LABEL = rf"^[#*\s]*(?:{'|'.join(LABELS)})[\s*:.]*"
-REMARK = r"([\s.?!$])[(\[](?:[^()\[\]$\\=]*[a-z]{3}[^()\[\]$\\=]*\d|[^()\[\]$\\=]*\d[^()\[\]$\\=]*[a-z]{3})[^()\[\]$\\=]*[)\]]\s*$"
+_INSIDE = r"[^()\[\]$\\=]*"
+REMARK = rf"([\s.?!$])[(\[]{_INSIDE}(?:[a-z]{{3}}{_INSIDE}\d|\d{_INSIDE}[a-z]{{3}}){_INSIDE}[)\]]\s*$"
 """A note with a number at a question's end: "(Grade 6)", "[2 marks]"."""
 
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ"

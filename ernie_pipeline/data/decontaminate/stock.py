@@ -1,10 +1,10 @@
 r"""What maths problems say over and over: assumed common before a source is looked at, which matters in a small one.
 
 In a source of a hundred rows nothing shows that "relatively prime positive integers" is a stock phrase. So the document
-frequencies begin with those of `ROWS` imagined rows, in which these phrases and words are common, and everything else is
-not there; in a source of 100,000 rows, they hardly count. The phrases are those that contests and data sets themselves
-prescribe for answers (AIME's "m+n", MATH's "simplest radical form", "common fraction", the usual prompts); the words
-are English function words and the verbs that ask.
+frequencies begin with those of `ROWS` imagined rows, in which these phrases and words are common, and everything else
+is not there; in a source of 100,000 rows, they hardly count. The phrases are those that contests and data sets
+themselves prescribe for answers (AIME's "m+n", MATH's "simplest radical form", "common fraction", the usual prompts);
+the words are English function words and the verbs that ask.
 """
 
 ROWS = 1000

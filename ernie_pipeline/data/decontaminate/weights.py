@@ -6,8 +6,8 @@ questions have weighs
     w = max(0, log(COMMON * N / df)),
 
 the inverse document frequency (Sparck Jones, "A statistical interpretation of term specificity and its application in
-retrieval", Journal of Documentation, 1972), less that of a feature which `COMMON` of all questions have: that one weighs
-nothing. N and `df` count the rows of the source, the references, and the imagined rows of `stock.py`.
+retrieval", Journal of Documentation, 1972), less that of a feature which `COMMON` of all questions have: that one
+weighs nothing. N and `df` count the rows of the source, the references, and the imagined rows of `stock.py`.
 """
 
 from dataclasses import dataclass
