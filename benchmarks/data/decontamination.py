@@ -2,10 +2,11 @@ r"""How many respelled benchmark questions decontamination finds, and how many i
 
     python benchmarks/data/decontamination.py [--gsm8k ROWS.jsonl] [--overlap 0.6] [--show]
 
-Families of questions: school problems with LaTeX from templates written here, contest problems of random sentences with the
-stock phrases of contests, problems of reasoning-gym, and GSM8K's where its rows are given. Of each, 300 questions are the benchmark;
-innocent rows are other questions of the same family (so the same templates with other numbers), and caught ones the
-benchmark's own, respelled by `respell.py`. All stand in one source. No network; the same numbers in every run.
+Families of questions: school problems with LaTeX from templates written here, contest problems of random sentences
+with the stock phrases of contests, problems of reasoning-gym, and GSM8K's where its rows are given. Of each, 300
+questions are the benchmark; innocent rows are other questions of the same family (so the same templates with other
+numbers), and the others the benchmark's own, respelled by `respell.py`. All stand in one source. No network; the same
+in every run.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from ernie_pipeline.recipe.sections import Decontamination
 
 BENCHMARK, INNOCENT, SHOWN = 300, 4000, 4
 GYM = (
-    "gsm_symbolic", "simple_geometry", "basic_arithmetic", "chain_sum", "prime_factorization", "polynomial_equations", "simple_integration", "calendar_arithmetic",
-    "time_intervals", "lcm", "gcd", "count_primes", "products", "leg_counting", "complex_arithmetic", "dice", "base_conversion", "decimal_arithmetic", "simple_equations", "number_sequence",
+    "gsm_symbolic", "simple_geometry", "basic_arithmetic", "chain_sum", "prime_factorization",
+    "polynomial_equations", "simple_integration", "calendar_arithmetic", "time_intervals", "lcm", "gcd",
+    "count_primes", "products", "leg_counting", "complex_arithmetic", "dice", "base_conversion",
+    "decimal_arithmetic", "simple_equations", "number_sequence",
 )  # fmt: skip
 SCHOOL = r"""
 Simplify $\frac{@}{@}$.
@@ -57,9 +60,12 @@ In right triangle $ABC$, we have $\angle B = 90^\circ$, $AB = @$ and $BC = @$. F
 A circle has a radius of $@$ cm. What is its area in square centimeters? Express your answer in terms of $\pi$.
 The lengths of two sides of a triangle are $@$ and $@$ units. How many integers can be the length of the third side?
 How many ways are there to choose $#$ books from a shelf of $@$ different books?
-A bag has $@$ red marbles and $@$ blue marbles. Two marbles are drawn without replacement. What is the probability that both are red? Express your answer as a common fraction.
-Two fair dice with $@$ sides are rolled. What is the probability that the sum is $@$? Express your answer as a common fraction.
-Find the vector $\mathbf{v}$ such that $\begin{pmatrix} @ & @ \\ # & @ \end{pmatrix} \mathbf{v} = \begin{pmatrix} @ \\ @ \end{pmatrix}$.
+A bag has $@$ red marbles and $@$ blue marbles. Two marbles are drawn without replacement. What is the
+    probability that both are red? Express your answer as a common fraction.
+Two fair dice with $@$ sides are rolled. What is the probability that the sum is $@$? Express your answer as a
+    common fraction.
+Find the vector $\mathbf{v}$ such that $\begin{pmatrix} @ & @ \\ # & @ \end{pmatrix} \mathbf{v} =
+    \begin{pmatrix} @ \\ @ \end{pmatrix}$.
 Let $a \star b = a^{#} + @b$. What is the value of $@ \star @$?
 Find the smallest positive integer $n$ such that $n \equiv # \pmod{@}$ and $n \equiv # \pmod{@}$.
 The arithmetic sequence begins with $@$ and has the common difference $@$. What is its $@$th term?
@@ -73,12 +79,15 @@ Let $z = @ + @i$ and $w = @ - @i$. Find $zw$.
 Find all values of $k$ for which $x^2 + kx + @ = 0$ has exactly one solution.
 """
 ENDINGS = r"""
-The probability that this happens can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$.
+The probability that this happens can be written as $\frac{m}{n}$, where $m$ and $n$ are relatively prime
+    positive integers. Find $m+n$.
 The area can be expressed as $\frac{p}{q}$, where $p$ and $q$ are coprime positive integers. Find $p + q$.
 Find the remainder when the number of such arrangements is divided by $1000$.
-The length can be written in the form $m\sqrt{n}$, where $m$ and $n$ are positive integers and $n$ is not divisible by the square of any prime. Find $m+n$.
+The length can be written in the form $m\sqrt{n}$, where $m$ and $n$ are positive integers and $n$ is not
+    divisible by the square of any prime. Find $m+n$.
 What is the sum of all possible values of $x$?
-How many ordered pairs of positive integers $(a,b)$ are there with this property? Express your answer as a common fraction.
+How many ordered pairs of positive integers $(a,b)$ are there with this property? Express your answer as a
+    common fraction.
 Let $N$ be the number of ways. Find the remainder when $N$ is divided by $100$.
 """
 
@@ -86,10 +95,15 @@ Questions = list[str]
 Make = Callable[[int], Questions]
 
 
+def _lines(text: str) -> list[str]:
+    """Lines; one that is indented continues the one before it."""
+    return text.strip().replace("\n    ", " ").splitlines()
+
+
 def school(count: int) -> Questions:
     """Templates with random numbers."""
     draw = random.Random(1)
-    lines = SCHOOL.strip().splitlines()
+    lines = _lines(SCHOOL)
 
     def one(i: int) -> str:
         text = lines[i % len(lines)]
@@ -103,7 +117,7 @@ def school(count: int) -> Questions:
 def contest(count: int) -> Questions:
     """Random sentences, then what contests end with."""
     maker = make_rows.Maker(2)
-    endings = ENDINGS.strip().splitlines()
+    endings = _lines(ENDINGS)
     return [f"{maker.question().split('. ')[0].rstrip('.?')}. {maker.pick(endings)}" for _ in range(count)]
 
 

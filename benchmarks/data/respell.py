@@ -19,14 +19,14 @@ LATEX = (
 )
 UNICODE = (
     (r"\cdot", "·"),
-    (r"\times", "×"),
+    (r"\times", "×"),  # noqa: RUF001
     (r"\pi", "π"),
     (r"\le ", "≤ "),
     (r"\ge ", "≥ "),
-    ("-", "−"),
+    ("-", "−"),  # noqa: RUF001
     ("^2", "²"),
     ("^\\circ", "°"),
-)  # noqa: RUF001
+)
 SYNONYMS = {
     "find": "determine", "determine": "find", "compute": "calculate", "evaluate": "compute", "calculate": "compute",
     "how many": "what number of", "buys": "purchases", "bought": "purchased", "gave": "handed", "gives": "hands",
@@ -59,7 +59,7 @@ AFTER = (
     " Express your answer in simplest form.",
     "\nAnswer with the number only, without units.",
 )
-NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+NUMBER_WORDS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def latex(text: str, draw: random.Random) -> str:
@@ -103,7 +103,7 @@ def punctuation(text: str, draw: random.Random) -> str:
 def numbers(text: str, draw: random.Random) -> str:
     """Small numbers in words, thousands with a comma, `5%` as `5 percent`."""
     if "$" not in text and "\\" not in text and "**" not in text:
-        text = re.sub(r"(?<![\d.,$^/])\b([2-9]|1[0-2])\b(?![\d.,/%])", lambda m: NUMBER_WORDS[int(m[1])], text)
+        text = re.sub(r"(?<![\d.,$^/])\b([2-9]|1[0-2])\b(?![\d.,/%])", lambda m: NUMBER_WORDS[int(m[1]) - 2], text)
     return re.sub(r"\b(\d{1,3})(\d{3})\b", r"\1,\2", text).replace("%", " percent")
 
 
@@ -143,5 +143,6 @@ def mixed(text: str, draw: random.Random) -> str:
 
 
 RESPELLINGS: tuple[Respell, ...] = (
-    latex, unicode_signs, plain_fractions, spaces, case, punctuation, numbers, prefixed, instructed, synonym, reordered, mixed
+    latex, unicode_signs, plain_fractions, spaces, case, punctuation, numbers,
+    prefixed, instructed, synonym, reordered, mixed,
 )  # fmt: skip

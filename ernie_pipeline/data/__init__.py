@@ -8,7 +8,7 @@
 - filter/        each filter answers keep, or drop with a reason; last the answers that math-verify cannot parse.
 - chat/          the chat template makes prompt text and completion text of it; what is too long goes.
 - dedup/         of exact duplicates one stays (one of the filters), and of near duplicates one.
-- decontaminate/ what shares words with a benchmark question goes; later, what shares them with our evaluation rows.
+- decontaminate/ what asks what a benchmark question asks goes; later, what asks what our evaluation rows ask.
 - split/         what is left is shuffled by the seed and divided: train, evaluation, unused.
 - tables/        the contract of every table; the ledger, in which each row stands once; the profile for people.
 """

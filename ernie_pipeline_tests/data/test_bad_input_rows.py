@@ -285,8 +285,8 @@ def test_when_all_rows_are_broken_it_says_that_and_why(tmp_path: Path) -> None:
     with pytest.raises(PipelineError) as caught:
         read(write(tmp_path / "a.jsonl", jsonl(broken), max_bad_rows=100))
     assert str(caught.value) == (
-        f"file {tmp_path / 'a.jsonl'}: all 3 rows are broken, 2 of them like line 1: expected_answer is a number, not a "
-        "string; correct them, or set source to another"
+        f"file {tmp_path / 'a.jsonl'}: all 3 rows are broken, 2 of them like line 1: expected_answer is a number, not "
+        "a string; correct them, or set source to another"
     )
     with pytest.raises(
         PipelineError, match=r"all 2 rows are broken, all as line 1: question is null, not|the only row"

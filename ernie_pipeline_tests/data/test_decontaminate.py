@@ -50,7 +50,7 @@ SPELLINGS = {
     "percent": (r"What is $15\%$ of 80?", "What is 15 percent of 80?"),
     "degrees": (r"Compute $\sin 60^\circ$.", r"Compute $\sin 60^{\circ}$."),
     "case, spaces and the end": (TRAIN, TRAIN.upper().replace(" ", "  ").rstrip("?")),
-    "a hyphen": ("How many 5-digit well-ordered numbers are there?", "How many 5 digit well ordered numbers are there?"),
+    "a hyphen": ("How many 5-digit well-ordered sums are there?", "How many 5 digit well ordered sums are there?"),
     "another verb": (r"Compute $\tan 30^\circ$.", r"What is the value of $\tan 30^\circ$?"),
     "a label": (TRAIN, f"**Problem 3.** {TRAIN}"),
     "a label with the year": (TRAIN, f"[Contest 2019, Problem 8] {TRAIN}"),
@@ -180,7 +180,7 @@ def many(count: int, seed: int) -> list[str]:
     verbs = ("turns", "holds", "splits", "weighs", "covers")
     return [
         f"The {draw.choice(nouns)} {draw.choice(verbs)} {draw.randrange(2, 99)} {draw.choice(nouns)}s in "
-        f"{draw.randrange(2, 99)} hours, each {draw.choice(nouns)} {draw.choice(verbs)} a {draw.choice(nouns)}. How many?"
+        f"{draw.randrange(2, 99)} hours, each {draw.choice(nouns)} {draw.choice(verbs)} a {draw.choice(nouns)}. How?"
         for _ in range(count)
     ]
 
@@ -229,9 +229,7 @@ def test_in_a_source_of_one_template_only_the_same_numbers_are_the_same_question
 
 def test_features_are_found_in_a_table_wherever_their_bucket_is() -> None:
     draw = random.Random(3)
-    hashes = weights.distinct(
-        pl.Series([draw.getrandbits(64) for _ in range(500)] + [0, 1, 2**64 - 1], dtype=pl.UInt64).to_numpy()
-    )
+    hashes = weights.distinct(np.array([draw.getrandbits(64) for _ in range(500)] + [0, 1, 2**64 - 1], np.uint64))
     table = FeatureTable(hashes[::2])
     positions, numbers = table.positions(hashes)
     assert sorted(positions.tolist()) == list(range(0, len(hashes), 2))

@@ -62,7 +62,7 @@ def test_other_answers_have_other_forms(answers: list[str]) -> None:
     assert len(set(forms(answers))) == len(answers)
 
 
-@given(st.fractions(max_denominator=10**6), st.integers(1, 1000))
+@given(st.fractions(-(10**9), 10**9, max_denominator=10**6), st.integers(1, 1000))
 def test_a_number_is_what_it_is_in_whatever_terms(value: object, factor: int) -> None:
     top, below = value.numerator, value.denominator  # type: ignore[attr-defined]
     assert rational(f"{top * factor}/{below * factor}" if top >= 0 else f"-{-top * factor}/{below * factor}") == str(

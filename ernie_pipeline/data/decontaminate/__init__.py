@@ -1,1 +1,1 @@
-"""Rows that share a run of words with a benchmark question, or with our own evaluation rows, are dropped."""
+"""Rows that ask what a benchmark question asks, or one of our own evaluation rows, are dropped: overlap.py says how."""

@@ -59,7 +59,7 @@ def alike_pairs(known: Words, asked: Words, source: Source, overlap: float) -> I
 def _worth_scoring(
     plain: csr_array, heavy: csr_array, rows: csr_array, pairs: tuple[Positions, Positions], overlap: float
 ) -> tuple[Positions, Positions, Weights, Weights]:
-    """(references, rows, weight of what they share, number of features shared) of the pairs that may reach `overlap`."""
+    """(references, rows, weight and number of the features they share) of the pairs that may reach `overlap`."""
     references, indices = pairs
     shared = _sums(heavy[references].multiply(rows[indices]))
     enough = shared >= overlap * _sums(heavy)[references] / 2

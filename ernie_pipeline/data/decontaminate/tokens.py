@@ -2,9 +2,9 @@ r"""Questions as tokens that are the same however a question is spelled: LaTeX, 
 
 A token is a number, a word or a symbol. What only sets type is no token (delimiters, braces and brackets, spacing and
 font commands, commas, `_`), nor is `\cdot` but between numbers, since it may be left out, nor what any question asks
-with ("find", "what is"). `\dfrac{a}{b}`, `\frac ab` and `a/b` are `a / b`, `½` is `1 / 2`; `x^{2}` and `x²` are
-`x ^ 2`; `1{,}000`, `1,000` and `1000` are one number, and so are `2.50` and `2.5`, `twelve` and `12`. A currency's sign and
-name go, `percent` is `%`. The label of a question ("Problem 3.", "(b)") is not part of it.
+with ("find", "what is"). `\dfrac{a}{b}`, `\frac ab` and `a/b` are `a / b`; `x^{2}` and `x²` are `x ^ 2`; `1{,}000`,
+`1,000` and `1000` are one number, and so are `2.50` and `2.5`, `twelve` and `12`. A currency's sign and name go,
+`percent` is `%`. The label of a question ("Problem 3.", "(b)") is not part of it.
 
 Where tokens begin and end is decided by patterns over the texts (`spelled.py`); what each is called, over the few
 distinct ones (`names.py`).

@@ -1,9 +1,9 @@
 r"""One form for bare answers that are equal beyond doubt, however they are written; no algebra.
 
 Taken for equal: spellings (`spelling.ANSWER`: delimiters, spaces, `\left`, `\dfrac`), `\text{}` around a word, a full
-stop at the end, `x^{2}` and `x^2`, `50\%` and `50%`, `x =` of one letter before an answer that is no letter itself, and a
-number written as `1,625`, `1{,}625`, `1625`, `1625.0`, `\frac{3250}{2}`, `3250/2`, `\frac12` or `-.5`: an exact rational.
-All else stays as it stands, so that `5t` and `5`, `5\%` and `0.05`, `{1,2}` and `{2,1}` remain different answers.
+stop at the end, `x^{2}` and `x^2`, `50\%` and `50%`, `x =` of one letter before an answer that is no letter itself,
+and a number written as `1,625`, `1{,}625`, `1625`, `1625.0`, `\frac{3250}{2}`, `3250/2`, `\frac12` or `-.5`: an exact
+rational. All else stays as it stands: `5t` and `5`, `5\%` and `0.05`, `{1,2}` and `{2,1}` remain different answers.
 """
 
 import re

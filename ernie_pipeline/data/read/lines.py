@@ -89,8 +89,8 @@ def _head(path: Path) -> tuple[bytes, str | None]:
     head = head.removeprefix(BYTE_ORDER_MARK)
     if _OBJECT_OVER_LINES.match(head):
         raise PipelineError(
-            f"{path} is an object over several lines, not rows; write each row on a line of its own, or all rows as one "
-            "array"
+            f"{path} is an object over several lines, not rows; write each row on a line of its own, or all rows as "
+            "one array"
         )
     return head, encoding
 
