@@ -10,6 +10,8 @@ retrieval", Journal of Documentation, 1972), less that of a feature which `COMMO
 weighs nothing. N and `df` count the rows of the source, the references, and the imagined rows of `stock.py`.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TypeVar
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from ernie_pipeline.data.decontaminate import stock
 from ernie_pipeline.data.decontaminate.tokens import tokens_of
-from ernie_pipeline.data.normalize.words import Hashes, Positions, Words, rolling_hashes
+from ernie_pipeline.data.normalize.words import THREADS, Hashes, Positions, Words, rolling_hashes
 
 COMMON = 0.1
 """A contest's stock phrase is in a tenth to a third of its problems, and hardly any content is in so many."""
@@ -70,28 +72,35 @@ class FeatureTable:
 
     def find(self, words: Words) -> Features:
         """The features of the table in each row, each once a row; sorted by row and feature."""
-        owners, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for first, part in words.chunks():
-            owner_parts, number_parts = zip(*self._found(part), strict=True)
-            keys = distinct(np.concatenate(owner_parts) * (len(self) + 1) + np.concatenate(number_parts))
-            owners.append(keys // (len(self) + 1) + first)
-            numbers.append(keys % (len(self) + 1))
-        return Features(np.concatenate(owners), np.concatenate(numbers))
+        size, parts = len(self) + 1, [(0, np.empty(0, np.int64)), *self._keys(words)]
+        owners = np.concatenate([keys // size + first for first, keys in parts])
+        return Features(owners, np.concatenate([keys % size for _, keys in parts]))
 
     def counts(self, words: Words) -> Positions:
         """In how many rows each feature is."""
         counts = np.zeros(len(self), np.int64)
-        for _, part in words.chunks():
-            counts += np.bincount(self.find(part).numbers, minlength=len(self))
+        for _, keys in self._keys(words):
+            counts += np.bincount(keys % (len(self) + 1), minlength=len(self))
         return counts
 
-    def _found(self, words: Words) -> list[tuple[Positions, Positions]]:
-        owner_of = np.repeat(np.arange(len(words)), words.lengths)
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-        for owners, hashes in feature_hashes(words, owner_of):
+    def _keys(self, words: Words) -> Iterator[tuple[int, Positions]]:
+        """For each run of rows: its first row, and the features as `row in the run * (len(self) + 1) + number`."""
+        of_codes = np.full(len(words.vocabulary), -1, np.int64)
+        positions, numbers = self.positions(words.vocabulary)
+        of_codes[positions] = numbers
+
+        def keys(some: tuple[int, Words]) -> tuple[int, Positions]:
+            first, part = some
+            owner_of = np.repeat(np.arange(len(part)), part.lengths)
+            single = of_codes[part.codes]
+            is_here = single >= 0
+            owners, hashes = pair_hashes(part, owner_of)
             positions, numbers = self.positions(hashes)
-            found.append((owners[positions], numbers))
-        return found
+            found = (owner_of[is_here], single[is_here]), (owners[positions], numbers)
+            return first, distinct(np.concatenate([owner * (len(self) + 1) + number for owner, number in found]))
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from pool.map(keys, words.chunks())
 
 
 def distinct(values: NDArray[T]) -> NDArray[T]:
@@ -103,20 +112,17 @@ def distinct(values: NDArray[T]) -> NDArray[T]:
     return first
 
 
-def feature_hashes(words: Words, owner_of: Positions) -> list[tuple[Positions, Hashes]]:
-    """(row, hash) of every token, and of every pair of neighbours in one row; `owner_of`: each token's row."""
-    (_, single), *pairs = rolling_hashes(words, 2)
-    features = [(owner_of, single)]
-    for _, hashes in pairs:
-        inside = np.flatnonzero(owner_of[1:] == owner_of[:-1])
-        features.append((owner_of[inside], hashes[inside]))
-    return features
+def pair_hashes(words: Words, owner_of: Positions) -> tuple[Positions, Hashes]:
+    """(row, hash) of every pair of neighbours in one row; `owner_of`: each token's row."""
+    (_, hashes), *pairs = rolling_hashes(words, 2)
+    inside = np.flatnonzero(owner_of[1:] == owner_of[:-1])
+    return owner_of[inside], pairs[0][1][inside] if pairs else hashes[:0]
 
 
 def table_of(words: Words) -> FeatureTable:
     """Every feature of these questions."""
     owner_of = np.repeat(np.arange(len(words)), words.lengths)
-    return FeatureTable(np.concatenate([hashes for _, hashes in feature_hashes(words, owner_of)]))
+    return FeatureTable(np.concatenate([words.vocabulary[distinct(words.codes)], pair_hashes(words, owner_of)[1]]))
 
 
 @dataclass(frozen=True)
