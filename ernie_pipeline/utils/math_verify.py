@@ -1,7 +1,7 @@
-r"""math-verify in a worker process: what grading and the data's filter of unreadable answers share.
+r"""Worker processes that can be killed, which grading and the data's filter of unreadable answers share; and math-verify.
 
-Its own time limits use signals, which fail in threads, so they are off here: who calls this runs it in a process that
-can be killed.
+math-verify's own time limits use signals, which fail in threads, so they are off here: who calls this runs it in such
+a process.
 
 Code in an answer is never run. Text reaches sympy's `eval` in two ways (math-verify 0.9, latex2sympy2_extended
 1.11): by `parse_expr`, for which a regex lets only digits, blanks, points, brackets and signs of arithmetic
@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
-LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy")
+LIBRARIES = ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")
 """The distributions that decide what an answer means."""
 
 MAX_WORKERS = 8
-"""Unless told otherwise: these grade a thousand answers in a second, and each costs half a second of CPU to start."""
+"""Unless told otherwise: two of these grade thousands of answers in a second, and each costs CPU to start."""
 
 WORKER_MEMORY = 2 * 2**30
 """Bytes of address space that an answer may take beyond what its worker took at start; Linux only."""
@@ -45,16 +46,18 @@ _INCOMPARABLE = (ValueError, KeyError, TypeError, NotImplementedError, Arithmeti
 
 
 @contextmanager
-def worker_pool(answers: int, workers: int | None = None) -> "Iterator[ProcessPool]":
+def worker_pool(answers: int, workers: int | None = None, module: str = "") -> "Iterator[ProcessPool]":
     """A pool of `workers` processes (None: as many as cores, at most `MAX_WORKERS`), no more than there are `answers`.
 
-    Each is made ready outside every answer's time. None outlives the context.
+    Each is made ready outside every answer's time: it imports `module`, or math-verify where none is named. None
+    outlives the context.
     """
     from pebble import ProcessPool  # not needed to open the code location
 
     count = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), answers)
     # spawn: a fork would copy the locks of the caller's threads (torch, Polars), and its CUDA context
-    pool = ProcessPool(count, initializer=prepare_worker, context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(count, initializer=prepare_worker, initargs=[module], context=context)
     try:
         yield pool
     finally:
@@ -62,13 +65,16 @@ def worker_pool(answers: int, workers: int | None = None) -> "Iterator[ProcessPo
         pool.join()
 
 
-def prepare_worker() -> None:
-    """Make this process ready; runs once in each worker, outside every answer's time."""
-    # gmpy2 aborts the process where Python's integers raise MemoryError: keep sympy off it, if it is installed
+def prepare_worker(module: str = "") -> None:
+    """Make this process ready, as `worker_pool` says; runs once in each worker, outside every answer's time."""
+    # gmpy2 aborts the process where Python's integers raise MemoryError: keep sympy and mpmath off it, if it is there
     os.environ.update(SYMPY_GROUND_TYPES="python", MPMATH_NOGMPY="1")
     warnings.simplefilter("ignore")
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
-    equal(parse(r"\boxed{1}"), parse(r"\boxed{x=1}"))  # imports, and builds the regular expressions and grammar
+    if module:
+        import_module(module)
+    else:
+        logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
+        equal(parse(r"\boxed{1}"), parse(r"\boxed{x=1}"))  # imports, and builds the regular expressions and grammar
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + WORKER_MEMORY

@@ -1,33 +1,33 @@
-r"""Grade answers against reference answers with math-verify, in worker processes that can be killed.
+r"""Grade answers against reference answers in worker processes that can be killed.
 
-math-verify limits itself with signals, which fail in threads, and swallows its errors. So its own limits are off here:
-each answer is graded in a worker process, which pebble kills, and replaces, when the answer's time is up. The clock
-starts when the worker takes the answer, so its start-up does not count.
+What is right is judge.py's affair (its contract: README.md). It needs no time to speak of, but an answer can be made to
+cost any time and memory: so it is judged in a worker process, which pebble kills, and replaces, when the time is up.
+The clock starts when the worker takes the answers, so its start-up does not count.
 
-An answer's last `\boxed{...}` is what it says; without one, what math-verify finds in its text: LaTeX or a plain number
-or expression, so that a base model that says "12 + 35 = 47." can be right. Equal texts are right. All others are right
-only if math-verify parses both sides and finds them equal; so what does not parse is right only as the same text.
+Answers go to the workers in bundles, whose limit is that of one answer. A bundle that runs out of time, or on which a
+worker dies, is graded again, answer by answer: so outcome "timeout" and errors belong to an answer alone.
 
-Outcome "timeout" means time alone. math-verify takes the `MemoryError` of an answer that does not fit the worker's
-memory cap for "does not parse", like any other error of its parser: that answer is then wrong, unless equal as text.
-
-No code in an answer is ever run: see mathverify.py.
+No code in an answer is ever run: our grammar knows numbers, names and signs, and evaluates with mpmath's functions.
 """
 
-import re
 import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pebble import ProcessExpired, ProcessFuture
 
+from ernie_pipeline.evaluation.answers.extract import last_boxed
+from ernie_pipeline.evaluation.answers.judge import judge
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.math_verify import box, end_if_orphaned, equal, parse, tidy, worker_pool
+from ernie_pipeline.utils.math_verify import end_if_orphaned, worker_pool
 
-_BRACES = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+_MOST_IN_A_BUNDLE = 64
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Grade:
 
     `boxed`: the answer contains a `\boxed{...}` with balanced braces. `extracted`: the text that was graded, None where
     nothing was found (or, in an answer without a box, time ran out). `seconds`: spent on it, the limit for a timeout.
+    `reason`: why, in a few words.
     """
 
     outcome: Literal["correct", "wrong", "timeout"]
     boxed: bool
     extracted: str | None
     seconds: float
+    reason: str = ""
 
 
 def grade(
@@ -50,7 +52,7 @@ def grade(
     r"""Grade `answers[i]`, a model's whole output, against `references[i]`, bare LaTeX such as `\frac{1}{2}`.
 
     Each answer may take `timeout_s` seconds. `workers` processes share the work: as many as the machine has cores, at
-    most `mathverify.MAX_WORKERS`, if None. Returns one `Grade` an answer, in order.
+    most `math_verify.MAX_WORKERS`, if None. Returns one `Grade` an answer, in order.
 
     Raises `ValueError` for unequal lengths or a limit that is not positive, and `PipelineError` for an empty reference
     answer, and for an answer on which a worker died or failed unexpectedly: that is never counted as wrong.
@@ -66,34 +68,40 @@ def grade(
     if not answers:
         return []
     pairs = list(zip(answers, references, strict=True))
-    with worker_pool(len(answers), workers) as pool:
-        futures = [pool.schedule(_grade_one, (*pair, timeout_s), timeout=timeout_s) for pair in pairs]
-        return [_collect(row, future, *pairs[row], timeout_s) for row, future in enumerate(futures)]
+    with worker_pool(len(answers), workers, judge.__module__) as pool:
+        size = max(1, min(_MOST_IN_A_BUNDLE, len(pairs) // 16))
+        return _graded(pool, pairs, size, timeout_s)
 
 
-def last_boxed(answer: str) -> str | None:
-    r"""What the last `\boxed{...}` with balanced braces holds, or None; of nested ones, the inner."""
-    found, start = None, -1
-    opened: list[tuple[bool, int]] = []
-    for token in _BRACES.finditer(answer):
-        if token.lastgroup == "close" and opened:
-            is_box, inside = opened.pop()
-            if is_box and inside > start:
-                found, start = answer[inside : token.start()], inside
-        elif token.lastgroup in ("box", "open"):
-            opened.append((token.lastgroup == "box", token.end()))
-    return found
+def _graded(pool: "ProcessPool", pairs: list[tuple[str, str]], size: int, timeout_s: float) -> list[Grade]:
+    starts = range(0, len(pairs), size)
+    bundles = [pool.schedule(_grade_all, (pairs[at : at + size], timeout_s), timeout=timeout_s) for at in starts]
+    grades: dict[int, Grade] = {}
+    again: dict[int, ProcessFuture[list[Grade]]] = {}
+    for at, bundle in zip(starts, bundles, strict=True):
+        rows = range(at, min(at + size, len(pairs)))
+        try:
+            grades.update(zip(rows, bundle.result(), strict=True))
+        except Exception:
+            if size == 1:
+                again[at] = bundle
+                continue
+            for row in rows:
+                again[row] = pool.schedule(_grade_all, ([pairs[row]], timeout_s), timeout=timeout_s)
+    for row, future in again.items():
+        grades[row] = _collect(row, future, *pairs[row], timeout_s)
+    return [grades[row] for row in range(len(pairs))]
 
 
-def _collect(row: int, future: ProcessFuture[Grade], answer: str, reference: str, timeout_s: float) -> Grade:
+def _collect(row: int, future: ProcessFuture[list[Grade]], answer: str, reference: str, timeout_s: float) -> Grade:
     """The grade that a worker made, a timeout where it was killed, or the crash of it told."""
     try:
-        result: Grade = future.result()
+        result: Grade = future.result()[0]
         return result
     except Exception as error:
         if isinstance(error, TimeoutError) or getattr(error, "exitcode", None) == -signal.SIGPROF:
             boxed = last_boxed(answer)
-            return Grade("timeout", boxed is not None, boxed, timeout_s)
+            return Grade("timeout", boxed is not None, boxed, timeout_s, f"not graded in {timeout_s:g} s")
         end = answer if len(answer) <= 80 else "..." + answer[-80:]
         raise PipelineError(
             f"row {row}: the answer {end!r} could not be graded against {reference!r}, because "
@@ -110,17 +118,14 @@ def _what_happened(error: Exception) -> str:
     return f"grading raised {type(error).__name__}: {error}"
 
 
-def _grade_one(answer: str, reference: str, timeout_s: float) -> Grade:
-    """Grade one answer; runs in a worker."""
+def _grade_all(pairs: list[tuple[str, str]], timeout_s: float) -> list[Grade]:
+    """Grade a bundle; runs in a worker."""
     end_if_orphaned(timeout_s)
+    return [_grade_one(answer, reference) for answer, reference in pairs]
+
+
+def _grade_one(answer: str, reference: str) -> Grade:
     started = time.perf_counter()
-    boxed = last_boxed(answer)
-    reference = tidy(reference)
-    if boxed is None:
-        parsed = parse(answer)
-        text = str(parsed[-1]) if parsed else ""  # math-verify puts the text that it found last
-    else:
-        text = tidy(boxed)
-        parsed = parse(box(text)) if text and text != reference else []
-    correct = bool(text) and (text == reference or equal(parse(box(reference)), parsed))
-    return Grade("correct" if correct else "wrong", boxed is not None, text or None, time.perf_counter() - started)
+    found = judge(answer, reference)
+    outcome: Literal["correct", "wrong"] = "correct" if found.correct else "wrong"
+    return Grade(outcome, found.boxed, found.extracted, time.perf_counter() - started, found.reason)

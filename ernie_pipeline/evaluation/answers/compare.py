@@ -1,0 +1,480 @@
+r"""Whether an answer says what the reference answer says: `differs` gives the first difference found, or None.
+
+What must be equal and what may differ is stated, as tables, in README.md.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality
+from ernie_pipeline.evaluation.answers.expression import Tree
+from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
+from ernie_pipeline.evaluation.answers.relations import REALS, region_of, union
+from ernie_pipeline.evaluation.answers.structure import (
+    Based,
+    Bracket,
+    Builder,
+    Cases,
+    Choice,
+    Clock,
+    Congruence,
+    Interval,
+    Items,
+    Leaf,
+    Matrix,
+    Named,
+    NumberSet,
+    Phrase,
+    Ratio,
+    Region,
+    Relation,
+    Unread,
+    Value,
+    Words,
+)
+from ernie_pipeline.evaluation.answers.values import exact, same_value
+
+OTHER = "something else is asked"
+
+
+def differs(reference: Value, answer: Value) -> str | None:
+    """The first difference, in a few words; None where the answer says the same.
+
+    Raises `TooLarge` where a value cannot be computed.
+    """
+    for kind, rule in _FIRST:
+        if isinstance(reference, kind) or isinstance(answer, kind):
+            found = rule(reference, answer)
+            if found is not _PASS:
+                return found
+    rule_for_pair = _SAME_KIND.get(type(reference))
+    if rule_for_pair is not None and type(reference) is type(answer):
+        return rule_for_pair(reference, answer)
+    return _mixed(reference, answer)
+
+
+def _choice(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Choice) and isinstance(answer, Choice):
+        if reference.letter != answer.letter:
+            return "the letter differs"
+        return differs(reference.value, answer.value)
+    choice, other = (reference, answer) if isinstance(reference, Choice) else (answer, reference)
+    assert isinstance(choice, Choice)
+    if isinstance(other, Leaf) and other.tree[0] == "s" and len(other.tree[1]) == 1 and other.tree[1].isupper():
+        return None if other.tree[1] == choice.letter else "the letter differs"
+    return differs(reference.value, answer) if choice is reference else differs(reference, choice.value)
+
+
+def _lists(reference: Value, answer: Value) -> str | None:
+    """Lists, sets and sequences with each other and with what stands alone."""
+    if isinstance(reference, Items) and isinstance(answer, Items):
+        return _items(reference, answer)
+    items, other = (reference, answer) if isinstance(reference, Items) else (answer, reference)
+    assert isinstance(items, Items)
+    if len(items.items) == 1 and items.kind != "sequence":
+        return differs(items.items[0], other) if items is reference else differs(other, items.items[0])
+    if not items.items:
+        return _with_empty(other)
+    if isinstance(other, Named):
+        named = _expanded(other)
+        if named is not None:
+            return _items(items, named) if items is reference else _items(named, items)
+    if isinstance(other, Bracket):
+        return _list_and_bracket(items, other)
+    if isinstance(other, Region):
+        return _list_and_region(items, other)
+    if isinstance(other, Phrase | Leaf) and total(items) is not None:
+        return _quantities(reference, answer)
+    if isinstance(other, Named) and not isinstance(items.items[0], Named):
+        return differs(items, other.value) if items is reference else differs(other.value, items)
+    if isinstance(other, Matrix) and other.kind == "matrix":
+        return OTHER
+    without = _without_domains(items)
+    if len(without) == 1:
+        return differs(without[0], other) if items is reference else differs(other, without[0])
+    if items is reference:
+        return f"{len(items.items)} values are asked"
+    return f"{len(items.items)} values are given where one is asked"
+
+
+def _with_empty(other: Value) -> str | None:
+    words = other.words if isinstance(other, Words) else ()
+    return None if words in (("no", "solution"), ("none",), ("empty",)) else "the empty set is not this"
+
+
+def _expanded(named: Named) -> Items | None:
+    """(x, y) = (1, 2) as x = 1, y = 2."""
+    names = [name for name in named.name.strip("()").split(",") if name]
+    if named.name.startswith("(") and isinstance(named.value, Bracket) and len(named.value.items) == len(names):
+        pairs = zip(names, named.value.items, strict=True)
+        return Items("list", tuple(Named(name, value) for name, value in pairs))
+    return None
+
+
+def _list_and_bracket(items: Items, bracket: Bracket) -> str | None:
+    """x = 1, y = 2 is the point (1, 2), and so are three values and more in the same order."""
+    values = list(items.items)
+    if all(isinstance(value, Named) for value in values):
+        named = sorted((value for value in values if isinstance(value, Named)), key=lambda each: each.name)
+        if len({each.name for each in named}) == len(named) and bracket.opening in "(<":
+            return _in_order([each.value for each in named], bracket.items)
+        return OTHER
+    if items.kind == "list" and len(values) > 2 and bracket.opening in "([<":
+        return _in_order(values, bracket.items)
+    return "brackets and order matter here"
+
+
+def _list_and_region(items: Items, region: Region) -> str | None:
+    if all(isinstance(item, Region | Bracket) for item in items.items):
+        whole = union(list(items.items))
+        if isinstance(whole, Region) and len(whole.intervals) == len(items.items):
+            return _regions(region, whole)
+    if items.kind == "set":
+        return "a finite set is no interval"
+    return OTHER
+
+
+def _items(reference: Items, answer: Items) -> str | None:
+    if "sequence" in (reference.kind, answer.kind):
+        return _in_order(reference.items, answer.items)
+    if reference.kind == answer.kind == "list" and total(reference) is not None and total(answer) is not None:
+        return _quantities(reference, answer)
+    one, other = list(reference.items), list(answer.items)
+    named = [all(isinstance(item, Named) for item in items) for items in (one, other)]
+    if named[0] != named[1] and one and other:
+        return _named_and_bare(one, other, named[0])
+    domains = [len(_without_domains(items)) < len(items.items) for items in (reference, answer)]
+    if domains[0] != domains[1]:
+        one, other = list(_without_domains(reference)), list(_without_domains(answer))
+    elif domains[0]:
+        other = _renamed(one, other)
+    return _unordered(one, other)
+
+
+def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | None:
+    """x_1 = -2, x_2 = -3 with -2, -3: without order where the names are of one kind, else in the names' order."""
+    named = [value for value in (one if first else other) if isinstance(value, Named)]
+    if any(isinstance(value, Named) for value in (other if first else one)):
+        bare = [value.value if isinstance(value, Named) else value for value in (other if first else one)]
+    else:
+        bare = other if first else one
+    if len({name.name.split("_")[0] for name in named}) > 1:
+        ordered: list[Value] = [each.value for each in sorted(named, key=lambda each: each.name)]
+        return _in_order(ordered, bare) if first else _in_order(bare, ordered)
+    values: list[Value] = [each.value for each in named]
+    return _unordered(values, bare) if first else _unordered(bare, values)
+
+
+def _is_domain(value: Value) -> bool:
+    return isinstance(value, Relation) and value.operator == "in" and isinstance(value.right, NumberSet)
+
+
+def _without_domains(items: Items) -> tuple[Value, ...]:
+    kept = tuple(item for item in items.items if not _is_domain(item))
+    return kept or items.items
+
+
+def _renamed(one: list[Value], other: list[Value]) -> list[Value]:
+    """The other list with its whole-number symbol called as in the first: n pi, n in Z, for k pi, k in Z."""
+    names = []
+    for items in (one, other):
+        domains = [item.left for item in items if _is_domain(item) and isinstance(item, Relation)]
+        if len(domains) != 1 or not isinstance(domains[0], Leaf) or domains[0].tree[0] != "s":
+            return other
+        names.append(domains[0].tree[1])
+    return [_rename_value(item, names[1], names[0]) for item in other]
+
+
+def _rename_value(value: Value, old: str, new: str) -> Value:
+    if isinstance(value, Leaf):
+        return Leaf(rename(value.tree, old, new), value.unit, value.places)
+    if isinstance(value, Named):
+        return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
+    if isinstance(value, Relation):
+        return Relation(value.operator, _rename_value(value.left, old, new), value.right)
+    return value
+
+
+def rename(tree: Tree, old: str, new: str) -> Tree:
+    """The tree with one symbol called another name."""
+    if tree == ("s", old):
+        return ("s", new)
+    return tuple(rename(part, old, new) if isinstance(part, tuple) else part for part in tree)
+
+
+def _unordered(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
+    """Whether each element has its own partner; the first that lacks one."""
+    left = list(answer)
+    for number, item in enumerate(reference):
+        partner = next((at for at, other in enumerate(left) if differs(item, other) is None), None)
+        if partner is None:
+            return f"part {number + 1} of {len(reference)} is missing or differs"
+        left.pop(partner)
+    return f"it has {len(left)} parts too many" if left else None
+
+
+def _in_order(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
+    if len(reference) != len(answer):
+        return f"{len(reference)} parts are asked, {len(answer)} are given"
+    for number, (one, other) in enumerate(zip(reference, answer, strict=True)):
+        found = differs(one, other)
+        if found is not None:
+            return f"part {number + 1}: {found}"
+    return None
+
+
+def _quantities(reference: Value, answer: Value) -> str | None:
+    one, other = total(reference), total(answer)
+    if one is not None and other is not None and one.unit is not None and other.unit is not None:
+        return leaf_differs(one, other)
+    if isinstance(reference, Phrase) and isinstance(answer, Phrase):
+        return _in_order(reference.parts, answer.parts)
+    if isinstance(reference, Items) and isinstance(answer, Items):
+        return _unordered(reference.items, answer.items)
+    parts = [value.parts if isinstance(value, Phrase) else value.items if isinstance(value, Items) else ()
+             for value in (reference, answer)]  # fmt: skip
+    return _unordered(*parts) if all(parts) else "the quantities differ"
+
+
+def _named(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Named) and isinstance(answer, Named):
+        return _both_named(reference, answer)
+    named, other = (reference, answer) if isinstance(reference, Named) else (answer, reference)
+    assert isinstance(named, Named)
+    if isinstance(other, Relation):
+        return None if same_equation(reference, answer) else "the equation differs"
+    return differs(named.value, other) if named is reference else differs(other, named.value)
+
+
+def _both_named(reference: Named, answer: Named) -> str | None:
+    value = answer.value
+    if len(reference.bound) == len(answer.bound) and isinstance(value, Leaf):
+        tree = value.tree
+        for number, old in enumerate(answer.bound):
+            tree = rename(tree, old, f"bound {number}")
+        for number, new in enumerate(reference.bound):
+            tree = rename(tree, f"bound {number}", new)
+        value = Leaf(tree, value.unit, value.places, value.approximate, value.then)
+    if reference.name == answer.name or "text" in (reference.name, answer.name):
+        return differs(reference.value, value)
+    if {bool(reference.bound), bool(answer.bound)} == {True, False} and "y" in (reference.name, answer.name):
+        return differs(reference.value, value)
+    if reference.name.startswith("angle") and answer.name.startswith("angle") and len(reference.name) != len(
+        answer.name
+    ):
+        return differs(reference.value, value)
+    return None if same_equation(reference, answer) else "another name or equation"
+
+
+def _relations(reference: Value, answer: Value) -> str | None:
+    if not isinstance(reference, Relation) or not isinstance(answer, Relation):
+        return "a relation is no value"
+    if reference.operator != answer.operator:
+        return "the relation's sign differs"
+    if reference.operator == "in":
+        return differs(reference.left, answer.left) or differs(reference.right, answer.right)
+    if reference.operator == "=":
+        return None if same_equation(reference, answer) else "the equation differs"
+    return None if same_inequality(reference, answer) else "the inequality differs"
+
+
+def _regions(reference: Value, answer: Value) -> str | None:
+    one, other = region_of(reference), region_of(answer)
+    if one is None or other is None:
+        return OTHER
+    if one.name and other.name and one.name != other.name:
+        return "it is about another symbol"
+    if len(one.intervals) != len(other.intervals):
+        return "other intervals"
+    for first, second in zip(one.intervals, other.intervals, strict=True):
+        found = _interval(first, second)
+        if found is not None:
+            return found
+    return None
+
+
+def _interval(one: Interval, other: Interval) -> str | None:
+    for side, first, second in (("left", one.low, other.low), ("right", one.high, other.high)):
+        if not same_value(first, second):
+            return f"the {side} end differs"
+    for side, end, first_closed, second_closed in (
+        ("left", one.low, one.low_closed, other.low_closed),
+        ("right", one.high, one.high_closed, other.high_closed),
+    ):
+        if first_closed != second_closed and ("c", "oo") not in (end, end[-1]):
+            return f"the {side} bracket differs"
+    return None
+
+
+def _brackets(reference: Bracket, answer: Bracket) -> str | None:
+    same = (reference.opening, reference.closing) == (answer.opening, answer.closing)
+    ordered = {"(": "<", "[": "<" if len(reference.items) > 2 else "["}
+    ends = [ordered.get(each.opening, each.opening) for each in (reference, answer)]
+    pairs = all((each.opening, each.closing) in (("(", ")"), ("[", "]"), ("<", ">")) for each in (reference, answer))
+    if not same and not (pairs and ends[0] == ends[1]):
+        return "the brackets differ"
+    return _in_order(reference.items, answer.items)
+
+
+def _matrices(reference: Value, answer: Value) -> str | None:
+    rows = [_rows(value) for value in (reference, answer)]
+    if rows[0] is None or rows[1] is None:
+        return OTHER
+    if isinstance(reference, Matrix) and isinstance(answer, Matrix):
+        if reference.kind != answer.kind or [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
+            return "the shape differs"
+    return _in_order([cell for row in rows[0] for cell in row], [cell for row in rows[1] for cell in row])
+
+
+def _rows(value: Value) -> Sequence[Sequence[Value]] | None:
+    """Of a matrix; of a point or vector, where the other is a single row or column."""
+    if isinstance(value, Matrix):
+        return value.rows
+    return (value.items,) if isinstance(value, Bracket) and value.opening in "(<[" else None
+
+
+def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
+    matrix = reference if isinstance(reference, Matrix) else answer
+    assert isinstance(matrix, Matrix)
+    flat = len(matrix.rows) == 1 or all(len(row) == 1 for row in matrix.rows)
+    if matrix.kind == "det" or (reference is not matrix or answer is not matrix) and not (
+        isinstance(reference, Matrix) and isinstance(answer, Matrix) or flat
+    ):
+        return _matrices(reference, answer) if isinstance(reference, Matrix) and isinstance(answer, Matrix) else OTHER
+    return _matrices(reference, answer)
+
+
+def _words(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Words) and isinstance(answer, Words):
+        runs = [len(each.words) == 1 and each.letters.isupper() for each in (reference, answer)]
+        if any(runs) and len(reference.letters) > 1:
+            return None if reference.letters == answer.letters else "other letters"
+        return None if reference.words == answer.words else "other words"
+    words, other = (reference, answer) if isinstance(reference, Words) else (answer, reference)
+    assert isinstance(words, Words)
+    if words.words in (("infinity",), ("infinite",)) and isinstance(other, Leaf):
+        return None if other.tree == ("c", "oo") else "infinity is not this"
+    if isinstance(other, Leaf) and words.letters.isalpha() and words.letters.islower() and len(words.words) == 1:
+        product: Tree = ("n", Fraction(1))
+        for letter in words.letters:
+            product = ("*", product, ("s", letter))
+        return None if len(words.letters) < 4 and same_value(product, other.tree) else "words are no value"
+    return "words are no value"
+
+
+def _phrases(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Phrase) and isinstance(answer, Phrase):
+        if total(reference) is not None and total(answer) is not None:
+            return _quantities(reference, answer)
+        return _in_order(reference.parts, answer.parts)
+    if total(reference) is not None and total(answer) is not None:
+        return _quantities(reference, answer)
+    return "words beside the value say something else"
+
+
+def _congruences(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Congruence) and isinstance(answer, Congruence):
+        if reference.left and answer.left and reference.left != answer.left:
+            return "it is about another symbol"
+        if not same_value(reference.modulus, answer.modulus):
+            return "the modulus differs"
+        modulus = exact(reference.modulus)
+        sets = [sorted(_residues(each, modulus), key=str) for each in (reference, answer)]
+        return None if sets[0] == sets[1] else "the residue differs"
+    if isinstance(answer, Congruence) and isinstance(reference, Leaf) and len(answer.residues) == 1:
+        return leaf_differs(reference, Leaf(answer.residues[0]))
+    return "a congruence is no value"
+
+
+def _residues(congruence: Congruence, modulus: Fraction | None) -> set[object]:
+    found: set[object] = set()
+    for tree in congruence.residues:
+        value = exact(tree)
+        found.add(value % modulus if value is not None and modulus else tree)
+    return found
+
+
+def _ratios(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Ratio) and isinstance(answer, Ratio):
+        if len(reference.parts) != len(answer.parts):
+            return "the ratio has other parts"
+        one, other = _trees(reference), _trees(answer)
+        same = all(
+            same_value(("*", a, other[0]), ("*", b, one[0])) for a, b in zip(one[1:], other[1:], strict=True)
+        )
+        return None if same else "the ratio differs"
+    ratio, value = (reference, answer) if isinstance(reference, Ratio) else (answer, reference)
+    assert isinstance(ratio, Ratio)
+    trees = _trees(ratio)
+    if isinstance(value, Leaf) and value.tree[0] in ("/", "neg") and len(trees) == 2 and value.unit is None:
+        return None if same_value(("/", trees[0], trees[1]), value.tree) else "the ratio differs"
+    return "a ratio is no such value"
+
+
+def _trees(ratio: Ratio) -> list[Tree]:
+    return [part.tree for part in ratio.parts if isinstance(part, Leaf)]
+
+
+def _clocks(reference: Value, answer: Value) -> str | None:
+    if not isinstance(reference, Clock) or not isinstance(answer, Clock):
+        return "a time of day is no such value"
+    if reference.half and answer.half or not reference.half and not answer.half:
+        return None if reference.minutes == answer.minutes else "the time differs"
+    return None if (reference.minutes - answer.minutes) % 720 == 0 else "the time differs"
+
+
+def _cases(reference: Value, answer: Value) -> str | None:
+    if not isinstance(reference, Cases) or not isinstance(answer, Cases):
+        return "a definition by cases is no single value"
+    left = list(answer.rows)
+    for number, row in enumerate(reference.rows):
+        partner = next((at for at, other in enumerate(left) if _in_order(row, other) is None), None)
+        if partner is None:
+            return f"case {number + 1} differs"
+        left.pop(partner)
+    return "there are more cases" if left else None
+
+
+def _builders(reference: Value, answer: Value) -> str | None:
+    if isinstance(reference, Builder) and isinstance(answer, Builder):
+        return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
+    return "a set by its condition is not this"
+
+
+def _leaves(reference: Value, answer: Value) -> str | None:
+    assert isinstance(reference, Leaf)
+    assert isinstance(answer, Leaf)
+    return leaf_differs(reference, answer)
+
+
+def _mixed(reference: Value, answer: Value) -> str | None:
+    """Kinds that have nothing in common."""
+    if reference == answer and not isinstance(answer, Unread):
+        return None
+    if isinstance(answer, Unread):
+        if isinstance(reference, Unread) and reference.text == answer.text and answer.text:
+            return None
+        return "it cannot be read as a value" if answer.text else "there is no answer"
+    return OTHER
+
+
+def _region_rule(reference: Value, answer: Value) -> str | None | object:
+    if REALS in (reference, answer) and isinstance(answer if reference == REALS else reference, NumberSet):
+        return "another set of numbers"
+    if isinstance(reference, Bracket) and isinstance(answer, Bracket):
+        return _PASS
+    return _regions(reference, answer)
+
+
+_PASS = object()
+_Rule = Callable[..., str | None | object]
+_FIRST: tuple[tuple[type, _Rule], ...] = (
+    (Choice, _choice), (Items, _lists), (Named, _named), (Relation, _relations), (Region, _region_rule),
+    (Phrase, _phrases), (Words, _words), (Matrix, _matrix_and_bracket), (Congruence, _congruences), (Ratio, _ratios),
+    (Clock, _clocks), (Cases, _cases), (Builder, _builders),
+)  # fmt: skip
+_SAME_KIND: dict[type, Callable[..., str | None]] = {
+    Leaf: _leaves,
+    Bracket: _brackets,
+    Based: lambda one, other: None if one == other else "the digits or the base differ",
+}

@@ -1,0 +1,75 @@
+r"""One answer against one reference answer: right or wrong, and why. Pure; grading.py runs it in worker processes."""
+
+from dataclasses import dataclass
+
+from ernie_pipeline.evaluation.answers.compare import differs
+from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
+from ernie_pipeline.evaluation.answers.normalize import normalize
+from ernie_pipeline.evaluation.answers.reader import readings
+from ernie_pipeline.evaluation.answers.values import TooLarge, Undefined
+
+_MOST_BOXES = 50
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`reason`: a short phrase; `extracted`: the text that was judged, None where nothing was found."""
+
+    correct: bool
+    reason: str
+    boxed: bool
+    extracted: str | None
+
+
+def judge(answer: str, reference: str) -> Judgement:
+    """Judge a model's whole output by the bare reference answer."""
+    said = spoken(answer)
+    found = list(dict.fromkeys(box.strip() for box in boxes(said)[::-1]))
+    if not found:
+        text = without_box(said)
+        if text is None:
+            return Judgement(False, "no answer was found", False, None)
+        reason = difference(reference, text)
+        return Judgement(reason is None, reason or "the same", False, text)
+    text = found[0]
+    if not text:
+        return Judgement(False, "the box is empty", True, None)
+    if len(found) > _MOST_BOXES or any(difference(text, other) is not None for other in found[1:]):
+        return Judgement(False, "several boxes disagree", True, text)
+    reason = difference(reference, text)
+    return Judgement(reason is None, reason or "the same", True, text)
+
+
+def difference(reference: str, answer: str) -> str | None:
+    """What differs between two answers as texts, in a few words; None where they say the same."""
+    one, other = normalize(reference), normalize(answer)
+    if not other.strip("{} "):
+        return "there is no answer"
+    if _bare(one) == _bare(other):
+        return None
+    if one.isdigit() and other.isdigit():
+        return None if one.lstrip("0") == other.lstrip("0") else "the value differs"
+    first: str | None = None
+    for wanted in readings(one):
+        for given in readings(other):
+            try:
+                found = differs(wanted, given)
+            except TooLarge:
+                found = "a value is too large to be computed"
+            except (Undefined, RecursionError):
+                found = "a value is not defined"
+            if found is None:
+                return None
+            first = first or found
+    return first
+
+
+def _bare(text: str) -> str:
+    """Without spaces where they part nothing."""
+    out = []
+    for number, char in enumerate(text):
+        before, after = text[number - 1 : number], text[number + 1 : number + 2]
+        if char == " " and not (before.isalnum() and after.isalnum()):
+            continue
+        out.append(char)
+    return "".join(out)

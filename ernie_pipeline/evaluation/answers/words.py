@@ -1,0 +1,80 @@
+"""Words: what two phrases have in common, numbers spelled out, and words around an answer that say nothing."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from ernie_pipeline.evaluation.answers.tokens import Token
+
+_ARTICLES = frozenset("a an the".split())
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBERS = {word: value for value, word in enumerate(_ONES)} | {
+    word: 10 * (value + 2) for value, word in enumerate(_TENS)
+}
+_SAME = {
+    "dne": "does not exist",
+    "doesn't exist": "does not exist",
+    "not exist": "does not exist",
+    "no solutions": "no solution",
+    "no such solution": "no solution",
+    "no solution exists": "no solution",
+    "no solutions exist": "no solution",
+    "there is no solution": "no solution",
+    "there are no solutions": "no solution",
+    "has no solution": "no solution",
+    "no real solutions": "no real solution",
+    "empty set": "no solution",
+    "infinitely many solutions": "infinitely many",
+    "infinite solutions": "infinitely many",
+    "infinite many": "infinitely many",
+    "infinitely many solution": "infinitely many",
+    "converges": "convergent",
+    "diverges": "divergent",
+    "no real root": "no real roots",
+    "it is": "",
+}
+_LEADING = frozenset(
+    "the answer is final therefore so thus hence equals total area get we have that value result of its it sum".split()
+)
+_QUALIFIERS = re.compile(r"for (?:all|any|every|each|some|integer|integers|real|arbitrary)|where|with|here")
+_LEFT_OVER = frozenset("is are equal to approximately".split())
+
+
+def phrase(words: Sequence[str]) -> tuple[str, ...]:
+    """The words in lower case, without articles, common variants in one form."""
+    kept = [word.lower() for word in words if word.lower() not in _ARTICLES or len(words) == 1]
+    text = " ".join(kept).replace("-", " ")
+    return tuple(_SAME.get(text, text).split())
+
+
+def spelled_number(words: Sequence[str]) -> Fraction | None:
+    """The whole number that "forty-two" or "five" spells, below a hundred."""
+    parts = [part for word in words for part in word.lower().split("-")]
+    if len(parts) == 1 and parts[0] in _NUMBERS:
+        return Fraction(_NUMBERS[parts[0]])
+    if len(parts) == 2 and parts[0] in _TENS and parts[1] in _ONES[1:10]:
+        return Fraction(_NUMBERS[parts[0]] + _NUMBERS[parts[1]])
+    return None
+
+
+def without_frame(tokens: list[Token]) -> list[Token]:
+    """Without "the answer is" before an answer, and "for all x", "where c is a constant" behind it."""
+    start = 0
+    while start < len(tokens) and tokens[start].kind == "word" and tokens[start].text.lower() in _LEADING:
+        start += 1
+    if start == len(tokens) or start and (tokens[start].kind == "word" or tokens[start].text in ("=", "approx")):
+        start = 0
+    elif start and tokens[start].text == ":":
+        start += 1
+    for at in range(start + 1, len(tokens)):
+        if tokens[at].kind != "word":
+            continue
+        following = " ".join(token.text.lower() for token in tokens[at : at + 2])
+        if _QUALIFIERS.match(following) and tokens[at - 1].kind != "word":
+            end = at - 1 if tokens[at - 1].text in (",", ";", "(") else at
+            return tokens[start:end] if end > start else tokens[start:]
+    return tokens[start:]
