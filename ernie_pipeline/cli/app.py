@@ -1,10 +1,11 @@
-"""`python -m ernie_pipeline plan | refresh | store`: what is stale and why, building just that, keeping the store.
+"""`python -m ernie_pipeline plan | refresh | store | grade`: what is stale and why, building that, the store, grading.
 
 Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from ernie_pipeline.cli.output import ERROR
 from ernie_pipeline.cli.plan import plan
@@ -38,4 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     for command, run in ((planning, plan), (listing, list_contents), (verifying, verify), (pruning, prune)):
         command.add_argument("--json", action="store_true", help="for programs")
         command.set_defaults(run=run)
+    grading = commands.add_parser("grade", help="whether each answer of a JSON Lines file is right, and why")
+    grading.add_argument("file", type=Path, metavar="FILE.jsonl", help="rows with the fields reference and answer")
+    grading.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for one answer (5)")
+    grading.add_argument("--json", action="store_true", help="for programs: an object a row")
+    grading.set_defaults(run=_grade)
     return parser
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from ernie_pipeline.cli.grade import grade_file  # the other commands need no NumPy
+
+    return grade_file(options)

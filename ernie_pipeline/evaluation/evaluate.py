@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from ernie_pipeline.evaluation.answers.grading import Grade, grade
 from ernie_pipeline.evaluation.job import EvaluationJob
-from ernie_pipeline.evaluation.metrics import by_kind, summarise
+from ernie_pipeline.evaluation.metrics import by_kind, is_strict, summarise
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
-from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
+from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, end_tokens, token_ids
 from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
 from ernie_pipeline.utils.reporter import Reporter
@@ -46,15 +46,16 @@ def evaluate(job: EvaluationJob, report: Reporter) -> None:
     report(f"loss on the completions {loss:.4f} on {len(rows)} rows", {"loss_completion": loss})
 
     sampling = Sampling(settings.max_new_tokens)
-    answers, ran_on = _answer(loaded, prompts[: len(asked)], sampling, device.execution.generation_rows, report)
+    answers, ended, ran_on = _answer(loaded, prompts[: len(asked)], sampling, device.execution.generation_rows, report)
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings.grading_timeout_s)
     kinds = by_kind([row["kind"] for row in asked], grades)
-    metrics = {"loss_completion": loss, "validation_rows": len(rows), **summarise(grades), "by_kind": kinds}
+    metrics = {"loss_completion": loss, "validation_rows": len(rows), **summarise(grades, ended), "by_kind": kinds}
     report(
-        f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%})",
-        {"accuracy": metrics["accuracy"]},
+        f"accuracy {metrics['accuracy']:.1%} ({metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}), "
+        f"strictly {metrics['accuracy_strict']:.1%}",
+        {"accuracy": metrics["accuracy"], "accuracy_strict": metrics["accuracy_strict"]},
     )
-    pq.write_table(_predictions(asked, answers, grades), out / "predictions.parquet")
+    pq.write_table(_predictions(asked, answers, ended, grades), out / "predictions.parquet")
     (out / "reports").mkdir()
     for name, values in {
         "metrics": metrics,
@@ -75,23 +76,30 @@ def completion_loss(loaded: LoadedModel, prompts: Sequence[list[int]], completio
 
 def _answer(
     loaded: LoadedModel, prompts: Sequence[list[int]], sampling: Sampling, rows: int, report: Reporter
-) -> tuple[list[str], dict[str, str | int | float]]:
-    """An answer to each prompt, and how they were made."""
+) -> tuple[list[str], list[bool], dict[str, str | int | float]]:
+    """An answer to each prompt, whether it ended by itself, and how they were made."""
     report(f"answering {len(prompts)} rows", {})
     start = time.monotonic()
     made = loaded.generate(
         prompts, sampling, rows=rows, progress=lambda done, total: report(f"answered {done} of {total}", {})
     )
     seconds, number = time.monotonic() - start, sum(map(len, made.tokens))
-    return answer_texts(loaded.tokenizer, made.tokens), {
-        "generation": made.how,
-        "generated_tokens": number,
-        "generated_tokens_per_s": round(number / seconds, 1),  # with the time that merging took
-    }
+    ends = end_tokens(loaded.tokenizer, loaded.module.generation_config)
+    ended = [bool(tokens) and tokens[-1] in ends for tokens in made.tokens]
+    return (
+        answer_texts(loaded.tokenizer, made.tokens),
+        ended,
+        {
+            "generation": made.how,
+            "generated_tokens": number,
+            "generated_tokens_per_s": round(number / seconds, 1),  # with the time that merging took
+        },
+    )
 
 
-def _predictions(rows: list[Row], answers: list[str], grades: list[Grade]) -> pa.Table:
-    """row_id, question, reference, prediction, correct, and the grade's outcome, boxed and extracted."""
+def _predictions(rows: list[Row], answers: list[str], ended: list[bool], grades: list[Grade]) -> pa.Table:
+    """row_id, question, reference, prediction, correct, ended, strict, and the grade's outcome, reason, boxed and
+    extracted."""
     return pa.Table.from_pylist(
         [
             {
@@ -100,18 +108,21 @@ def _predictions(rows: list[Row], answers: list[str], grades: list[Grade]) -> pa
                 "reference": row["answer"],
                 "prediction": answer,
                 "correct": result.outcome == "correct",
+                "ended": end,
+                "strict": is_strict(result, end),
                 # how long grading took is no property of the prediction
                 **{name: value for name, value in asdict(result).items() if name != "seconds"},
             }
-            for row, answer, result in zip(rows, answers, grades, strict=True)
+            for row, answer, end, result in zip(rows, answers, ended, grades, strict=True)
         ],
         schema=pa.schema(
             [
                 *((name, pa.string()) for name in ("row_id", "question", "reference", "prediction")),
-                ("correct", pa.bool_()),
+                *((name, pa.bool_()) for name in ("correct", "ended", "strict")),
                 ("outcome", pa.string()),
                 ("boxed", pa.bool_()),
                 ("extracted", pa.string()),
+                ("reason", pa.string()),
             ]
         ),
     )

@@ -58,25 +58,40 @@ def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedCompa
     return PairedComparison(both, lost, won, neither, (won - lost) / len(was), low, high, p_value)
 
 
-def summarise(grades: Sequence[Grade]) -> dict[str, float | int]:
-    """The figures of one model's grades. Raises `ValueError` for no grades.
+def is_strict(grade: Grade, ended: bool) -> bool:
+    """Whether an answer is right, boxed, and `ended`: by the model's end token, not by the limit of new tokens."""
+    return grade.outcome == "correct" and grade.boxed and ended
 
-    rows           answers graded
-    accuracy       share that is correct, of all rows: a wrong and a timed out answer count the same
-    accuracy_low   lower end of its 95 % interval (Wilson)
-    accuracy_high  upper end
-    unboxed_share  share without a complete boxed answer, correct or not
-    timeout_share  share whose grading ran out of time
+
+def summarise(grades: Sequence[Grade], ended: Sequence[bool]) -> dict[str, float | int]:
+    """The figures of one model's grades; `ended[i]` as in `is_strict`. Raises `ValueError` for no grades.
+
+    rows                  answers graded
+    accuracy              share that is correct, of all rows: a wrong and a timed out answer count the same
+    accuracy_low          lower end of its 95 % interval (Wilson)
+    accuracy_high         upper end
+    accuracy_strict       share that is correct, boxed and ended
+    accuracy_strict_low   lower end of its 95 % interval
+    accuracy_strict_high  upper end
+    unboxed_share         share without a complete boxed answer, correct or not
+    unended_share         share that the limit of new tokens cut off
+    timeout_share         share whose grading ran out of time
     """
     rows = len(grades)
     correct = sum(grade.outcome == "correct" for grade in grades)
+    strict = sum(is_strict(grade, end) for grade, end in zip(grades, ended, strict=True))
     low, high = accuracy_interval(correct, rows)
+    strict_low, strict_high = accuracy_interval(strict, rows)
     return {
         "rows": rows,
         "accuracy": correct / rows,
         "accuracy_low": low,
         "accuracy_high": high,
+        "accuracy_strict": strict / rows,
+        "accuracy_strict_low": strict_low,
+        "accuracy_strict_high": strict_high,
         "unboxed_share": sum(not grade.boxed for grade in grades) / rows,
+        "unended_share": sum(not end for end in ended) / rows,
         "timeout_share": sum(grade.outcome == "timeout" for grade in grades) / rows,
     }
 

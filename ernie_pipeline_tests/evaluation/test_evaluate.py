@@ -39,6 +39,9 @@ def test_every_held_out_row_gets_one_graded_answer(make_evaluation: MakeJob) -> 
     assert run.pop("device").startswith("CPU, ")
     assert run == {"backend": "peft", "generation": "4-bit"}
     assert json.loads((out / "model.json").read_text()) == {"backend": "peft"}  # by which comparisons tell
+    assert metrics["accuracy_strict"] == sum(p["strict"] for p in predictions) / 16
+    assert metrics["unended_share"] == sum(not p["ended"] for p in predictions) / 16
+    assert all(p["reason"] for p in predictions)
     assert metrics["unboxed_share"] == sum(not p["boxed"] for p in predictions) / 16
 
 

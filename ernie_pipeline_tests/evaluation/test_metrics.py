@@ -2,12 +2,13 @@
 
 from itertools import product
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ernie_pipeline.evaluation.answers.grading import Grade
-from ernie_pipeline.evaluation.metrics import accuracy_interval, by_kind, compare_paired, summarise
+from ernie_pipeline.evaluation.metrics import accuracy_interval, by_kind, compare_paired, is_strict, summarise
 
 
 def _rows(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -88,14 +89,33 @@ def test_summary() -> None:
         Grade("timeout", True, "4", 5.0),
     ]
     low, high = accuracy_interval(2, 4)
-    assert summarise(grades) == {
+    strict_low, strict_high = accuracy_interval(1, 4)
+    assert summarise(grades, [True, True, False, False]) == {
         "rows": 4,
         "accuracy": 0.5,
         "accuracy_low": low,
         "accuracy_high": high,
+        "accuracy_strict": 0.25,
+        "accuracy_strict_low": strict_low,
+        "accuracy_strict_high": strict_high,
         "unboxed_share": 0.25,
+        "unended_share": 0.5,
         "timeout_share": 0.25,
     }
+
+
+@pytest.mark.parametrize(
+    ("outcome", "boxed", "ended", "strict"),
+    [
+        ("correct", True, True, True),
+        ("correct", False, True, False),
+        ("correct", True, False, False),
+        ("wrong", True, True, False),
+        ("timeout", True, True, False),
+    ],
+)
+def test_a_strict_answer_is_right_and_boxed_and_ended(outcome: Any, boxed: bool, ended: bool, strict: bool) -> None:
+    assert is_strict(Grade(outcome, boxed, "1", 0.1), ended) is strict
 
 
 def test_each_kind_of_answer_has_its_own_accuracy() -> None:
@@ -108,4 +128,4 @@ def test_each_kind_of_answer_has_its_own_accuracy() -> None:
 
 def test_summary_of_nothing() -> None:
     with pytest.raises(ValueError, match=r".+"):
-        summarise([])
+        summarise([], [])

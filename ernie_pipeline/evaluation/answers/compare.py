@@ -259,8 +259,10 @@ def _both_named(reference: Named, answer: Named) -> str | None:
         return differs(reference.value, value)
     if {bool(reference.bound), bool(answer.bound)} == {True, False} and "y" in (reference.name, answer.name):
         return differs(reference.value, value)
-    if reference.name.startswith("angle") and answer.name.startswith("angle") and len(reference.name) != len(
-        answer.name
+    if (
+        reference.name.startswith("angle")
+        and answer.name.startswith("angle")
+        and len(reference.name) != len(answer.name)
     ):
         return differs(reference.value, value)
     return None if same_equation(reference, answer) else "another name or equation"
@@ -337,8 +339,10 @@ def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
     matrix = reference if isinstance(reference, Matrix) else answer
     assert isinstance(matrix, Matrix)
     flat = len(matrix.rows) == 1 or all(len(row) == 1 for row in matrix.rows)
-    if matrix.kind == "det" or (reference is not matrix or answer is not matrix) and not (
-        isinstance(reference, Matrix) and isinstance(answer, Matrix) or flat
+    if (
+        matrix.kind == "det"
+        or (reference is not matrix or answer is not matrix)
+        and not (isinstance(reference, Matrix) and isinstance(answer, Matrix) or flat)
     ):
         return _matrices(reference, answer) if isinstance(reference, Matrix) and isinstance(answer, Matrix) else OTHER
     return _matrices(reference, answer)
@@ -346,9 +350,6 @@ def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
 
 def _words(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Words) and isinstance(answer, Words):
-        runs = [len(each.words) == 1 and each.letters.isupper() for each in (reference, answer)]
-        if any(runs) and len(reference.letters) > 1:
-            return None if reference.letters == answer.letters else "other letters"
         return None if reference.words == answer.words else "other words"
     words, other = (reference, answer) if isinstance(reference, Words) else (answer, reference)
     assert isinstance(words, Words)
@@ -399,9 +400,7 @@ def _ratios(reference: Value, answer: Value) -> str | None:
         if len(reference.parts) != len(answer.parts):
             return "the ratio has other parts"
         one, other = _trees(reference), _trees(answer)
-        same = all(
-            same_value(("*", a, other[0]), ("*", b, one[0])) for a, b in zip(one[1:], other[1:], strict=True)
-        )
+        same = all(same_value(("*", a, other[0]), ("*", b, one[0])) for a, b in zip(one[1:], other[1:], strict=True))
         return None if same else "the ratio differs"
     ratio, value = (reference, answer) if isinstance(reference, Ratio) else (answer, reference)
     assert isinstance(ratio, Ratio)

@@ -33,11 +33,13 @@ def spoken(output: str) -> str:
 def boxes(output: str) -> list[str]:
     r"""What each `\boxed{...}` with balanced braces holds, in order; of nested ones, the innermost."""
     found: list[tuple[int, str]] = []
+    last = -1
     opened: list[tuple[bool, int]] = []
     for token in _BRACES.finditer(output):
         if token.lastgroup == "close" and opened:
             is_box, inside = opened.pop()
-            if is_box and not any(inside <= start for start, _ in found):
+            if is_box and last < inside:
+                last = inside
                 found.append((inside, output[inside : token.start()]))
         elif token.lastgroup in ("box", "open"):
             opened.append((token.lastgroup == "box", token.end()))
@@ -84,5 +86,7 @@ def _first_sentence(text: str) -> str:
 def _is_mathematics(text: str) -> bool:
     """Whether a text has no word of its own: "12 + 35 = 47.", "x = -2", but not "It costs $12.50."."""
     plain = re.sub(r"\\(?:text|mathrm|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
-    words = [w for w in re.findall(r"[A-Za-z]{2,}", plain) if w.lower() not in ("or", "and", "sqrt", "pi", "sin", "cos")]
+    words = [
+        w for w in re.findall(r"[A-Za-z]{2,}", plain) if w.lower() not in ("or", "and", "sqrt", "pi", "sin", "cos")
+    ]
     return not words and any(char.isalnum() for char in text)

@@ -36,9 +36,7 @@ _GREEK = (
     "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega "
     "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 )
-_SIGNS |= {
-    letter: f"\\{name} " for letter, name in zip("αβγδζηθικλμνξπρστυχψωΓΔΘΛΞΠΣΦΨΩ", _GREEK.split(), strict=True)
-}
+_SIGNS |= {letter: f"\\{name} " for letter, name in zip("αβγδζηθικλμνξπρστυχψωΓΔΘΛΞΠΣΦΨΩ", _GREEK.split(), strict=True)}
 _TABLE = str.maketrans(_SIGNS)
 
 _SAME = {

@@ -89,7 +89,8 @@ def _in_unit(rest: list[Token], number: int) -> bool:
     if token.kind == "word" or (token.kind == "let" and (token.roman or token.text in "CF")):
         return True
     if token.kind == "num":
-        return rest[number - 1].text in ("^", "{", "-") or rest[number - 1].kind == "word"
+        plain = rest[number - 1].kind == "word" and token.text in ("2", "3") and number == len(rest) - 1
+        return rest[number - 1].text in ("^", "{", "-") or plain
     return token.text in _UNIT_SIGNS or token.text in ("degree", "frac")
 
 

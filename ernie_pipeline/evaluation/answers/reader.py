@@ -36,6 +36,9 @@ from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_t
 from ernie_pipeline.evaluation.answers.words import phrase, spelled_number, without_frame
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+LONGEST, DEEPEST = 4000, 40
+"""Characters and nested brackets up to which a text is read; what has more is equal to the same text alone."""
+
 _OPEN = {"(": 1, "[": 1, "{": 1, "lbrace": 1, "langle": 1, "lfloor": 1, "lceil": 1}
 _CLOSE = {")": 1, "]": 1, "}": 1, "rbrace": 1, "rangle": 1, "rfloor": 1, "rceil": 1}
 _SEPARATORS = frozenset([",", ";"])
@@ -48,9 +51,30 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 @lru_cache(maxsize=8192)
 def readings(text: str) -> tuple[Value, ...]:
     """What the normalised text of an answer says: one reading, or two where a comma may group digits."""
-    joined = _GROUPED.sub(lambda found: found[0].replace(",", ""), text)
+    if len(text) > LONGEST or _nesting(text) > DEEPEST:
+        return (Unread(re.sub(r"\s", "", text)),)
+    joined = _GROUPED.sub(_without_commas, text)
     first = _read_text(joined)
     return (first,) if joined == text else (first, _read_text(text))
+
+
+def _without_commas(found: re.Match[str]) -> str:
+    """A grouped number; (1,100) and {1,100} are pairs."""
+    text, start, end = found.string, found.start(), found.end()
+    paired = text[:start].rstrip()[-1:] in ("(", "[") or text[:start].rstrip().endswith(r"\{")
+    alone = paired and text[end:].lstrip()[:1] in (")", "]", "\\")
+    return found[0] if alone else found[0].replace(",", "")
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        if char in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}":
+            depth -= 1
+    return deepest
 
 
 def _read_text(text: str) -> Value:
@@ -84,12 +108,21 @@ def read(tokens: list[Token]) -> Value:
         congruence = _congruence(tokens)
         if congruence is not None:
             return congruence
-    parts, joiner = parted(tokens)
+    parts, joiner = parted(_without_bracketed_domain(tokens))
     if len(parts) == 1:
         return read_one(parts[0])
     if any(not part for part in parts):
         return Unread(text_of(tokens))
     return _list([read_part(part) for part in parts], joiner)
+
+
+def _without_bracketed_domain(tokens: list[Token]) -> list[Token]:
+    r"""k\pi (k \in Z) as k\pi, k \in Z."""
+    start = max((at for at, token in enumerate(tokens) if token.text == "("), default=0)
+    if start == 0 or closing(tokens, start) != len(tokens) - 1:
+        return tokens
+    inner = tokens[start + 1 : -1]
+    return [*tokens[:start], Token("op", ","), *inner] if any(token.text == "in" for token in inner) else tokens
 
 
 def read_part(tokens: list[Token]) -> Value:
@@ -172,7 +205,7 @@ def all_words(tokens: list[Token]) -> Value | None:
     """Words where there is nothing else, or a single run of letters: VI, BACD; None otherwise."""
     if len(tokens) == 1 and tokens[0].kind == "run":
         run = tokens[0].text
-        return None if len(run) == 2 and run.islower() else Words((run,), run)
+        return None if len(run) == 2 and run.islower() else Words(phrase((run,)), run)
     if not tokens or not any(token.kind == "word" for token in tokens):
         return None
     if any(token.text.lower() in _JOINERS or token.text == "," for token in tokens):
@@ -183,6 +216,8 @@ def all_words(tokens: list[Token]) -> Value | None:
     if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
         return None
     words = [token.text for token in tokens if token.kind != "op"]
+    if phrase(words) in (("all", "real", "numbers"), ("all", "reals"), ("real", "numbers"), ("all", "real")):
+        return relations.REALS
     number = spelled_number(words)
     return Leaf(("n", number)) if number is not None else Words(phrase(words), " ".join(words))
 
@@ -222,6 +257,7 @@ def _dots(tokens: list[Token]) -> Value | None:
 
 
 def _number_set(tokens: list[Token]) -> Value | None:
+    """R and the like, as letters."""
     if not tokens or tokens[0].text not in _SETS:
         return None
     tail = "".join(token.text for token in tokens[1:] if token.text not in "{}")
@@ -295,6 +331,24 @@ def _inside(inner: list[Token]) -> Value | None:
     return None
 
 
+def _cycles(tokens: list[Token]) -> Value | None:
+    """A permutation in cycles, (1 3 2)(4 5): each from its smallest element on, in their order."""
+    if tokens[0].text != "(" or len(tokens) < 4:
+        return None
+    found: list[list[int]] = []
+    for token in tokens:
+        if token.text == "(":
+            found.append([])
+        elif token.kind == "num" and token.text.isdigit():
+            found[-1].append(int(token.text))
+        elif token.text != ")":
+            return None
+    if any(len(cycle) < 2 for cycle in found):
+        return None
+    turned = sorted(cycle[cycle.index(min(cycle)) :] + cycle[: cycle.index(min(cycle))] for cycle in found)
+    return Unread(f"cycles {turned}")
+
+
 def _union(tokens: list[Token]) -> Value | None:
     parts = split(tokens, frozenset(["cup"]))
     if len(parts) > 1 and all(parts):
@@ -322,7 +376,7 @@ def _clock(tokens: list[Token]) -> Value | None:
 
 
 def _ratio(tokens: list[Token]) -> Value | None:
-    parts = split(tokens, frozenset([":"]))
+    parts = split(tokens, frozenset([":", "to"]))
     if len(parts) < 2 or not all(parts):
         return None
     values = tuple(read_leaf(part) for part in parts)
@@ -343,9 +397,10 @@ def _based(tokens: list[Token]) -> Value | None:
 def _choice(tokens: list[Token]) -> Value | None:
     """(B) 5, B) 5 or B. 5: a letter and what it stands for."""
     at = 1 if tokens[0].text == "(" else 0
-    if len(tokens) < at + 3 or tokens[at].kind != "let" or tokens[at].text not in "ABCDEFGHIJ":
+    if len(tokens) < at + 3 or tokens[at].kind not in ("let", "word") or tokens[at].text not in "ABCDEFGHIJ":
         return None
-    if tokens[at + 1].text != ")" and not (at == 0 and tokens[at + 1].text in (".", ":") and tokens[at].roman):
+    upright = tokens[at].roman or tokens[at].kind == "word"
+    if tokens[at + 1].text != ")" and not (at == 0 and tokens[at + 1].text in (".", ":") and upright):
         return None
     rest = tokens[at + 2 :]
     if at == 1 and not rest[0].space and rest[0].kind == "op":
@@ -387,7 +442,7 @@ def _both_signs(tokens: list[Token]) -> Value | None:
     depth = 0
     for token in tokens:
         depth += (token.text == "lbrace") - (token.text == "rbrace")
-        if token.text in ("pm", "mp") and depth == 0:
+        if token.kind == "cmd" and token.text in ("pm", "mp") and depth == 0:
             values = [read_part(one) for one in expand_signs(tokens)]
             return Items("list", tuple(values)) if not any(isinstance(v, Unread) for v in values) else None
     return None
@@ -446,6 +501,7 @@ _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     _relation,
     _union,
     _number_set,
+    _cycles,
     _bracketed,
     _based,
     _ratio,

@@ -61,10 +61,10 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
     texts = [token.text for token in side]
     if side[0].kind == "word" and all(t.kind in ("word", "let", "run", "num") or t.text in "-'" for t in side):
         return ("text", (), None)
-    if texts[0] in ("angle", "triangle") or (len(side) == 1 and side[0].kind == "run"):
+    if texts[0] in ("angle", "triangle") or (len(side) == 1 and side[0].kind == "run" and not texts[0].islower()):
         return (" ".join(texts), (), None)
-    if texts[0] in ("|", "vert") and len(side) == 3 and side[1].kind in ("run", "let") and side[1].text.isupper():
-        return (side[1].text, (), None)
+    if texts[0] in ("|", "vert") and len(side) == 3 and side[1].kind in ("run", "let"):
+        return (side[1].text if side[1].text.isupper() else f"|{side[1].text}|", (), None)
     if texts[0] == "(" and texts[-1] == ")" and all(t.kind == "let" for t in side[1:-1:2]) and len(side) > 3:
         return ("".join(texts), (), None) if set(texts[2:-1:2]) == {","} else None
     if side[0].kind == "let" and len(side) > 3 and texts[1] == "(" and texts[-1] == ")":
@@ -73,6 +73,8 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
         tree = parse_expression(side)
     except Unreadable:
         return None
+    if len(side) == 1 and side[0].kind == "run":
+        return (texts[0], (), tree)
     if tree[0] == "s" or tree in (("c", "e"), ("c", "i")):
         return (tree[1], (), tree)
     if tree[0] == "call":

@@ -33,7 +33,7 @@ class Unreadable(ValueError):
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt max min gcd lcm abs "
-    "floor ceil det arg sgn deg dim ker Re Im mod arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim".split()
+    "floor ceil det arg sgn deg dim ker Re Im arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim".split()
 )
 GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma "
@@ -221,6 +221,8 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
     if name == "text":
         return _text(content, space, depth)
     bare = content.strip()
+    if name in _DECORATIONS and re.fullmatch(r"[A-Z]{2,}", bare) and name != "vec":
+        return [Token("run", bare, space)]
     if name in _DECORATIONS:
         return [Token("let", name + " " + re.sub(r"[{}\s]", "", bare), space)]
     if name == "mathbb" and bare in ("R", "Z", "Q", "N", "C"):
@@ -253,6 +255,8 @@ def _text(content: str, space: bool, depth: int) -> list[Token]:
         return [Token("let", bare, space, roman=True)]
     if _MATHS_IN_TEXT.fullmatch(bare) or re.fullmatch(r"\(?[A-Z]\)?", bare) or "$" in bare:
         return _spaced(_maths(bare.replace("$", " "), depth + 1), space)
+    if re.fullmatch(r"[A-Z]{2,}", bare):
+        return [Token("run", bare, space)]
     out: list[Token] = []
     at = 0
     while at < len(content):
@@ -266,8 +270,12 @@ def _text(content: str, space: bool, depth: int) -> list[Token]:
             at = _command(value, content, at, space, out, depth + 1)
         elif kind == "num":
             out.append(number_token(value, space))
+        elif value.lower() in ("mod", "modulo"):
+            out.append(Token("op", "pmod", space))
         else:
-            out.append(Token("word" if kind == "word" else "op", value if kind != "escaped" else _escaped(value), space))
+            out.append(
+                Token("word" if kind == "word" else "op", value if kind != "escaped" else _escaped(value), space)
+            )
         space = False
     return out
 
@@ -280,8 +288,10 @@ def _run(run: str, space: bool, out: list[Token], text: str, end: int) -> list[T
     """What a run of letters in mathematics is."""
     if len(run) == 1:
         return [Token("let", run, space)]
+    if run == "mod":
+        return [Token("op", "pmod", space)]
     if run in FUNCTIONS and not (run in ("min", "deg", "sec") and _after_value(out) and space):
-        return [Token("fn" if run != "sqrt" else "cmd", run, space)] if run != "mod" else [Token("op", "pmod", space)]
+        return [Token("fn" if run != "sqrt" else "cmd", run, space)]
     if run in ("infinity", "infty", "oo", "Infinity"):
         return [Token("cmd", "infty", space)]
     if run in _PLAIN_GREEK and len(run) > 1:

@@ -218,7 +218,7 @@ def points(names: frozenset[str], whole: bool) -> list[dict[str, Any]]:
                 values[name] = (-1) ** noise * mp.mpf(noise) / 2111
             else:
                 values[name] = mp.mpf(noise) / 397 + 1
-        if number == 2 and len(names) == 1:
+        if number == 2 and len(names) == 1 and not whole:
             values = {name: -abs(value) for name, value in values.items()}
         out.append(values)
     return out if names else out[:1]
@@ -376,7 +376,9 @@ def _undefined(tree: Tree) -> bool:
     return False
 
 
-def _same_at_points(one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str], fixed: dict[str, Any]) -> bool:
+def _same_at_points(
+    one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str], fixed: dict[str, Any]
+) -> bool:
     loose = bool(kinds & {"int"}) or bool(kinds & {"sum", "prod"}) and "oo" in kinds
     compared = 0
     with mp.workdps(DIGITS):

@@ -67,6 +67,7 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     return {
         "loss_completion": metrics["loss_completion"],
         "accuracy": metrics["accuracy"],
+        "accuracy strict": metrics["accuracy_strict"],
         **{name.replace("_", " "): value for name, value in artifact.json("reports/run.json").items()},
         "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
         "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),

@@ -1,0 +1,91 @@
+"""`grade`: whether each answer of a file is right, and why.
+
+Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read or a row has no such field.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ernie_pipeline.cli.output import FRESH
+from ernie_pipeline.evaluation.answers.grading import Grade, grade
+from ernie_pipeline.evaluation.metrics import accuracy_interval
+from ernie_pipeline.utils.errors import PipelineError
+
+FIELDS = ("reference", "answer")
+
+
+def grade_file(options: argparse.Namespace) -> int:
+    """Grade the rows of `options.file`, JSON Lines with the fields `reference` and `answer`, and print what came of it."""
+    lines, rows = _read(options.file)
+    try:
+        grades = grade([row[1] for row in rows], [row[0] for row in rows], timeout_s=options.timeout)
+    except ValueError as error:
+        raise PipelineError(f"--timeout must be a number of seconds above 0, and is {options.timeout:g}") from error
+    if options.json:
+        for line, one in zip(lines, grades, strict=True):
+            print(json.dumps(_as_json(line, one), ensure_ascii=False))
+    else:
+        for line, one in zip(lines, grades, strict=True):
+            print(f"{line}: {one.outcome}: {one.reason}")
+        print(summary(grades))
+    return FRESH
+
+
+def summary(grades: Sequence[Grade]) -> str:
+    """The counts and the share that is right, in a line."""
+    if not grades:
+        return "There are no rows to grade."
+    counts = Counter(one.outcome for one in grades)
+    low, high = accuracy_interval(counts["correct"], len(grades))
+    share = counts["correct"] / len(grades)
+    return (
+        f"{len(grades)} rows: {counts['correct']} correct, {counts['wrong']} wrong, {counts['timeout']} timed out; "
+        f"{share:.1%} correct (95 % interval {low:.1%} to {high:.1%})"
+    )
+
+
+def _as_json(line: int, one: Grade) -> dict[str, object]:
+    return {
+        "row": line,
+        "outcome": one.outcome,
+        "reason": one.reason,
+        "boxed": one.boxed,
+        "extracted": one.extracted,
+    }
+
+
+def _read(path: Path) -> tuple[list[int], list[tuple[str, str]]]:
+    """(line numbers, (reference, answer)); blank lines are no rows. Raises `PipelineError`."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    lines, rows = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            lines.append(number)
+            rows.append(_row(path, number, line))
+    return lines, rows
+
+
+def _row(path: Path, number: int, line: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PipelineError(f"{path}, row {number}: this is not JSON ({error}); write one object a line") from error
+    if not isinstance(row, dict):
+        raise PipelineError(f"{path}, row {number}: this is no JSON object; write {{'reference': ..., 'answer': ...}}")
+    for field in FIELDS:
+        if field not in row:
+            raise PipelineError(f"{path}, row {number}: the field {field!r} is missing; add it")
+        if not isinstance(row[field], str):
+            kind = "null" if row[field] is None else type(row[field]).__name__
+            raise PipelineError(f"{path}, row {number}: the field {field!r} is {kind}; make it text")
+    if not row["reference"].strip():
+        raise PipelineError(f"{path}, row {number}: the field 'reference' is empty, so no answer can be right; drop it")
+    return row["reference"], row["answer"]
