@@ -9,6 +9,7 @@ from fractions import Fraction
 from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality
 from ernie_pipeline.evaluation.answers.expression import Tree
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
+from ernie_pipeline.evaluation.answers import relations
 from ernie_pipeline.evaluation.answers.relations import REALS, region_of, union
 from ernie_pipeline.evaluation.answers.structure import (
     Based,
@@ -85,8 +86,9 @@ def _lists(reference: Value, answer: Value) -> str | None:
         return _list_and_region(items, other)
     if isinstance(other, Phrase | Leaf) and total(items) is not None:
         return _quantities(reference, answer)
-    if isinstance(other, Named) and not isinstance(items.items[0], Named):
-        return differs(items, other.value) if items is reference else differs(other.value, items)
+    if isinstance(other, Named):
+        bare = _without_name(items, other.name)
+        return differs(bare, other.value) if items is reference else differs(other.value, bare)
     if isinstance(other, Matrix) and other.kind == "matrix":
         return OTHER
     without = _without_domains(items)
@@ -163,6 +165,14 @@ def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | 
         return _in_order(ordered, bare) if first else _in_order(bare, ordered)
     values: list[Value] = [each.value for each in named]
     return _unordered(values, bare) if first else _unordered(bare, values)
+
+
+def _without_name(items: Items, name: str) -> Items:
+    """x = 1, 2, x = 3 as 1, 2, 3, for the name x."""
+    fits = [isinstance(item, Named) and item.name.split("_")[0] == name.split("_")[0] for item in items.items]
+    pairs = zip(items.items, fits, strict=True)
+    kept = tuple(item.value if fit and isinstance(item, Named) else item for item, fit in pairs)
+    return Items(items.kind, kept, items.joiner)
 
 
 def _is_domain(value: Value) -> bool:
@@ -255,8 +265,11 @@ def _both_named(reference: Named, answer: Named) -> str | None:
         for number, new in enumerate(reference.bound):
             tree = rename(tree, f"bound {number}", new)
         value = Leaf(tree, value.unit, value.places, value.approximate, value.then)
-    if reference.name == answer.name or "text" in (reference.name, answer.name):
+    if reference.name == answer.name or _fitting_labels(reference.name, answer.name):
         return differs(reference.value, value)
+    if reference.name.startswith("(") and sorted(reference.name) == sorted(answer.name):
+        pairs = _expanded(reference), _expanded(answer)
+        return _items(pairs[0], pairs[1]) if pairs[0] and pairs[1] else "another name"
     if {bool(reference.bound), bool(answer.bound)} == {True, False} and "y" in (reference.name, answer.name):
         return differs(reference.value, value)
     if (
@@ -268,9 +281,18 @@ def _both_named(reference: Named, answer: Named) -> str | None:
     return None if same_equation(reference, answer) else "another name or equation"
 
 
+def _fitting_labels(one: str, other: str) -> bool:
+    """Whether a label in words may stand for the other name: for any symbol, and for words that it is a part of."""
+    labels = [set(name.split()[1:]) for name in (one, other) if name.startswith("text ")]
+    return len(labels) == 1 or (len(labels) == 2 and (labels[0] <= labels[1] or labels[1] <= labels[0]))
+
+
 def _relations(reference: Value, answer: Value) -> str | None:
     if not isinstance(reference, Relation) or not isinstance(answer, Relation):
-        return "a relation is no value"
+        relation, other = (reference, answer) if isinstance(reference, Relation) else (answer, reference)
+        assert isinstance(relation, Relation)
+        rays = relations.rays(relation) if isinstance(other, Bracket | Region) else []
+        return None if any(_regions(other, ray) is None for ray in rays) else "a relation is no value"
     if reference.operator != answer.operator:
         return "the relation's sign differs"
     if reference.operator == "in":
@@ -436,6 +458,8 @@ def _cases(reference: Value, answer: Value) -> str | None:
 
 def _builders(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Builder) and isinstance(answer, Builder):
+        pair = _renamed([reference.element, reference.condition], [answer.element, answer.condition])
+        answer = Builder(pair[0], pair[1])
         return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
     return "a set by its condition is not this"
 

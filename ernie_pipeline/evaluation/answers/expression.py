@@ -44,6 +44,17 @@ def symbol_name(tokens: Sequence[Token]) -> str:
     return "".join(token.text for token in tokens if token.text not in ("{", "}"))
 
 
+def _is_vector(tree: Tree) -> bool:
+    return tree[0] == "s" and tree[1].startswith(("vec ", "hat "))
+
+
+def _with_index(tree: Tree, subscript: str) -> Tree:
+    """The body of a sum with a_k, whatever k is called."""
+    if tree[0] == "s" and tree[1].endswith(subscript):
+        return ("s", tree[1].removesuffix(subscript) + "_index")
+    return tuple(_with_index(part, subscript) if isinstance(part, tuple) and part else part for part in tree)
+
+
 class _Parser:
     """Recursive descent; `at` is the next token."""
 
@@ -99,7 +110,10 @@ class _Parser:
             if token.text in ("*", "/", "cdot", "times", "div") and token.kind in ("op", "cmd"):
                 self.at += 1
                 right = self.signed_factor()
-                tree = ("/", tree, right) if token.text in ("/", "div") else ("*", tree, right)
+                if token.text == "times" and _is_vector(tree) and _is_vector(right):
+                    tree = ("f", "cross", (tree, right))
+                else:
+                    tree = ("/", tree, right) if token.text in ("/", "div") else ("*", tree, right)
             elif self.starts_factor(token):
                 if token.kind == "num" and self.tokens[self.at - 1].kind == "num":
                     raise Unreadable("two numbers side by side")
@@ -361,6 +375,7 @@ class _Parser:
             self.accept("cdot") or self.accept("times")
             body = ("*", body, self.factor())
         variable = bounds["_"][0].text
+        body = _with_index(body, f"_{variable}")
         return (name, variable, parse_expression(bounds["_"][2:]), parse_expression(bounds["^"]), body)
 
     def integral(self, bounds: dict[str, list[Token]]) -> Tree:

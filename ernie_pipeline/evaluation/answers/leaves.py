@@ -27,6 +27,8 @@ def leaf_differs(reference: Leaf, answer: Leaf) -> str | None:
         return _percent(reference, answer)
     if isinstance(one, Unit) and isinstance(other, Unit):
         factor = agree(other, one)
+        if {one.dimensions, other.dimensions} == {_DEGREES, (("radian", 1),)}:
+            return None if same_value(_in_radians(reference), _in_radians(answer)) else "the value differs"
         if factor is None:
             return "the unit differs"
         if factor == 1:

@@ -30,7 +30,7 @@ _SIGNS = {
     "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ", "△": r"\triangle ", "∣": "|", "″": "''", "“": '"', "”": '"',
     "∧": r"\wedge ", "∨": r"\vee ", "∫": r"\int ", "∑": r"\sum ", "∏": r"\prod ", "∂": r"\partial ", "、": ",", "。": ".",
-    "€": r"\euro ", "£": r"\pound ", "¥": r"\yen ", "ϕ": r"\phi ", "φ": r"\varphi ", "ε": r"\epsilon ", "ı": "i",
+    "€": r"\euro ", "£": r"\pound ", "₹": r"\rupee ", "¢": r"\text{ cents}", "¥": r"\yen ", "ϕ": r"\phi ", "φ": r"\varphi ", "ε": r"\epsilon ", "ı": "i",
 }  # fmt: skip
 _GREEK = (
     "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega "
@@ -67,7 +67,7 @@ _SPACES = re.compile(
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\[,;:! ]|~| )\d{3})+(?![\d/])(?!\s*\\(?:,|;|:|!| )?\s*\d)")
 _THIN_COMMA = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
-_CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\})")
+_CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\}|\{?\\(?:text|mathrm)\s*\{\s*o\s*\}\}?)")
 
 
 @lru_cache(maxsize=4096)

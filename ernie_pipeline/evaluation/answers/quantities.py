@@ -10,6 +10,7 @@ from ernie_pipeline.evaluation.answers.units import FACTORS, ROMAN_LETTERS, Unit
 from ernie_pipeline.evaluation.answers.words import spelled_number
 
 _MONEY = {"$": "dollar", "euro": "euro", "pound": "pound_sterling", "yen": "yen", "rupee": "rupee"}
+_CODES = {"rs": "rupee", "inr": "rupee", "usd": "dollar", "eur": "euro", "gbp": "pound_sterling"}
 _UNIT_SIGNS = frozenset(["/", "^", "{", "}", "-", "cdot", "*", ".", "(", ")"])
 _DEGREE = Unit(Fraction(1), (("angle", 1),))
 _NUMBERS_ALONE = frozenset("+ - * / ( )".split())
@@ -37,9 +38,13 @@ def read_leaf(tokens: list[Token]) -> Leaf | None:
 
 
 def _money(tokens: list[Token]) -> tuple[str | None, list[Token]]:
+    if len(tokens) > 1 and tokens[0].text.lower() in _CODES and tokens[0].kind in ("word", "run"):
+        return _CODES[tokens[0].text.lower()], tokens[2:] if tokens[1].text == "." else tokens[1:]
     for at in (0, 1):
         if len(tokens) > at + 1 and tokens[at].text in _MONEY and (at == 0 or tokens[0].text == "-"):
             return _MONEY[tokens[at].text], tokens[:at] + tokens[at + 1 :]
+    if len(tokens) > 1 and tokens[-1].text.lower() in _CODES and tokens[-1].text.isupper():
+        return _CODES[tokens[-1].text.lower()], tokens[:-1]
     if len(tokens) > 1 and tokens[-1].text in _MONEY:
         return _MONEY[tokens[-1].text], tokens[:-1]
     return None, tokens

@@ -45,6 +45,7 @@ _SEPARATORS = frozenset([",", ";"])
 _JOINERS = {"and": "and", "or": "or", "wedge": "and", "vee": "or", "&": "and"}
 _SETS = frozenset("setR setZ setQ setN setC".split())
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
+_SHAPES = frozenset("matrix matrices grid board array table rectangle lattice chessboard".split())
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "sixteen": 16}
 
 
@@ -137,8 +138,11 @@ def _list(items: list[Value], joiner: str) -> Value:
         flat.extend(item.items if isinstance(item, Items) and item.kind == "list" else [item])
     if any(isinstance(item, Dots) for item in flat):
         return Items("sequence", tuple(flat), joiner)
+    flat = relations.excluded(flat)
     joined = relations.joined(flat, joiner)
-    return joined if joined is not None else Items("list", tuple(flat), joiner)
+    if joined is not None:
+        return joined
+    return flat[0] if len(flat) == 1 else Items("list", tuple(flat), joiner)
 
 
 def read_one(tokens: list[Token]) -> Value:
@@ -376,11 +380,28 @@ def _clock(tokens: list[Token]) -> Value | None:
 
 
 def _ratio(tokens: list[Token]) -> Value | None:
+    texts = [token.text.lower() for token in tokens]
+    if texts[1:-1] in (["in"], ["out", "of"]) and tokens[0].kind == tokens[-1].kind == "num":
+        return Leaf(("/", ("n", tokens[0].value), ("n", tokens[-1].value)))
     parts = split(tokens, frozenset([":", "to"]))
     if len(parts) < 2 or not all(parts):
         return None
     values = tuple(read_leaf(part) for part in parts)
     return Ratio(tuple(value for value in values if value)) if all(values) else None
+
+
+def _dimensions(tokens: list[Token]) -> Value | None:
+    """4 ft x 12 ft or 8 m by 6 m: lengths beside each other; of a shape ("a 3 x 4 matrix") only the same text."""
+    words = [token.text.lower() for token in tokens if token.kind == "word"]
+    parts = split(tokens, frozenset(["times", "by", "x"]))
+    if len(parts) < 2 or not words or not all(parts):
+        return None
+    if _SHAPES & set(words):
+        return Unread(text_of(tokens))
+    leaves = [read_leaf(part) for part in parts]
+    if not all(leaf is not None and leaf.unit is not None for leaf in leaves):
+        return None
+    return Items("list", tuple(leaf for leaf in leaves if leaf is not None), "by")
 
 
 def _based(tokens: list[Token]) -> Value | None:
@@ -505,6 +526,7 @@ _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     _bracketed,
     _based,
     _ratio,
+    _dimensions,
     read_leaf,
     _phrase,
 )

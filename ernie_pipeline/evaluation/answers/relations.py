@@ -60,13 +60,16 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
     """(name, bound symbols, tree) of what can be the name of a value: x, x_1, f(x), AB, |AB|, angle A, "Total"."""
     texts = [token.text for token in side]
     if side[0].kind == "word" and all(t.kind in ("word", "let", "run", "num") or t.text in "-'" for t in side):
-        return ("text", (), None)
+        return ("text " + " ".join(texts).lower(), (), None)
     if texts[0] in ("angle", "triangle") or (len(side) == 1 and side[0].kind == "run" and not texts[0].islower()):
         return (" ".join(texts), (), None)
     if texts[0] in ("|", "vert") and len(side) == 3 and side[1].kind in ("run", "let"):
         return (side[1].text if side[1].text.isupper() else f"|{side[1].text}|", (), None)
     if texts[0] == "(" and texts[-1] == ")" and all(t.kind == "let" for t in side[1:-1:2]) and len(side) > 3:
         return ("".join(texts), (), None) if set(texts[2:-1:2]) == {","} else None
+    if side[0].kind == "let" and "".join(texts[1:6]) == "^{-1}" and texts[6:7] == ["("]:
+        inverse = simple_name([side[0], *side[6:]])
+        return (inverse[0] + " inverse", inverse[1], None) if inverse else None
     if side[0].kind == "let" and len(side) > 3 and texts[1] == "(" and texts[-1] == ")":
         return _function_name(texts)
     try:
@@ -109,7 +112,10 @@ def _equation(sides: list[list[Token]], signs: list[str], read: Reader) -> Value
     value = _consistent(values, signs)
     if value is not None:
         return value
-    return Relation("=", values[0], values[1]) if signs == ["="] and not isinstance(values[0], Unread) else None
+    if set(signs) != {"="} or isinstance(values[0], Unread):
+        return None
+    pairs = [Relation("=", one, other) for one, other in zip(values, values[1:], strict=False)]
+    return pairs[0] if len(pairs) == 1 else Items("list", tuple(pairs))
 
 
 def _named(
@@ -204,6 +210,8 @@ def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value 
         if name is None or symbols(trees[1 - at]) or simple_name(sides[1 - at]) is not None:
             continue
         bound, closed = trees[1 - at], sign == "<="
+        if name[0].startswith("|"):
+            return _absolute(name[0].strip("|"), bound, closed, sign, inside=at == 0)
         if sign == "!=":
             below = Interval(("neg", INFINITY), bound, False, False)
             return Region(name[0], (below, Interval(bound, INFINITY, False, False)))
@@ -211,6 +219,17 @@ def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value 
             return Region(name[0], (Interval(("neg", INFINITY), bound, False, closed),))
         return Region(name[0], (Interval(bound, INFINITY, closed, False),))
     return None
+
+
+def _absolute(name: str, bound: Tree, closed: bool, sign: str, *, inside: bool) -> Value | None:
+    """|x| < b as (-b, b), |x| > b as what is outside of it."""
+    if sign == "!=":
+        return None
+    below: Tree = ("neg", bound)
+    if inside:
+        return Region(name, (Interval(below, bound, closed, closed),))
+    left = Interval(("neg", INFINITY), below, False, closed)
+    return Region(name, (left, Interval(bound, INFINITY, closed, False)))
 
 
 def region_of(value: Value) -> Region | None:
@@ -232,6 +251,9 @@ def built(element: Value, condition: Value) -> Value | None:
     name = element.tree[1] if isinstance(element, Leaf) and element.tree[0] == "s" else None
     if isinstance(element, Region) and element.intervals == REALS.intervals:
         name = element.name
+    if isinstance(condition, Named) and condition.name == name:
+        value = condition.value
+        return value if isinstance(value, Items) else Items("set", (value,))
     if name is not None and isinstance(condition, Region) and condition.name == name:
         return Region(None, condition.intervals)
     return None
@@ -270,6 +292,43 @@ def _cut(interval: Interval, tree: Tree) -> list[Interval]:
         Interval(tree, interval.high, False, interval.high_closed and at < high),
     ]
     return [piece for piece, empty in zip(pieces, (low == at, at == high), strict=True) if not empty]
+
+
+def rays(relation: Relation) -> list[Region]:
+    """x >= a as [a, infinity), or as (-infinity, x]: for which symbol it is solved is not said."""
+    left, right = relation.left, relation.right
+    if relation.operator not in ("<", "<=") or not isinstance(left, Leaf) or not isinstance(right, Leaf):
+        return []
+    closed, out = relation.operator == "<=", []
+    if left.tree[0] == "s":
+        out.append(Region(left.tree[1], (Interval(("neg", INFINITY), right.tree, False, closed),)))
+    if right.tree[0] == "s":
+        out.append(Region(right.tree[1], (Interval(left.tree, INFINITY, closed, False),)))
+    return out
+
+
+def excluded(items: list[Value]) -> list[Value]:
+    """x != 1, x != 2 and x != 1, 2 as what is left of the line; other lists as they are."""
+    first = items[0]
+    if not isinstance(first, Region) or not _is_exclusion(first):
+        return items
+    region: Region = first
+    for item in items[1:]:
+        if isinstance(item, Region) and item.name == first.name and _is_exclusion(item):
+            points = Items("set", (Leaf(item.intervals[0].high),))
+        elif isinstance(item, Leaf):
+            points = Items("set", (item,))
+        else:
+            return items
+        left = without(region, points)
+        if not isinstance(left, Region):
+            return items
+        region = left
+    return [region]
+
+
+def _is_exclusion(region: Region) -> bool:
+    return len(region.intervals) == 2 and region.intervals[0].high == region.intervals[1].low
 
 
 def joined(items: list[Value], joiner: str) -> Value | None:

@@ -257,6 +257,7 @@ def _text(content: str, space: bool, depth: int) -> list[Token]:
         return _spaced(_maths(bare.replace("$", " "), depth + 1), space)
     if re.fullmatch(r"[A-Z]{2,}", bare):
         return [Token("run", bare, space)]
+    lettered = all(w in ("and", "or") or (len(w) == 1 and w.isupper()) for w in re.findall(r"[A-Za-z]+", bare))
     out: list[Token] = []
     at = 0
     while at < len(content):
@@ -270,6 +271,8 @@ def _text(content: str, space: bool, depth: int) -> list[Token]:
             at = _command(value, content, at, space, out, depth + 1)
         elif kind == "num":
             out.append(number_token(value, space))
+        elif lettered and value.lower() not in ("and", "or") and kind == "word":
+            out.append(Token("let", value, space, roman=True))
         elif value.lower() in ("mod", "modulo"):
             out.append(Token("op", "pmod", space))
         else:

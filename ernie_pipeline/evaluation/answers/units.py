@@ -86,13 +86,12 @@ def _table() -> dict[str, tuple[Fraction, str, int]]:
         dimension, factor = head.split()
         for name in names.split():
             table[name] = (Fraction(factor), dimension, 1)
-    for name, parts in {"mph": ("mi", "h"), "kph": ("km", "h"), "kmh": ("km", "h"), "kmph": ("km", "h")}.items():
-        table[name] = (table[parts[0]][0] / table[parts[1]][0], "speed", 1)
     return table
 
 
 _TABLE = _table()
-KNOWN_UNITS = frozenset(_TABLE)
+_SHORT = {"mph": ("mi", "/", "h")} | dict.fromkeys(("kph", "kmh", "kmph"), ("km", "/", "h"))
+KNOWN_UNITS = frozenset(_TABLE) | frozenset(_SHORT)
 """Every name of a unit that is known."""
 
 ATTACHED = frozenset("cm mm km kg mL ml kPa kJ kN kW Hz mph".split())
@@ -130,7 +129,7 @@ def parse_unit(words: tuple[str, ...]) -> Unit | None:
 
     A power follows its unit as "^2" or a word "squared".
     """
-    known = _known(words)
+    known = _known(tuple(part for word in words for part in _SHORT.get(word, (word,))))
     if known is not None:
         return known
     nouns = tuple(_singular(word) for word in words if word.lower() not in _FILLERS and word.isalpha())

@@ -326,7 +326,7 @@ def _parity(rule: Callable[..., int]) -> Callable[..., Any]:
     def applied(*arguments: Any) -> Any:
         if all(mp.isint(argument) for argument in arguments):
             return mp.mpf(rule(*(int(argument) for argument in arguments)))
-        return mp.fsum(mp.cos(argument * 3 + 1) for argument in arguments) + len(rule.__name__)
+        return mp.fsum(mp.cos(argument * 3 + 1) for argument in arguments) + crc32(rule.__name__.encode())
 
     return applied
 
@@ -381,6 +381,7 @@ def _same_at_points(
 ) -> bool:
     loose = bool(kinds & {"int"}) or bool(kinds & {"sum", "prod"}) and "oo" in kinds
     compared = 0
+    one_abs = ("abs" in heads(one)) != ("abs" in heads(other))
     with mp.workdps(DIGITS):
         for values in points(names, bool(kinds & {"sum", "prod"})):
             here = values | fixed
@@ -390,7 +391,7 @@ def _same_at_points(
                 raise
             except _FAILURES:
                 continue
-            if "i" not in kinds and _leaves_the_reals(first, second, "log" in kinds):
+            if "i" not in kinds and not one_abs and _leaves_the_reals(first, second, "log" in kinds):
                 continue
             if not close(first, second, lambda: (evaluate(one, here), evaluate(other, here)), loose):
                 return False

@@ -38,7 +38,7 @@ _SAME = {
     "it is": "",
 }
 _LEADING = frozenset(
-    "the answer is final therefore so thus hence equals total area get we have that value result of its it sum".split()
+    "the answer is final therefore so thus hence equals total area get we have option choice that value result of its it sum".split()
 )
 _QUALIFIERS = re.compile(r"for (?:all|any|every|each|some|integer|integers|real|arbitrary)|where|with|here")
 _LEFT_OVER = frozenset("is are equal to approximately".split())
