@@ -3,6 +3,7 @@ r"""Whether an answer says what the reference answer says: `differs` gives the f
 What must be equal and what may differ is stated, as tables, in README.md.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -33,7 +34,11 @@ from ernie_pipeline.evaluation.answers.structure import (
     Value,
     Words,
 )
+from ernie_pipeline.evaluation.answers.units import Unit
 from ernie_pipeline.evaluation.answers.values import exact, same_value
+
+_MANY = 60
+"""Parts of a list up to which each is compared with each."""
 
 OTHER = "something else is asked"
 
@@ -76,6 +81,9 @@ def _lists(reference: Value, answer: Value) -> str | None:
         return differs(items.items[0], other) if items is reference else differs(other, items.items[0])
     if not items.items:
         return _with_empty(other)
+    without = _without_domains(items)
+    if len(without) == 1:
+        return differs(without[0], other) if items is reference else differs(other, without[0])
     if isinstance(other, Named):
         named = _expanded(other)
         if named is not None:
@@ -91,9 +99,6 @@ def _lists(reference: Value, answer: Value) -> str | None:
         return differs(bare, other.value) if items is reference else differs(other.value, bare)
     if isinstance(other, Matrix) and other.kind == "matrix":
         return OTHER
-    without = _without_domains(items)
-    if len(without) == 1:
-        return differs(without[0], other) if items is reference else differs(other, without[0])
     if items is reference:
         return f"{len(items.items)} values are asked"
     return f"{len(items.items)} values are given where one is asked"
@@ -143,8 +148,14 @@ def _items(reference: Items, answer: Items) -> str | None:
         return _quantities(reference, answer)
     one, other = list(reference.items), list(answer.items)
     named = [all(isinstance(item, Named) for item in items) for items in (one, other)]
+    if named[0] != named[1] and one and other and "set" in (reference.kind, answer.kind):
+        distinct = {item.name for item in (one if named[0] else other) if isinstance(item, Named)}
+        if len(distinct) > 1:
+            return "a set does not say which is which"
     if named[0] != named[1] and one and other:
         return _named_and_bare(one, other, named[0])
+    if all(named) and one and other:
+        one, other = _without_numbers(one, other)
     domains = [len(_without_domains(items)) < len(items.items) for items in (reference, answer)]
     if domains[0] != domains[1]:
         one, other = list(_without_domains(reference)), list(_without_domains(answer))
@@ -161,8 +172,9 @@ def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | 
     else:
         bare = other if first else one
     if len({name.name.split("_")[0] for name in named}) > 1:
-        ordered: list[Value] = [each.value for each in sorted(named, key=lambda each: each.name)]
-        return _in_order(ordered, bare) if first else _in_order(bare, ordered)
+        orders = [named, sorted(named, key=lambda each: each.name)]
+        found = [_in_order(*_pair([each.value for each in order], bare, first)) for order in orders]
+        return None if None in found else found[0]
     values: list[Value] = [each.value for each in named]
     return _unordered(values, bare) if first else _unordered(bare, values)
 
@@ -173,6 +185,19 @@ def _without_name(items: Items, name: str) -> Items:
     pairs = zip(items.items, fits, strict=True)
     kept = tuple(item.value if fit and isinstance(item, Named) else item for item, fit in pairs)
     return Items(items.kind, kept, items.joiner)
+
+
+def _without_numbers(one: list[Value], other: list[Value]) -> tuple[list[Value], list[Value]]:
+    """x_1 = 2, x_2 = 3 and x = 2 or x = 3 as bare values: where one side's values all have the same name."""
+    names = [[item.name for item in items if isinstance(item, Named)] for items in (one, other)]
+    stems = {name.split("_")[0] for each in names for name in each}
+    if len(stems) == 1 and any(len(set(each)) == 1 for each in names):
+        one, other = ([i.value for i in items if isinstance(i, Named)] for items in (one, other))
+    return one, other
+
+
+def _pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value], list[Value]]:
+    return (one, other) if first else (other, one)
 
 
 def _is_domain(value: Value) -> bool:
@@ -200,6 +225,10 @@ def _rename_value(value: Value, old: str, new: str) -> Value:
         return Leaf(rename(value.tree, old, new), value.unit, value.places)
     if isinstance(value, Named):
         return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
+    if isinstance(value, Bracket):
+        return Bracket(value.opening, value.closing, tuple(_rename_value(item, old, new) for item in value.items))
+    if isinstance(value, Items):
+        return Items(value.kind, tuple(_rename_value(item, old, new) for item in value.items), value.joiner)
     if isinstance(value, Relation):
         return Relation(value.operator, _rename_value(value.left, old, new), value.right)
     return value
@@ -214,13 +243,18 @@ def rename(tree: Tree, old: str, new: str) -> Tree:
 
 def _unordered(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
     """Whether each element has its own partner; the first that lacks one."""
+    if len(reference) != len(answer):
+        return f"{len(reference)} parts are asked, {len(answer)} are given"
+    if len(reference) > _MANY:
+        same = Counter(map(repr, reference)) == Counter(map(repr, answer))
+        return None if same else "a part differs"
     left = list(answer)
     for number, item in enumerate(reference):
         partner = next((at for at, other in enumerate(left) if differs(item, other) is None), None)
         if partner is None:
             return f"part {number + 1} of {len(reference)} is missing or differs"
         left.pop(partner)
-    return f"it has {len(left)} parts too many" if left else None
+    return None
 
 
 def _in_order(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
@@ -241,9 +275,15 @@ def _quantities(reference: Value, answer: Value) -> str | None:
         return _in_order(reference.parts, answer.parts)
     if isinstance(reference, Items) and isinstance(answer, Items):
         return _unordered(reference.items, answer.items)
+    if isinstance(answer, Leaf) and one is not None and answer.unit is None and _is_money(one):
+        return leaf_differs(one, answer)
     parts = [value.parts if isinstance(value, Phrase) else value.items if isinstance(value, Items) else ()
              for value in (reference, answer)]  # fmt: skip
     return _unordered(*parts) if all(parts) else "the quantities differ"
+
+
+def _is_money(leaf: Leaf) -> bool:
+    return isinstance(leaf.unit, Unit) and leaf.unit.dimensions == (("dollar", 1),)
 
 
 def _named(reference: Value, answer: Value) -> str | None:
@@ -251,8 +291,11 @@ def _named(reference: Value, answer: Value) -> str | None:
         return _both_named(reference, answer)
     named, other = (reference, answer) if isinstance(reference, Named) else (answer, reference)
     assert isinstance(named, Named)
+    if isinstance(other, Congruence):
+        return "a congruence is no value"
     if isinstance(other, Relation):
-        return None if same_equation(reference, answer) else "the equation differs"
+        same = other.operator == "=" and same_equation(reference, answer)
+        return None if same else "the relation differs"
     return differs(named.value, other) if named is reference else differs(other, named.value)
 
 
@@ -390,7 +433,7 @@ def _phrases(reference: Value, answer: Value) -> str | None:
         if total(reference) is not None and total(answer) is not None:
             return _quantities(reference, answer)
         return _in_order(reference.parts, answer.parts)
-    if total(reference) is not None and total(answer) is not None:
+    if total(reference) is not None and (total(answer) is not None or isinstance(answer, Leaf)):
         return _quantities(reference, answer)
     return "words beside the value say something else"
 

@@ -6,7 +6,7 @@ from typing import Any
 from mpmath import mp
 
 from ernie_pipeline.evaluation.answers.expression import Tree
-from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value
+from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value, Words
 from ernie_pipeline.evaluation.answers.values import DIGITS, evaluate, points, symbols
 
 _FAILURES = (ValueError, ArithmeticError, TypeError, KeyError)
@@ -35,11 +35,22 @@ def same_inequality(one: Relation, other: Relation) -> bool:
 
 def difference(value: Value) -> Tree | None:
     """left - right; None where a side is no expression."""
-    if isinstance(value, Named) and value.left is not None and isinstance(value.value, Leaf):
-        return ("+", value.left, ("neg", value.value.tree))
+    if isinstance(value, Named) and value.left is not None:
+        right = value.value.tree if isinstance(value.value, Leaf) else _product(value.value)
+        return None if right is None else ("+", value.left, ("neg", right))
     if isinstance(value, Relation) and isinstance(value.left, Leaf) and isinstance(value.right, Leaf):
         return ("+", value.left.tree, ("neg", value.right.tree))
     return None
+
+
+def _product(value: Value) -> Tree | None:
+    """A label such as KM as its letters' product, as the left side of an equation has it."""
+    if not isinstance(value, Words) or not value.letters.isalpha() or len(value.letters) > 4:
+        return None
+    tree: Tree = ("s", value.letters[0])
+    for letter in value.letters[1:]:
+        tree = ("*", tree, ("s", letter))
+    return tree
 
 
 def _sampled(trees: tuple[Tree, ...], fixed: Mapping[str, Any] = {}) -> list[list[Any]]:  # noqa: B006

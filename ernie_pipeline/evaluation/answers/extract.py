@@ -9,11 +9,11 @@ import re
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
-    r"(?:final answer|answer|result|solution|value)s?\**\s*(?:is|are|was|equals|:|=)+\**\s*(?:therefore|thus|simply)?\s*:?",
+    r"####|(?:final answer|answer|result|solution|value)s?\**\s*(?:is|are|was|equals|:|=)+\**\s*(?:therefore|thus|simply)?\s*:?",
     re.IGNORECASE,
 )
 _BOLD = r"\*\*[^*\n]{1,200}\*\*"
-_FORMULA = r"\$\$[^$]{1,400}\$\$|\$[^$]{1,400}\$|\\\([^)]{0,400}?\\\)|\\\[.{1,400}?\\\]"
+_FORMULA = r"\$\$[^$]{1,400}\$\$|(?<!\\)\$(?!\s)[^$\n]{1,400}?(?<![\s\\])\$(?!\d)|\\\([^)]{0,400}?\\\)|\\\[.{1,400}?\\\]"
 _JOINT = r"\s*(?:,|;|or|and|,\s*or|,\s*and)\s*"
 _BOLDS = re.compile(rf"{_BOLD}(?:{_JOINT}{_BOLD})*", re.DOTALL)
 _FORMULAS = re.compile(rf"(?:{_FORMULA})(?:{_JOINT}(?:{_FORMULA}))*", re.DOTALL)
@@ -80,6 +80,7 @@ def without_box(output: str) -> str | None:
 
 def _first_sentence(text: str) -> str:
     first = _SENTENCE.split(text, maxsplit=1)[0].strip() if text else ""
+    first = first.removesuffix("**") if first.count("**") == 1 else first
     return first.rstrip(".") if not first.endswith("...") else first
 
 

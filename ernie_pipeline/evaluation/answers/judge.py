@@ -60,8 +60,10 @@ def difference(reference: str, answer: str) -> str | None:
                 found = differs(wanted, given)
             except TooLarge:
                 found = "a value is too large to be computed"
-            except (Undefined, RecursionError):
+            except Undefined:
                 found = "a value is not defined"
+            except (ValueError, ArithmeticError, RecursionError, MemoryError):
+                found = "it cannot be computed"
             if found is None:
                 return None
             first = first or found

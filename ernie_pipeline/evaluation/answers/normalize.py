@@ -47,7 +47,7 @@ _SAME = {
     "textbf": "text", "textit": "text", "textrm": "text", "textsf": "text", "texttt": "text", "textnormal": "text",
     "mbox": "text", "hbox": "text", "textup": "text", "emph": "text", "underline": "text", "textsc": "text",
     "boldsymbol": "mathbf", "bm": "mathbf", "bold": "mathbf", "operatorname": "mathrm", "operatorname*": "mathrm",
-    "mathit": "mathnormal", "mathsf": "mathrm", "mathtt": "mathrm", "lvert": "vert", "rvert": "vert", "mid": "mid",
+    "mathit": "mathnormal", "mathsf": "mathrm", "mathtt": "mathrm", "lvert": "bar", "rvert": "bar", "vert": "bar", "mid": "mid",
     "backslash": "setminus", "smallsetminus": "setminus", "bigcup": "cup", "ast": "cdot", "star": "star",
     "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "overrightarrow": "vec", "bf": "", "rm": "", "it": "",
     "bmod": "bmod", "simeq": "approx", "doteq": "approx", "cong": "cong", "Vert": "|", "lVert": "|", "rVert": "|",
@@ -56,7 +56,7 @@ _SAME = {
 }  # fmt: skip
 _SAME_RE = re.compile(r"\\(operatorname\*|[A-Za-z]+)")
 _DROPPED = re.compile(
-    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left\s*\.|right\s*\.|left|right|middle|"
+    r"\\(?:large|Large|LARGE|huge|Huge|small|normalsize|tiny|displaystyle|textstyle|scriptstyle|limits|nolimits|left\s*\.|right\s*\.|left|right|middle|"
     r"[bB]igg?[lrm]?|mathstrut|strut|nobreak|allowbreak|boxed|fbox|mathopen|mathclose|mathord|mathrel|mathbin|mathop)"
     r"(?![A-Za-z])|\\!"
 )
@@ -77,8 +77,9 @@ def normalize(text: str) -> str:
     text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|text|left|right|times|cdot|infty|pm)(?![a-z]))", r"\\", text)
     text = unwrapped(text).replace("\\\\", r"\cr ")
     text = _THIN_COMMA.sub("", _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text))
-    text = text.replace("{:}", ":").replace("{,}", ",").replace("{.}", ".").replace(r"\colon", ":")
+    text = text.replace("{:}", ":").replace("{,}", ",").replace(r"\colon", ":")
     text = re.sub(r"\\not\s*=", r"\\ne ", text).replace(r"\not\in", r"\notin")
+    text = re.sub(r"\\(?:text)?color\s*\{[^{}]*\}|\\text\s*\{\s*[.,;]?\s*\}\s*$", " ", text)
     text = _SPACES.sub(" ", text)
     text = _DROPPED.sub("", text)
     text = _SAME_RE.sub(_one_name, text)
@@ -127,6 +128,8 @@ def _one_name(found: re.Match[str]) -> str:
     if name not in _SAME:
         return found[0]
     same = _SAME[name]
+    if same == "bar":
+        return "|"
     if same in ("", "<", ">", "^\\circ"):
         return same if same == "^\\circ" else f"{same} " if same else " "
     return f"\\{same}"

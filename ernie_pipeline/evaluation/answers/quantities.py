@@ -143,7 +143,9 @@ def _unit_words(rest: list[Token]) -> list[str]:
             power = ""
         elif token.text == "degree":
             words.append("deg")
-        elif token.text in ("cdot", "*", "."):
+        elif token.text == ".":
+            continue
+        elif token.text in ("cdot", "*"):
             words.append("*")
         elif token.text == "-":
             words.append("-")

@@ -24,6 +24,7 @@ from ernie_pipeline.evaluation.answers.structure import (
     Items,
     Leaf,
     Matrix,
+    Named,
     NumberSet,
     Phrase,
     Ratio,
@@ -83,7 +84,7 @@ def _read_text(text: str) -> Value:
         return read(tokenize(text))
     except Unreadable:
         return Unread(re.sub(r"\s", "", text))
-    except RecursionError:
+    except (ValueError, RecursionError, MemoryError):
         return Unread(re.sub(r"\s", "", text))
 
 
@@ -109,12 +110,33 @@ def read(tokens: list[Token]) -> Value:
         congruence = _congruence(tokens)
         if congruence is not None:
             return congruence
-    parts, joiner = parted(_without_bracketed_domain(tokens))
+    tokens = _without_bracketed_domain(tokens)
+    systems = _systems(tokens)
+    if systems is not None:
+        return systems
+    parts, joiner = parted(tokens)
     if len(parts) == 1:
         return read_one(parts[0])
     if any(not part for part in parts):
         return Unread(text_of(tokens))
     return _list([read_part(part) for part in parts], joiner)
+
+
+def _systems(tokens: list[Token]) -> Value | None:
+    """x = 1, y = 4 or x = 4, y = 1: each alternative is a whole."""
+    for mark in ("or", ";"):
+        parts = split(tokens, frozenset([mark]))
+        if len(parts) > 1 and all(parts):
+            systems = [read(_trimmed(part)) for part in parts]
+            if all(isinstance(each, Items) and all(isinstance(i, Named) for i in each.items) for each in systems):
+                return Items("list", tuple(systems), "or")
+    return None
+
+
+def _trimmed(tokens: list[Token]) -> list[Token]:
+    while tokens and tokens[-1].text in (",", ";"):
+        tokens = tokens[:-1]
+    return tokens
 
 
 def _without_bracketed_domain(tokens: list[Token]) -> list[Token]:
@@ -209,7 +231,7 @@ def all_words(tokens: list[Token]) -> Value | None:
     """Words where there is nothing else, or a single run of letters: VI, BACD; None otherwise."""
     if len(tokens) == 1 and tokens[0].kind == "run":
         run = tokens[0].text
-        return None if len(run) == 2 and run.islower() else Words(phrase((run,)), run)
+        return None if len(run) == 2 and not run.isupper() else Words(phrase((run,)), run)
     if not tokens or not any(token.kind == "word" for token in tokens):
         return None
     if any(token.text.lower() in _JOINERS or token.text == "," for token in tokens):
@@ -276,6 +298,8 @@ def _environment(tokens: list[Token]) -> Value | None:
     if len(at) != 1:
         return None
     token = tokens[at[0]]
+    if at[0] > 0 and tokens[at[0] - 1].text not in ("(", "[", "lbrace", "|", "vert", "="):
+        return _scaled(tokens[: at[0]], tokens[at[0] :])
     before, after = text_of(tokens[: at[0]]), text_of(tokens[at[0] + 1 :])
     if (before, after) not in (("", ""), ("(", ")"), ("[", "]"), ("lbrace", ""), ("|", "|"), ("vert", "vert")):
         return None
@@ -290,6 +314,24 @@ def _environment(tokens: list[Token]) -> Value | None:
     return Cases(tuple(tuple(_case(cell) for cell in row if cell) for row in rows))
 
 
+def _scaled(factor: list[Token], rest: list[Token]) -> Value | None:
+    """A number times a matrix."""
+    matrix = _environment(rest)
+    while factor and factor[-1].text in ("cdot", "times", "*"):
+        factor = factor[:-1]
+    if not isinstance(matrix, Matrix) or matrix.kind != "matrix":
+        return None
+    try:
+        tree = parse_expression(factor) if [t.text for t in factor] != ["-"] else ("n", Fraction(-1))
+    except Unreadable:
+        return None
+    cells = [cell for row in matrix.rows for cell in row]
+    if not all(isinstance(cell, Leaf) for cell in cells):
+        return None
+    rows = [[Leaf(("*", tree, cell.tree)) for cell in row if isinstance(cell, Leaf)] for row in matrix.rows]
+    return Matrix("matrix", tuple(tuple(row) for row in rows))
+
+
 def _case(cell: list[Token]) -> Value:
     """A cell of a piecewise definition, without "if" and commas around it."""
     while cell and (cell[-1].text in (",", ";") or cell[-1].text == "."):
@@ -302,6 +344,9 @@ def _case(cell: list[Token]) -> Value:
 def _bracketed(tokens: list[Token]) -> Value | None:
     """A set, a point, a vector or an interval between one pair of brackets; a column written as (1, 2)^T."""
     first = tokens[0].text
+    if first == "]" or (tokens[-1].text == "[" and first == "["):  # the French way: ]0, 1[
+        turned = {"]": "(", "[": "["}.get(first, first), {"[": ")", "]": "]"}.get(tokens[-1].text, "")
+        return _bracketed([Token("op", turned[0]), *tokens[1:-1], Token("op", turned[1])]) if turned[1] else None
     if first not in ("(", "[", "lbrace", "langle", "{", "<") or tokens[0].kind not in ("op", "cmd"):
         return None
     if first == "<":
@@ -312,6 +357,8 @@ def _bracketed(tokens: list[Token]) -> Value | None:
         return None
     tail = "".join(token.text for token in tokens[end + 1 :] if token.text not in "{}")
     inner = tokens[1:end]
+    while len(inner) > 2 and inner[0].text == "{" and closing(inner, 0) == len(inner) - 1:
+        inner = inner[1:-1]
     if first == "lbrace" and not tail:
         return _set(inner)
     if tail not in ("", "^T", "^top", "^t", "^intercal"):
@@ -489,12 +536,20 @@ def split_relation(tokens: Sequence[Token]) -> tuple[list[list[Token]], list[str
     return sides, signs
 
 
+def _upright_units(tokens: list[Token]) -> list[Token]:
+    """2 h 40 min with h as a word."""
+    return [
+        token._replace(kind="word") if number and token.roman and tokens[number - 1].kind == "num" else token
+        for number, token in enumerate(tokens)
+    ]
+
+
 def _phrase(tokens: list[Token]) -> Value | None:
     """Words and mathematics by turns; quantities one after the other are parts of their own."""
-    if not any(token.kind == "word" for token in tokens):
+    if not any(token.kind == "word" or token.roman for token in tokens):
         return None
     runs: list[list[Token]] = []
-    for token in tokens:
+    for token in _upright_units(tokens):
         if runs and (runs[-1][-1].kind == "word") == (token.kind == "word"):
             runs[-1].append(token)
         else:

@@ -1,5 +1,6 @@
 r"""Relations: equations, named values, inequalities as regions of the real line, membership."""
 
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -33,6 +34,12 @@ SIGNS = {
 INFINITY: Tree = ("c", "oo")
 REALS = Region(None, (Interval(("neg", INFINITY), INFINITY, False, False),))
 
+_UNKNOWNS = frozenset("x y z t r u v X Y".split())
+"""Symbols that an equation of a curve has; a relation of others to a number tells the value of an expression."""
+
+_EVENTS = frozenset("= < > le ge ne cup cap | mid".split())
+"""Signs in brackets behind a letter that name a probability or a count: P(X = 2), n(A cup B)."""
+
 Reader = Callable[[list[Token]], Value]
 
 
@@ -62,11 +69,17 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
     if side[0].kind == "word" and all(t.kind in ("word", "let", "run", "num") or t.text in "-'" for t in side):
         return ("text " + " ".join(texts).lower(), (), None)
     if texts[0] in ("angle", "triangle") or (len(side) == 1 and side[0].kind == "run" and not texts[0].islower()):
-        return (" ".join(texts), (), None)
+        return (" ".join(texts), (), _tree(side))
     if texts[0] in ("|", "vert") and len(side) == 3 and side[1].kind in ("run", "let"):
         return (side[1].text if side[1].text.isupper() else f"|{side[1].text}|", (), None)
+    if texts[0] == "[" and texts[-1] == "]" and len(side) == 3 and side[1].kind == "run":
+        return (f"[{texts[1]}]", (), None)
     if texts[0] == "(" and texts[-1] == ")" and all(t.kind == "let" for t in side[1:-1:2]) and len(side) > 3:
         return ("".join(texts), (), None) if set(texts[2:-1:2]) == {","} else None
+    if side[0].kind == "fn" and texts[0] in ("lim", "max", "min", "sup", "inf"):
+        return (" ".join(texts), (), None)
+    if side[0].kind == "let" and texts[1:2] == ["("] and texts[-1] == ")" and _EVENTS & set(texts):
+        return (" ".join(texts), (), None)
     if side[0].kind == "let" and "".join(texts[1:6]) == "^{-1}" and texts[6:7] == ["("]:
         inverse = simple_name([side[0], *side[6:]])
         return (inverse[0] + " inverse", inverse[1], None) if inverse else None
@@ -78,6 +91,8 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
         return None
     if len(side) == 1 and side[0].kind == "run":
         return (texts[0], (), tree)
+    if tree[0] == "s" and re.search(r"_\d,\d$", tree[1]):
+        return (tree[1][:-4], (), ("s", tree[1][:-4]))  # x_{1,2} are two values of x
     if tree[0] == "s" or tree in (("c", "e"), ("c", "i")):
         return (tree[1], (), tree)
     if tree[0] == "call":
@@ -86,6 +101,13 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
             return (tree[1], bound, tree)
         return (" ".join(texts), (), tree) if all(argument[0] == "n" for argument in tree[2]) else None
     return None
+
+
+def _tree(side: Sequence[Token]) -> Tree | None:
+    try:
+        return parse_expression(side)
+    except Unreadable:
+        return None
 
 
 def _function_name(texts: list[str]) -> tuple[str, tuple[str, ...], Tree | None] | None:
@@ -112,10 +134,24 @@ def _equation(sides: list[list[Token]], signs: list[str], read: Reader) -> Value
     value = _consistent(values, signs)
     if value is not None:
         return value
+    value = _asked_expression(sides, values, signs)
+    if value is not None:
+        return value
     if set(signs) != {"="} or isinstance(values[0], Unread):
         return None
     pairs = [Relation("=", one, other) for one, other in zip(values, values[1:], strict=False)]
     return pairs[0] if len(pairs) == 1 else Items("list", tuple(pairs))
+
+
+def _asked_expression(sides: list[list[Token]], values: list[Value], signs: list[str]) -> Value | None:
+    """a + b + c = 12 or PQ/RS = 1/3: the value of an expression, where no x, y, z or t makes it an equation."""
+    left, right = values[0], _consistent(values[1:], signs[1:])
+    if not isinstance(left, Leaf) or not isinstance(right, Leaf) or symbols(right.tree):
+        return None
+    names = symbols(left.tree)
+    if not names or any(name.split("_")[0] in _UNKNOWNS for name in names):
+        return None
+    return Named(" ".join(token.text for token in sides[0] if token.text not in "{}"), right, (), left.tree)
 
 
 def _named(
@@ -175,6 +211,8 @@ def _mentions(value: Value, name: str) -> bool:
 
 def _membership(sides: list[list[Token]], read: Reader) -> Value:
     value = read(sides[1])
+    if len(sides[1]) == 1 and sides[1][0].text in ("R", "Z", "Q", "N", "C"):
+        value = REALS if sides[1][0].text == "R" else NumberSet(sides[1][0].text)
     if isinstance(value, Bracket):
         value = region_of(value) or value
     name = simple_name(sides[0])
@@ -310,13 +348,16 @@ def rays(relation: Relation) -> list[Region]:
 def excluded(items: list[Value]) -> list[Value]:
     """x != 1, x != 2 and x != 1, 2 as what is left of the line; other lists as they are."""
     first = items[0]
-    if not isinstance(first, Region) or not _is_exclusion(first):
+    if len(items) > 1 and isinstance(items[1], Region) and not _is_exclusion(items[1]):
+        items = [items[1], first, *items[2:]]
+        first = items[0]
+    if not isinstance(first, Region) or not first.name or len(items) < 2:
         return items
     region: Region = first
     for item in items[1:]:
         if isinstance(item, Region) and item.name == first.name and _is_exclusion(item):
             points = Items("set", (Leaf(item.intervals[0].high),))
-        elif isinstance(item, Leaf):
+        elif isinstance(item, Leaf) and _is_exclusion(first):
             points = Items("set", (item,))
         else:
             return items

@@ -60,8 +60,11 @@ _TEXT_TOKEN = re.compile(
     re.DOTALL,
 )
 _MATHS_IN_TEXT = re.compile(r"[\s\d.,:;/()+\-=$%\\^{}<>*!]*")
+_ALIASES = {"tg": "tan", "ctg": "cot", "cotg": "cot", "arctg": "arctan", "arcctg": "arccot", "sh": "sinh", "ch": "cosh",
+            "th": "tanh", "cosec": "csc", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sign": "sgn"}  # fmt: skip
 _DECORATIONS = frozenset("vec hat bar tilde overline dot ddot widehat overleftarrow overarc wideparen".split())
 _STYLES = frozenset("mathnormal mathcal mathfrak mathscr mathbb mathbf".split())
+_AFTER_BASE = ("", "+", "-", "=", ",", ")", "}", "/")
 _MAX_DEPTH = 60
 
 
@@ -134,8 +137,9 @@ def _escaped(sign: str) -> str:
 def _number(value: str, text: str, at: int, space: bool, out: list[Token]) -> int:
     """A number; after `\\frac`, `\\sqrt` and the like without braces TeX takes one digit alone."""
     takes_one = out and out[-1].kind == "cmd" and out[-1].text in ("frac", "sqrt", "binom") and value[0].isdigit()
+    base = len(out) > 1 and out[-1].text == "_" and out[-2].text == "log" and text[at:].lstrip()[:1] in _AFTER_BASE
     second = len(out) > 1 and out[-2].kind == "cmd" and out[-2].text in ("frac", "binom") and out[-1].kind == "num"
-    if (takes_one or second) and len(value) > 1 and "." not in value and not space:
+    if (takes_one or second or base) and len(value) > 1 and "." not in value and not space:
         at -= len(value) - 1
         value = value[0]
     out.append(number_token(value, space))
@@ -225,7 +229,7 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
         return [Token("run", bare, space)]
     if name in _DECORATIONS:
         return [Token("let", name + " " + re.sub(r"[{}\s]", "", bare), space)]
-    if name == "mathbb" and bare in ("R", "Z", "Q", "N", "C"):
+    if name in ("mathbb", "mathbf") and bare in ("R", "Z", "Q", "N", "C") and (name, bare) != ("mathbf", "C"):
         return [Token("cmd", "set" + bare, space)]
     if name == "mathrm":
         return _roman(content, bare, space, out, depth)
@@ -237,8 +241,10 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
 
 
 def _roman(content: str, bare: str, space: bool, out: list[Token], depth: int) -> list[Token]:
-    if bare in FUNCTIONS:
-        return [Token("fn", bare, space)]
+    if bare in FUNCTIONS or bare in _ALIASES:
+        return [Token("fn", _ALIASES.get(bare, bare), space)]
+    if bare == "mod":
+        return [Token("op", "pmod", space)]
     if len(bare) == 1 and bare.isalpha():
         return [Token("let", bare, space or content[0] == " ", roman=True)]
     if re.fullmatch(r"[A-Z]{2,}'?", bare):
@@ -304,7 +310,7 @@ def _run(run: str, space: bool, out: list[Token], text: str, end: int) -> list[T
         return [Token("word", run, space)]
     if run in KNOWN_UNITS and apart and _after_value(out):
         return [Token("word", run, space)]
-    if run.lower() in _SMALL_WORDS and apart and (len(run) > 1) and not (run.isupper() and len(run) > 1):
+    if run.lower() in _SMALL_WORDS and apart and text[end:].lstrip()[:1] not in tuple("+-=^_*/<>") and not (run.isupper() and len(run) > 1):
         return [Token("word", run, space)]
     if len(run) >= 4 and not run.isupper() and not _in_alphabetical_order(run):
         for name in ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sin", "cos", "tan", "log", "exp", "ln"):

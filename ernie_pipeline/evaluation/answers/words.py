@@ -66,6 +66,9 @@ def without_frame(tokens: list[Token]) -> list[Token]:
     start = 0
     while start < len(tokens) and tokens[start].kind == "word" and tokens[start].text.lower() in _LEADING:
         start += 1
+    rest = [token for token in tokens[start:] if token.text not in "()"]
+    if start and len(rest) == 1 and re.fullmatch("[A-Z]", rest[0].text):
+        return [Token("let", rest[0].text, roman=True)]
     if start == len(tokens) or start and (tokens[start].kind == "word" or tokens[start].text in ("=", "approx")):
         start = 0
     elif start and tokens[start].text == ":":
