@@ -1,0 +1,75 @@
+"""`python -m ernie_pipeline grade`: what it prints, for people and for programs, and what it says of bad files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.cli.app import main
+
+ROWS = [
+    {"reference": r"\frac{1}{2}", "answer": r"It is \boxed{0.5}.", "more": 1},
+    {"reference": "1, 2", "answer": r"\boxed{1}"},
+    {"reference": "3", "answer": r"\boxed{3} or \boxed{4}"},
+    {"reference": "3", "answer": ""},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_a_line_for_each_row_and_a_summary(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1: correct: the same",
+        "2: wrong: 2 values are asked",
+        "3: wrong: several boxes disagree",
+        "4: wrong: no answer was found",
+        "4 rows: 1 correct, 3 wrong, 0 timed out; 25.0% correct (95 % interval 4.6% to 69.9%)",
+    ]
+
+
+def test_an_object_for_each_row(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", str(file), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["row"] for row in found] == [1, 2, 3, 4]
+    assert found[0] == {"row": 1, "outcome": "correct", "reason": "the same", "boxed": True, "extracted": "0.5"}
+
+
+def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none.jsonl").write_text("\n")
+    assert main(["grade", str(tmp_path / "none.jsonl")]) == 0
+    assert capsys.readouterr().out == "There are no rows to grade.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"reference": "1"}', "row 1: the field 'answer' is missing"),
+        (b'{"reference": "1", "answer": "1"}\n{"answer": "1"}', "row 2: the field 'reference' is missing"),
+        (b'{"reference": 1, "answer": "1"}', "row 1: the field 'reference' is int"),
+        (b'{"reference": "1", "answer": null}', "row 1: the field 'answer' is null"),
+        (b'{"reference": " ", "answer": "1"}', "row 1: the field 'reference' is empty"),
+        (b"[1]", "row 1: this is no JSON object"),
+        (b"{", "row 1: this is not JSON"),
+        (b"\xff\xfe{", "is not UTF-8"),
+    ],
+)
+def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    assert main(["grade", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert str(path) in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["missing.jsonl"], ["rows.jsonl", "--timeout", "0"]])
+def test_other_errors(file: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", str(file.parent / arguments[0]), *arguments[1:]]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
