@@ -201,7 +201,16 @@ def _pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value
 
 
 def _is_domain(value: Value) -> bool:
-    return isinstance(value, Relation) and value.operator == "in" and isinstance(value.right, NumberSet)
+    return _domain_name(value) is not None
+
+
+def _domain_name(value: Value) -> str | None:
+    """The symbol of which a part only says that it is any whole or real number."""
+    if isinstance(value, Region) and value.intervals == REALS.intervals:
+        return value.name
+    if isinstance(value, Relation) and value.operator == "in" and isinstance(value.right, NumberSet):
+        return value.left.tree[1] if isinstance(value.left, Leaf) and value.left.tree[0] == "s" else "?"
+    return None
 
 
 def _without_domains(items: Items) -> tuple[Value, ...]:
@@ -213,10 +222,10 @@ def _renamed(one: list[Value], other: list[Value]) -> list[Value]:
     """The other list with its whole-number symbol called as in the first: n pi, n in Z, for k pi, k in Z."""
     names = []
     for items in (one, other):
-        domains = [item.left for item in items if _is_domain(item) and isinstance(item, Relation)]
-        if len(domains) != 1 or not isinstance(domains[0], Leaf) or domains[0].tree[0] != "s":
+        domains = [name for name in map(_domain_name, items) if name]
+        if len(domains) != 1:
             return other
-        names.append(domains[0].tree[1])
+        names.append(domains[0])
     return [_rename_value(item, names[1], names[0]) for item in other]
 
 
@@ -225,6 +234,8 @@ def _rename_value(value: Value, old: str, new: str) -> Value:
         return Leaf(rename(value.tree, old, new), value.unit, value.places)
     if isinstance(value, Named):
         return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
+    if isinstance(value, Region):
+        return Region(new if value.name == old else value.name, value.intervals)
     if isinstance(value, Bracket):
         return Bracket(value.opening, value.closing, tuple(_rename_value(item, old, new) for item in value.items))
     if isinstance(value, Items):

@@ -6,7 +6,8 @@ from typing import Any
 from mpmath import mp
 
 from ernie_pipeline.evaluation.answers.expression import Tree
-from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value, Words
+from ernie_pipeline.evaluation.answers.relations import as_leaf
+from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value
 from ernie_pipeline.evaluation.answers.values import DIGITS, evaluate, points, symbols
 
 _FAILURES = (ValueError, ArithmeticError, TypeError, KeyError)
@@ -36,27 +37,20 @@ def same_inequality(one: Relation, other: Relation) -> bool:
 def difference(value: Value) -> Tree | None:
     """left - right; None where a side is no expression."""
     if isinstance(value, Named) and value.left is not None:
-        right = value.value.tree if isinstance(value.value, Leaf) else _product(value.value)
-        return None if right is None else ("+", value.left, ("neg", right))
-    if isinstance(value, Relation) and isinstance(value.left, Leaf) and isinstance(value.right, Leaf):
-        return ("+", value.left.tree, ("neg", value.right.tree))
-    return None
-
-
-def _product(value: Value) -> Tree | None:
-    """A label such as KM as its letters' product, as the left side of an equation has it."""
-    if not isinstance(value, Words) or not value.letters.isalpha() or len(value.letters) > 4:
+        left, right = Leaf(value.left), as_leaf(value.value)
+    elif isinstance(value, Relation):
+        left, right = as_leaf(value.left), as_leaf(value.right)  # type: ignore[assignment]
+    else:
         return None
-    tree: Tree = ("s", value.letters[0])
-    for letter in value.letters[1:]:
-        tree = ("*", tree, ("s", letter))
-    return tree
+    if isinstance(left, Leaf) and isinstance(right, Leaf):
+        return ("+", left.tree, ("neg", right.tree))
+    return None
 
 
 def _sampled(trees: tuple[Tree, ...], fixed: Mapping[str, Any] = {}) -> list[list[Any]]:  # noqa: B006
     names = frozenset().union(*(symbols(tree) for tree in trees))
     out = []
-    for values in points(names, False):
+    for values in points(names):
         try:
             out.append([evaluate(tree, {**values, "base of log": mp.e, **fixed}) for tree in trees])
         except _FAILURES:
@@ -70,6 +64,8 @@ def _ratio_is_constant(first: Tree, second: Tree, *, positive: bool) -> bool:
     with mp.workdps(DIGITS):
         ratios = []
         for one, other in _sampled((first, second)):
+            if (mp.im(one) == 0) != (mp.im(other) == 0):
+                continue
             if abs(one) < mp.mpf(10) ** (10 - DIGITS) or abs(other) < mp.mpf(10) ** (10 - DIGITS):
                 return False
             ratios.append(one / other)
@@ -86,7 +82,7 @@ def _solves(named: Value, equation: Tree) -> bool:
         return False
     with mp.workdps(DIGITS):
         found = 0
-        for values in points(symbols(equation) | symbols(named.value.tree), False):
+        for values in points(symbols(equation) | symbols(named.value.tree)):
             try:
                 solution = evaluate(named.value.tree, values)
                 at = [evaluate(equation, {**values, named.name: solution + step}) for step in (0, 1, 2)]

@@ -26,7 +26,10 @@ def parse_expression(tokens: Sequence[Token]) -> Tree:
     """The tree of all the tokens. Raises `Unreadable`."""
     expanded: list[Token] = []
     for token in tokens:
-        if token.kind == "run":
+        if expanded and expanded[-1].text in ("angle", "triangle") and token.kind in ("run", "let"):
+            letters = min(token.text, token.text[::-1])
+            expanded[-1] = expanded[-1]._replace(text=f"{expanded[-1].text} {letters}")
+        elif token.kind == "run":
             expanded.extend(
                 Token("let", letter, token.space if not number else False) for number, letter in enumerate(token.text)
             )
@@ -92,6 +95,9 @@ class _Parser:
             sign = self.take().text
             right = self.term()
             tree = ("+", tree, right if sign == "+" else ("neg", right))
+        while self.peek().text in ("cup", "cap") and self.peek().kind == "cmd":
+            name = self.take().text
+            tree = ("f", name, (tree, self.sum()))
         if self.peek().text in ("over", "choose") and self.peek().kind == "cmd":
             operator = self.take().text
             under = self.sum()
@@ -249,11 +255,27 @@ class _Parser:
             upper = self.exponent()
             kind = "binom" if name == "C" else "perm"
             return ("f", kind, (self._subscript_tree(subscript[1:]), upper))
+        if name == "C" and self.peek().text == "(" and not subscript:
+            chosen = self.two_arguments()
+            if chosen is not None:
+                return ("f", "binom", chosen)
         name += primes + subscript
         if self.peek().text == "(" and (token.text in CALLED or primes) and not self.peek().space:
             return ("call", name, self.call_arguments())
         constants = {"e": "e", "i": "i", "imath": "i", "pi": "pi"}
         return ("c", constants[name]) if name in constants else ("s", name)
+
+    def two_arguments(self) -> tuple[Tree, ...] | None:
+        """Of C(n, k); None, and nothing taken, where the bracket holds something else."""
+        start = self.at
+        try:
+            arguments = self.call_arguments()
+        except Unreadable:
+            arguments = ()
+        if len(arguments) == 2:
+            return arguments
+        self.at = start
+        return None
 
     @staticmethod
     def _subscript_tree(text: str) -> Tree:

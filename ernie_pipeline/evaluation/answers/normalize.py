@@ -67,6 +67,8 @@ _SPACES = re.compile(
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\[,;:! ]|~| )\d{3})+(?![\d/])(?!\s*\\(?:,|;|:|!| )?\s*\d)")
 _THIN_COMMA = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+_ORDINAL = re.compile(r"(?<=\d)()\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\}?")
+_CHOOSE = re.compile(r"(?:\{\})?[_^]\{?(\w+)\}?\s*C\s*_\{?(\w+)\}?")
 _CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\}|\{?\\(?:text|mathrm)\s*\{\s*o\s*\}\}?)")
 
 
@@ -75,6 +77,8 @@ def normalize(text: str) -> str:
     """The text of an answer, without a box around it, in one spelling."""
     text = _from_unicode(text)
     text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|text|left|right|times|cdot|infty|pm)(?![a-z]))", r"\\", text)
+    text = _ORDINAL.sub(r"\1", _without_dollars(text).replace('"', ""))
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = unwrapped(text).replace("\\\\", r"\cr ")
     text = _THIN_COMMA.sub("", _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text))
     text = text.replace("{:}", ":").replace("{,}", ",").replace(r"\colon", ":")
@@ -102,6 +106,15 @@ def unwrapped(text: str) -> str:
             if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
                 text = inner if opening not in inner and closing not in inner else text
         text = re.sub(r"^(?:=|:)\s*", "", text)
+    return text
+
+
+def _without_dollars(text: str) -> str:
+    r"""$1$, $2$ or $x=1$ or $x=2$ as without dollars; "$5 and $6" are sums of money."""
+    bare = text.strip().rstrip(".")
+    marks = len(re.findall(r"(?<!\\)\$", bare))
+    if marks > 2 and marks % 2 == 0 and bare.startswith("$") and bare.endswith("$"):
+        return re.sub(r"(?<!\\)\$", " ", bare)
     return text
 
 

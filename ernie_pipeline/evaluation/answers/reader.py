@@ -103,10 +103,12 @@ def read(tokens: list[Token]) -> Value:
         tokens = inner
     if not tokens:
         return Unread("")
+    if len(tokens) == 2 and tokens[0].kind == "let" and tokens[1].text == ")":
+        tokens = tokens[:1]
     words = all_words(tokens)
     if words is not None:
         return words
-    if any(token.text in ("pmod", "equiv") for token in tokens):
+    if any(token.text in ("pmod", "equiv") for token in tokens) and not any(t.text == "or" for t in tokens):
         congruence = _congruence(tokens)
         if congruence is not None:
             return congruence
@@ -124,11 +126,15 @@ def read(tokens: list[Token]) -> Value:
 
 def _systems(tokens: list[Token]) -> Value | None:
     """x = 1, y = 4 or x = 4, y = 1: each alternative is a whole."""
-    for mark in ("or", ";"):
+    for mark in ("or", ";", "and"):
         parts = split(tokens, frozenset([mark]))
         if len(parts) > 1 and all(parts):
             systems = [read(_trimmed(part)) for part in parts]
-            if all(isinstance(each, Items) and all(isinstance(i, Named) for i in each.items) for each in systems):
+            names = [
+                sorted(item.name for item in each.items if isinstance(item, Named)) if isinstance(each, Items) else []
+                for each in systems
+            ]
+            if len(names[0]) > 1 and all(each == names[0] for each in names):
                 return Items("list", tuple(systems), "or")
     return None
 
@@ -242,7 +248,7 @@ def all_words(tokens: list[Token]) -> Value | None:
     if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
         return None
     words = [token.text for token in tokens if token.kind != "op"]
-    if phrase(words) in (("all", "real", "numbers"), ("all", "reals"), ("real", "numbers"), ("all", "real")):
+    if phrase(words) in (("all", "real", "number"), ("all", "real"), ("real", "number")):
         return relations.REALS
     number = spelled_number(words)
     return Leaf(("n", number)) if number is not None else Words(phrase(words), " ".join(words))
@@ -305,7 +311,8 @@ def _environment(tokens: list[Token]) -> Value | None:
         return None
     cells = [split(row, frozenset("&")) for row in split(tokenize(token.content), frozenset(["cr"]))]
     rows = [row for row in cells if any(row)]
-    if token.text in _MATRICES and before != "lbrace" or token.text in ("vmatrix", "Vmatrix"):
+    equations = all(len(row) == 1 and split_relation(row[0])[1] for row in rows)
+    if token.text in _MATRICES and not equations and before != "lbrace" or token.text in ("vmatrix", "Vmatrix"):
         kind = "det" if "v" in token.text.lower() or before in ("|", "vert") else "matrix"
         return Matrix(kind, tuple(tuple(read_part(cell) for cell in row) for row in rows))
     if all(len(row) == 1 for row in rows) or token.text in ("aligned", "align", "gathered", "split"):
@@ -370,6 +377,17 @@ def _bracketed(tokens: list[Token]) -> Value | None:
     if tail:
         return Matrix("matrix", tuple((item,) for item in items))
     return Bracket({"langle": "<"}.get(first, first), {"rangle": ">"}.get(tokens[end].text, tokens[end].text), items)
+
+
+def _labelled(tokens: list[Token]) -> Value | None:
+    """A point with its letter, Q(4, -1), and a value behind words and a colon."""
+    if tokens[0].kind == "let" and tokens[0].text.isupper() and len(tokens[0].text) == 1 and tokens[0].text != "C":
+        point = _bracketed(tokens[1:]) if len(tokens) > 4 and tokens[1].text == "(" else None
+        return Named(tokens[0].text, point) if isinstance(point, Bracket) else None
+    at = next((number for number, token in enumerate(tokens) if token.kind != "word"), 0)
+    if at and tokens[at].text == ":" and at + 1 < len(tokens):
+        return Named("text " + " ".join(token.text.lower() for token in tokens[:at]), read_one(tokens[at + 1 :]))
+    return None
 
 
 def _inside(inner: list[Token]) -> Value | None:
@@ -453,13 +471,14 @@ def _dimensions(tokens: list[Token]) -> Value | None:
 
 def _based(tokens: list[Token]) -> Value | None:
     text = "".join(token.text for token in tokens if token.text not in "{}()")
-    found = re.fullmatch(r"([0-9A-F]+)_(?:base)?(\d+|[a-z]+)", text)
-    if found is None or not (found[1][0].isdigit() or any(c.isdigit() for c in found[1])):
+    found = re.fullmatch(r"([0-9A-Z]+)_(?:base)?(\d+|[a-z]+)", text)
+    if found is None or not (any(c.isdigit() for c in found[1]) or len(found[1]) > 1 or tokens[0].text == "("):
         return None
     base = int(found[2]) if found[2].isdigit() else _BASES.get(found[2], 0)
     if base == 10 and found[1].isdigit():
         return Leaf(("n", number_token(found[1]).value))
-    return Based(found[1].lstrip("0") or "0", base) if 2 <= base <= 36 else None
+    fits = 2 <= base <= 36 and all(int(digit, 36) < base for digit in found[1])
+    return Based(found[1].lstrip("0") or "0", base) if fits else None
 
 
 def _choice(tokens: list[Token]) -> Value | None:
@@ -512,7 +531,7 @@ def _both_signs(tokens: list[Token]) -> Value | None:
         depth += (token.text == "lbrace") - (token.text == "rbrace")
         if token.kind == "cmd" and token.text in ("pm", "mp") and depth == 0:
             values = [read_part(one) for one in expand_signs(tokens)]
-            return Items("list", tuple(values)) if not any(isinstance(v, Unread) for v in values) else None
+            return _list(values, ",") if not any(isinstance(v, Unread) for v in values) else None
     return None
 
 
@@ -568,11 +587,13 @@ def _phrase(tokens: list[Token]) -> Value | None:
 
 _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     lambda tokens: None if tokens else Unread(""),
+    lambda tokens: _congruence(tokens) if any(token.text == "pmod" for token in tokens) else None,
     _both_signs,
     _empty,
     _dots,
     _clock,
     _choice,
+    _labelled,
     _environment,
     _relation,
     _union,

@@ -149,7 +149,10 @@ def _asked_expression(sides: list[list[Token]], values: list[Value], signs: list
     if not isinstance(left, Leaf) or not isinstance(right, Leaf) or symbols(right.tree):
         return None
     names = symbols(left.tree)
-    if not names or any(name.split("_")[0] in _UNKNOWNS for name in names):
+    if not names or left.tree[0] in ("*", "/") and any(part[0] == "n" for part in left.tree[1:]):
+        return None
+    summed = re.fullmatch(r"[A-Za-z](?:\+[A-Za-z]){2,}", "".join(token.text for token in sides[0]))
+    if not summed and any(name.split("_")[0] in _UNKNOWNS for name in names):
         return None
     return Named(" ".join(token.text for token in sides[0] if token.text not in "{}"), right, (), left.tree)
 
@@ -226,7 +229,7 @@ def _membership(sides: list[list[Token]], read: Reader) -> Value:
 def _inequality(sides: list[list[Token]], signs: list[str], read: Reader) -> Value | None:
     if any(sign not in ("<", ">", "<=", ">=", "!=") for sign in signs) or len(sides) > 3:
         return None
-    values = [read(side) for side in sides]
+    values = [as_leaf(read(side)) for side in sides]
     if not all(isinstance(value, Leaf) for value in values):
         return None
     trees = [value.tree for value in values if isinstance(value, Leaf)]
@@ -239,6 +242,16 @@ def _inequality(sides: list[list[Token]], signs: list[str], read: Reader) -> Val
             return None
         return Region(name[0], (Interval(trees[0], trees[2], signs[0] == "<=", signs[1] == "<="),))
     return _one_sided(sides, trees, signs[0]) or Relation(signs[0], values[0], values[1])
+
+
+def as_leaf(value: Value) -> Value:
+    """A label such as KM as its letters' product, which an equation can have on either side; others as they are."""
+    if not isinstance(value, Words) or not value.letters.isalpha() or len(value.letters) > 4:
+        return value
+    tree: Tree = ("s", value.letters[0])
+    for letter in value.letters[1:]:
+        tree = ("*", tree, ("s", letter))
+    return Leaf(tree)
 
 
 def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value | None:
@@ -286,6 +299,8 @@ def region_of(value: Value) -> Region | None:
 
 def built(element: Value, condition: Value) -> Value | None:
     """{x | x > 1} as the region that it is."""
+    if isinstance(element, Relation) and isinstance(condition, Region):
+        return _whole_numbers(element, condition)
     name = element.tree[1] if isinstance(element, Leaf) and element.tree[0] == "s" else None
     if isinstance(element, Region) and element.intervals == REALS.intervals:
         name = element.name
@@ -295,6 +310,24 @@ def built(element: Value, condition: Value) -> Value | None:
     if name is not None and isinstance(condition, Region) and condition.name == name:
         return Region(None, condition.intervals)
     return None
+
+
+def _whole_numbers(element: Relation, condition: Region) -> Value | None:
+    """{n in Z : 0 < n < 4} as {1, 2, 3}."""
+    known = isinstance(element.left, Leaf) and element.left.tree == ("s", condition.name)
+    if not known or not isinstance(element.right, NumberSet) or element.right.name not in ("Z", "N", "Z^+", "N^*"):
+        return None
+    found = []
+    for interval in condition.intervals:
+        low, high = number(interval.low), number(interval.high)
+        if low is None or high is None or mp.isinf(low) or mp.isinf(high) or high - low > 1000:
+            return None
+        first, last = int(mp.ceil(low)), int(mp.floor(high))
+        first += first == low and not interval.low_closed
+        last -= last == high and not interval.high_closed
+        found += range(first, last + 1)
+    positive = element.right.name != "Z"
+    return Items("set", tuple(Leaf(("n", Fraction(each))) for each in found if each > 0 or not positive))
 
 
 def union(values: list[Value]) -> Value | None:
@@ -374,6 +407,14 @@ def _is_exclusion(region: Region) -> bool:
 
 def joined(items: list[Value], joiner: str) -> Value | None:
     """x < 1 or x > 2 as a union, x > 1 and x < 5 as what both allow; None for other lists."""
+    regions_named = {item.name for item in items if isinstance(item, Region)}
+    if joiner == "or" and len(regions_named) == 1:
+        items = [
+            Region(item.name, (Interval(item.value.tree, item.value.tree, True, True),))
+            if isinstance(item, Named) and item.name in regions_named and isinstance(item.value, Leaf)
+            else item
+            for item in items
+        ]
     if joiner == "," or not all(isinstance(item, Region) and item.name for item in items):
         return None
     if joiner == "or":

@@ -33,7 +33,7 @@ class Unreadable(ValueError):
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt max min gcd lcm abs "
-    "floor ceil det arg sgn deg dim ker Re Im arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim".split()
+    "floor ceil det arg sgn deg dim ker Re Im cis arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim".split()
 )
 GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma "
@@ -227,6 +227,8 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
     bare = content.strip()
     if name in _DECORATIONS and re.fullmatch(r"[A-Z]{2,}", bare) and name != "vec":
         return [Token("run", bare, space)]
+    if name == "overline" and len(bare) == 1:
+        name = "bar"
     if name in _DECORATIONS:
         return [Token("let", name + " " + re.sub(r"[{}\s]", "", bare), space)]
     if name in ("mathbb", "mathbf") and bare in ("R", "Z", "Q", "N", "C") and (name, bare) != ("mathbf", "C"):
@@ -235,12 +237,16 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
         return _roman(content, bare, space, out, depth)
     if name == "mathbf" and bare in ("i", "j", "k"):
         return [Token("let", f"hat {bare}", space)]
+    if name == "mathcal" and bare == "O":
+        return [Token("let", "O", space)]
     if name in ("mathcal", "mathfrak", "mathscr", "mathbb") and len(bare) == 1:
         return [Token("let", f"{name} {bare}", space)]
     return _spaced(_maths(content, depth + 1), space)
 
 
 def _roman(content: str, bare: str, space: bool, out: list[Token], depth: int) -> list[Token]:
+    if bare in ("min", "sec", "deg") and _after_value(out):
+        return [Token("word", bare, True)]
     if bare in FUNCTIONS or bare in _ALIASES:
         return [Token("fn", _ALIASES.get(bare, bare), space)]
     if bare == "mod":
@@ -263,6 +269,8 @@ def _text(content: str, space: bool, depth: int) -> list[Token]:
         return _spaced(_maths(bare.replace("$", " "), depth + 1), space)
     if re.fullmatch(r"[A-Z]{2,}", bare):
         return [Token("run", bare, space)]
+    if bare in ("lcm", "gcd", "sin", "cos", "tan", "log", "ln", "max", "arcsin", "arccos", "arctan", "cis", "exp"):
+        return [Token("fn", bare, space)]
     lettered = all(w in ("and", "or") or (len(w) == 1 and w.isupper()) for w in re.findall(r"[A-Za-z]+", bare))
     out: list[Token] = []
     at = 0

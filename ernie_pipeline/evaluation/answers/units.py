@@ -206,4 +206,6 @@ def agree(one: Unit, other: Unit) -> Fraction | None:
     if one.noun or other.noun:
         fits = bool(one.noun and other.noun) and (set(one.noun) <= set(other.noun) or set(other.noun) <= set(one.noun))
         return Fraction(1) if fits else None
+    if {one.dimensions, other.dimensions} == {(("sterling", 1),), (("mass", 1),)}:
+        return Fraction(1) if _TABLE["pound"][0] in (one.factor, other.factor) else None  # 30 pounds of money
     return one.factor / other.factor if one.dimensions == other.dimensions else None

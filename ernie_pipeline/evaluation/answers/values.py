@@ -200,28 +200,32 @@ def heads(tree: Tree) -> frozenset[str]:
     return frozenset(found)
 
 
-def points(names: frozenset[str], whole: bool) -> list[dict[str, Any]]:
-    """Values for the symbols: two points with positive ones, one with both signs, one with larger ones.
+_SAMPLES = ((1, 1), (2, 1), (1, 0), (2, -1), (8, 1), (700, 1), (700, -1), (90, 0))
+"""(scale, sign) of the symbols' values at each point; sign 0: by turns."""
 
-    `whole`: whole numbers alone, for sums up to n and the like.
+_WHOLE = (*range(1, 21), 64, 81, 100, 125, 243, 256, 500, 777)
+
+
+def points(names: frozenset[str], whole: bool = False, steps: bool = False) -> list[dict[str, Any]]:
+    """Values for the symbols at several points: positive, negative and mixed ones, small and large.
+
+    `whole`: whole numbers alone, for sums up to n; `steps`: these too, for what jumps there.
     """
+    ordered = sorted(names)
+    if not names:
+        return [{}]
     out = []
-    for number in range(4):
+    for number, (scale, sign) in enumerate(() if whole else _SAMPLES):
         values = {}
-        for name in names:
-            noise = crc32(f"{name} {number}".encode()) % 9973 + 1
-            if whole:
-                values[name] = mp.mpf(noise % 11 + 2)
-            elif number < 2:
-                values[name] = mp.mpf(noise) / 3571 + mp.mpf("0.09")
-            elif number == 2:
-                values[name] = (-1) ** noise * mp.mpf(noise) / 2111
-            else:
-                values[name] = mp.mpf(noise) / 397 + 1
-        if number == 2 and len(names) == 1 and not whole:
-            values = {name: -abs(value) for name, value in values.items()}
+        for at, name in enumerate(ordered):
+            noise = mp.mpf(crc32(f"{name} {number}".encode()) % 9973 + 300) / 3571
+            values[name] = noise * scale * (sign or (-1) ** (at + number))
         out.append(values)
-    return out if names else out[:1]
+    if whole:
+        out = [{name: mp.mpf(crc32(f"{name} {k}".encode()) % 11 + 2) for name in ordered} for k in range(4)]
+    if steps:
+        out += [{name: mp.mpf(k + 3 * at) for at, name in enumerate(ordered)} for k in _WHOLE]
+    return out
 
 
 def evaluate(tree: Tree, values: Mapping[str, Any]) -> Any:
@@ -245,8 +249,19 @@ def evaluate(tree: Tree, values: Mapping[str, Any]) -> Any:
             raise Undefined("a division by 0")
         return evaluate(tree[1], values) / under
     if kind == "^":
-        return power(evaluate(tree[1], values), evaluate(tree[2], values))
+        base, exponent = evaluate(tree[1], values), evaluate(tree[2], values)
+        return _kept_real(power(base, exponent), (base, exponent), values)
     return _RARE[kind](tree, values)
+
+
+REAL = "only real values"
+"""Among the values of the symbols: that a root or a logarithm that leaves the real numbers has no value."""
+
+
+def _kept_real(result: Any, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> Any:
+    if REAL in values and mp.im(result) != 0 and all(mp.im(each) == 0 for each in inputs):
+        raise Undefined("not a real number")
+    return result
 
 
 def power(base: Any, exponent: Any) -> Any:
@@ -266,7 +281,8 @@ def _root(tree: Tree, values: Mapping[str, Any]) -> Any:
     degree, value = evaluate(tree[1], values), evaluate(tree[2], values)
     if mp.im(value) == 0 and mp.re(value) < 0 and degree == int(mp.re(degree)) and int(mp.re(degree)) % 2:
         return -power(-mp.re(value), 1 / degree)
-    return mp.sqrt(value) if degree == 2 else power(value, 1 / degree)
+    root = mp.sqrt(value) if degree == 2 else power(value, 1 / degree)
+    return _kept_real(root, (degree, value), values)
 
 
 def _factorial(tree: Tree, values: Mapping[str, Any]) -> Any:
@@ -280,7 +296,7 @@ def _log(tree: Tree, values: Mapping[str, Any]) -> Any:
     value, base = evaluate(tree[2], values), evaluate(tree[1], values)
     if value == 0 or base in (0, 1):
         raise Undefined("a logarithm of 0")
-    return mp.log(value) / mp.log(base)
+    return _kept_real(mp.log(value) / mp.log(base), (base, value), values)
 
 
 def _function(tree: Tree, values: Mapping[str, Any]) -> Any:
@@ -343,7 +359,7 @@ _NUMERIC: Mapping[str, Callable[..., Any]] = {
     "arccos": mp.acos, "arctan": mp.atan, "arccot": mp.acot, "arcsec": mp.asec, "arccsc": mp.acsc, "sinh": mp.sinh,
     "cosh": mp.cosh, "tanh": mp.tanh, "coth": mp.coth, "arsinh": mp.asinh, "arcosh": mp.acosh, "artanh": mp.atanh,
     "exp": lambda x: power(mp.e, x), "abs": abs, "sqrt": mp.sqrt, "floor": mp.floor, "ceil": mp.ceil,
-    "sgn": mp.sign, "Re": mp.re, "Im": mp.im, "arg": mp.arg,
+    "cis": mp.expj, "cup": lambda a, b: a + b + 17, "cap": lambda a, b: a * b * mp.mpf("1.3"), "sgn": mp.sign, "Re": mp.re, "Im": mp.im, "arg": mp.arg,
     "max": lambda *v: max(v, key=mp.re), "min": lambda *v: min(v, key=mp.re),
     "binom": lambda n, k: mp.binomial(n, k),
     "gcd": _parity(math.gcd), "lcm": _parity(math.lcm),
@@ -390,24 +406,26 @@ def _undefined(tree: Tree) -> bool:
     return False
 
 
-def _same_at_points(
-    one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str], fixed: dict[str, Any]
-) -> bool:
+def _same_at_points(one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str], fixed: dict[str, Any]) -> bool:
     loose = bool(kinds & {"int"}) or bool(kinds & {"sum", "prod"}) and "oo" in kinds
     compared = 0
     one_abs = ("abs" in heads(one)) != ("abs" in heads(other))
     with mp.workdps(DIGITS):
-        for values in points(names, bool(kinds & {"sum", "prod"})):
-            here = values | fixed
+        for values in points(names - fixed.keys(), bool(kinds & {"sum", "prod"}), bool(kinds & {"floor", "ceil"})):
+            positive = all(value > 0 for value in values.values())
+            real = not kinds & {"i", "cis"} and not one_abs
+            here = values | fixed | ({REAL: True} if real and not positive else {})
             try:
                 first, second = evaluate(one, here), evaluate(other, here)
             except TooLarge:
-                raise
+                if not names:
+                    raise
+                continue
             except _FAILURES:
                 continue
-            if "i" not in kinds and not one_abs and _leaves_the_reals(first, second, "log" in kinds):
+            if real and _leaves_the_reals(first, second, "log" in kinds or not positive):
                 continue
-            if not close(first, second, lambda: (evaluate(one, here), evaluate(other, here)), loose):
+            if not close(first, second, lambda: (evaluate(one, here), evaluate(other, here)), loose):  # noqa: B023
                 return False
             if not names and abs(first) > mp.mpf(10) ** 35 and _terms_left(one, other):
                 return False
@@ -415,10 +433,10 @@ def _same_at_points(
     return compared > 0
 
 
-def _leaves_the_reals(first: Any, second: Any, logarithms: bool) -> bool:
-    """Whether a point is outside of a side's real domain; roots that both leave it may still be compared."""
+def _leaves_the_reals(first: Any, second: Any, both: bool) -> bool:
+    """Whether a point is outside of one side's real domain, or of both sides' where `both` counts."""
     imaginary = (mp.im(first) != 0) + (mp.im(second) != 0)
-    return imaginary == 1 or (imaginary == 2 and logarithms)
+    return imaginary == 1 or (imaginary == 2 and both)
 
 
 def close(first: Any, second: Any, again: Callable[[], tuple[Any, Any]], loose: bool = False) -> bool:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from ernie_pipeline.evaluation.answers.tokens import Token
 
 _ARTICLES = frozenset("a an the".split())
+_COPULAS = frozenset("is are be".split())
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -34,8 +35,11 @@ _SAME = {
     "infinitely many solution": "infinitely many",
     "converges": "convergent",
     "diverges": "divergent",
-    "no real root": "no real roots",
-    "it is": "",
+    "none": "no solution",
+    "infinite": "infinitely many",
+    "no real roots": "no real solution",
+    "no real root": "no real solution",
+    "right angled triangle": "right triangle",
 }
 _LEADING = frozenset(
     "the answer is final therefore so thus hence equals total area get we have option choice that value result of its it sum".split()
@@ -47,8 +51,15 @@ _LEFT_OVER = frozenset("is are equal to approximately".split())
 def phrase(words: Sequence[str]) -> tuple[str, ...]:
     """The words in lower case, without articles, common variants in one form."""
     kept = [word.lower() for word in words if word.lower() not in _ARTICLES or len(words) == 1]
+    kept = [word for word in kept if word not in _COPULAS] or kept
     text = " ".join(kept).replace("-", " ")
+    text = " ".join(_singular(word) for word in _SAME.get(text, text).split())
     return tuple(_SAME.get(text, text).split())
+
+
+def _singular(word: str) -> str:
+    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return word[:-1] if plural else word
 
 
 def spelled_number(words: Sequence[str]) -> Fraction | None:
