@@ -147,6 +147,10 @@ def _items(reference: Items, answer: Items) -> str | None:
     if reference.kind == answer.kind == "list" and total(reference) is not None and total(answer) is not None:
         return _quantities(reference, answer)
     one, other = list(reference.items), list(answer.items)
+    if {reference.joiner, answer.joiner} == {"and", "or"} and all(
+        isinstance(item, Leaf) and item.tree[0] == "s" for item in one
+    ):
+        return "p and q is not p or q"
     named = [all(isinstance(item, Named) for item in items) for items in (one, other)]
     if named[0] != named[1] and one and other and "set" in (reference.kind, answer.kind):
         distinct = {item.name for item in (one if named[0] else other) if isinstance(item, Named)}
@@ -458,8 +462,14 @@ def _congruences(reference: Value, answer: Value) -> str | None:
         modulus = exact(reference.modulus)
         sets = [sorted(_residues(each, modulus), key=str) for each in (reference, answer)]
         return None if sets[0] == sets[1] else "the residue differs"
-    if isinstance(answer, Congruence) and isinstance(reference, Leaf) and len(answer.residues) == 1:
-        return leaf_differs(reference, Leaf(answer.residues[0]))
+    congruence, other = (reference, answer) if isinstance(reference, Congruence) else (answer, reference)
+    assert isinstance(congruence, Congruence)
+    if isinstance(other, Leaf) and len(congruence.residues) == 1 and not congruence.left:
+        residue, modulus = exact(congruence.residues[0]), exact(congruence.modulus)
+        if residue is not None and modulus and not 0 <= residue < modulus:
+            return leaf_differs(other, Leaf(("n", residue % modulus)))  # 7 mod 3 is 1
+        if congruence is answer:
+            return leaf_differs(other, Leaf(congruence.residues[0]))
     return "a congruence is no value"
 
 

@@ -225,7 +225,7 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
     if name == "text":
         return _text(content, space, depth)
     bare = content.strip()
-    if name in _DECORATIONS and re.fullmatch(r"[A-Z]{2,}", bare) and name != "vec":
+    if name in ("overline", "bar") and re.fullmatch(r"[A-Z]{2,}", bare):
         return [Token("run", bare, space)]
     if name == "overline" and len(bare) == 1:
         name = "bar"

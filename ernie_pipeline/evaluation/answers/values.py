@@ -200,22 +200,27 @@ def heads(tree: Tree) -> frozenset[str]:
     return frozenset(found)
 
 
+_SUMMED, _STEPPING = frozenset(["sum", "prod", "!!"]), frozenset(["floor", "ceil", "whole"])
+_COUNTS = frozenset("nmk")
+"""Symbols for whole numbers: (-1)^n and cos(n pi) are equal for these."""
+
 _SAMPLES = ((1, 1), (2, 1), (1, 0), (2, -1), (8, 1), (700, 1), (700, -1), (90, 0))
 """(scale, sign) of the symbols' values at each point; sign 0: by turns."""
 
 _WHOLE = (*range(1, 21), 64, 81, 100, 125, 243, 256, 500, 777)
 
 
-def points(names: frozenset[str], whole: bool = False, steps: bool = False) -> list[dict[str, Any]]:
+def points(names: frozenset[str], whole: bool = False, steps: bool = False, jumps: bool = False) -> list[dict[str, Any]]:
     """Values for the symbols at several points: positive, negative and mixed ones, small and large.
 
-    `whole`: whole numbers alone, for sums up to n; `steps`: these too, for what jumps there.
+    `whole`: positive whole numbers alone, for sums up to n; `steps`: whole numbers too, for what jumps there; `jumps`:
+    whole numbers alone, of both signs.
     """
     ordered = sorted(names)
     if not names:
         return [{}]
     out = []
-    for number, (scale, sign) in enumerate(() if whole else _SAMPLES):
+    for number, (scale, sign) in enumerate(() if whole or jumps else _SAMPLES):
         values = {}
         for at, name in enumerate(ordered):
             noise = mp.mpf(crc32(f"{name} {number}".encode()) % 9973 + 300) / 3571
@@ -223,6 +228,8 @@ def points(names: frozenset[str], whole: bool = False, steps: bool = False) -> l
         out.append(values)
     if whole:
         out = [{name: mp.mpf(crc32(f"{name} {k}".encode()) % 11 + 2) for name in ordered} for k in range(4)]
+    if steps and not whole:
+        out += [{name: mp.mpf(-k - 3 * at) for at, name in enumerate(ordered)} for k in range(1, 9)]
     if steps:
         out += [{name: mp.mpf(k + 3 * at) for at, name in enumerate(ordered)} for k in _WHOLE]
     return out
@@ -378,6 +385,8 @@ def same_value(one: Tree, other: Tree) -> bool:
         return first == second
     kinds = heads(one) | heads(other)
     names = symbols(one) | symbols(other)
+    if names and names <= _COUNTS and _same_at_points(one, other, names, kinds | {"whole"}, {}):
+        return True
     for base in ({"base of log": mp.e}, {"base of log": mp.mpf(10)}) if "base of log" in names else ({},):
         if _same_at_points(one, other, names, kinds, base):
             return True
@@ -411,7 +420,7 @@ def _same_at_points(one: Tree, other: Tree, names: frozenset[str], kinds: frozen
     compared = 0
     one_abs = ("abs" in heads(one)) != ("abs" in heads(other))
     with mp.workdps(DIGITS):
-        for values in points(names - fixed.keys(), bool(kinds & {"sum", "prod"}), bool(kinds & {"floor", "ceil"})):
+        for values in points(names - fixed.keys(), bool(kinds & _SUMMED), bool(kinds & _STEPPING), "whole" in kinds):
             positive = all(value > 0 for value in values.values())
             real = not kinds & {"i", "cis"} and not one_abs
             here = values | fixed | ({REAL: True} if real and not positive else {})
