@@ -23,7 +23,11 @@ def main() -> None:
     options = parser.parse_args()
     cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
     rows = [cases[number % len(cases)] for number in range(options.rows)]
-    for name, some in (("start of the workers, one answer", rows[:1]), ("first sight", rows[: len(cases)]), ("all", rows)):
+    for name, some in (
+        ("start of the workers, one answer", rows[:1]),
+        ("first sight", rows[: len(cases)]),
+        ("all", rows),
+    ):
         start = time.perf_counter()
         answers, references = [row["answer"] for row in some], [row["reference"] for row in some]
         grades = grade(answers, references, timeout_s=5, workers=options.workers)

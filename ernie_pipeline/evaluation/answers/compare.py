@@ -5,13 +5,20 @@ What must be equal and what may differ is stated, as tables, in README.md.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
+from ernie_pipeline.evaluation.answers.compare_forms import (
+    OTHER,
+    fitting_labels,
+    same_clocks,
+    same_congruences,
+    same_ratios,
+    same_regions,
+    same_words,
+)
+from ernie_pipeline.evaluation.answers.domains import expanded, renamed, without_domains, without_name, without_numbers
 from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality
-from ernie_pipeline.evaluation.answers.expression import Tree
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
-from ernie_pipeline.evaluation.answers import relations
-from ernie_pipeline.evaluation.answers.relations import REALS, region_of, union
+from ernie_pipeline.evaluation.answers.regions import REALS, rays, union
 from ernie_pipeline.evaluation.answers.structure import (
     Based,
     Bracket,
@@ -20,7 +27,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Choice,
     Clock,
     Congruence,
-    Interval,
     Items,
     Leaf,
     Matrix,
@@ -34,13 +40,11 @@ from ernie_pipeline.evaluation.answers.structure import (
     Value,
     Words,
 )
+from ernie_pipeline.evaluation.answers.tree import rename
 from ernie_pipeline.evaluation.answers.units import Unit
-from ernie_pipeline.evaluation.answers.values import exact, same_value
 
 _MANY = 60
 """Parts of a list up to which each is compared with each."""
-
-OTHER = "something else is asked"
 
 
 def differs(reference: Value, answer: Value) -> str | None:
@@ -81,11 +85,11 @@ def _lists(reference: Value, answer: Value) -> str | None:
         return differs(items.items[0], other) if items is reference else differs(other, items.items[0])
     if not items.items:
         return _with_empty(other)
-    without = _without_domains(items)
+    without = without_domains(items)
     if len(without) == 1:
         return differs(without[0], other) if items is reference else differs(other, without[0])
     if isinstance(other, Named):
-        named = _expanded(other)
+        named = expanded(other)
         if named is not None:
             return _items(items, named) if items is reference else _items(named, items)
     if isinstance(other, Bracket):
@@ -95,7 +99,7 @@ def _lists(reference: Value, answer: Value) -> str | None:
     if isinstance(other, Phrase | Leaf) and total(items) is not None:
         return _quantities(reference, answer)
     if isinstance(other, Named):
-        bare = _without_name(items, other.name)
+        bare = without_name(items, other.name)
         return differs(bare, other.value) if items is reference else differs(other.value, bare)
     if isinstance(other, Matrix) and other.kind == "matrix":
         return OTHER
@@ -107,15 +111,6 @@ def _lists(reference: Value, answer: Value) -> str | None:
 def _with_empty(other: Value) -> str | None:
     words = other.words if isinstance(other, Words) else ()
     return None if words in (("no", "solution"), ("none",), ("empty",)) else "the empty set is not this"
-
-
-def _expanded(named: Named) -> Items | None:
-    """(x, y) = (1, 2) as x = 1, y = 2."""
-    names = [name for name in named.name.strip("()").split(",") if name]
-    if named.name.startswith("(") and isinstance(named.value, Bracket) and len(named.value.items) == len(names):
-        pairs = zip(names, named.value.items, strict=True)
-        return Items("list", tuple(Named(name, value) for name, value in pairs))
-    return None
 
 
 def _list_and_bracket(items: Items, bracket: Bracket) -> str | None:
@@ -135,7 +130,7 @@ def _list_and_region(items: Items, region: Region) -> str | None:
     if all(isinstance(item, Region | Bracket) for item in items.items):
         whole = union(list(items.items))
         if isinstance(whole, Region) and len(whole.intervals) == len(items.items):
-            return _regions(region, whole)
+            return same_regions(region, whole)
     if items.kind == "set":
         return "a finite set is no interval"
     return OTHER
@@ -159,12 +154,12 @@ def _items(reference: Items, answer: Items) -> str | None:
     if named[0] != named[1] and one and other:
         return _named_and_bare(one, other, named[0])
     if all(named) and one and other:
-        one, other = _without_numbers(one, other)
-    domains = [len(_without_domains(items)) < len(items.items) for items in (reference, answer)]
+        one, other = without_numbers(one, other)
+    domains = [len(without_domains(items)) < len(items.items) for items in (reference, answer)]
     if domains[0] != domains[1]:
-        one, other = list(_without_domains(reference)), list(_without_domains(answer))
+        one, other = list(without_domains(reference)), list(without_domains(answer))
     elif domains[0]:
-        other = _renamed(one, other)
+        other = renamed(one, other)
     return _unordered(one, other)
 
 
@@ -183,77 +178,8 @@ def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | 
     return _unordered(values, bare) if first else _unordered(bare, values)
 
 
-def _without_name(items: Items, name: str) -> Items:
-    """x = 1, 2, x = 3 as 1, 2, 3, for the name x."""
-    fits = [isinstance(item, Named) and item.name.split("_")[0] == name.split("_")[0] for item in items.items]
-    pairs = zip(items.items, fits, strict=True)
-    kept = tuple(item.value if fit and isinstance(item, Named) else item for item, fit in pairs)
-    return Items(items.kind, kept, items.joiner)
-
-
-def _without_numbers(one: list[Value], other: list[Value]) -> tuple[list[Value], list[Value]]:
-    """x_1 = 2, x_2 = 3 and x = 2 or x = 3 as bare values: where one side's values all have the same name."""
-    names = [[item.name for item in items if isinstance(item, Named)] for items in (one, other)]
-    stems = {name.split("_")[0] for each in names for name in each}
-    if len(stems) == 1 and any(len(set(each)) == 1 for each in names):
-        one, other = ([i.value for i in items if isinstance(i, Named)] for items in (one, other))
-    return one, other
-
-
 def _pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value], list[Value]]:
     return (one, other) if first else (other, one)
-
-
-def _is_domain(value: Value) -> bool:
-    return _domain_name(value) is not None
-
-
-def _domain_name(value: Value) -> str | None:
-    """The symbol of which a part only says that it is any whole or real number."""
-    if isinstance(value, Region) and value.intervals == REALS.intervals:
-        return value.name
-    if isinstance(value, Relation) and value.operator == "in" and isinstance(value.right, NumberSet):
-        return value.left.tree[1] if isinstance(value.left, Leaf) and value.left.tree[0] == "s" else "?"
-    return None
-
-
-def _without_domains(items: Items) -> tuple[Value, ...]:
-    kept = tuple(item for item in items.items if not _is_domain(item))
-    return kept or items.items
-
-
-def _renamed(one: list[Value], other: list[Value]) -> list[Value]:
-    """The other list with its whole-number symbol called as in the first: n pi, n in Z, for k pi, k in Z."""
-    names = []
-    for items in (one, other):
-        domains = [name for name in map(_domain_name, items) if name]
-        if len(domains) != 1:
-            return other
-        names.append(domains[0])
-    return [_rename_value(item, names[1], names[0]) for item in other]
-
-
-def _rename_value(value: Value, old: str, new: str) -> Value:
-    if isinstance(value, Leaf):
-        return Leaf(rename(value.tree, old, new), value.unit, value.places)
-    if isinstance(value, Named):
-        return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
-    if isinstance(value, Region):
-        return Region(new if value.name == old else value.name, value.intervals)
-    if isinstance(value, Bracket):
-        return Bracket(value.opening, value.closing, tuple(_rename_value(item, old, new) for item in value.items))
-    if isinstance(value, Items):
-        return Items(value.kind, tuple(_rename_value(item, old, new) for item in value.items), value.joiner)
-    if isinstance(value, Relation):
-        return Relation(value.operator, _rename_value(value.left, old, new), value.right)
-    return value
-
-
-def rename(tree: Tree, old: str, new: str) -> Tree:
-    """The tree with one symbol called another name."""
-    if tree == ("s", old):
-        return ("s", new)
-    return tuple(rename(part, old, new) if isinstance(part, tuple) else part for part in tree)
 
 
 def _unordered(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
@@ -323,10 +249,10 @@ def _both_named(reference: Named, answer: Named) -> str | None:
         for number, new in enumerate(reference.bound):
             tree = rename(tree, f"bound {number}", new)
         value = Leaf(tree, value.unit, value.places, value.approximate, value.then)
-    if reference.name == answer.name or _fitting_labels(reference.name, answer.name):
+    if reference.name == answer.name or fitting_labels(reference.name, answer.name):
         return differs(reference.value, value)
     if reference.name.startswith("(") and sorted(reference.name) == sorted(answer.name):
-        pairs = _expanded(reference), _expanded(answer)
+        pairs = expanded(reference), expanded(answer)
         return _items(pairs[0], pairs[1]) if pairs[0] and pairs[1] else "another name"
     if {bool(reference.bound), bool(answer.bound)} == {True, False} and "y" in (reference.name, answer.name):
         return differs(reference.value, value)
@@ -339,18 +265,12 @@ def _both_named(reference: Named, answer: Named) -> str | None:
     return None if same_equation(reference, answer) else "another name or equation"
 
 
-def _fitting_labels(one: str, other: str) -> bool:
-    """Whether a label in words may stand for the other name: for any symbol, and for words that it is a part of."""
-    labels = [set(name.split()[1:]) for name in (one, other) if name.startswith("text ")]
-    return len(labels) == 1 or (len(labels) == 2 and (labels[0] <= labels[1] or labels[1] <= labels[0]))
-
-
 def _relations(reference: Value, answer: Value) -> str | None:
     if not isinstance(reference, Relation) or not isinstance(answer, Relation):
         relation, other = (reference, answer) if isinstance(reference, Relation) else (answer, reference)
         assert isinstance(relation, Relation)
-        rays = relations.rays(relation) if isinstance(other, Bracket | Region) else []
-        return None if any(_regions(other, ray) is None for ray in rays) else "a relation is no value"
+        found = rays(relation) if isinstance(other, Bracket | Region) else []
+        return None if any(same_regions(other, ray) is None for ray in found) else "a relation is no value"
     if reference.operator != answer.operator:
         return "the relation's sign differs"
     if reference.operator == "in":
@@ -358,34 +278,6 @@ def _relations(reference: Value, answer: Value) -> str | None:
     if reference.operator == "=":
         return None if same_equation(reference, answer) else "the equation differs"
     return None if same_inequality(reference, answer) else "the inequality differs"
-
-
-def _regions(reference: Value, answer: Value) -> str | None:
-    one, other = region_of(reference), region_of(answer)
-    if one is None or other is None:
-        return OTHER
-    if one.name and other.name and one.name != other.name:
-        return "it is about another symbol"
-    if len(one.intervals) != len(other.intervals):
-        return "other intervals"
-    for first, second in zip(one.intervals, other.intervals, strict=True):
-        found = _interval(first, second)
-        if found is not None:
-            return found
-    return None
-
-
-def _interval(one: Interval, other: Interval) -> str | None:
-    for side, first, second in (("left", one.low, other.low), ("right", one.high, other.high)):
-        if not same_value(first, second):
-            return f"the {side} end differs"
-    for side, end, first_closed, second_closed in (
-        ("left", one.low, one.low_closed, other.low_closed),
-        ("right", one.high, one.high_closed, other.high_closed),
-    ):
-        if first_closed != second_closed and ("c", "oo") not in (end, end[-1]):
-            return f"the {side} bracket differs"
-    return None
 
 
 def _brackets(reference: Bracket, answer: Bracket) -> str | None:
@@ -428,21 +320,6 @@ def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
     return _matrices(reference, answer)
 
 
-def _words(reference: Value, answer: Value) -> str | None:
-    if isinstance(reference, Words) and isinstance(answer, Words):
-        return None if reference.words == answer.words else "other words"
-    words, other = (reference, answer) if isinstance(reference, Words) else (answer, reference)
-    assert isinstance(words, Words)
-    if words.words in (("infinity",), ("infinite",)) and isinstance(other, Leaf):
-        return None if other.tree == ("c", "oo") else "infinity is not this"
-    if isinstance(other, Leaf) and words.letters.isalpha() and words.letters.islower() and len(words.words) == 1:
-        product: Tree = ("n", Fraction(1))
-        for letter in words.letters:
-            product = ("*", product, ("s", letter))
-        return None if len(words.letters) < 4 and same_value(product, other.tree) else "words are no value"
-    return "words are no value"
-
-
 def _phrases(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Phrase) and isinstance(answer, Phrase):
         if total(reference) is not None and total(answer) is not None:
@@ -451,61 +328,6 @@ def _phrases(reference: Value, answer: Value) -> str | None:
     if total(reference) is not None and (total(answer) is not None or isinstance(answer, Leaf)):
         return _quantities(reference, answer)
     return "words beside the value say something else"
-
-
-def _congruences(reference: Value, answer: Value) -> str | None:
-    if isinstance(reference, Congruence) and isinstance(answer, Congruence):
-        if reference.left and answer.left and reference.left != answer.left:
-            return "it is about another symbol"
-        if not same_value(reference.modulus, answer.modulus):
-            return "the modulus differs"
-        modulus = exact(reference.modulus)
-        sets = [sorted(_residues(each, modulus), key=str) for each in (reference, answer)]
-        return None if sets[0] == sets[1] else "the residue differs"
-    congruence, other = (reference, answer) if isinstance(reference, Congruence) else (answer, reference)
-    assert isinstance(congruence, Congruence)
-    if isinstance(other, Leaf) and len(congruence.residues) == 1 and not congruence.left:
-        residue, modulus = exact(congruence.residues[0]), exact(congruence.modulus)
-        if residue is not None and modulus and not 0 <= residue < modulus:
-            return leaf_differs(other, Leaf(("n", residue % modulus)))  # 7 mod 3 is 1
-        if congruence is answer:
-            return leaf_differs(other, Leaf(congruence.residues[0]))
-    return "a congruence is no value"
-
-
-def _residues(congruence: Congruence, modulus: Fraction | None) -> set[object]:
-    found: set[object] = set()
-    for tree in congruence.residues:
-        value = exact(tree)
-        found.add(value % modulus if value is not None and modulus else tree)
-    return found
-
-
-def _ratios(reference: Value, answer: Value) -> str | None:
-    if isinstance(reference, Ratio) and isinstance(answer, Ratio):
-        if len(reference.parts) != len(answer.parts):
-            return "the ratio has other parts"
-        one, other = _trees(reference), _trees(answer)
-        same = all(same_value(("*", a, other[0]), ("*", b, one[0])) for a, b in zip(one[1:], other[1:], strict=True))
-        return None if same else "the ratio differs"
-    ratio, value = (reference, answer) if isinstance(reference, Ratio) else (answer, reference)
-    assert isinstance(ratio, Ratio)
-    trees = _trees(ratio)
-    if isinstance(value, Leaf) and value.tree[0] in ("/", "neg") and len(trees) == 2 and value.unit is None:
-        return None if same_value(("/", trees[0], trees[1]), value.tree) else "the ratio differs"
-    return "a ratio is no such value"
-
-
-def _trees(ratio: Ratio) -> list[Tree]:
-    return [part.tree for part in ratio.parts if isinstance(part, Leaf)]
-
-
-def _clocks(reference: Value, answer: Value) -> str | None:
-    if not isinstance(reference, Clock) or not isinstance(answer, Clock):
-        return "a time of day is no such value"
-    if reference.half and answer.half or not reference.half and not answer.half:
-        return None if reference.minutes == answer.minutes else "the time differs"
-    return None if (reference.minutes - answer.minutes) % 720 == 0 else "the time differs"
 
 
 def _cases(reference: Value, answer: Value) -> str | None:
@@ -522,7 +344,7 @@ def _cases(reference: Value, answer: Value) -> str | None:
 
 def _builders(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Builder) and isinstance(answer, Builder):
-        pair = _renamed([reference.element, reference.condition], [answer.element, answer.condition])
+        pair = renamed([reference.element, reference.condition], [answer.element, answer.condition])
         answer = Builder(pair[0], pair[1])
         return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
     return "a set by its condition is not this"
@@ -550,16 +372,22 @@ def _region_rule(reference: Value, answer: Value) -> str | None | object:
         return "another set of numbers"
     if isinstance(reference, Bracket) and isinstance(answer, Bracket):
         return _PASS
-    return _regions(reference, answer)
+    return same_regions(reference, answer)
 
 
 _PASS = object()
+
+
 _Rule = Callable[..., str | None | object]
+
+
 _FIRST: tuple[tuple[type, _Rule], ...] = (
     (Choice, _choice), (Items, _lists), (Named, _named), (Relation, _relations), (Region, _region_rule),
-    (Phrase, _phrases), (Words, _words), (Matrix, _matrix_and_bracket), (Congruence, _congruences), (Ratio, _ratios),
-    (Clock, _clocks), (Cases, _cases), (Builder, _builders),
+    (Phrase, _phrases), (Words, same_words), (Matrix, _matrix_and_bracket), (Congruence, same_congruences), (Ratio, same_ratios),
+    (Clock, same_clocks), (Cases, _cases), (Builder, _builders),
 )  # fmt: skip
+
+
 _SAME_KIND: dict[type, Callable[..., str | None]] = {
     Leaf: _leaves,
     Bracket: _brackets,

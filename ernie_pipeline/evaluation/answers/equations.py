@@ -5,10 +5,10 @@ from typing import Any
 
 from mpmath import mp
 
-from ernie_pipeline.evaluation.answers.expression import Tree
+from ernie_pipeline.evaluation.answers.numeric import DIGITS, evaluate, points
 from ernie_pipeline.evaluation.answers.relations import as_leaf
 from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value
-from ernie_pipeline.evaluation.answers.values import DIGITS, evaluate, points, symbols
+from ernie_pipeline.evaluation.answers.tree import Tree, symbols
 
 _FAILURES = (ValueError, ArithmeticError, TypeError, KeyError)
 

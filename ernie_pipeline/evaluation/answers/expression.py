@@ -8,17 +8,20 @@ A tree is a nested tuple whose first element says what it is:
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 from ernie_pipeline.evaluation.answers.tokens import FUNCTIONS, Token, Unreadable
-
-Tree = tuple[Any, ...]
+from ernie_pipeline.evaluation.answers.tree import Tree, is_vector, symbol_name, with_index
 
 CALLED = frozenset("f g h F G H".split())
 """Letters that are functions where a bracket follows."""
 
+
 _OPENING = {"(": ")", "[": "]", "{": "}"}
+
+
 _ENDS = frozenset(") ] } + - = < > , ; : rbrace rangle".split())
+
+
 _MAX_DEPTH = 80
 
 
@@ -40,22 +43,6 @@ def parse_expression(tokens: Sequence[Token]) -> Tree:
     if parser.at < len(expanded):
         raise Unreadable(f"cannot read {parser.tokens[parser.at].text!r}")
     return tree
-
-
-def symbol_name(tokens: Sequence[Token]) -> str:
-    """The name that subscript tokens spell."""
-    return "".join(token.text for token in tokens if token.text not in ("{", "}"))
-
-
-def _is_vector(tree: Tree) -> bool:
-    return tree[0] == "s" and tree[1].startswith(("vec ", "hat "))
-
-
-def _with_index(tree: Tree, subscript: str) -> Tree:
-    """The body of a sum with a_k, whatever k is called."""
-    if tree[0] == "s" and tree[1].endswith(subscript):
-        return ("s", tree[1].removesuffix(subscript) + "_index")
-    return tuple(_with_index(part, subscript) if isinstance(part, tuple) and part else part for part in tree)
 
 
 class _Parser:
@@ -116,7 +103,7 @@ class _Parser:
             if token.text in ("*", "/", "cdot", "times", "div") and token.kind in ("op", "cmd"):
                 self.at += 1
                 right = self.signed_factor()
-                if token.text == "times" and _is_vector(tree) and _is_vector(right):
+                if token.text == "times" and is_vector(tree) and is_vector(right):
                     tree = ("f", "cross", (tree, right))
                 else:
                     tree = ("/", tree, right) if token.text in ("/", "div") else ("*", tree, right)
@@ -397,7 +384,7 @@ class _Parser:
             self.accept("cdot") or self.accept("times")
             body = ("*", body, self.factor())
         variable = bounds["_"][0].text
-        body = _with_index(body, f"_{variable}")
+        body = with_index(body, f"_{variable}")
         return (name, variable, parse_expression(bounds["_"][2:]), parse_expression(bounds["^"]), body)
 
     def integral(self, bounds: dict[str, list[Token]]) -> Tree:

@@ -13,7 +13,9 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 _BOLD = r"\*\*[^*\n]{1,200}\*\*"
-_FORMULA = r"\$\$[^$]{1,400}\$\$|(?<!\\)\$(?!\s)[^$\n]{1,400}?(?<![\s\\])\$(?!\d)|\\\([^)]{0,400}?\\\)|\\\[.{1,400}?\\\]"
+_FORMULA = (
+    r"\$\$[^$]{1,400}\$\$|(?<!\\)\$(?!\s)[^$\n]{1,400}?(?<![\s\\])\$(?!\d)|\\\([^)]{0,400}?\\\)|\\\[.{1,400}?\\\]"
+)
 _JOINT = r"\s*(?:,|;|or|and|,\s*or|,\s*and)\s*"
 _BOLDS = re.compile(rf"{_BOLD}(?:{_JOINT}{_BOLD})*", re.DOTALL)
 _FORMULAS = re.compile(rf"(?:{_FORMULA})(?:{_JOINT}(?:{_FORMULA}))*", re.DOTALL)

@@ -3,10 +3,10 @@ r"""One answer against one reference answer: right or wrong, and why. Pure; grad
 from dataclasses import dataclass
 
 from ernie_pipeline.evaluation.answers.compare import differs
+from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined
 from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
 from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.reader import readings
-from ernie_pipeline.evaluation.answers.values import TooLarge, Undefined
 
 _MOST_BOXES = 50
 _LONGEST = 10_000

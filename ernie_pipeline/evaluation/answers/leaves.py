@@ -4,10 +4,12 @@ from fractions import Fraction
 
 from mpmath import mp
 
-from ernie_pipeline.evaluation.answers.expression import Tree
+from ernie_pipeline.evaluation.answers.exact import Undefined, exact
+from ernie_pipeline.evaluation.answers.numeric import evaluate
 from ernie_pipeline.evaluation.answers.structure import Items, Leaf, Phrase, Value
+from ernie_pipeline.evaluation.answers.tree import Tree, symbols
 from ernie_pipeline.evaluation.answers.units import Unit, agree
-from ernie_pipeline.evaluation.answers.values import Undefined, evaluate, exact, same_value, symbols
+from ernie_pipeline.evaluation.answers.values import same_value
 
 PLACES_FOR_EXACT = 6
 """Decimal places, correctly rounded, from which on an answer may stand for an exact reference: 0.333333 for 1/3."""

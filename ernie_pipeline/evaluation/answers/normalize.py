@@ -67,9 +67,13 @@ _SPACES = re.compile(
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\[,;:! ]|~| )\d{3})+(?![\d/])(?!\s*\\(?:,|;|:|!| )?\s*\d)")
 _THIN_COMMA = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
-_ORDINAL = re.compile(r"(?<=\d)()\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\}?")
+_ORDINAL = re.compile(
+    r"(?<=\d)()\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\}?"
+)
 _CHOOSE = re.compile(r"(?:\{\})?[_^]\{?(\w+)\}?\s*C\s*_\{?(\w+)\}?")
-_CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\}|\{?\\(?:text|mathrm)\s*\{\s*o\s*\}\}?)")
+_CIRC = re.compile(
+    r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\}|\{?\\(?:text|mathrm)\s*\{\s*o\s*\}\}?)"
+)
 
 
 @lru_cache(maxsize=4096)

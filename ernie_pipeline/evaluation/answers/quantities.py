@@ -3,9 +3,10 @@ r"""Expressions with their units: what is one number, or one formula, and what i
 from fractions import Fraction
 from typing import Literal
 
-from ernie_pipeline.evaluation.answers.expression import Tree, parse_expression
+from ernie_pipeline.evaluation.answers.expression import parse_expression
 from ernie_pipeline.evaluation.answers.structure import Leaf
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
+from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.units import FACTORS, ROMAN_LETTERS, Unit, parse_unit
 from ernie_pipeline.evaluation.answers.words import spelled_number
 

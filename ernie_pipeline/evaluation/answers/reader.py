@@ -4,50 +4,62 @@ One text has one reading, but for `12,345`, which is a number and a list of two 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from ernie_pipeline.evaluation.answers import relations
+from ernie_pipeline.evaluation.answers import regions, relations
 from ernie_pipeline.evaluation.answers.expression import parse_expression
+from ernie_pipeline.evaluation.answers.forms import (
+    all_words,
+    based,
+    clock,
+    congruence,
+    cycles,
+    dimensions,
+    dots,
+    empty,
+    number_set,
+    ratio,
+)
 from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.quantities import read_leaf
+from ernie_pipeline.evaluation.answers.splitting import (
+    SEPARATORS,
+    closing,
+    expand_signs,
+    parted,
+    split,
+    split_relation,
+    text_of,
+)
 from ernie_pipeline.evaluation.answers.structure import (
-    Based,
     Bracket,
     Builder,
     Cases,
     Choice,
-    Clock,
-    Congruence,
     Dots,
     Items,
     Leaf,
     Matrix,
     Named,
-    NumberSet,
     Phrase,
-    Ratio,
     Region,
     Unread,
     Value,
     Words,
 )
-from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_token, tokenize
-from ernie_pipeline.evaluation.answers.words import phrase, spelled_number, without_frame
+from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, tokenize
+from ernie_pipeline.evaluation.answers.words import phrase, without_frame
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+
+
 LONGEST, DEEPEST = 4000, 40
 """Characters and nested brackets up to which a text is read; what has more is equal to the same text alone."""
 
-_OPEN = {"(": 1, "[": 1, "{": 1, "lbrace": 1, "langle": 1, "lfloor": 1, "lceil": 1}
-_CLOSE = {")": 1, "]": 1, "}": 1, "rbrace": 1, "rangle": 1, "rfloor": 1, "rceil": 1}
-_SEPARATORS = frozenset([",", ";"])
-_JOINERS = {"and": "and", "or": "or", "wedge": "and", "vee": "or", "&": "and"}
-_SETS = frozenset("setR setZ setQ setN setC".split())
+
 _MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
-_SHAPES = frozenset("matrix matrices grid board array table rectangle lattice chessboard".split())
-_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "sixteen": 16}
 
 
 @lru_cache(maxsize=8192)
@@ -98,7 +110,7 @@ def read(tokens: list[Token]) -> Value:
     tokens = without_frame(tokens)
     while len(tokens) > 1 and tokens[0].text == "{" and closing(tokens, 0) == len(tokens) - 1:
         inner = tokens[1:-1]
-        if split(inner, _SEPARATORS)[1:]:
+        if split(inner, SEPARATORS)[1:]:
             return _set(inner)
         tokens = inner
     if not tokens:
@@ -109,9 +121,9 @@ def read(tokens: list[Token]) -> Value:
     if words is not None:
         return words
     if any(token.text in ("pmod", "equiv") for token in tokens) and not any(t.text == "or" for t in tokens):
-        congruence = _congruence(tokens)
-        if congruence is not None:
-            return congruence
+        found = congruence(tokens)
+        if found is not None:
+            return found
     tokens = _without_bracketed_domain(tokens)
     systems = _systems(tokens)
     if systems is not None:
@@ -166,8 +178,8 @@ def _list(items: list[Value], joiner: str) -> Value:
         flat.extend(item.items if isinstance(item, Items) and item.kind == "list" else [item])
     if any(isinstance(item, Dots) for item in flat):
         return Items("sequence", tuple(flat), joiner)
-    flat = relations.excluded(flat)
-    joined = relations.joined(flat, joiner)
+    flat = regions.excluded(flat)
+    joined = regions.joined(flat, joiner)
     if joined is not None:
         return joined
     return flat[0] if len(flat) == 1 else Items("list", tuple(flat), joiner)
@@ -182,85 +194,13 @@ def read_one(tokens: list[Token]) -> Value:
     return Unread(text_of(tokens))
 
 
-def text_of(tokens: Sequence[Token]) -> str:
-    """Tokens in one spelling, for comparison as text."""
-    return " ".join(token.text + token.content.replace(" ", "") for token in tokens if token.text not in "{}")
-
-
-def closing(tokens: Sequence[Token], start: int) -> int:
-    """Where the bracket that opens at `start` closes; any closing one will do: [1, 2) is one. -1 if it does not."""
-    depth = 0
-    for at in range(start, len(tokens)):
-        if tokens[at].kind in ("op", "cmd"):
-            depth += _OPEN.get(tokens[at].text, 0) - _CLOSE.get(tokens[at].text, 0)
-        if depth == 0:
-            return at
-    return -1
-
-
-def split(tokens: Sequence[Token], at: frozenset[str]) -> list[list[Token]]:
-    """The parts between top-level tokens of these texts."""
-    parts: list[list[Token]] = [[]]
-    depth = 0
-    for token in tokens:
-        if token.kind in ("op", "cmd"):
-            depth += _OPEN.get(token.text, 0) - _CLOSE.get(token.text, 0)
-        if depth == 0 and token.text in at and token.kind != "let":
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def parted(tokens: list[Token]) -> tuple[list[list[Token]], str]:
-    """The elements of a list and what joins them: ",", "and" or "or"."""
-    parts: list[list[Token]] = [[]]
-    depth, joiner = 0, ","
-    for token in tokens:
-        if token.kind in ("op", "cmd"):
-            depth += _OPEN.get(token.text, 0) - _CLOSE.get(token.text, 0)
-        text = token.text.lower() if token.kind in ("word", "cmd", "op") else ""
-        if depth == 0 and token.kind == "op" and text in _SEPARATORS:
-            parts.append([])
-        elif depth == 0 and text in _JOINERS:
-            joiner = _JOINERS[text]
-            if parts[-1]:  # not after a comma: "1, 2, and 3"
-                parts.append([])
-        else:
-            parts[-1].append(token)
-    if len(parts) > 1 and parts[0] and parts[0][0].text.lower() in ("either", "both"):
-        parts[0] = parts[0][1:]
-    return parts, joiner
-
-
-def all_words(tokens: list[Token]) -> Value | None:
-    """Words where there is nothing else, or a single run of letters: VI, BACD; None otherwise."""
-    if len(tokens) == 1 and tokens[0].kind == "run":
-        run = tokens[0].text
-        return None if len(run) == 2 and not run.isupper() else Words(phrase((run,)), run)
-    if not tokens or not any(token.kind == "word" for token in tokens):
-        return None
-    if any(token.text.lower() in _JOINERS or token.text == "," for token in tokens):
-        return None
-    plain = all(token.kind in ("word", "let", "run") or token.text in ("-", "'", ".") for token in tokens)
-    if not plain:
-        return None
-    if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
-        return None
-    words = [token.text for token in tokens if token.kind != "op"]
-    if phrase(words) in (("all", "real", "number"), ("all", "real"), ("real", "number")):
-        return relations.REALS
-    number = spelled_number(words)
-    return Leaf(("n", number)) if number is not None else Words(phrase(words), " ".join(words))
-
-
 def _set(inner: list[Token]) -> Value:
     builder = _builder(inner)
     if builder is not None:
         return builder
     if not inner:
         return Items("set", ())
-    parts = split(inner, _SEPARATORS)
+    parts = split(inner, SEPARATORS)
     if any(not part for part in parts):
         return Unread("{" + text_of(inner))
     items: list[Value] = []
@@ -275,28 +215,8 @@ def _builder(inner: list[Token]) -> Value | None:
         parts = split(inner, frozenset([mark]))
         if len(parts) == 2 and all(parts):
             element, condition = read_part(parts[0]), read(parts[1])
-            return relations.built(element, condition) or Builder(element, condition)
+            return regions.built(element, condition) or Builder(element, condition)
     return None
-
-
-def _empty(tokens: list[Token]) -> Value | None:
-    return Items("set", ()) if len(tokens) == 1 and tokens[0].text == "emptyset" else None
-
-
-def _dots(tokens: list[Token]) -> Value | None:
-    text = "".join(token.text for token in tokens)
-    return Dots() if text in ("ldots", "...") else None
-
-
-def _number_set(tokens: list[Token]) -> Value | None:
-    """R and the like, as letters."""
-    if not tokens or tokens[0].text not in _SETS:
-        return None
-    tail = "".join(token.text for token in tokens[1:] if token.text not in "{}")
-    if len(tokens) > 1 and tokens[1].text not in ("^", "_"):
-        return None
-    name = tokens[0].text.removeprefix("set")
-    return relations.REALS if name == "R" and not tail else NumberSet(name + tail)
 
 
 def _environment(tokens: list[Token]) -> Value | None:
@@ -370,7 +290,7 @@ def _bracketed(tokens: list[Token]) -> Value | None:
         return _set(inner)
     if tail not in ("", "^T", "^top", "^t", "^intercal"):
         return None
-    parts = split(inner, _SEPARATORS)
+    parts = split(inner, SEPARATORS)
     if len(parts) < 2 or not all(parts):
         return None if tail or first != "(" or not inner else _inside(inner)
     items = tuple(read_part(part) for part in parts)
@@ -400,85 +320,14 @@ def _inside(inner: list[Token]) -> Value | None:
     return None
 
 
-def _cycles(tokens: list[Token]) -> Value | None:
-    """A permutation in cycles, (1 3 2)(4 5): each from its smallest element on, in their order."""
-    if tokens[0].text != "(" or len(tokens) < 4:
-        return None
-    found: list[list[int]] = []
-    for token in tokens:
-        if token.text == "(":
-            found.append([])
-        elif token.kind == "num" and token.text.isdigit():
-            found[-1].append(int(token.text))
-        elif token.text != ")":
-            return None
-    if any(len(cycle) < 2 for cycle in found):
-        return None
-    turned = sorted(cycle[cycle.index(min(cycle)) :] + cycle[: cycle.index(min(cycle))] for cycle in found)
-    return Unread(f"cycles {turned}")
-
-
 def _union(tokens: list[Token]) -> Value | None:
     parts = split(tokens, frozenset(["cup"]))
     if len(parts) > 1 and all(parts):
-        return relations.union([read_one(part) for part in parts])
+        return regions.union([read_one(part) for part in parts])
     parts = split(tokens, frozenset(["setminus"]))
     if len(parts) == 2 and all(parts):
-        return relations.without(read_one(parts[0]), read_one(parts[1]))
+        return regions.without(read_one(parts[0]), read_one(parts[1]))
     return None
-
-
-def _clock(tokens: list[Token]) -> Value | None:
-    texts = [token.text.lower() for token in tokens]
-    half = texts.pop() if texts and texts[-1] in ("am", "pm") else ""
-    if len(texts) == 3 and texts[1] == ":" and all(t.isdigit() for t in texts[::2]) and len(texts[2]) == 2:
-        hours, minutes = int(texts[0]), int(texts[2])
-    elif half and len(texts) == 1 and texts[0].isdigit():
-        hours, minutes = int(texts[0]), 0
-    else:
-        return None
-    if hours > 24 or minutes > 59:
-        return None
-    if half:
-        hours = hours % 12 + (12 if half == "pm" else 0)
-    return Clock(Fraction(60 * hours + minutes), half)
-
-
-def _ratio(tokens: list[Token]) -> Value | None:
-    texts = [token.text.lower() for token in tokens]
-    if texts[1:-1] in (["in"], ["out", "of"]) and tokens[0].kind == tokens[-1].kind == "num":
-        return Leaf(("/", ("n", tokens[0].value), ("n", tokens[-1].value)))
-    parts = split(tokens, frozenset([":", "to"]))
-    if len(parts) < 2 or not all(parts):
-        return None
-    values = tuple(read_leaf(part) for part in parts)
-    return Ratio(tuple(value for value in values if value)) if all(values) else None
-
-
-def _dimensions(tokens: list[Token]) -> Value | None:
-    """4 ft x 12 ft or 8 m by 6 m: lengths beside each other; of a shape ("a 3 x 4 matrix") only the same text."""
-    words = [token.text.lower() for token in tokens if token.kind == "word"]
-    parts = split(tokens, frozenset(["times", "by", "x"]))
-    if len(parts) < 2 or not words or not all(parts):
-        return None
-    if _SHAPES & set(words):
-        return Unread(text_of(tokens))
-    leaves = [read_leaf(part) for part in parts]
-    if not all(leaf is not None and leaf.unit is not None for leaf in leaves):
-        return None
-    return Items("list", tuple(leaf for leaf in leaves if leaf is not None), "by")
-
-
-def _based(tokens: list[Token]) -> Value | None:
-    text = "".join(token.text for token in tokens if token.text not in "{}()")
-    found = re.fullmatch(r"([0-9A-Z]+)_(?:base)?(\d+|[a-z]+)", text)
-    if found is None or not (any(c.isdigit() for c in found[1]) or len(found[1]) > 1 or tokens[0].text == "("):
-        return None
-    base = int(found[2]) if found[2].isdigit() else _BASES.get(found[2], 0)
-    if base == 10 and found[1].isdigit():
-        return Leaf(("n", number_token(found[1]).value))
-    fits = 2 <= base <= 36 and all(int(digit, 36) < base for digit in found[1])
-    return Based(found[1].lstrip("0") or "0", base) if fits else None
 
 
 def _choice(tokens: list[Token]) -> Value | None:
@@ -495,36 +344,6 @@ def _choice(tokens: list[Token]) -> Value | None:
     return Choice(tokens[at].text, read(rest))
 
 
-def _congruence(tokens: list[Token]) -> Value | None:
-    at = next((number for number, token in enumerate(tokens) if token.text == "pmod"), -1)
-    if at <= 0:
-        return None
-    before = tokens[:at]
-    if before[-1].text in ("(", ","):
-        before = before[:-1]
-    modulus = [token for token in tokens[at + 1 :] if token.text not in "(){}"]
-    sides = split(before, frozenset(["equiv", "="]))
-    left = text_of(sides[0]) if len(sides) == 2 else ""
-    residues = [expanded for part in split(sides[-1], _SEPARATORS) for expanded in expand_signs(part)]
-    joined = [piece for residue in residues for piece in parted(residue)[0]]
-    try:
-        trees = tuple(parse_expression(residue) for residue in joined)
-        return Congruence(left, trees, parse_expression(modulus))
-    except Unreadable:
-        return None
-
-
-def expand_signs(tokens: list[Token]) -> list[list[Token]]:
-    r"""With `\pm` as plus, then as minus (`\mp` the other way); once, unchanged, where there is none."""
-    if not any(token.text in ("pm", "mp") and token.kind == "cmd" for token in tokens):
-        return [tokens]
-    out = []
-    for plus, minus in (("+", "-"), ("-", "+")):
-        signs = {"pm": plus, "mp": minus}
-        out.append([Token("op", signs[t.text], t.space) if t.kind == "cmd" and t.text in signs else t for t in tokens])
-    return out
-
-
 def _both_signs(tokens: list[Token]) -> Value | None:
     depth = 0
     for token in tokens:
@@ -537,22 +356,6 @@ def _both_signs(tokens: list[Token]) -> Value | None:
 
 def _relation(tokens: list[Token]) -> Value | None:
     return relations.read_relation(tokens, read_part, split_relation(tokens))
-
-
-def split_relation(tokens: Sequence[Token]) -> tuple[list[list[Token]], list[str]]:
-    """The sides of a chain of relations, and their signs."""
-    sides: list[list[Token]] = [[]]
-    signs: list[str] = []
-    depth = 0
-    for token in tokens:
-        if token.kind in ("op", "cmd"):
-            depth += _OPEN.get(token.text, 0) - _CLOSE.get(token.text, 0)
-        if depth == 0 and token.text in relations.SIGNS and token.kind in ("op", "cmd"):
-            signs.append(relations.SIGNS[token.text])
-            sides.append([])
-        else:
-            sides[-1].append(token)
-    return sides, signs
 
 
 def _upright_units(tokens: list[Token]) -> list[Token]:
@@ -587,23 +390,25 @@ def _phrase(tokens: list[Token]) -> Value | None:
 
 _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     lambda tokens: None if tokens else Unread(""),
-    lambda tokens: _congruence(tokens) if any(token.text == "pmod" for token in tokens) else None,
+    lambda tokens: congruence(tokens) if any(token.text == "pmod" for token in tokens) else None,
     _both_signs,
-    _empty,
-    _dots,
-    _clock,
+    empty,
+    dots,
+    clock,
     _choice,
     _labelled,
     _environment,
     _relation,
     _union,
-    _number_set,
-    _cycles,
+    number_set,
+    cycles,
     _bracketed,
-    _based,
-    _ratio,
-    _dimensions,
+    based,
+    ratio,
+    dimensions,
     read_leaf,
     _phrase,
 )
+
+
 __all__ = ["Region", "read", "read_answer", "readings"]

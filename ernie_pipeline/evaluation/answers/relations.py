@@ -2,12 +2,12 @@ r"""Relations: equations, named values, inequalities as regions of the real line
 
 import re
 from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import Any
 
 from mpmath import mp
 
-from ernie_pipeline.evaluation.answers.expression import Tree, parse_expression
+from ernie_pipeline.evaluation.answers.expression import parse_expression
+from ernie_pipeline.evaluation.answers.numeric import evaluate
+from ernie_pipeline.evaluation.answers.regions import INFINITY, REALS, absolute, region_of
 from ernie_pipeline.evaluation.answers.structure import (
     Bracket,
     Interval,
@@ -22,23 +22,16 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
-from ernie_pipeline.evaluation.answers.values import evaluate, same_value, symbols
-
-SIGNS = {
-    "=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "in": "in", "to": "to",
-    "equiv": "equiv", "notin": "notin", "sim": "to", "cong": "to", "propto": "to", "mapsto": "to", "subset": "to",
-    "subseteq": "to", "parallel": "to", "perp": "to",
-}  # fmt: skip
-"""Tokens that relate two sides, by what they say; "to" stands for all that are compared as text."""
-
-INFINITY: Tree = ("c", "oo")
-REALS = Region(None, (Interval(("neg", INFINITY), INFINITY, False, False),))
+from ernie_pipeline.evaluation.answers.tree import Tree, symbols
+from ernie_pipeline.evaluation.answers.values import same_value
 
 _UNKNOWNS = frozenset("x y z t r u v X Y".split())
 """Symbols that an equation of a curve has; a relation of others to a number tells the value of an expression."""
 
+
 _EVENTS = frozenset("= < > le ge ne cup cap | mid".split())
 """Signs in brackets behind a letter that name a probability or a count: P(X = 2), n(A cup B)."""
+
 
 Reader = Callable[[list[Token]], Value]
 
@@ -262,7 +255,7 @@ def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value 
             continue
         bound, closed = trees[1 - at], sign == "<="
         if name[0].startswith("|"):
-            return _absolute(name[0].strip("|"), bound, closed, sign, inside=at == 0)
+            return absolute(name[0].strip("|"), bound, closed, sign, inside=at == 0)
         if sign == "!=":
             below = Interval(("neg", INFINITY), bound, False, False)
             return Region(name[0], (below, Interval(bound, INFINITY, False, False)))
@@ -270,212 +263,6 @@ def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value 
             return Region(name[0], (Interval(("neg", INFINITY), bound, False, closed),))
         return Region(name[0], (Interval(bound, INFINITY, closed, False),))
     return None
-
-
-def _absolute(name: str, bound: Tree, closed: bool, sign: str, *, inside: bool) -> Value | None:
-    """|x| < b as (-b, b), |x| > b as what is outside of it."""
-    if sign == "!=":
-        return None
-    below: Tree = ("neg", bound)
-    if inside:
-        return Region(name, (Interval(below, bound, closed, closed),))
-    left = Interval(("neg", INFINITY), below, False, closed)
-    return Region(name, (left, Interval(bound, INFINITY, closed, False)))
-
-
-def region_of(value: Value) -> Region | None:
-    """The interval, the single points or the region that a value is; None for others."""
-    if isinstance(value, Region):
-        return value
-    if isinstance(value, Bracket) and len(value.items) == 2 and value.opening in "([" and value.closing in ")]":
-        low, high = value.items
-        if isinstance(low, Leaf) and isinstance(high, Leaf):
-            return Region(None, (Interval(low.tree, high.tree, value.opening == "[", value.closing == "]"),))
-    if isinstance(value, Items) and value.kind == "set" and all(isinstance(item, Leaf) for item in value.items):
-        trees = [item.tree for item in value.items if isinstance(item, Leaf)]
-        return Region(None, tuple(Interval(tree, tree, True, True) for tree in trees))
-    return None
-
-
-def built(element: Value, condition: Value) -> Value | None:
-    """{x | x > 1} as the region that it is."""
-    if isinstance(element, Relation) and isinstance(condition, Region):
-        return _whole_numbers(element, condition)
-    name = element.tree[1] if isinstance(element, Leaf) and element.tree[0] == "s" else None
-    if isinstance(element, Region) and element.intervals == REALS.intervals:
-        name = element.name
-    if isinstance(condition, Named) and condition.name == name:
-        value = condition.value
-        return value if isinstance(value, Items) else Items("set", (value,))
-    if name is not None and isinstance(condition, Region) and condition.name == name:
-        return Region(None, condition.intervals)
-    return None
-
-
-def _whole_numbers(element: Relation, condition: Region) -> Value | None:
-    """{n in Z : 0 < n < 4} as {1, 2, 3}."""
-    known = isinstance(element.left, Leaf) and element.left.tree == ("s", condition.name)
-    if not known or not isinstance(element.right, NumberSet) or element.right.name not in ("Z", "N", "Z^+", "N^*"):
-        return None
-    found = []
-    for interval in condition.intervals:
-        low, high = number(interval.low), number(interval.high)
-        if low is None or high is None or mp.isinf(low) or mp.isinf(high) or high - low > 1000:
-            return None
-        first, last = int(mp.ceil(low)), int(mp.floor(high))
-        first += first == low and not interval.low_closed
-        last -= last == high and not interval.high_closed
-        found += range(first, last + 1)
-    positive = element.right.name != "Z"
-    return Items("set", tuple(Leaf(("n", Fraction(each))) for each in found if each > 0 or not positive))
-
-
-def union(values: list[Value]) -> Value | None:
-    """The union of intervals and finite sets; None where something else is among them."""
-    regions = [region_of(value) for value in values]
-    if not all(regions):
-        return None
-    names = {region.name for region in regions if region and region.name}
-    if len(names) > 1:
-        return None
-    intervals = [interval for region in regions if region for interval in region.intervals]
-    return Region(names.pop() if names else None, tidy(intervals))
-
-
-def without(whole: Value, part: Value) -> Value | None:
-    """A region less a finite set."""
-    region = region_of(whole)
-    if region is None or not isinstance(part, Items) or not all(isinstance(item, Leaf) for item in part.items):
-        return None
-    intervals = list(region.intervals)
-    for item in part.items:
-        tree = item.tree if isinstance(item, Leaf) else ("n", Fraction(0))
-        intervals = [piece for interval in intervals for piece in _cut(interval, tree)]
-    return Region(region.name, tidy(intervals))
-
-
-def _cut(interval: Interval, tree: Tree) -> list[Interval]:
-    low, at, high = number(interval.low), number(tree), number(interval.high)
-    if low is None or at is None or high is None or not low <= at <= high:
-        return [interval]
-    pieces = [
-        Interval(interval.low, tree, interval.low_closed and low < at, False),
-        Interval(tree, interval.high, False, interval.high_closed and at < high),
-    ]
-    return [piece for piece, empty in zip(pieces, (low == at, at == high), strict=True) if not empty]
-
-
-def rays(relation: Relation) -> list[Region]:
-    """x >= a as [a, infinity), or as (-infinity, x]: for which symbol it is solved is not said."""
-    left, right = relation.left, relation.right
-    if relation.operator not in ("<", "<=") or not isinstance(left, Leaf) or not isinstance(right, Leaf):
-        return []
-    closed, out = relation.operator == "<=", []
-    if left.tree[0] == "s":
-        out.append(Region(left.tree[1], (Interval(("neg", INFINITY), right.tree, False, closed),)))
-    if right.tree[0] == "s":
-        out.append(Region(right.tree[1], (Interval(left.tree, INFINITY, closed, False),)))
-    return out
-
-
-def excluded(items: list[Value]) -> list[Value]:
-    """x != 1, x != 2 and x != 1, 2 as what is left of the line; other lists as they are."""
-    first = items[0]
-    if len(items) > 1 and isinstance(items[1], Region) and not _is_exclusion(items[1]):
-        items = [items[1], first, *items[2:]]
-        first = items[0]
-    if not isinstance(first, Region) or not first.name or len(items) < 2:
-        return items
-    region: Region = first
-    for item in items[1:]:
-        if isinstance(item, Region) and item.name == first.name and _is_exclusion(item):
-            points = Items("set", (Leaf(item.intervals[0].high),))
-        elif isinstance(item, Leaf) and _is_exclusion(first):
-            points = Items("set", (item,))
-        else:
-            return items
-        left = without(region, points)
-        if not isinstance(left, Region):
-            return items
-        region = left
-    return [region]
-
-
-def _is_exclusion(region: Region) -> bool:
-    return len(region.intervals) == 2 and region.intervals[0].high == region.intervals[1].low
-
-
-def joined(items: list[Value], joiner: str) -> Value | None:
-    """x < 1 or x > 2 as a union, x > 1 and x < 5 as what both allow; None for other lists."""
-    regions_named = {item.name for item in items if isinstance(item, Region)}
-    if joiner == "or" and len(regions_named) == 1:
-        items = [
-            Region(item.name, (Interval(item.value.tree, item.value.tree, True, True),))
-            if isinstance(item, Named) and item.name in regions_named and isinstance(item.value, Leaf)
-            else item
-            for item in items
-        ]
-    if joiner == "," or not all(isinstance(item, Region) and item.name for item in items):
-        return None
-    if joiner == "or":
-        return union(items)
-    regions = [item for item in items if isinstance(item, Region)]
-    if len({region.name for region in regions}) > 1:
-        return None
-    intervals = list(regions[0].intervals)
-    for region in regions[1:]:
-        pairs = [(one, other) for one in intervals for other in region.intervals]
-        intervals = [both for one, other in pairs if (both := _common(one, other)) is not None]
-    return Region(regions[0].name, tidy(intervals))
-
-
-def _common(one: Interval, other: Interval) -> Interval | None:
-    ends = [number(tree) for tree in (one.low, other.low, one.high, other.high)]
-    if any(end is None for end in ends):
-        return None
-    a, b, c, d = ends
-    low, low_closed = (one.low, one.low_closed) if a > b else (other.low, other.low_closed)
-    high, high_closed = (one.high, one.high_closed) if c < d else (other.high, other.high_closed)
-    if a == b:
-        low_closed = one.low_closed and other.low_closed
-    if c == d:
-        high_closed = one.high_closed and other.high_closed
-    low_end, high_end = max(a, b), min(c, d)
-    if low_end > high_end or (low_end == high_end and not (low_closed and high_closed)):
-        return None
-    return Interval(low, high, low_closed, high_closed)
-
-
-def number(tree: Tree) -> Any:
-    """The real value of an end, or None where it has symbols or is not real."""
-    if symbols(tree):
-        return None
-    try:
-        with mp.workdps(40):
-            value = evaluate(tree, {})
-            return mp.re(value) if mp.im(value) == 0 and not mp.isnan(value) else None
-    except (ValueError, ArithmeticError, KeyError, TypeError):
-        return None
-
-
-def tidy(intervals: list[Interval]) -> tuple[Interval, ...]:
-    """In order, touching ones joined; as they are where an end has symbols."""
-    keyed = [(number(interval.low), number(interval.high), interval) for interval in intervals]
-    if any(low is None or high is None for low, high, _ in keyed):
-        return tuple(intervals)
-    keyed.sort(key=lambda each: (each[0], not each[2].low_closed))
-    out: list[tuple[Any, Any, Interval]] = []
-    for low, high, interval in keyed:
-        if out and (low < out[-1][1] or (low == out[-1][1] and (interval.low_closed or out[-1][2].high_closed))):
-            before = out[-1][2]
-            further = high > out[-1][1]
-            end, closed = (interval.high, interval.high_closed) if further else (before.high, before.high_closed)
-            if high == out[-1][1]:
-                closed = interval.high_closed or before.high_closed
-            out[-1] = (out[-1][0], max(high, out[-1][1]), Interval(before.low, end, before.low_closed, closed))
-        else:
-            out.append((low, high, interval))
-    return tuple(interval for _, _, interval in out)
 
 
 __all__ = ["REALS", "NumberSet", "Words"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Union
 
-from ernie_pipeline.evaluation.answers.expression import Tree
+from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.units import Unit
 
 

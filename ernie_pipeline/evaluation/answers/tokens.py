@@ -318,7 +318,12 @@ def _run(run: str, space: bool, out: list[Token], text: str, end: int) -> list[T
         return [Token("word", run, space)]
     if run in KNOWN_UNITS and apart and _after_value(out):
         return [Token("word", run, space)]
-    if run.lower() in _SMALL_WORDS and apart and text[end:].lstrip()[:1] not in tuple("+-=^_*/<>") and not (run.isupper() and len(run) > 1):
+    if (
+        run.lower() in _SMALL_WORDS
+        and apart
+        and text[end:].lstrip()[:1] not in tuple("+-=^_*/<>")
+        and not (run.isupper() and len(run) > 1)
+    ):
         return [Token("word", run, space)]
     if len(run) >= 4 and not run.isupper() and not _in_alphabetical_order(run):
         for name in ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sin", "cos", "tan", "log", "exp", "ln"):

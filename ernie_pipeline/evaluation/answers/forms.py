@@ -1,0 +1,163 @@
+r"""Answers of one fixed form, with nothing nested in them: words, times, ratios, bases, congruences, cycles."""
+
+import re
+from fractions import Fraction
+
+from ernie_pipeline.evaluation.answers.expression import parse_expression
+from ernie_pipeline.evaluation.answers.quantities import read_leaf
+from ernie_pipeline.evaluation.answers.regions import REALS
+from ernie_pipeline.evaluation.answers.splitting import JOINERS, SEPARATORS, expand_signs, parted, split, text_of
+from ernie_pipeline.evaluation.answers.structure import (
+    Based,
+    Clock,
+    Congruence,
+    Dots,
+    Items,
+    Leaf,
+    NumberSet,
+    Ratio,
+    Unread,
+    Value,
+    Words,
+)
+from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_token
+from ernie_pipeline.evaluation.answers.words import phrase, spelled_number
+
+_SETS = frozenset("setR setZ setQ setN setC".split())
+
+
+_SHAPES = frozenset("matrix matrices grid board array table rectangle lattice chessboard".split())
+
+
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "sixteen": 16}
+
+
+def all_words(tokens: list[Token]) -> Value | None:
+    """Words where there is nothing else, or a single run of letters: VI, BACD; None otherwise."""
+    if len(tokens) == 1 and tokens[0].kind == "run":
+        run = tokens[0].text
+        return None if len(run) == 2 and not run.isupper() else Words(phrase((run,)), run)
+    if not tokens or not any(token.kind == "word" for token in tokens):
+        return None
+    if any(token.text.lower() in JOINERS or token.text == "," for token in tokens):
+        return None
+    plain = all(token.kind in ("word", "let", "run") or token.text in ("-", "'", ".") for token in tokens)
+    if not plain:
+        return None
+    if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
+        return None
+    words = [token.text for token in tokens if token.kind != "op"]
+    if phrase(words) in (("all", "real", "number"), ("all", "real"), ("real", "number")):
+        return REALS
+    number = spelled_number(words)
+    return Leaf(("n", number)) if number is not None else Words(phrase(words), " ".join(words))
+
+
+def empty(tokens: list[Token]) -> Value | None:
+    return Items("set", ()) if len(tokens) == 1 and tokens[0].text == "emptyset" else None
+
+
+def dots(tokens: list[Token]) -> Value | None:
+    text = "".join(token.text for token in tokens)
+    return Dots() if text in ("ldots", "...") else None
+
+
+def number_set(tokens: list[Token]) -> Value | None:
+    """R and the like, as letters."""
+    if not tokens or tokens[0].text not in _SETS:
+        return None
+    tail = "".join(token.text for token in tokens[1:] if token.text not in "{}")
+    if len(tokens) > 1 and tokens[1].text not in ("^", "_"):
+        return None
+    name = tokens[0].text.removeprefix("set")
+    return REALS if name == "R" and not tail else NumberSet(name + tail)
+
+
+def cycles(tokens: list[Token]) -> Value | None:
+    """A permutation in cycles, (1 3 2)(4 5): each from its smallest element on, in their order."""
+    if tokens[0].text != "(" or len(tokens) < 4:
+        return None
+    found: list[list[int]] = []
+    for token in tokens:
+        if token.text == "(":
+            found.append([])
+        elif token.kind == "num" and token.text.isdigit():
+            found[-1].append(int(token.text))
+        elif token.text != ")":
+            return None
+    if any(len(cycle) < 2 for cycle in found):
+        return None
+    turned = sorted(cycle[cycle.index(min(cycle)) :] + cycle[: cycle.index(min(cycle))] for cycle in found)
+    return Unread(f"cycles {turned}")
+
+
+def clock(tokens: list[Token]) -> Value | None:
+    texts = [token.text.lower() for token in tokens]
+    half = texts.pop() if texts and texts[-1] in ("am", "pm") else ""
+    if len(texts) == 3 and texts[1] == ":" and all(t.isdigit() for t in texts[::2]) and len(texts[2]) == 2:
+        hours, minutes = int(texts[0]), int(texts[2])
+    elif half and len(texts) == 1 and texts[0].isdigit():
+        hours, minutes = int(texts[0]), 0
+    else:
+        return None
+    if hours > 24 or minutes > 59:
+        return None
+    if half:
+        hours = hours % 12 + (12 if half == "pm" else 0)
+    return Clock(Fraction(60 * hours + minutes), half)
+
+
+def ratio(tokens: list[Token]) -> Value | None:
+    texts = [token.text.lower() for token in tokens]
+    if texts[1:-1] in (["in"], ["out", "of"]) and tokens[0].kind == tokens[-1].kind == "num":
+        return Leaf(("/", ("n", tokens[0].value), ("n", tokens[-1].value)))
+    parts = split(tokens, frozenset([":", "to"]))
+    if len(parts) < 2 or not all(parts):
+        return None
+    values = tuple(read_leaf(part) for part in parts)
+    return Ratio(tuple(value for value in values if value)) if all(values) else None
+
+
+def dimensions(tokens: list[Token]) -> Value | None:
+    """4 ft x 12 ft or 8 m by 6 m: lengths beside each other; of a shape ("a 3 x 4 matrix") only the same text."""
+    words = [token.text.lower() for token in tokens if token.kind == "word"]
+    parts = split(tokens, frozenset(["times", "by", "x"]))
+    if len(parts) < 2 or not words or not all(parts):
+        return None
+    if _SHAPES & set(words):
+        return Unread(text_of(tokens))
+    leaves = [read_leaf(part) for part in parts]
+    if not all(leaf is not None and leaf.unit is not None for leaf in leaves):
+        return None
+    return Items("list", tuple(leaf for leaf in leaves if leaf is not None), "by")
+
+
+def based(tokens: list[Token]) -> Value | None:
+    text = "".join(token.text for token in tokens if token.text not in "{}()")
+    found = re.fullmatch(r"([0-9A-Z]+)_(?:base)?(\d+|[a-z]+)", text)
+    if found is None or not (any(c.isdigit() for c in found[1]) or len(found[1]) > 1 or tokens[0].text == "("):
+        return None
+    base = int(found[2]) if found[2].isdigit() else _BASES.get(found[2], 0)
+    if base == 10 and found[1].isdigit():
+        return Leaf(("n", number_token(found[1]).value))
+    fits = 2 <= base <= 36 and all(int(digit, 36) < base for digit in found[1])
+    return Based(found[1].lstrip("0") or "0", base) if fits else None
+
+
+def congruence(tokens: list[Token]) -> Value | None:
+    at = next((number for number, token in enumerate(tokens) if token.text == "pmod"), -1)
+    if at <= 0:
+        return None
+    before = tokens[:at]
+    if before[-1].text in ("(", ","):
+        before = before[:-1]
+    modulus = [token for token in tokens[at + 1 :] if token.text not in "(){}"]
+    sides = split(before, frozenset(["equiv", "="]))
+    left = text_of(sides[0]) if len(sides) == 2 else ""
+    residues = [expanded for part in split(sides[-1], SEPARATORS) for expanded in expand_signs(part)]
+    joined = [piece for residue in residues for piece in parted(residue)[0]]
+    try:
+        trees = tuple(parse_expression(residue) for residue in joined)
+        return Congruence(left, trees, parse_expression(modulus))
+    except Unreadable:
+        return None
