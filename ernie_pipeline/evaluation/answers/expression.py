@@ -290,7 +290,17 @@ class _Parser:
         self.bars = bars
         return tuple(arguments)
 
+    def limit(self) -> Tree:
+        """lim_{x \\to a} of what follows."""
+        self.expect("_")
+        where = self.raw_argument()
+        if len(where) < 3 or where[1].text != "to":
+            raise Unreadable("no reading of this limit")
+        return ("lim", where[0].text, parse_expression(where[2:]), self.term())
+
     def function(self, name: str) -> Tree:
+        if name == "lim":
+            return self.limit()
         power: Tree | None = None
         base: Tree | None = None
         while self.peek().text in ("^", "_") and self.peek().kind == "op":

@@ -67,6 +67,7 @@ _SPACES = re.compile(
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\[,;:! ]|~| )\d{3})+(?![\d/])(?!\s*\\(?:,|;|:|!| )?\s*\d)")
 _THIN_COMMA = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+_FORMULA = re.compile(r"(?<!\\)\$(?!\s)((?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)", re.DOTALL)
 _ORDINAL = re.compile(
     r"(?<=\d)()\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\}?"
 )
@@ -114,12 +115,12 @@ def unwrapped(text: str) -> str:
 
 
 def _without_dollars(text: str) -> str:
-    r"""$1$, $2$ or $x=1$ or $x=2$ as without dollars; "$5 and $6" are sums of money."""
-    bare = text.strip().rstrip(".")
-    marks = len(re.findall(r"(?<!\\)\$", bare))
-    if marks > 2 and marks % 2 == 0 and bare.startswith("$") and bare.endswith("$"):
-        return re.sub(r"(?<!\\)\$", " ", bare)
-    return text
+    r"""$1$, $2$ or $x=1$ or $x=2$ or $30$ cm without dollars; "$5 and $6" are sums of money."""
+    marks = len(re.findall(r"(?<!\\)\$", text))
+    if marks < 2 or marks % 2:
+        return text
+    bare = _FORMULA.sub(r" \1 ", text)
+    return text if re.search(r"(?<!\\)\$", bare) else bare
 
 
 def _from_unicode(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 from zlib import crc32
 
@@ -26,13 +27,19 @@ _SAMPLES = ((1, 1), (2, 1), (1, 0), (2, -1), (8, 1), (700, 1), (700, -1), (90, 0
 _WHOLE = (*range(1, 21), 64, 81, 100, 125, 243, 256, 500, 777)
 
 
+def near(numbers: frozenset[Fraction]) -> tuple[int, ...]:
+    """The whole numbers beside those that stand in an expression: where its steps are, if it has any."""
+    small = sorted(int(number) for number in numbers if number.denominator == 1 and 1 < abs(number) < 10_000)[:8]
+    return tuple(dict.fromkeys(each * number + step for number in small for each in (1, 2) for step in (-1, 0, 1)))
+
+
 def points(
-    names: frozenset[str], whole: bool = False, steps: bool = False, jumps: bool = False
+    names: frozenset[str], whole: bool = False, steps: bool = False, jumps: bool = False, beside: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
     """Values for the symbols at several points: positive, negative and mixed ones, small and large.
 
     `whole`: positive whole numbers alone, for sums up to n; `steps`: whole numbers too, for what jumps there; `jumps`:
-    whole numbers alone, of both signs.
+    whole numbers alone, of both signs; `beside`: more of them.
     """
     ordered = sorted(names)
     if not names:
@@ -49,7 +56,7 @@ def points(
     if steps and not whole:
         out += [{name: mp.mpf(-k - 3 * at) for at, name in enumerate(ordered)} for k in range(1, 9)]
     if steps:
-        out += [{name: mp.mpf(k + 3 * at) for at, name in enumerate(ordered)} for k in _WHOLE]
+        out += [{name: mp.mpf(k + 3 * at) for at, name in enumerate(ordered)} for k in (*_WHOLE, *beside)]
     return out
 
 
@@ -161,6 +168,12 @@ def _integral(tree: Tree, values: Mapping[str, Any]) -> Any:
         return mp.quad(lambda x: evaluate(body, {**values, name: x}), ends)
 
 
+def _limit(tree: Tree, values: Mapping[str, Any]) -> Any:
+    _, name, to, body = tree
+    with mp.workdps(30):
+        return mp.limit(lambda x: evaluate(body, {**values, name: x}), evaluate(to, values))
+
+
 def _parity(rule: Callable[..., int]) -> Callable[..., Any]:
     """A function of whole numbers; of others, something symmetric."""
 
@@ -174,7 +187,7 @@ def _parity(rule: Callable[..., int]) -> Callable[..., Any]:
 
 _RARE: Mapping[str, Callable[[Tree, Mapping[str, Any]], Any]] = {
     "root": _root, "!": _factorial, "!!": _factorial, "log": _log, "f": _function, "sum": _series, "prod": _series,
-    "int": _integral,
+    "int": _integral, "lim": _limit,
     "%": lambda tree, values: evaluate(tree[1], values) / 100,
     "deg": lambda tree, values: evaluate(tree[1], values) * mp.pi / 180,
     "call": lambda tree, values: _unknown(tree[1], [evaluate(argument, values) for argument in tree[2]]),

@@ -120,7 +120,8 @@ def read(tokens: list[Token]) -> Value:
     words = all_words(tokens)
     if words is not None:
         return words
-    if any(token.text in ("pmod", "equiv") for token in tokens) and not any(t.text == "or" for t in tokens):
+    texts = [token.text for token in tokens]
+    if "pmod" in texts and not ("or" in texts and ("=" in texts or texts.count("equiv") > 1)):
         found = congruence(tokens)
         if found is not None:
             return found

@@ -70,7 +70,7 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
     if texts[0] == "(" and texts[-1] == ")" and all(t.kind == "let" for t in side[1:-1:2]) and len(side) > 3:
         return ("".join(texts), (), None) if set(texts[2:-1:2]) == {","} else None
     if side[0].kind == "fn" and texts[0] in ("lim", "max", "min", "sup", "inf"):
-        return (" ".join(texts), (), None)
+        return (("text " if len(texts) == 1 else "") + " ".join(texts), (), None)
     if side[0].kind == "let" and texts[1:2] == ["("] and texts[-1] == ")" and _EVENTS & set(texts):
         return (" ".join(texts), (), None)
     if side[0].kind == "let" and "".join(texts[1:6]) == "^{-1}" and texts[6:7] == ["("]:

@@ -1,6 +1,7 @@
 r"""Trees of expressions: what every part of the grader knows of them. Their kinds: expression.py."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,18 @@ def with_index(tree: Tree, subscript: str) -> Tree:
     return tuple(with_index(part, subscript) if isinstance(part, tuple) and part else part for part in tree)
 
 
+def numbers(tree: Tree) -> frozenset[Fraction]:
+    """The numbers in the tree."""
+    if tree[0] == "n":
+        return frozenset([tree[1]])
+    found: set[Fraction] = set()
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            for each in [part] if part and isinstance(part[0], str) else part:
+                found |= numbers(each)
+    return frozenset(found)
+
+
 @lru_cache(maxsize=2048)
 def symbols(tree: Tree) -> frozenset[str]:
     """The names of the free symbols."""
@@ -35,7 +48,7 @@ def symbols(tree: Tree) -> frozenset[str]:
         if isinstance(part, tuple):
             for each in [part] if part and isinstance(part[0], str) else part:
                 found |= symbols(each)
-    return frozenset(found - {tree[1]} if tree[0] in ("sum", "prod", "int") else found)
+    return frozenset(found - {tree[1]} if tree[0] in ("sum", "prod", "int", "lim") else found)
 
 
 def heads(tree: Tree) -> frozenset[str]:

@@ -11,9 +11,10 @@ from typing import Any
 from mpmath import mp
 
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined, exact
-from ernie_pipeline.evaluation.answers.numeric import DIGITS, FAILURES, REAL, evaluate, points
-from ernie_pipeline.evaluation.answers.tree import Tree, heads, symbols
+from ernie_pipeline.evaluation.answers.numeric import DIGITS, FAILURES, REAL, evaluate, near, points
+from ernie_pipeline.evaluation.answers.tree import Tree, heads, numbers, symbols
 
+_LIMITS = frozenset(["int", "lim"])
 _SUMMED, _STEPPING = frozenset(["sum", "prod", "!!"]), frozenset(["floor", "ceil", "whole"])
 
 
@@ -66,30 +67,42 @@ def _undefined(tree: Tree) -> bool:
 def _same_at_points(
     one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str], fixed: dict[str, Any]
 ) -> bool:
-    loose = bool(kinds & {"int"}) or bool(kinds & {"sum", "prod"}) and "oo" in kinds
-    compared = 0
+    """Whether two expressions agree wherever both have a value, and have one somewhere."""
+    loose = bool(kinds & _LIMITS or (kinds & _SUMMED and "oo" in kinds))
     one_abs = ("abs" in heads(one)) != ("abs" in heads(other))
+    real = not kinds & {"i", "cis"} and not one_abs
+    compared = 0
     with mp.workdps(DIGITS):
-        for values in points(names - fixed.keys(), bool(kinds & _SUMMED), bool(kinds & _STEPPING), "whole" in kinds):
+        for values in _samples(one, other, names - fixed.keys(), kinds):
             positive = all(value > 0 for value in values.values())
-            real = not kinds & {"i", "cis"} and not one_abs
             here = values | fixed | ({REAL: True} if real and not positive else {})
-            try:
-                first, second = evaluate(one, here), evaluate(other, here)
-            except TooLarge:
-                if not names:
-                    raise
+            both = _both(one, other, here, bool(names))
+            if both is None or (real and _leaves_the_reals(*both, "log" in kinds or not positive)):
                 continue
-            except FAILURES:
-                continue
-            if real and _leaves_the_reals(first, second, "log" in kinds or not positive):
-                continue
-            if not close(first, second, lambda: (evaluate(one, here), evaluate(other, here)), loose):  # noqa: B023
+            if not close(*both, lambda: (evaluate(one, here), evaluate(other, here)), loose):  # noqa: B023
                 return False
-            if not names and abs(first) > mp.mpf(10) ** 35 and _terms_left(one, other):
+            if not names and abs(both[0]) > mp.mpf(10) ** 35 and _terms_left(one, other):
                 return False
             compared += 1
     return compared > 0
+
+
+def _samples(one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str]) -> list[dict[str, Any]]:
+    stepping = bool(kinds & _STEPPING)
+    beside = near(numbers(one) | numbers(other)) if stepping else ()
+    return points(names, bool(kinds & _SUMMED), stepping, "whole" in kinds, beside)
+
+
+def _both(one: Tree, other: Tree, values: dict[str, Any], sampled: bool) -> tuple[Any, Any] | None:
+    """Both values; None where one side has none at this point. Raises `TooLarge` for constants."""
+    try:
+        return evaluate(one, values), evaluate(other, values)
+    except TooLarge:
+        if not sampled:
+            raise
+        return None
+    except FAILURES:
+        return None
 
 
 def _leaves_the_reals(first: Any, second: Any, both: bool) -> bool:
@@ -105,7 +118,7 @@ def close(first: Any, second: Any, again: Callable[[], tuple[Any, Any]], loose: 
     if mp.isinf(first) or mp.isinf(second):
         return bool(first == second)
     size, difference = max(abs(first), abs(second)), abs(first - second)
-    tolerance = mp.mpf(10) ** (-14 if loose else 10 - DIGITS)
+    tolerance = mp.mpf(10) ** (-12 if loose else 10 - DIGITS)
     if difference <= tolerance * size:
         return True if loose else _closer(again, size)
     if loose:

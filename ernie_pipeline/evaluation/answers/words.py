@@ -8,6 +8,9 @@ from ernie_pipeline.evaluation.answers.tokens import Token
 
 _ARTICLES = frozenset("a an the".split())
 _COPULAS = frozenset("is are be".split())
+_PLURALS = frozenset(
+    "solutions roots squares cubes numbers reals integers primes points values units triangles circles lines".split()
+)
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -58,8 +61,7 @@ def phrase(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _singular(word: str) -> str:
-    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    return word[:-1] if plural else word
+    return word[:-1] if word in _PLURALS else word
 
 
 def spelled_number(words: Sequence[str]) -> Fraction | None:
