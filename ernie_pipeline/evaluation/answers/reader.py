@@ -38,6 +38,7 @@ from ernie_pipeline.evaluation.answers.structure import (
     Builder,
     Cases,
     Choice,
+    Congruence,
     Dots,
     Items,
     Leaf,
@@ -115,6 +116,8 @@ def read(tokens: list[Token]) -> Value:
         tokens = inner
     if not tokens:
         return Unread("")
+    while len(tokens) > 1 and tokens[-1].kind == "op" and tokens[-1].text in (".", ",", ";"):
+        tokens = tokens[:-1]
     if len(tokens) == 2 and tokens[0].kind == "let" and tokens[1].text == ")":
         tokens = tokens[:1]
     words = all_words(tokens)
@@ -179,11 +182,25 @@ def _list(items: list[Value], joiner: str) -> Value:
         flat.extend(item.items if isinstance(item, Items) and item.kind == "list" else [item])
     if any(isinstance(item, Dots) for item in flat):
         return Items("sequence", tuple(flat), joiner)
+    one = _one_congruence(flat)
+    if one is not None:
+        return one
     flat = regions.excluded(flat)
     joined = regions.joined(flat, joiner)
     if joined is not None:
         return joined
     return flat[0] if len(flat) == 1 else Items("list", tuple(flat), joiner)
+
+
+def _one_congruence(items: list[Value]) -> Congruence | None:
+    """x = 1 (mod 4), x = 3 (mod 4) as one congruence with two residues."""
+    found = [item for item in items if isinstance(item, Congruence)]
+    first = found[0] if found else None
+    if first is None or len(found) < len(items):
+        return None
+    if any((each.left, each.modulus) != (first.left, first.modulus) for each in found):
+        return None
+    return Congruence(first.left, tuple(tree for each in found for tree in each.residues), first.modulus)
 
 
 def read_one(tokens: list[Token]) -> Value:

@@ -65,6 +65,7 @@ _ALIASES = {"tg": "tan", "ctg": "cot", "cotg": "cot", "arctg": "arctan", "arcctg
 _DECORATIONS = frozenset("vec hat bar tilde overline dot ddot widehat overleftarrow overarc wideparen".split())
 _STYLES = frozenset("mathnormal mathcal mathfrak mathscr mathbb mathbf".split())
 _AFTER_BASE = ("", "+", "-", "=", ",", ")", "}", "/")
+_SIGNS = tuple("+-=^_*/<>")
 _MAX_DEPTH = 60
 
 
@@ -318,12 +319,8 @@ def _run(run: str, space: bool, out: list[Token], text: str, end: int) -> list[T
         return [Token("word", run, space)]
     if run in KNOWN_UNITS and apart and _after_value(out):
         return [Token("word", run, space)]
-    if (
-        run.lower() in _SMALL_WORDS
-        and apart
-        and text[end:].lstrip()[:1] not in tuple("+-=^_*/<>")
-        and not (run.isupper() and len(run) > 1)
-    ):
+    joins = run in ("and", "or") or text[end:].lstrip()[:1] not in _SIGNS
+    if run.lower() in _SMALL_WORDS and apart and joins and not run.isupper():
         return [Token("word", run, space)]
     if len(run) >= 4 and not run.isupper() and not _in_alphabetical_order(run):
         for name in ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sin", "cos", "tan", "log", "exp", "ln"):
