@@ -1,6 +1,6 @@
 """`grade`: whether each answer of a file is right, and why.
 
-Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read or a row has no such field.
+Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read or a row lacks a field.
 """
 
 import argparse
@@ -18,7 +18,7 @@ FIELDS = ("reference", "answer")
 
 
 def grade_file(options: argparse.Namespace) -> int:
-    """Grade the rows of `options.file`, JSON Lines with the fields `reference` and `answer`, and print what came of it."""
+    """Grade the rows of `options.file`, JSON Lines with the fields `reference` and `answer`, and print the outcomes."""
     lines, rows = _read(options.file)
     try:
         grades = grade([row[1] for row in rows], [row[0] for row in rows], timeout_s=options.timeout)

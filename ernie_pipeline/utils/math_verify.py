@@ -1,4 +1,4 @@
-r"""Worker processes that can be killed, which grading and the data's filter of unreadable answers share; and math-verify.
+r"""Worker processes that can be killed, for grading and for the filter of unreadable answers; and math-verify.
 
 math-verify's own time limits use signals, which fail in threads, so they are off here: who calls this runs it in such
 a process.

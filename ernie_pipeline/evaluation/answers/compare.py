@@ -54,9 +54,7 @@ def differs(reference: Value, answer: Value) -> str | None:
     """
     for kind, rule in _FIRST:
         if isinstance(reference, kind) or isinstance(answer, kind):
-            found = rule(reference, answer)
-            if found is not _PASS:
-                return found
+            return rule(reference, answer)
     rule_for_pair = _SAME_KIND.get(type(reference))
     if rule_for_pair is not None and type(reference) is type(answer):
         return rule_for_pair(reference, answer)
@@ -294,9 +292,10 @@ def _matrices(reference: Value, answer: Value) -> str | None:
     rows = [_rows(value) for value in (reference, answer)]
     if rows[0] is None or rows[1] is None:
         return OTHER
-    if isinstance(reference, Matrix) and isinstance(answer, Matrix):
-        if reference.kind != answer.kind or [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
-            return "the shape differs"
+    shapes = [[len(row) for row in each] for each in (rows[0], rows[1])]
+    matrices = [value.kind for value in (reference, answer) if isinstance(value, Matrix)]
+    if len(matrices) == 2 and (matrices[0] != matrices[1] or shapes[0] != shapes[1]):
+        return "the shape differs"
     return _in_order([cell for row in rows[0] for cell in row], [cell for row in rows[1] for cell in row])
 
 
@@ -311,10 +310,9 @@ def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
     matrix = reference if isinstance(reference, Matrix) else answer
     assert isinstance(matrix, Matrix)
     flat = len(matrix.rows) == 1 or all(len(row) == 1 for row in matrix.rows)
-    if (
-        matrix.kind == "det"
-        or (reference is not matrix or answer is not matrix)
-        and not (isinstance(reference, Matrix) and isinstance(answer, Matrix) or flat)
+    if matrix.kind == "det" or (
+        (reference is not matrix or answer is not matrix)
+        and not ((isinstance(reference, Matrix) and isinstance(answer, Matrix)) or flat)
     ):
         return _matrices(reference, answer) if isinstance(reference, Matrix) and isinstance(answer, Matrix) else OTHER
     return _matrices(reference, answer)
@@ -367,28 +365,32 @@ def _mixed(reference: Value, answer: Value) -> str | None:
     return OTHER
 
 
-def _region_rule(reference: Value, answer: Value) -> str | None | object:
+def _region_rule(reference: Value, answer: Value) -> str | None:
     if REALS in (reference, answer) and isinstance(answer if reference == REALS else reference, NumberSet):
         return "another set of numbers"
-    if isinstance(reference, Bracket) and isinstance(answer, Bracket):
-        return _PASS
     return same_regions(reference, answer)
 
 
-_PASS = object()
-
-
-_Rule = Callable[..., str | None | object]
-
+_Rule = Callable[..., str | None]
 
 _FIRST: tuple[tuple[type, _Rule], ...] = (
-    (Choice, _choice), (Items, _lists), (Named, _named), (Relation, _relations), (Region, _region_rule),
-    (Phrase, _phrases), (Words, same_words), (Matrix, _matrix_and_bracket), (Congruence, same_congruences), (Ratio, same_ratios),
-    (Clock, same_clocks), (Cases, _cases), (Builder, _builders),
-)  # fmt: skip
+    (Choice, _choice),
+    (Items, _lists),
+    (Named, _named),
+    (Relation, _relations),
+    (Region, _region_rule),
+    (Phrase, _phrases),
+    (Words, same_words),
+    (Matrix, _matrix_and_bracket),
+    (Congruence, same_congruences),
+    (Ratio, same_ratios),
+    (Clock, same_clocks),
+    (Cases, _cases),
+    (Builder, _builders),
+)
+"""The rule for a pair in which either is of the kind; the first that fits decides."""
 
-
-_SAME_KIND: dict[type, Callable[..., str | None]] = {
+_SAME_KIND: dict[type, _Rule] = {
     Leaf: _leaves,
     Bracket: _brackets,
     Based: lambda one, other: None if one == other else "the digits or the base differ",

@@ -111,6 +111,6 @@ def _trees(ratio: Ratio) -> list[Tree]:
 def same_clocks(reference: Value, answer: Value) -> str | None:
     if not isinstance(reference, Clock) or not isinstance(answer, Clock):
         return "a time of day is no such value"
-    if reference.half and answer.half or not reference.half and not answer.half:
+    if (reference.half and answer.half) or (not reference.half and not answer.half):
         return None if reference.minutes == answer.minutes else "the time differs"
     return None if (reference.minutes - answer.minutes) % 720 == 0 else "the time differs"

@@ -47,7 +47,7 @@ def difference(value: Value) -> Tree | None:
     return None
 
 
-def _sampled(trees: tuple[Tree, ...], fixed: Mapping[str, Any] = {}) -> list[list[Any]]:  # noqa: B006
+def _sampled(trees: tuple[Tree, ...], fixed: Mapping[str, Any] = {}) -> list[list[Any]]:
     names = frozenset().union(*(symbols(tree) for tree in trees))
     out = []
     for values in points(names):
@@ -69,7 +69,7 @@ def _ratio_is_constant(first: Tree, second: Tree, *, positive: bool) -> bool:
             if abs(one) < mp.mpf(10) ** (10 - DIGITS) or abs(other) < mp.mpf(10) ** (10 - DIGITS):
                 return False
             ratios.append(one / other)
-        if len(ratios) < 2 or positive and not (mp.im(ratios[0]) == 0 and mp.re(ratios[0]) > 0):
+        if len(ratios) < 2 or (positive and not (mp.im(ratios[0]) == 0 and mp.re(ratios[0]) > 0)):
             return False
         return all(abs(ratio - ratios[0]) <= mp.mpf(10) ** (12 - DIGITS) * abs(ratios[0]) for ratio in ratios)
 

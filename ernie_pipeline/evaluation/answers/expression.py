@@ -9,17 +9,19 @@ A tree is a nested tuple whose first element says what it is:
 from collections.abc import Sequence
 from fractions import Fraction
 
+from ernie_pipeline.evaluation.answers.cursor import Cursor
 from ernie_pipeline.evaluation.answers.tokens import FUNCTIONS, Token, Unreadable
 from ernie_pipeline.evaluation.answers.tree import Tree, is_vector, symbol_name, with_index
+from ernie_pipeline.evaluation.answers.word_set import word_set
 
-CALLED = frozenset("f g h F G H".split())
+CALLED = word_set("f g h F G H")
 """Letters that are functions where a bracket follows."""
 
 
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
-_ENDS = frozenset(") ] } + - = < > , ; : rbrace rangle".split())
+_ENDS = word_set(") ] } + - = < > , ; : rbrace rangle")
 
 
 _MAX_DEPTH = 80
@@ -45,33 +47,8 @@ def parse_expression(tokens: Sequence[Token]) -> Tree:
     return tree
 
 
-class _Parser:
-    """Recursive descent; `at` is the next token."""
-
-    def __init__(self, tokens: list[Token]):
-        self.tokens, self.at, self.depth = tokens, 0, 0
-        self.bars = 0
-
-    def peek(self, ahead: int = 0) -> Token:
-        at = self.at + ahead
-        return self.tokens[at] if at < len(self.tokens) else Token("end", "")
-
-    def take(self) -> Token:
-        token = self.peek()
-        if token.kind == "end":
-            raise Unreadable("it breaks off")
-        self.at += 1
-        return token
-
-    def accept(self, text: str) -> bool:
-        if self.peek().text == text and self.peek().kind in ("op", "cmd"):
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            raise Unreadable(f"{text!r} is missing")
+class _Parser(Cursor):
+    """Recursive descent."""
 
     def sum(self) -> Tree:
         self.depth += 1
@@ -268,16 +245,6 @@ class _Parser:
     def _subscript_tree(text: str) -> Tree:
         return ("n", Fraction(text)) if text.isdigit() else ("s", text)
 
-    def raw_argument(self) -> list[Token]:
-        if self.peek().text != "{":
-            return [self.take()]
-        start, depth = self.at, 0
-        while True:
-            text = self.take().text
-            depth += (text == "{") - (text == "}")
-            if depth == 0:
-                return self.tokens[start + 1 : self.at - 1]
-
     def call_arguments(self) -> tuple[Tree, ...]:
         """Arguments in brackets, parted by commas."""
         opening = self.take().text
@@ -416,4 +383,4 @@ class _Parser:
         return ("int", variable, parse_expression(bounds["_"]), parse_expression(bounds["^"]), body)
 
 
-_STARTING = frozenset("frac sqrt binom infty lfloor lceil sum prod int vert".split())
+_STARTING = word_set("frac sqrt binom infty lfloor lceil sum prod int vert")

@@ -9,7 +9,8 @@ import re
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _MARK = re.compile(
-    r"####|(?:final answer|answer|result|solution|value)s?\**\s*(?:is|are|was|equals|:|=)+\**\s*(?:therefore|thus|simply)?\s*:?",
+    r"####|(?:final answer|answer|result|solution|value)s?\**\s*(?:is|are|was|equals|:|=)+\**\s*"
+    r"(?:therefore|thus|simply)?\s*:?",
     re.IGNORECASE,
 )
 _BOLD = r"\*\*[^*\n]{1,200}\*\*"
@@ -19,7 +20,7 @@ _FORMULA = (
 _JOINT = r"\s*(?:,|;|or|and|,\s*or|,\s*and)\s*"
 _BOLDS = re.compile(rf"{_BOLD}(?:{_JOINT}{_BOLD})*", re.DOTALL)
 _FORMULAS = re.compile(rf"(?:{_FORMULA})(?:{_JOINT}(?:{_FORMULA}))*", re.DOTALL)
-_NUMBER = r"[-+−]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?\\?%)?"
+_NUMBER = r"[-+\u2212]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?\\?%)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:\s+(?:or|and)\s+{_NUMBER})*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\*])|\n+")
 _LENGTH = 2000

@@ -21,12 +21,13 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_token
+from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import phrase, spelled_number
 
-_SETS = frozenset("setR setZ setQ setN setC".split())
+_SETS = word_set("setR setZ setQ setN setC")
 
 
-_SHAPES = frozenset("matrix matrices grid board array table rectangle lattice chessboard".split())
+_SHAPES = word_set("matrix matrices grid board array table rectangle lattice chessboard")
 
 
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "sixteen": 16}

@@ -6,7 +6,7 @@ from ernie_pipeline.evaluation.answers.compare import differs
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined
 from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
 from ernie_pipeline.evaluation.answers.normalize import normalize
-from ernie_pipeline.evaluation.answers.reader import readings
+from ernie_pipeline.evaluation.answers.readings import readings
 
 _MOST_BOXES = 50
 _LONGEST = 10_000

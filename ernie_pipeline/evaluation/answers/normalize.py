@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 r"""Typesetting: two spellings of one answer become one text. Nothing here changes what an answer says.
 
 Case is kept, and so is a space, where it may part two words or two numbers. What `normalize` gives is what the tokens
@@ -23,14 +24,17 @@ _SIGNS = {
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u2061\u2062\u2063\u00ad\u200e\u200f", ""),
     **dict.fromkeys("\u00a0\u2002\u2003\u2009\u200a\u202f\u3000\t", " "),
     "÷": "/", "⁄": "/", "∕": "/", "∶": ":", "∞": r"\infty ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ",
-    "⩽": r"\le ", "⩾": r"\ge ", "≧": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
+    "⩽": r"\le ", "⩾": r"\ge ", "≧": r"\ge ", "≠": r"\ne ",
+    "≈": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ", "⌀": r"\emptyset ",
     "Ø": r"\emptyset ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}",
     "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}", "→": r"\to ", "⟶": r"\to ", "⇒": r"\to ", "…": r"\ldots ", "⋯": r"\ldots ",
     "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ", "△": r"\triangle ", "∣": "|", "″": "''", "“": '"', "”": '"',
-    "∧": r"\wedge ", "∨": r"\vee ", "∫": r"\int ", "∑": r"\sum ", "∏": r"\prod ", "∂": r"\partial ", "、": ",", "。": ".",
-    "€": r"\euro ", "£": r"\pound ", "₹": r"\rupee ", "¢": r"\text{ cents}", "¥": r"\yen ", "ϕ": r"\phi ", "φ": r"\varphi ", "ε": r"\epsilon ", "ı": "i",
+    "∧": r"\wedge ", "∨": r"\vee ", "∫": r"\int ", "∑": r"\sum ", "∏": r"\prod ", "∂": r"\partial ",
+    "、": ",", "。": ".",
+    "€": r"\euro ", "£": r"\pound ", "₹": r"\rupee ", "¢": r"\text{ cents}", "¥": r"\yen ",
+    "ϕ": r"\phi ", "φ": r"\varphi ", "ε": r"\epsilon ", "ı": "i",
 }  # fmt: skip
 _GREEK = (
     "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega "
@@ -47,10 +51,10 @@ _SAME = {
     "textbf": "text", "textit": "text", "textrm": "text", "textsf": "text", "texttt": "text", "textnormal": "text",
     "mbox": "text", "hbox": "text", "textup": "text", "emph": "text", "underline": "text", "textsc": "text",
     "boldsymbol": "mathbf", "bm": "mathbf", "bold": "mathbf", "operatorname": "mathrm", "operatorname*": "mathrm",
-    "mathit": "mathnormal", "mathsf": "mathrm", "mathtt": "mathrm", "lvert": "bar", "rvert": "bar", "vert": "bar", "mid": "mid",
-    "backslash": "setminus", "smallsetminus": "setminus", "bigcup": "cup", "ast": "cdot", "star": "star",
+    "mathit": "mathnormal", "mathsf": "mathrm", "mathtt": "mathrm", "lvert": "bar", "rvert": "bar", "vert": "bar",
+    "backslash": "setminus", "smallsetminus": "setminus", "bigcup": "cup", "ast": "cdot",
     "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "overrightarrow": "vec", "bf": "", "rm": "", "it": "",
-    "bmod": "bmod", "simeq": "approx", "doteq": "approx", "cong": "cong", "Vert": "|", "lVert": "|", "rVert": "|",
+    "simeq": "approx", "doteq": "approx", "Vert": "|", "lVert": "|", "rVert": "|",
     "widehat": "hat", "widetilde": "tilde", "lt": "<", "gt": ">", "degree": "^\\circ", "textdegree": "^\\circ",
     "pounds": "pound", "textdollar": "$", "textpercent": "%",
 }  # fmt: skip

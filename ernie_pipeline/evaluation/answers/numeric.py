@@ -61,7 +61,7 @@ def points(
 
 
 def evaluate(tree: Tree, values: Mapping[str, Any]) -> Any:
-    """The value as mpmath's number, at the precision that is set. Raises `TooLarge`, `Undefined` or what mpmath does."""
+    """The value as mpmath's number, at the precision that is set. Raises `TooLarge` or one of `FAILURES`."""
     kind = tree[0]
     if kind == "n":
         return mp.mpf(tree[1].numerator) / tree[1].denominator
@@ -199,7 +199,8 @@ _NUMERIC: Mapping[str, Callable[..., Any]] = {
     "arccos": mp.acos, "arctan": mp.atan, "arccot": mp.acot, "arcsec": mp.asec, "arccsc": mp.acsc, "sinh": mp.sinh,
     "cosh": mp.cosh, "tanh": mp.tanh, "coth": mp.coth, "arsinh": mp.asinh, "arcosh": mp.acosh, "artanh": mp.atanh,
     "exp": lambda x: power(mp.e, x), "abs": abs, "sqrt": mp.sqrt, "floor": mp.floor, "ceil": mp.ceil,
-    "cis": mp.expj, "cup": lambda a, b: a + b + 17, "cap": lambda a, b: a * b * mp.mpf("1.3"), "sgn": mp.sign, "Re": mp.re, "Im": mp.im, "arg": mp.arg,
+    "cis": mp.expj, "cup": lambda a, b: a + b + 17, "cap": lambda a, b: a * b * mp.mpf("1.3"), "sgn": mp.sign,
+    "Re": mp.re, "Im": mp.im, "arg": mp.arg,
     "max": lambda *v: max(v, key=mp.re), "min": lambda *v: min(v, key=mp.re),
     "binom": lambda n, k: mp.binomial(n, k),
     "gcd": _parity(math.gcd), "lcm": _parity(math.lcm),

@@ -8,13 +8,14 @@ from ernie_pipeline.evaluation.answers.structure import Leaf
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
 from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.units import FACTORS, ROMAN_LETTERS, Unit, parse_unit
+from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import spelled_number
 
 _MONEY = {"$": "dollar", "euro": "euro", "pound": "pound_sterling", "yen": "yen", "rupee": "rupee"}
 _CODES = {"rs": "rupee", "inr": "rupee", "usd": "dollar", "eur": "euro", "gbp": "pound_sterling"}
 _UNIT_SIGNS = frozenset(["/", "^", "{", "}", "-", "cdot", "*", ".", "(", ")"])
 _DEGREE = Unit(Fraction(1), (("angle", 1),))
-_NUMBERS_ALONE = frozenset("+ - * / ( )".split())
+_NUMBERS_ALONE = word_set("+ - * / ( )")
 
 
 def read_leaf(tokens: list[Token]) -> Leaf | None:
@@ -24,10 +25,7 @@ def read_leaf(tokens: list[Token]) -> Leaf | None:
         return None
     at = _unit_start(tokens)
     try:
-        if at is None:
-            leaf = _leaf(tokens)
-        else:
-            leaf = _with_unit(tokens[:at], tokens[at:])
+        leaf = _leaf(tokens) if at is None else _with_unit(tokens[:at], tokens[at:])
     except Unreadable:
         return None
     if leaf is None or money is None:

@@ -3,10 +3,8 @@ r"""Tokens to structure: lists, sets, tuples, intervals, relations, named values
 One text has one reading, but for `12,345`, which is a number and a list of two (`readings`).
 """
 
-import re
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
 
 from ernie_pipeline.evaluation.answers import regions, relations
 from ernie_pipeline.evaluation.answers.expression import parse_expression
@@ -22,7 +20,6 @@ from ernie_pipeline.evaluation.answers.forms import (
     number_set,
     ratio,
 )
-from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.quantities import read_leaf
 from ernie_pipeline.evaluation.answers.splitting import (
     SEPARATORS,
@@ -51,59 +48,10 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, tokenize
+from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import phrase, without_frame
 
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-
-
-LONGEST, DEEPEST = 4000, 40
-"""Characters and nested brackets up to which a text is read; what has more is equal to the same text alone."""
-
-
-_MATRICES = frozenset("pmatrix bmatrix matrix Bmatrix smallmatrix array".split())
-
-
-@lru_cache(maxsize=8192)
-def readings(text: str) -> tuple[Value, ...]:
-    """What the normalised text of an answer says: one reading, or two where a comma may group digits."""
-    if len(text) > LONGEST or _nesting(text) > DEEPEST:
-        return (Unread(re.sub(r"\s", "", text)),)
-    joined = _GROUPED.sub(_without_commas, text)
-    first = _read_text(joined)
-    return (first,) if joined == text else (first, _read_text(text))
-
-
-def _without_commas(found: re.Match[str]) -> str:
-    """A grouped number; (1,100) and {1,100} are pairs."""
-    text, start, end = found.string, found.start(), found.end()
-    paired = text[:start].rstrip()[-1:] in ("(", "[") or text[:start].rstrip().endswith(r"\{")
-    alone = paired and text[end:].lstrip()[:1] in (")", "]", "\\")
-    return found[0] if alone else found[0].replace(",", "")
-
-
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for char in text:
-        if char in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in ")]}":
-            depth -= 1
-    return deepest
-
-
-def _read_text(text: str) -> Value:
-    try:
-        return read(tokenize(text))
-    except Unreadable:
-        return Unread(re.sub(r"\s", "", text))
-    except (ValueError, RecursionError, MemoryError):
-        return Unread(re.sub(r"\s", "", text))
-
-
-def read_answer(text: str) -> tuple[Value, ...]:
-    """`readings` of a text as a model or a person wrote it."""
-    return readings(normalize(text))
+_MATRICES = word_set("pmatrix bmatrix matrix Bmatrix smallmatrix array")
 
 
 def read(tokens: list[Token]) -> Value:
@@ -250,7 +198,7 @@ def _environment(tokens: list[Token]) -> Value | None:
     cells = [split(row, frozenset("&")) for row in split(tokenize(token.content), frozenset(["cr"]))]
     rows = [row for row in cells if any(row)]
     equations = all(len(row) == 1 and split_relation(row[0])[1] for row in rows)
-    if token.text in _MATRICES and not equations and before != "lbrace" or token.text in ("vmatrix", "Vmatrix"):
+    if (token.text in _MATRICES and not equations and before != "lbrace") or token.text in ("vmatrix", "Vmatrix"):
         kind = "det" if "v" in token.text.lower() or before in ("|", "vert") else "matrix"
         return Matrix(kind, tuple(tuple(read_part(cell) for cell in row) for row in rows))
     if all(len(row) == 1 for row in rows) or token.text in ("aligned", "align", "gathered", "split"):

@@ -70,7 +70,7 @@ def _whole_numbers(element: Relation, condition: Region) -> Value | None:
     known = isinstance(element.left, Leaf) and element.left.tree == ("s", condition.name)
     if not known or not isinstance(element.right, NumberSet) or element.right.name not in ("Z", "N", "Z^+", "N^*"):
         return None
-    found = []
+    found: list[int] = []
     for interval in condition.intervals:
         low, high = number(interval.low), number(interval.high)
         if low is None or high is None or mp.isinf(low) or mp.isinf(high) or high - low > 1000:

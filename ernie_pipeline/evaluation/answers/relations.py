@@ -2,6 +2,7 @@ r"""Relations: equations, named values, inequalities as regions of the real line
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from mpmath import mp
 
@@ -24,12 +25,13 @@ from ernie_pipeline.evaluation.answers.structure import (
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
 from ernie_pipeline.evaluation.answers.tree import Tree, symbols
 from ernie_pipeline.evaluation.answers.values import same_value
+from ernie_pipeline.evaluation.answers.word_set import word_set
 
-_UNKNOWNS = frozenset("x y z t r u v X Y".split())
+_UNKNOWNS = word_set("x y z t r u v X Y")
 """Symbols that an equation of a curve has; a relation of others to a number tells the value of an expression."""
 
 
-_EVENTS = frozenset("= < > le ge ne cup cap | mid".split())
+_EVENTS = word_set("= < > le ge ne cup cap | mid")
 """Signs in brackets behind a letter that name a probability or a count: P(X = 2), n(A cup B)."""
 
 
@@ -51,7 +53,7 @@ def read_relation(tokens: list[Token], read: Reader, parts: tuple[list[list[Toke
         return _equation(sides, signs, read) or unread
     if signs == ["in"]:
         return _membership(sides, read)
-    if signs == ["="] + ["in"]:
+    if signs == ["=", "in"]:
         return unread
     return _inequality(sides, signs, read) or unread
 
@@ -132,7 +134,7 @@ def _equation(sides: list[list[Token]], signs: list[str], read: Reader) -> Value
         return value
     if set(signs) != {"="} or isinstance(values[0], Unread):
         return None
-    pairs = [Relation("=", one, other) for one, other in zip(values, values[1:], strict=False)]
+    pairs = [Relation("=", one, other) for one, other in pairwise(values)]
     return pairs[0] if len(pairs) == 1 else Items("list", tuple(pairs))
 
 
@@ -142,7 +144,7 @@ def _asked_expression(sides: list[list[Token]], values: list[Value], signs: list
     if not isinstance(left, Leaf) or not isinstance(right, Leaf) or symbols(right.tree):
         return None
     names = symbols(left.tree)
-    if not names or left.tree[0] in ("*", "/") and any(part[0] == "n" for part in left.tree[1:]):
+    if not names or (left.tree[0] in ("*", "/") and any(part[0] == "n" for part in left.tree[1:])):
         return None
     summed = re.fullmatch(r"[A-Za-z](?:\+[A-Za-z]){2,}", "".join(token.text for token in sides[0]))
     if not summed and any(name.split("_")[0] in _UNKNOWNS for name in names):
@@ -248,7 +250,7 @@ def as_leaf(value: Value) -> Value:
 
 
 def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value | None:
-    """left < right, left <= right or left != right as a region, where one side is a name and the other has no symbol."""
+    """left < right, left <= right or left != right as a region: one side is a name, the other has no symbol."""
     for at in (0, 1):
         name = simple_name(sides[at])
         if name is None or symbols(trees[1 - at]) or simple_name(sides[1 - at]) is not None:

@@ -6,9 +6,11 @@ In running type (`\text{...}`) letters make words; in mathematics a letter is a 
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from ernie_pipeline.evaluation.answers.units import ATTACHED, KNOWN_UNITS
+from ernie_pipeline.evaluation.answers.word_set import word_set
 
 
 class Token(NamedTuple):
@@ -31,20 +33,20 @@ class Unreadable(ValueError):
     """No grammar of ours has this."""
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt max min gcd lcm abs "
-    "floor ceil det arg sgn deg dim ker Re Im cis arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim".split()
+FUNCTIONS = word_set(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth ln log lg exp sqrt max min gcd lcm abs ",
+    "floor ceil det arg sgn deg dim ker Re Im cis arcsec arccsc arsinh arcosh artanh rank tr trace sup inf lim",
 )
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma "
-    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar "
-    "imath jmath aleph nabla partial triangle angle".split()
+GREEK = word_set(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma ",
+    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar ",
+    "imath jmath aleph nabla partial triangle angle",
 )
 _PLAIN_GREEK = GREEK - {"eta", "nu", "xi", "chi", "psi", "rho", "mu", "ell", "partial", "triangle", "angle"}
-_SMALL_WORDS = frozenset(
-    "or and if to is in no of at by on as we it be an not nor for per yes all any the day odd men one two six ten its "
-    "max min may are has but cup box boy bag car cat dog egg hat jar map pen pie row set top win use red new old mph "
-    "gal lbs hrs hr sec oz ft yd mi kg km cm mm rpm bus cow hen".split()
+_SMALL_WORDS = word_set(
+    "or and if to is in no of at by on as we it be an not nor for per yes all any the day odd men one two six ten its ",
+    "max min may are has but cup box boy bag car cat dog egg hat jar map pen pie row set top win use red new old mph ",
+    "gal lbs hrs hr sec oz ft yd mi kg km cm mm rpm bus cow hen",
 )
 _TOKEN = re.compile(
     r"(?P<space>\s+)|\\begin\s*\{(?P<env>[A-Za-z]+)\*?\}|\\(?P<cmd>[A-Za-z]+)|\\(?P<escaped>.)"
@@ -60,10 +62,12 @@ _TEXT_TOKEN = re.compile(
     re.DOTALL,
 )
 _MATHS_IN_TEXT = re.compile(r"[\s\d.,:;/()+\-=$%\\^{}<>*!]*")
-_ALIASES = {"tg": "tan", "ctg": "cot", "cotg": "cot", "arctg": "arctan", "arcctg": "arccot", "sh": "sinh", "ch": "cosh",
-            "th": "tanh", "cosec": "csc", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sign": "sgn"}  # fmt: skip
-_DECORATIONS = frozenset("vec hat bar tilde overline dot ddot widehat overleftarrow overarc wideparen".split())
-_STYLES = frozenset("mathnormal mathcal mathfrak mathscr mathbb mathbf".split())
+_ALIASES = {
+    "tg": "tan", "ctg": "cot", "cotg": "cot", "arctg": "arctan", "arcctg": "arccot", "sh": "sinh", "ch": "cosh",
+    "th": "tanh", "cosec": "csc", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "sign": "sgn",
+}  # fmt: skip
+_DECORATIONS = word_set("vec hat bar tilde overline dot ddot widehat overleftarrow overarc wideparen")
+_STYLES = word_set("mathnormal mathcal mathfrak mathscr mathbb mathbf")
 _AFTER_BASE = ("", "+", "-", "=", ",", ")", "}", "/")
 _SIGNS = tuple("+-=^_*/<>")
 _MAX_DEPTH = 60
@@ -150,7 +154,7 @@ def _number(value: str, text: str, at: int, space: bool, out: list[Token]) -> in
 def number_token(value: str, space: bool = False) -> Token:
     """The token of a plain decimal number or one in e-notation."""
     mantissa, _, exponent = value.lower().partition("e")
-    if exponent and abs(int(exponent)) > 10_000 or len(value) > 100_000:
+    if (exponent and abs(int(exponent)) > 10_000) or len(value) > 100_000:
         raise Unreadable("too large to read")
     whole, _, decimals = mantissa.partition(".")
     exact = Fraction(_integer(whole + decimals), 10 ** len(decimals))
@@ -163,7 +167,8 @@ def _integer(digits: str) -> int:
     if len(digits) <= 4000:
         return int(digits or 0)
     half = len(digits) // 2
-    return _integer(digits[:-half]) * 10**half + _integer(digits[-half:])
+    power: int = 10**half
+    return _integer(digits[:-half]) * power + _integer(digits[-half:])
 
 
 def _repeating(text: str, at: int, space: bool) -> tuple[Token, int] | None:
@@ -332,7 +337,7 @@ def _run(run: str, space: bool, out: list[Token], text: str, end: int) -> list[T
 
 
 def _in_alphabetical_order(run: str) -> bool:
-    return len(run) <= 6 and run.islower() and all(a < b for a, b in zip(run, run[1:], strict=False))
+    return len(run) <= 6 and run.islower() and all(a < b for a, b in pairwise(run))
 
 
 def _after_value(out: list[Token]) -> bool:

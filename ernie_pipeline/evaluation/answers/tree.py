@@ -16,7 +16,7 @@ def symbol_name(tokens: Sequence[Token]) -> str:
 
 
 def is_vector(tree: Tree) -> bool:
-    return tree[0] == "s" and tree[1].startswith(("vec ", "hat "))
+    return tree[0] == "s" and str(tree[1]).startswith(("vec ", "hat "))
 
 
 def with_index(tree: Tree, subscript: str) -> Tree:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from ernie_pipeline.evaluation.answers.word_set import word_set
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -94,10 +96,10 @@ _SHORT = {"mph": ("mi", "/", "h")} | dict.fromkeys(("kph", "kmh", "kmph"), ("km"
 KNOWN_UNITS = frozenset(_TABLE) | frozenset(_SHORT)
 """Every name of a unit that is known."""
 
-ATTACHED = frozenset("cm mm km kg mL ml kPa kJ kN kW Hz mph".split())
+ATTACHED = word_set("cm mm km kg mL ml kPa kJ kN kW Hz mph")
 """Units that may follow a number without a space in italic type too: nobody multiplies these letters."""
 
-ROMAN_LETTERS = frozenset("m g s h L l N J W V A K C t".split())
+ROMAN_LETTERS = word_set("m g s h L l N J W V A K C t")
 """Letters that are units in upright type behind a number."""
 
 FACTORS = {
@@ -106,17 +108,17 @@ FACTORS = {
 }  # fmt: skip
 """Words that multiply the number before them."""
 
-_FILLERS = frozenset("a an the of total in all exactly about".split()) - {"about"}
-_TELLING = frozenset(
-    "or and more less than to if when unless not no non without negative minus plus times over below above under "
-    "never at least most about approximately nearly almost roughly fewer greater between other otherwise wrong "
-    "remainder mod modulo factorial root base percent squared cubed half double twice up down but for where except "
-    "only is are was be does do has have maybe perhaps either neither both each per equals equal even odd positive "
-    "through until from with by as infinity infinite undefined none nothing it any every some th st nd rd point "
-    "first second third hundredths tenths thousandths halves thirds quarters fourths fifths sixths eighths tenth "
-    "doesn't isn't can't cannot impossible false true answer solution solutions exist exists choose multiple divided "
-    "pm am noon midnight respectively too small large high low short long late early remaining left extra beyond "
-    "before after ago later earlier past since smaller larger bigger higher lower ways?".split()
+_FILLERS = word_set("a an the of total in all exactly about") - {"about"}
+_TELLING = word_set(
+    "or and more less than to if when unless not no non without negative minus plus times over below above under ",
+    "never at least most about approximately nearly almost roughly fewer greater between other otherwise wrong ",
+    "remainder mod modulo factorial root base percent squared cubed half double twice up down but for where except ",
+    "only is are was be does do has have maybe perhaps either neither both each per equals equal even odd positive ",
+    "through until from with by as infinity infinite undefined none nothing it any every some th st nd rd point ",
+    "first second third hundredths tenths thousandths halves thirds quarters fourths fifths sixths eighths tenth ",
+    "doesn't isn't can't cannot impossible false true answer solution solutions exist exists choose multiple divided ",
+    "pm am noon midnight respectively too small large high low short long late early remaining left extra beyond ",
+    "before after ago later earlier past since smaller larger bigger higher lower ways?",
 ) - {"per", "squared", "cubed", "second", "left", "remaining"}
 """Words that say more of a number than what is counted."""
 

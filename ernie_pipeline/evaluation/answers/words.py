@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from ernie_pipeline.evaluation.answers.tokens import Token
+from ernie_pipeline.evaluation.answers.word_set import word_list, word_set
 
-_ARTICLES = frozenset("a an the".split())
-_COPULAS = frozenset("is are be".split())
-_PLURALS = frozenset(
-    "solutions roots squares cubes numbers reals integers primes points values units triangles circles lines".split()
+_ARTICLES = word_set("a an the")
+_COPULAS = word_set("is are be")
+_PLURALS = word_set(
+    "solutions roots squares cubes numbers reals integers primes points values units triangles circles lines"
 )
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = word_list(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen ",
+    "eighteen nineteen",
+)
+_TENS = word_list("twenty thirty forty fifty sixty seventy eighty ninety")
 _NUMBERS = {word: value for value, word in enumerate(_ONES)} | {
     word: 10 * (value + 2) for value, word in enumerate(_TENS)
 }
@@ -44,11 +45,11 @@ _SAME = {
     "no real root": "no real solution",
     "right angled triangle": "right triangle",
 }
-_LEADING = frozenset(
-    "the answer is final therefore so thus hence equals total area get we have option choice that value result of its it sum".split()
+_LEADING = word_set(
+    "the answer is final therefore so thus hence equals total area get we have option choice",
+    "that value result of its it sum",
 )
 _QUALIFIERS = re.compile(r"for (?:all|any|every|each|some|integer|integers|real|arbitrary)|where|with|here")
-_LEFT_OVER = frozenset("is are equal to approximately".split())
 
 
 def phrase(words: Sequence[str]) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ def without_frame(tokens: list[Token]) -> list[Token]:
     rest = [token for token in tokens[start:] if token.text not in "()"]
     if start and len(rest) == 1 and re.fullmatch("[A-Z]", rest[0].text):
         return [Token("let", rest[0].text, roman=True)]
-    if start == len(tokens) or start and (tokens[start].kind == "word" or tokens[start].text in ("=", "approx")):
+    if start == len(tokens) or (start and (tokens[start].kind == "word" or tokens[start].text in ("=", "approx"))):
         start = 0
     elif start and tokens[start].text == ":":
         start += 1

@@ -15,6 +15,10 @@ CASES: list[dict[str, Any]] = [
 KINDS = sorted({case["kind"] for case in CASES})
 
 
+def boxed(text: str) -> str:
+    return rf"\boxed{{{text}}}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_cases(kind: str) -> None:
     failed = []
@@ -31,7 +35,7 @@ def test_every_judgement_has_a_reason() -> None:
 
 
 def test_a_reference_answers_itself() -> None:
-    wrong = [c["reference"] for c in CASES if not judge(r"\boxed{%s}" % c["reference"], c["reference"]).correct]
+    wrong = [c["reference"] for c in CASES if not judge(boxed(c["reference"]), c["reference"]).correct]
     assert wrong == []
 
 

@@ -150,11 +150,20 @@ def test_a_slow_answer_is_a_timeout_and_the_others_are_graded(monkeypatch: pytes
 
 
 def test_no_answer_is_costly() -> None:
-    giants = ["9**9**9**9", r"\boxed{((10^{10})!)!}", r"\boxed{9^{9^{9^{9}}}}", r"\boxed{\sum_{k=1}^{10^9} k}"]
-    giants += [r"\boxed{10^{10^8}!}", r"\boxed{1e999999999}", r"\boxed{%s}" % ("1+" * 50_000 + "1"), "." * 50_000 + "x"]
-    giants += [r"\boxed{%s5%s}" % ("(" * 5000, ")" * 5000), r"\boxed{%s}" % ("\\frac{1}{" * 3000 + "2" + "}" * 3000)]
-    giants += [r"\boxed{%s}" % ",".join(map(str, range(20_000))), r"\boxed{%s}" % ("|" * 3000), "\\boxed{" * 20_000]
-    giants += [r"\boxed{%s}" % "".join(rf"\boxed{{{n}}}" for n in range(5000)), "$" * 3000, "-" * 3000, r"\pm 1" * 600]
+    boxed = [
+        r"((10^{10})!)!",
+        r"9^{9^{9^{9}}}",
+        r"\sum_{k=1}^{10^9} k",
+        r"10^{10^8}!",
+        "1e999999999",
+        "1+" * 50_000 + "1",
+    ]
+    boxed += ["(" * 5000 + "5" + ")" * 5000, r"\frac{1}{" * 3000 + "2" + "}" * 3000, ",".join(map(str, range(20_000)))]
+    boxed += ["|" * 3000, "".join(rf"\boxed{{{n}}}" for n in range(5000)), r"0.\overline{%s}" % ("12" * 25_000)]
+    boxed += [",".join(rf"\sqrt{{{n}}}" for n in range(2, 900)), "0." + "1" * 9000, "{" * 30 + "1" + "}" * 30]
+    giants = [rf"\boxed{{{text}}}" for text in boxed]
+    giants += ["9**9**9**9", "." * 50_000 + "x", "\\boxed{" * 20_000, "$" * 3000, "-" * 3000, r"\pm 1" * 600]
+    giants += [r"\boxed{4} " * 100_000, r"\boxed{\boxed{" * 5000 + "}}" * 5000, "\0" * 5000, "\ud800"]
     for giant, found in zip(giants, grade(giants, ["7"] * len(giants), timeout_s=20), strict=True):
         assert (found.outcome, found.seconds < 2) == ("wrong", True), giant[:80]
 

@@ -42,7 +42,7 @@ def test_sets_and_lists_have_no_order(items: list[str], random: object) -> None:
 def test_a_changed_dropped_or_added_part_is_wrong(items: list[str], other: str, at: int) -> None:
     assume(len({_value(item) for item in [*items, other]}) == len(items) + 1)
     at %= len(items)
-    changed, dropped, added = items[:at] + [other] + items[at + 1 :], items[:at] + items[at + 1 :], [*items, other]
+    changed, dropped, added = [*items[:at], other, *items[at + 1 :]], items[:at] + items[at + 1 :], [*items, other]
     for write in (as_set, ", ".join, lambda each: "(" + ", ".join(each) + ")"):
         for wrong in (changed, dropped, added):
             assert not right(write(wrong), write(items))

@@ -1,0 +1,58 @@
+r"""What the text of an answer says: one reading, or two where a comma may group digits."""
+
+import re
+from functools import lru_cache
+
+from ernie_pipeline.evaluation.answers.normalize import normalize
+from ernie_pipeline.evaluation.answers.reader import read
+from ernie_pipeline.evaluation.answers.structure import Unread, Value
+from ernie_pipeline.evaluation.answers.tokens import Unreadable, tokenize
+
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+
+
+LONGEST, DEEPEST = 4000, 40
+"""Characters and nested brackets up to which a text is read; what has more is equal to the same text alone."""
+
+
+@lru_cache(maxsize=8192)
+def readings(text: str) -> tuple[Value, ...]:
+    """What the normalised text of an answer says: one reading, or two where a comma may group digits."""
+    if len(text) > LONGEST or _nesting(text) > DEEPEST:
+        return (Unread(re.sub(r"\s", "", text)),)
+    joined = _GROUPED.sub(_without_commas, text)
+    first = _read_text(joined)
+    return (first,) if joined == text else (first, _read_text(text))
+
+
+def _without_commas(found: re.Match[str]) -> str:
+    """A grouped number; (1,100) and {1,100} are pairs."""
+    text, start, end = found.string, found.start(), found.end()
+    paired = text[:start].rstrip()[-1:] in ("(", "[") or text[:start].rstrip().endswith(r"\{")
+    alone = paired and text[end:].lstrip()[:1] in (")", "]", "\\")
+    return found[0] if alone else found[0].replace(",", "")
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        if char in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}":
+            depth -= 1
+    return deepest
+
+
+def _read_text(text: str) -> Value:
+    try:
+        return read(tokenize(text))
+    except Unreadable:
+        return Unread(re.sub(r"\s", "", text))
+    except (ValueError, RecursionError, MemoryError):
+        return Unread(re.sub(r"\s", "", text))
+
+
+def read_answer(text: str) -> tuple[Value, ...]:
+    """`readings` of a text as a model or a person wrote it."""
+    return readings(normalize(text))
