@@ -42,7 +42,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Matrix,
     Named,
     Phrase,
-    Region,
     Unread,
     Value,
     Words,
@@ -375,6 +374,3 @@ _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     read_leaf,
     _phrase,
 )
-
-
-__all__ = ["Region", "read", "read_answer", "readings"]

@@ -265,6 +265,3 @@ def _one_sided(sides: list[list[Token]], trees: list[Tree], sign: str) -> Value 
             return Region(name[0], (Interval(("neg", INFINITY), bound, False, closed),))
         return Region(name[0], (Interval(bound, INFINITY, closed, False),))
     return None
-
-
-__all__ = ["REALS", "NumberSet", "Words"]
