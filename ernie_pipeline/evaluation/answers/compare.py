@@ -40,7 +40,7 @@ from ernie_pipeline.evaluation.answers.structure import (
     Value,
     Words,
 )
-from ernie_pipeline.evaluation.answers.tree import rename
+from ernie_pipeline.evaluation.answers.tree import rename, symbols
 from ernie_pipeline.evaluation.answers.units import Unit
 
 _MANY = 60
@@ -230,6 +230,9 @@ def _named(reference: Value, answer: Value) -> str | None:
         return _both_named(reference, answer)
     named, other = (reference, answer) if isinstance(reference, Named) else (answer, reference)
     assert isinstance(named, Named)
+    chosen = _binomial(named) if isinstance(other, Leaf) else None
+    if chosen is not None:
+        return differs(chosen, other) if named is reference else differs(other, chosen)
     if isinstance(other, Congruence):
         return "a congruence is no value"
     if isinstance(other, Relation):
@@ -238,8 +241,19 @@ def _named(reference: Value, answer: Value) -> str | None:
     return differs(named.value, other) if named is reference else differs(other, named.value)
 
 
+def _binomial(named: Named) -> Leaf | None:
+    """C(9, 4) as a number; beside other points it is a point C."""
+    value = named.value
+    if named.name != "C" or not isinstance(value, Bracket) or len(value.items) != 2:
+        return None
+    trees = tuple(item.tree for item in value.items if isinstance(item, Leaf))
+    return Leaf(("f", "binom", trees)) if len(trees) == 2 else None
+
+
 def _both_named(reference: Named, answer: Named) -> str | None:
     value = answer.value
+    if isinstance(value, Leaf) and answer.bound and (set(reference.bound) - set(answer.bound)) & symbols(value.tree):
+        return "it depends on another symbol"
     if len(reference.bound) == len(answer.bound) and isinstance(value, Leaf):
         tree = value.tree
         for number, old in enumerate(answer.bound):

@@ -9,13 +9,15 @@ from ernie_pipeline.evaluation.answers.structure import Clock, Congruence, Inter
 from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.values import same_value
 
+_VAGUE = frozenset(["the", "of", "is", "a", "total", "value", "number"])
+
 OTHER = "something else is asked"
 
 
 def fitting_labels(one: str, other: str) -> bool:
-    """Whether a label in words may stand for the other name: for any symbol, and for words that it is a part of."""
-    labels = [set(name.split()[1:]) for name in (one, other) if name.startswith("text ")]
-    return len(labels) == 1 or (len(labels) == 2 and (labels[0] <= labels[1] or labels[1] <= labels[0]))
+    """Whether a label in words may stand for the other name: for any symbol, and for the same words."""
+    labels = [set(name.split()[1:]) - _VAGUE for name in (one, other) if name.startswith("text ")]
+    return len(labels) == 1 or (len(labels) == 2 and labels[0] == labels[1])
 
 
 def same_regions(reference: Value, answer: Value) -> str | None:

@@ -6,7 +6,7 @@ from ernie_pipeline.evaluation.answers.compare import differs
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined
 from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
 from ernie_pipeline.evaluation.answers.normalize import normalize
-from ernie_pipeline.evaluation.answers.readings import readings
+from ernie_pipeline.evaluation.answers.readings import readings, wanted
 
 _MOST_BOXES = 50
 _LONGEST = 10_000
@@ -54,10 +54,10 @@ def difference(reference: str, answer: str) -> str | None:
     if one.isdigit() and other.isdigit():
         return None if one.lstrip("0") == other.lstrip("0") else "the value differs"
     first: str | None = None
-    for wanted in readings(one):
+    for asked in wanted(one):
         for given in readings(other):
             try:
-                found = differs(wanted, given)
+                found = differs(asked, given)
             except TooLarge:
                 found = "a value is too large to be computed"
             except Undefined:

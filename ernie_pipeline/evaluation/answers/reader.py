@@ -266,7 +266,7 @@ def _bracketed(tokens: list[Token]) -> Value | None:
 
 def _labelled(tokens: list[Token]) -> Value | None:
     """A point with its letter, Q(4, -1), and a value behind words and a colon."""
-    if tokens[0].kind == "let" and tokens[0].text.isupper() and len(tokens[0].text) == 1 and tokens[0].text != "C":
+    if tokens[0].kind == "let" and tokens[0].text.isupper() and len(tokens[0].text) == 1:
         point = _bracketed(tokens[1:]) if len(tokens) > 4 and tokens[1].text == "(" else None
         return Named(tokens[0].text, point) if isinstance(point, Bracket) else None
     at = next((number for number, token in enumerate(tokens) if token.kind != "word"), 0)

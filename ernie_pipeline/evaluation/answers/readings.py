@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.reader import read
-from ernie_pipeline.evaluation.answers.structure import Unread, Value
+from ernie_pipeline.evaluation.answers.structure import Items, Unread, Value
 from ernie_pipeline.evaluation.answers.tokens import Unreadable, tokenize
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -22,7 +22,15 @@ def readings(text: str) -> tuple[Value, ...]:
         return (Unread(re.sub(r"\s", "", text)),)
     joined = _GROUPED.sub(_without_commas, text)
     first = _read_text(joined)
-    return (first,) if joined == text else (first, _read_text(text))
+    if joined == text or re.search(r"(?<=\d),0", text):
+        return (first,)
+    return (first, _read_text(text))
+
+
+def wanted(text: str) -> tuple[Value, ...]:
+    """The readings of a reference answer: 3,400 is 3400, or the list 3, 400 in this order."""
+    first, *others = readings(text)
+    return (first, *(Items("sequence", v.items) if isinstance(v, Items) and v.kind == "list" else v for v in others))
 
 
 def _without_commas(found: re.Match[str]) -> str:

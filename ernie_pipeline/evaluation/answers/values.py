@@ -127,7 +127,8 @@ def close(first: Any, second: Any, again: Callable[[], tuple[Any, Any]], loose: 
         return False
     with mp.workdps(2 * DIGITS + 20):
         first, second = again()
-        return bool(abs(first - second) <= mp.mpf(10) ** (-2 * DIGITS))
+        now = abs(first - second)  # of what is truly 0, it shrinks with the digits
+        return bool(now <= mp.mpf(10) ** (-2 * DIGITS) and now <= difference * mp.mpf(10) ** (10 - DIGITS))
 
 
 def _closer(again: Callable[[], tuple[Any, Any]], size: Any) -> bool:

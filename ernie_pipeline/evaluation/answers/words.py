@@ -87,6 +87,8 @@ def without_frame(tokens: list[Token]) -> list[Token]:
         start = 0
     elif start and tokens[start].text == ":":
         start += 1
+    if len(tokens) > start + 1 and tokens[-1].text.lower() == "only" and tokens[-1].kind == "word":
+        tokens = tokens[:-1]
     for at in range(start + 1, len(tokens)):
         if tokens[at].kind != "word":
             continue
