@@ -55,7 +55,6 @@ def points(
         out = [{name: mp.mpf(crc32(f"{name} {k}".encode()) % 11 + 2) for name in ordered} for k in range(4)]
     if steps and not whole:
         out += [{name: mp.mpf(-k - 3 * at) for at, name in enumerate(ordered)} for k in range(1, 9)]
-    if steps:
         out += [{name: mp.mpf(k + 3 * at) for at, name in enumerate(ordered)} for k in (*_WHOLE, *beside)]
     return out
 

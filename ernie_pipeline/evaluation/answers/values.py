@@ -34,7 +34,7 @@ def same_value(one: Tree, other: Tree) -> bool:
         return first == second
     kinds = heads(one) | heads(other)
     names = symbols(one) | symbols(other)
-    if names and names <= _COUNTS and _same_at_points(one, other, names, kinds | {"whole"}, {}):
+    if names and names <= _COUNTS and not kinds & _SUMMED and _same_at_points(one, other, names, kinds | {"whole"}, {}):
         return True
     for base in ({"base of log": mp.e}, {"base of log": mp.mpf(10)}) if "base of log" in names else ({},):
         if _same_at_points(one, other, names, kinds, base):
