@@ -226,6 +226,8 @@ class _Parser(Cursor):
         name += primes + subscript
         if self.peek().text == "(" and (token.text in CALLED or primes) and not self.peek().space:
             return ("call", name, self.call_arguments())
+        if self.peek().text == "(" and self.peek(1).kind == "num" and self.peek(2).text == ")" and name != "pi":
+            return ("call", name, self.call_arguments())  # a value at a number: y(0)
         constants = {"e": "e", "i": "i", "imath": "i", "pi": "pi"}
         return ("c", constants[name]) if name in constants else ("s", name)
 

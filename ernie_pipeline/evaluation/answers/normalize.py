@@ -75,6 +75,7 @@ _FORMULA = re.compile(r"(?<!\\)\$(?!\s)((?:[^$\\]|\\.)+?)(?<!\s)\$(?!\d)", re.DO
 _ORDINAL = re.compile(
     r"(?<=\d)()\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\}?"
 )
+_MICRO = re.compile(r"\\mu\s*\\(?:text|mathrm|rm)\s*\{\s*([ms])\s*\}")
 _CHOOSE = re.compile(r"(?:\{\})?[_^]\{?(\w+)\}?\s*C\s*_\{?(\w+)\}?")
 _CIRC = re.compile(
     r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*\^\s*\\circ\s*\}|\{?\\(?:text|mathrm)\s*\{\s*o\s*\}\}?)"
@@ -88,6 +89,7 @@ def normalize(text: str) -> str:
     text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|text|left|right|times|cdot|infty|pm)(?![a-z]))", r"\\", text)
     text = _ORDINAL.sub(r"\1", _without_dollars(text).replace('"', ""))
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = _MICRO.sub(r"\\text{ u\1}", text)
     text = unwrapped(text).replace("\\\\", r"\cr ")
     text = _THIN_COMMA.sub("", _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text))
     text = text.replace("{:}", ":").replace("{,}", ",").replace(r"\colon", ":")

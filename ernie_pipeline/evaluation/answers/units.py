@@ -68,17 +68,51 @@ def _table() -> dict[str, tuple[Fraction, str, int]]:
     kelvin 1: K kelvin kelvins Kelvin
     force 1: N newton newtons
     force 1000: kN
+    force 1/100000: dyn dyne dynes
+    inductance 1: H henry henries
+    inductance 1/1000: mH
+    capacitance 1: F farad farads
+    flux_density 1: T tesla teslas
+    flux 1: Wb weber webers
+    decibel 1: dB decibel decibels
+    luminosity 1: lm lumen lumens
+    candela 1: cd candela
+    activity 1: Bq becquerel
+    lightyear 1: ly light-years lightyears
+    astronomical 1: AU au
+    parsec 1: pc parsec parsecs
+    parsec 1000: kpc
+    parsec 1000000: Mpc
+    time 1/1000: ms millisecond milliseconds
+    time 1/1000000: us microsecond microseconds
+    time 1/1000000000: ns nanosecond nanoseconds
+    calorie 1: cal calorie calories
+    calorie 1000: kcal
+    erg 1: erg ergs
+    atmosphere 1: atm
+    bar 1: bar bars
+    gauss 1: gauss
     energy 1: J joule joules
     energy 1000: kJ
     electronvolt 1: eV
+    electronvolt 1000: keV
+    electronvolt 1000000: MeV
+    electronvolt 1000000000: GeV
     power 1: W watt watts
     power 1000: kW
+    power 1000000: MW
     pressure 1: Pa pascal pascals
     pressure 1000: kPa
     voltage 1: V volt volts
+    voltage 1000: kV
+    voltage 1/1000: mV millivolts
+    current 1/1000: mA milliamps
     current 1: A amp amps ampere amperes
     resistance 1: ohm ohms
     frequency 1: Hz hertz
+    frequency 1000: kHz
+    frequency 1000000: MHz
+    frequency 1000000000: GHz
     substance 1: mol mole moles
     charge 1: C coulomb coulombs
     """
@@ -99,7 +133,7 @@ KNOWN_UNITS = frozenset(_TABLE) | frozenset(_SHORT)
 ATTACHED = word_set("cm mm km kg mL ml kPa kJ kN kW Hz mph")
 """Units that may follow a number without a space in italic type too: nobody multiplies these letters."""
 
-ROMAN_LETTERS = word_set("m g s h L l N J W V A K C t")
+ROMAN_LETTERS = word_set("m g s h L l N J W V A K C t H F T")
 """Letters that are units in upright type behind a number."""
 
 FACTORS = {
