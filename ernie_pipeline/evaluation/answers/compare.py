@@ -180,6 +180,12 @@ def _pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value
     return (one, other) if first else (other, one)
 
 
+def _element_differs(reference: Value, answer: Value) -> str | None:
+    """As `differs`; but as an element {4} is not 4."""
+    sets = [isinstance(value, Items) and value.kind == "set" for value in (reference, answer)]
+    return "a set is not its element" if sets[0] != sets[1] else differs(reference, answer)
+
+
 def _unordered(reference: Sequence[Value], answer: Sequence[Value]) -> str | None:
     """Whether each element has its own partner; the first that lacks one."""
     if len(reference) != len(answer):
@@ -189,7 +195,7 @@ def _unordered(reference: Sequence[Value], answer: Sequence[Value]) -> str | Non
         return None if same else "a part differs"
     left = list(answer)
     for number, item in enumerate(reference):
-        partner = next((at for at, other in enumerate(left) if differs(item, other) is None), None)
+        partner = next((at for at, other in enumerate(left) if _element_differs(item, other) is None), None)
         if partner is None:
             return f"part {number + 1} of {len(reference)} is missing or differs"
         left.pop(partner)
@@ -200,7 +206,7 @@ def _in_order(reference: Sequence[Value], answer: Sequence[Value]) -> str | None
     if len(reference) != len(answer):
         return f"{len(reference)} parts are asked, {len(answer)} are given"
     for number, (one, other) in enumerate(zip(reference, answer, strict=True)):
-        found = differs(one, other)
+        found = _element_differs(one, other)
         if found is not None:
             return f"part {number + 1}: {found}"
     return None

@@ -142,6 +142,8 @@ def based(tokens: list[Token]) -> Value | None:
     if base == 10 and found[1].isdigit():
         return Leaf(("n", number_token(found[1]).value))
     fits = 2 <= base <= 36 and all(int(digit, 36) < base for digit in found[1])
+    if not fits and base > 10 and len(found[1]) > 1:
+        return Unread(f"{found[1]} in base {base}")  # letters that are no digits there
     return Based(found[1].lstrip("0") or "0", base) if fits else None
 
 
