@@ -15,10 +15,19 @@ from ernie_pipeline.evaluation.answers.compare_forms import (
     same_regions,
     same_words,
 )
-from ernie_pipeline.evaluation.answers.domains import expanded, renamed, without_domains, without_name, without_numbers
-from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality
+from ernie_pipeline.evaluation.answers.conversions import binomial, in_unit_vectors, is_money, rows_of, with_empty
+from ernie_pipeline.evaluation.answers.domains import (
+    domain_name,
+    expanded,
+    renamed,
+    without_domains,
+    without_name,
+    without_numbers,
+)
+from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality, same_solutions
+from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
-from ernie_pipeline.evaluation.answers.regions import REALS, rays, union
+from ernie_pipeline.evaluation.answers.regions import REALS, rays, region_of, union
 from ernie_pipeline.evaluation.answers.structure import (
     Based,
     Bracket,
@@ -41,7 +50,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tree import rename, symbols
-from ernie_pipeline.evaluation.answers.units import Unit
 
 _MANY = 60
 """Parts of a list up to which each is compared with each."""
@@ -82,7 +90,7 @@ def _lists(reference: Value, answer: Value) -> str | None:
     if len(items.items) == 1 and items.kind != "sequence":
         return differs(items.items[0], other) if items is reference else differs(other, items.items[0])
     if not items.items:
-        return _with_empty(other)
+        return with_empty(other.value if isinstance(other, Named) else other)
     without = without_domains(items)
     if len(without) == 1:
         return differs(without[0], other) if items is reference else differs(other, without[0])
@@ -104,11 +112,6 @@ def _lists(reference: Value, answer: Value) -> str | None:
     if items is reference:
         return f"{len(items.items)} values are asked"
     return f"{len(items.items)} values are given where one is asked"
-
-
-def _with_empty(other: Value) -> str | None:
-    words = other.words if isinstance(other, Words) else ()
-    return None if words in (("no", "solution"), ("none",), ("empty",)) else "the empty set is not this"
 
 
 def _list_and_bracket(items: Items, bracket: Bracket) -> str | None:
@@ -158,7 +161,13 @@ def _items(reference: Items, answer: Items) -> str | None:
         one, other = list(without_domains(reference)), list(without_domains(answer))
     elif domains[0]:
         other = renamed(one, other)
-    return _unordered(one, other)
+    found = _unordered(one, other)
+    parameter = next((name for name in map(domain_name, [*reference.items, *answer.items]) if name), None)
+    if found and parameter and any(domains):
+        kept = [[item for item in items if domain_name(item) is None] for items in (one, other)]
+        if len(kept[0]) == len(kept[1]) == 1 and same_family(kept[0][0], kept[1][0], parameter):
+            return None
+    return found
 
 
 def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | None:
@@ -220,15 +229,11 @@ def _quantities(reference: Value, answer: Value) -> str | None:
         return _in_order(reference.parts, answer.parts)
     if isinstance(reference, Items) and isinstance(answer, Items):
         return _unordered(reference.items, answer.items)
-    if isinstance(answer, Leaf) and one is not None and answer.unit is None and _is_money(one):
+    if isinstance(answer, Leaf) and one is not None and answer.unit is None and is_money(one):
         return leaf_differs(one, answer)
     parts = [value.parts if isinstance(value, Phrase) else value.items if isinstance(value, Items) else ()
              for value in (reference, answer)]  # fmt: skip
     return _unordered(*parts) if all(parts) else "the quantities differ"
-
-
-def _is_money(leaf: Leaf) -> bool:
-    return isinstance(leaf.unit, Unit) and leaf.unit.dimensions == (("dollar", 1),)
 
 
 def _named(reference: Value, answer: Value) -> str | None:
@@ -236,7 +241,7 @@ def _named(reference: Value, answer: Value) -> str | None:
         return _both_named(reference, answer)
     named, other = (reference, answer) if isinstance(reference, Named) else (answer, reference)
     assert isinstance(named, Named)
-    chosen = _binomial(named) if isinstance(other, Leaf) else None
+    chosen = binomial(named) if isinstance(other, Leaf) else None
     if chosen is not None:
         return differs(chosen, other) if named is reference else differs(other, chosen)
     if isinstance(other, Congruence):
@@ -245,15 +250,6 @@ def _named(reference: Value, answer: Value) -> str | None:
         same = other.operator == "=" and same_equation(reference, answer)
         return None if same else "the relation differs"
     return differs(named.value, other) if named is reference else differs(other, named.value)
-
-
-def _binomial(named: Named) -> Leaf | None:
-    """C(9, 4) as a number; beside other points it is a point C."""
-    value = named.value
-    if named.name != "C" or not isinstance(value, Bracket) or len(value.items) != 2:
-        return None
-    trees = tuple(item.tree for item in value.items if isinstance(item, Leaf))
-    return Leaf(("f", "binom", trees)) if len(trees) == 2 else None
 
 
 def _both_named(reference: Named, answer: Named) -> str | None:
@@ -268,7 +264,8 @@ def _both_named(reference: Named, answer: Named) -> str | None:
             tree = rename(tree, f"bound {number}", new)
         value = Leaf(tree, value.unit, value.places, value.approximate, value.then)
     if reference.name == answer.name or fitting_labels(reference.name, answer.name):
-        return differs(reference.value, value)
+        found = differs(reference.value, value)
+        return None if found and same_family(reference, answer) else found
     if reference.name.startswith("(") and sorted(reference.name) == sorted(answer.name):
         pairs = expanded(reference), expanded(answer)
         return _items(pairs[0], pairs[1]) if pairs[0] and pairs[1] else "another name"
@@ -287,6 +284,10 @@ def _relations(reference: Value, answer: Value) -> str | None:
     if not isinstance(reference, Relation) or not isinstance(answer, Relation):
         relation, other = (reference, answer) if isinstance(reference, Relation) else (answer, reference)
         assert isinstance(relation, Relation)
+        if relation.operator == "in" and isinstance(other, NumberSet):
+            return None if relation.right == other else "another set of numbers"
+        if isinstance(other, Bracket | Region) and same_solutions(relation, region_of(other)):
+            return None
         found = rays(relation) if isinstance(other, Bracket | Region) else []
         return None if any(same_regions(other, ray) is None for ray in found) else "a relation is no value"
     if reference.operator != answer.operator:
@@ -309,7 +310,7 @@ def _brackets(reference: Bracket, answer: Bracket) -> str | None:
 
 
 def _matrices(reference: Value, answer: Value) -> str | None:
-    rows = [_rows(value) for value in (reference, answer)]
+    rows = [rows_of(value) for value in (reference, answer)]
     if rows[0] is None or rows[1] is None:
         return OTHER
     shapes = [[len(row) for row in each] for each in (rows[0], rows[1])]
@@ -319,11 +320,15 @@ def _matrices(reference: Value, answer: Value) -> str | None:
     return _in_order([cell for row in rows[0] for cell in row], [cell for row in rows[1] for cell in row])
 
 
-def _rows(value: Value) -> Sequence[Sequence[Value]] | None:
-    """Of a matrix; of a point or vector, where the other is a single row or column."""
-    if isinstance(value, Matrix):
-        return value.rows
-    return (value.items,) if isinstance(value, Bracket) and value.opening in "(<[" else None
+def _bracket_and_leaf(reference: Value, answer: Value) -> str | None:
+    pair = [in_unit_vectors(value) if isinstance(value, Bracket) else value for value in (reference, answer)]
+    if not all(isinstance(value, Leaf) for value in pair):
+        return OTHER
+    one, other = pair
+    named = any(
+        isinstance(value, Leaf) and any("hat " in name for name in symbols(value.tree)) for value in (reference, answer)
+    )
+    return _leaves(one, other) if named and one and other else OTHER
 
 
 def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
@@ -364,20 +369,29 @@ def _builders(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Builder) and isinstance(answer, Builder):
         pair = renamed([reference.element, reference.condition], [answer.element, answer.condition])
         answer = Builder(pair[0], pair[1])
+        if same_family(reference.element, answer.element, domain_name(reference.condition) or "?"):
+            return differs(reference.condition, answer.condition)
         return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
+    for one, other in ((reference, answer), (answer, reference)):
+        if isinstance(one, Builder) and domain_name(one.condition) is not None:
+            family = Items("list", (one.element, one.condition))
+            return differs(family, other) if one is reference else differs(other, family)
     return "a set by its condition is not this"
 
 
 def _leaves(reference: Value, answer: Value) -> str | None:
     assert isinstance(reference, Leaf)
     assert isinstance(answer, Leaf)
-    return leaf_differs(reference, answer)
+    found = leaf_differs(reference, answer)
+    return None if found and same_family(reference, answer) else found
 
 
 def _mixed(reference: Value, answer: Value) -> str | None:
     """Kinds that have nothing in common."""
     if reference == answer and not isinstance(answer, Unread):
         return None
+    if {type(reference), type(answer)} == {Bracket, Leaf}:
+        return _bracket_and_leaf(reference, answer)
     if isinstance(answer, Unread):
         if isinstance(reference, Unread) and reference.text == answer.text and answer.text:
             return None
@@ -392,6 +406,7 @@ def _region_rule(reference: Value, answer: Value) -> str | None:
 
 
 _Rule = Callable[..., str | None]
+
 
 _FIRST: tuple[tuple[type, _Rule], ...] = (
     (Choice, _choice),
@@ -409,6 +424,7 @@ _FIRST: tuple[tuple[type, _Rule], ...] = (
     (Builder, _builders),
 )
 """The rule for a pair in which either is of the kind; the first that fits decides."""
+
 
 _SAME_KIND: dict[type, _Rule] = {
     Leaf: _leaves,

@@ -32,10 +32,10 @@ def without_numbers(one: list[Value], other: list[Value]) -> tuple[list[Value], 
 
 
 def _is_domain(value: Value) -> bool:
-    return _domain_name(value) is not None
+    return domain_name(value) is not None
 
 
-def _domain_name(value: Value) -> str | None:
+def domain_name(value: Value) -> str | None:
     """The symbol of which a part only says that it is any whole or real number."""
     if isinstance(value, Region) and value.intervals == REALS.intervals:
         return value.name
@@ -53,7 +53,7 @@ def renamed(one: list[Value], other: list[Value]) -> list[Value]:
     """The other list with its whole-number symbol called as in the first: n pi, n in Z, for k pi, k in Z."""
     names = []
     for items in (one, other):
-        domains = [name for name in map(_domain_name, items) if name]
+        domains = [name for name in map(domain_name, items) if name]
         if len(domains) != 1:
             return other
         names.append(domains[0])

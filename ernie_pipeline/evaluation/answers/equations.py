@@ -5,12 +5,11 @@ from typing import Any
 
 from mpmath import mp
 
-from ernie_pipeline.evaluation.answers.numeric import DIGITS, evaluate, points
+from ernie_pipeline.evaluation.answers.numeric import DIGITS, FAILURES, evaluate, points
+from ernie_pipeline.evaluation.answers.regions import number
 from ernie_pipeline.evaluation.answers.relations import as_leaf
-from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Relation, Value
+from ernie_pipeline.evaluation.answers.structure import Leaf, Named, Region, Relation, Value
 from ernie_pipeline.evaluation.answers.tree import Tree, symbols
-
-_FAILURES = (ValueError, ArithmeticError, TypeError, KeyError)
 
 
 def same_equation(one: Value, other: Value) -> bool:
@@ -34,6 +33,43 @@ def same_inequality(one: Relation, other: Relation) -> bool:
     return _ratio_is_constant(first, second, positive=one.operator != "!=")
 
 
+def same_solutions(relation: Relation, region: Region | None) -> bool:
+    """Whether an inequality in one symbol holds just where the region says: at its ends, beside them, and on a grid."""
+    left, right = relation.left, relation.right
+    if region is None or not isinstance(left, Leaf) or not isinstance(right, Leaf):
+        return False
+    names = symbols(left.tree) | symbols(right.tree)
+    ends = [number(end) for interval in region.intervals for end in (interval.low, interval.high)]
+    if len(names) != 1 or region.name not in (None, *names) or any(end is None for end in ends):
+        return False
+    name, finite = next(iter(names)), [end for end in ends if not mp.isinf(end)]
+    reach = 3 * max([abs(end) for end in finite], default=mp.mpf(1)) + 10
+    tried = [end + step for end in finite for step in (0, mp.mpf("1e-7"), -mp.mpf("1e-7"))]
+    tried += [reach * (2 * mp.mpf(k) / 301 - 1) for k in range(302)] + [1000 * reach, -1000 * reach]
+    return all(_holds(relation.operator, left.tree, right.tree, {name: at}) == _inside(region, at) for at in tried)
+
+
+def _holds(operator: str, left: Tree, right: Tree, values: Mapping[str, Any]) -> bool:
+    try:
+        one, other = evaluate(left, values), evaluate(right, values)
+    except FAILURES:
+        return False
+    if mp.im(one) != 0 or mp.im(other) != 0:
+        return False
+    if abs(one - other) <= mp.mpf(10) ** -12 * (abs(one) + abs(other)):
+        return operator == "<="
+    return bool(one != other) if operator == "!=" else operator in ("<", "<=") and bool(one < other)
+
+
+def _inside(region: Region, at: Any) -> bool:
+    for interval in region.intervals:
+        low, high = number(interval.low), number(interval.high)
+        above = at > low or (at == low and interval.low_closed)
+        if above and (at < high or (at == high and interval.high_closed)):
+            return True
+    return False
+
+
 def difference(value: Value) -> Tree | None:
     """left - right; None where a side is no expression."""
     if isinstance(value, Named) and value.left is not None:
@@ -53,7 +89,7 @@ def _sampled(trees: tuple[Tree, ...], fixed: Mapping[str, Any] = {}) -> list[lis
     for values in points(names):
         try:
             out.append([evaluate(tree, {**values, "base of log": mp.e, **fixed}) for tree in trees])
-        except _FAILURES:
+        except FAILURES:
             continue
     return out
 
@@ -86,7 +122,7 @@ def _solves(named: Value, equation: Tree) -> bool:
             try:
                 solution = evaluate(named.value.tree, values)
                 at = [evaluate(equation, {**values, named.name: solution + step}) for step in (0, 1, 2)]
-            except _FAILURES:
+            except FAILURES:
                 continue
             small = mp.mpf(10) ** (12 - DIGITS) * (1 + abs(at[1]))
             if abs(at[0]) > small or abs(at[1]) <= small or abs(at[2] - 2 * at[1] + at[0]) > small:

@@ -224,6 +224,8 @@ class _Parser(Cursor):
             if chosen is not None:
                 return ("f", "binom", chosen)
         name += primes + subscript
+        if name == "Gamma" and self.peek().text == "(":
+            return ("f", "Gamma", self.call_arguments())
         if self.peek().text == "(" and (token.text in CALLED or primes) and not self.peek().space:
             return ("call", name, self.call_arguments())
         if self.peek().text == "(" and self.peek(1).kind == "num" and self.peek(2).text == ")" and name != "pi":
@@ -278,8 +280,9 @@ class _Parser(Cursor):
             else:
                 base = self.argument()
         tree = self.applied(name, base, self.function_arguments())
-        if power == ("neg", ("n", Fraction(1))) and f"arc{name}" in FUNCTIONS:
-            return ("f", f"arc{name}", tree[-1] if tree[0] == "f" else (tree[-1],))
+        inverse = f"ar{name}" if name in ("sinh", "cosh", "tanh") else f"arc{name}"
+        if power == ("neg", ("n", Fraction(1))) and inverse in FUNCTIONS:
+            return ("f", inverse, tree[-1] if tree[0] == "f" else (tree[-1],))
         return tree if power is None else ("^", tree, power)
 
     @staticmethod

@@ -4,8 +4,9 @@ import re
 from fractions import Fraction
 
 from ernie_pipeline.evaluation.answers.expression import parse_expression
+from ernie_pipeline.evaluation.answers.number_sets import by_letter, by_words
 from ernie_pipeline.evaluation.answers.quantities import read_leaf
-from ernie_pipeline.evaluation.answers.regions import REALS
+from ernie_pipeline.evaluation.answers.spelled import spelled_number
 from ernie_pipeline.evaluation.answers.splitting import JOINERS, SEPARATORS, expand_signs, parted, split, text_of
 from ernie_pipeline.evaluation.answers.structure import (
     Based,
@@ -14,7 +15,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Dots,
     Items,
     Leaf,
-    NumberSet,
     Ratio,
     Unread,
     Value,
@@ -22,7 +22,7 @@ from ernie_pipeline.evaluation.answers.structure import (
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_token
 from ernie_pipeline.evaluation.answers.word_set import word_set
-from ernie_pipeline.evaluation.answers.words import phrase, spelled_number
+from ernie_pipeline.evaluation.answers.words import phrase
 
 _SETS = word_set("setR setZ setQ setN setC")
 
@@ -48,8 +48,9 @@ def all_words(tokens: list[Token]) -> Value | None:
     if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
         return None
     words = [token.text for token in tokens if token.kind != "op"]
-    if phrase(words) in (("all", "real", "number"), ("all", "real"), ("real", "number")):
-        return REALS
+    named = by_words(phrase(words))
+    if named is not None:
+        return named
     number = spelled_number(words)
     return Leaf(("n", number)) if number is not None else Words(phrase(words), " ".join(words))
 
@@ -70,8 +71,7 @@ def number_set(tokens: list[Token]) -> Value | None:
     tail = "".join(token.text for token in tokens[1:] if token.text not in "{}")
     if len(tokens) > 1 and tokens[1].text not in ("^", "_"):
         return None
-    name = tokens[0].text.removeprefix("set")
-    return REALS if name == "R" and not tail else NumberSet(name + tail)
+    return by_letter(tokens[0].text.removeprefix("set"), tail)
 
 
 def cycles(tokens: list[Token]) -> Value | None:

@@ -197,7 +197,7 @@ _NUMERIC: Mapping[str, Callable[..., Any]] = {
     "sin": mp.sin, "cos": mp.cos, "tan": mp.tan, "cot": mp.cot, "sec": mp.sec, "csc": mp.csc, "arcsin": mp.asin,
     "arccos": mp.acos, "arctan": mp.atan, "arccot": mp.acot, "arcsec": mp.asec, "arccsc": mp.acsc, "sinh": mp.sinh,
     "cosh": mp.cosh, "tanh": mp.tanh, "coth": mp.coth, "arsinh": mp.asinh, "arcosh": mp.acosh, "artanh": mp.atanh,
-    "exp": lambda x: power(mp.e, x), "abs": abs, "sqrt": mp.sqrt, "floor": mp.floor, "ceil": mp.ceil,
+    "Gamma": mp.gamma, "exp": lambda x: power(mp.e, x), "abs": abs, "sqrt": mp.sqrt, "floor": mp.floor, "ceil": mp.ceil,
     "cis": mp.expj, "cup": lambda a, b: a + b + 17, "cap": lambda a, b: a * b * mp.mpf("1.3"), "sgn": mp.sign,
     "Re": mp.re, "Im": mp.im, "arg": mp.arg,
     "max": lambda *v: max(v, key=mp.re), "min": lambda *v: min(v, key=mp.re),

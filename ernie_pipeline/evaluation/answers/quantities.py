@@ -4,12 +4,12 @@ from fractions import Fraction
 from typing import Literal
 
 from ernie_pipeline.evaluation.answers.expression import parse_expression
+from ernie_pipeline.evaluation.answers.spelled import spelled_number
 from ernie_pipeline.evaluation.answers.structure import Leaf
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
 from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.units import FACTORS, ROMAN_LETTERS, Unit, parse_unit
 from ernie_pipeline.evaluation.answers.word_set import word_set
-from ernie_pipeline.evaluation.answers.words import spelled_number
 
 _MONEY = {"$": "dollar", "euro": "euro", "pound": "pound_sterling", "yen": "yen", "rupee": "rupee"}
 _CODES = {"rs": "rupee", "inr": "rupee", "usd": "dollar", "eur": "euro", "gbp": "pound_sterling"}
@@ -24,16 +24,20 @@ def read_leaf(tokens: list[Token]) -> Leaf | None:
     if not tokens:
         return None
     at = _unit_start(tokens)
+    words: list[str] = []
+    if money and at is not None and tokens[at].text in ("/", "per", "a", "an", "each"):
+        words, tokens, at = _unit_words(tokens[at:]), tokens[:at], None  # $15 per hour
+        words = [] if words == ["each"] else words
     try:
         leaf = _leaf(tokens) if at is None else _with_unit(tokens[:at], tokens[at:])
     except Unreadable:
         return None
     if leaf is None or money is None:
         return leaf
-    unit = parse_unit((money,))
+    unit = parse_unit((money, *words))
     if leaf.unit is not None and leaf.unit != unit:
         return None
-    return Leaf(leaf.tree, unit, leaf.places)
+    return None if unit is None else Leaf(leaf.tree, unit, leaf.places)
 
 
 def _money(tokens: list[Token]) -> tuple[str | None, list[Token]]:
@@ -65,6 +69,7 @@ def _unit_start(tokens: list[Token]) -> int | None:
     """Where the unit begins: the first token of its kind after which all are; None where there is none."""
     for at, token in enumerate(tokens):
         if _begins_unit(tokens, at):
+            at -= at > 1 and tokens[at - 1].text == "/" and tokens[at - 2].kind == "num"
             rest = tokens[at:]
             return at if at and all(_in_unit(rest, number) for number in range(len(rest))) else None
         if token.kind == "word":

@@ -47,6 +47,7 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, tokenize
+from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import phrase, without_frame
 
@@ -264,6 +265,57 @@ def _bracketed(tokens: list[Token]) -> Value | None:
     return Bracket({"langle": "<"}.get(first, first), {"rangle": ">"}.get(tokens[end].text, tokens[end].text), items)
 
 
+def _combination(tokens: list[Token]) -> Value | None:
+    """(1, 2) + t(3, 4) and 3(1, 2): points added, and multiplied by numbers."""
+    if not any(token.text in ("(", "langle") for token in tokens):
+        return None
+    terms: list[tuple[list[Token], list[Token]]] = []
+    at = 0
+    while at < len(tokens):
+        start = next((n for n in range(at, len(tokens)) if tokens[n].text in ("(", "langle")), -1)
+        end = closing(tokens, start) if start >= 0 else -1
+        if end < 0 or len(split(tokens[start + 1 : end], SEPARATORS)) < 2:
+            return None
+        terms.append((tokens[at:start], tokens[start : end + 1]))
+        at = end + 1
+    points = [_bracketed(point) for _, point in terms]
+    factors = [_factor(factor, number == 0) for number, (factor, _) in enumerate(terms)]
+    if (len(terms) == 1 and not terms[0][0]) or any(factor is None for factor in factors):
+        return None
+    items = [point.items for point in points if isinstance(point, Bracket)]
+    if len(items) < len(points) or len({len(each) for each in items}) > 1:
+        return None
+    sums = [_weighted([f for f in factors if f], column) for column in zip(*items, strict=True)]
+    first = points[0]
+    assert isinstance(first, Bracket)
+    return None if None in sums else Bracket(first.opening, first.closing, tuple(each for each in sums if each))
+
+
+def _factor(tokens: list[Token], first: bool) -> Tree | None:
+    """What stands before a point: a sign and a number or symbol."""
+    sign = ("n", Fraction(-1 if tokens and tokens[0].text == "-" else 1))
+    if tokens and tokens[0].text in ("+", "-"):
+        tokens = tokens[1:]
+    elif not first:
+        return None
+    while tokens and tokens[-1].text in ("cdot", "times", "*"):
+        tokens = tokens[:-1]
+    try:
+        return ("*", sign, parse_expression(tokens)) if tokens else sign
+    except Unreadable:
+        return None
+
+
+def _weighted(factors: list[Tree], column: tuple[Value, ...]) -> Leaf | None:
+    total: Tree | None = None
+    for factor, cell in zip(factors, column, strict=True):
+        if not isinstance(cell, Leaf):
+            return None
+        term: Tree = ("*", factor, cell.tree)
+        total = term if total is None else ("+", total, term)
+    return Leaf(total) if total is not None else None
+
+
 def _labelled(tokens: list[Token]) -> Value | None:
     """A point with its letter, Q(4, -1), and a value behind words and a colon."""
     if tokens[0].kind == "let" and tokens[0].text.isupper() and len(tokens[0].text) == 1:
@@ -286,12 +338,17 @@ def _inside(inner: list[Token]) -> Value | None:
 
 
 def _union(tokens: list[Token]) -> Value | None:
-    parts = split(tokens, frozenset(["cup"]))
-    if len(parts) > 1 and all(parts):
-        return regions.union([read_one(part) for part in parts])
-    parts = split(tokens, frozenset(["setminus"]))
+    """Sets joined by a sign, or "real numbers except 7"."""
+    for sign, rule in (("cup", regions.union), ("cap", regions.intersection)):
+        parts = split(tokens, frozenset([sign]))
+        if len(parts) > 1 and all(parts):
+            return rule([read_one(part) for part in parts])
+    signs = frozenset(["setminus", "except", "but"] + (["-"] if tokens[0].text == "setR" else []))
+    parts = split(tokens, signs)
     if len(parts) == 2 and all(parts):
-        return regions.without(read_one(parts[0]), read_one(parts[1]))
+        left, right = read_part(parts[0]), read(parts[1])
+        right = Items("set", (right,)) if isinstance(right, Leaf | Named) else right
+        return regions.without(left, right)
     return None
 
 
@@ -372,5 +429,6 @@ _READERS: tuple[Callable[[list[Token]], Value | None], ...] = (
     ratio,
     dimensions,
     read_leaf,
+    _combination,
     _phrase,
 )

@@ -51,12 +51,17 @@ def region_of(value: Value) -> Region | None:
 
 
 def built(element: Value, condition: Value) -> Value | None:
-    """{x | x > 1} as the region that it is."""
-    if isinstance(element, Relation) and isinstance(condition, Region):
-        return _whole_numbers(element, condition)
+    """{x | x > 1} as the region that it is, {n in Z : 0 < n < 4} as {1, 2, 3}."""
     name = element.tree[1] if isinstance(element, Leaf) and element.tree[0] == "s" else None
     if isinstance(element, Region) and element.intervals == REALS.intervals:
         name = element.name
+    parts = list(condition.items) if isinstance(condition, Items) else [condition]
+    whole = next((part for part in [element, *parts] if isinstance(part, Relation) and part.operator == "in"), None)
+    parts = [part for part in parts if part is not whole and part != Region(name, REALS.intervals)]
+    if len(parts) != len([condition]) or isinstance(condition, Items):
+        condition = parts[0] if len(parts) == 1 else (joined(parts, "and") if parts else None) or condition
+    if whole is not None:
+        return _whole_numbers(whole, condition) if isinstance(condition, Region) else None
     if isinstance(condition, Named) and condition.name == name:
         value = condition.value
         return value if isinstance(value, Items) else Items("set", (value,))
@@ -66,12 +71,18 @@ def built(element: Value, condition: Value) -> Value | None:
 
 
 def _whole_numbers(element: Relation, condition: Region) -> Value | None:
-    """{n in Z : 0 < n < 4} as {1, 2, 3}."""
     known = isinstance(element.left, Leaf) and element.left.tree == ("s", condition.name)
-    if not known or not isinstance(element.right, NumberSet) or element.right.name not in ("Z", "N", "Z^+", "N^*"):
+    if not known or not isinstance(element.right, NumberSet):
+        return None
+    return whole_numbers(condition, element.right)
+
+
+def whole_numbers(region: Region, among: NumberSet) -> Value | None:
+    """The finitely many whole numbers of a region as a set."""
+    if among.name not in ("Z", "N", "Z+", "Z0+", "W"):
         return None
     found: list[int] = []
-    for interval in condition.intervals:
+    for interval in region.intervals:
         low, high = number(interval.low), number(interval.high)
         if low is None or high is None or mp.isinf(low) or mp.isinf(high) or high - low > 1000:
             return None
@@ -79,8 +90,24 @@ def _whole_numbers(element: Relation, condition: Region) -> Value | None:
         first += first == low and not interval.low_closed
         last -= last == high and not interval.high_closed
         found += range(first, last + 1)
-    positive = element.right.name != "Z"
-    return Items("set", tuple(Leaf(("n", Fraction(each))) for each in found if each > 0 or not positive))
+    least = {"Z": -(10**12), "N": 1, "Z+": 1, "Z0+": 0, "W": 0}[among.name]
+    return Items("set", tuple(Leaf(("n", Fraction(each))) for each in found if each >= least))
+
+
+def intersection(values: list[Value]) -> Value | None:
+    """What regions have in common; with Z, the whole numbers of it."""
+    among = [value for value in values if isinstance(value, NumberSet)]
+    regions = [region_of(value) for value in values if not isinstance(value, NumberSet)]
+    found = [region for region in regions if region is not None]
+    if not found or len(found) < len(regions) or len(among) > 1:
+        return None
+    region = found[0]
+    for other in found[1:]:
+        pairs = [(one, two) for one in region.intervals for two in other.intervals]
+        region = Region(region.name, tidy([both for one, two in pairs if (both := _common(one, two)) is not None]))
+    if not region.intervals:
+        return Items("set", ())
+    return whole_numbers(region, among[0]) if among else region
 
 
 def union(values: list[Value]) -> Value | None:
@@ -92,13 +119,19 @@ def union(values: list[Value]) -> Value | None:
     if len(names) > 1:
         return None
     intervals = [interval for region in regions if region for interval in region.intervals]
-    return Region(names.pop() if names else None, tidy(intervals))
+    united = tidy(intervals)
+    if all(interval.low == interval.high for interval in united):
+        return Items("set", tuple(Leaf(interval.low) for interval in united))
+    return Region(names.pop() if names else None, united)
 
 
 def without(whole: Value, part: Value) -> Value | None:
     """A region less a finite set."""
     region = region_of(whole)
-    if region is None or not isinstance(part, Items) or not all(isinstance(item, Leaf) for item in part.items):
+    if region is None or not isinstance(part, Items):
+        return None
+    part = Items("set", tuple(item.value if isinstance(item, Named) else item for item in part.items))
+    if not all(isinstance(item, Leaf) for item in part.items):
         return None
     intervals = list(region.intervals)
     for item in part.items:

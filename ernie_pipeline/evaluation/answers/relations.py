@@ -61,6 +61,10 @@ def read_relation(tokens: list[Token], read: Reader, parts: tuple[list[list[Toke
 def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | None] | None:
     """(name, bound symbols, tree) of what can be the name of a value: x, x_1, f(x), AB, |AB|, angle A, "Total"."""
     texts = [token.text for token in side]
+    if set(texts[1::2]) == {":"} and all(token.kind in ("let", "run") for token in side[::2]):
+        return ("".join(texts), (), None)
+    if texts[0] == texts[-1] == "norm" and len(side) > 2:
+        return (" ".join(texts), (), None)
     if side[0].kind == "word" and all(t.kind in ("word", "let", "run", "num") or t.text in "-'" for t in side):
         return ("text " + " ".join(texts).lower(), (), None)
     if texts[0] in ("angle", "triangle") or (len(side) == 1 and side[0].kind == "run" and not texts[0].islower()):

@@ -236,7 +236,7 @@ def _styled(name: str, content: str, space: bool, out: list[Token], depth: int) 
     if name == "overline" and len(bare) == 1:
         name = "bar"
     if name in _DECORATIONS:
-        return [Token("let", name + " " + re.sub(r"[{}\s]", "", bare), space)]
+        return [Token("let", name + " " + re.sub(r"\\math[a-z]+|[{}\s]", "", bare), space)]
     if name in ("mathbb", "mathbf") and bare in ("R", "Z", "Q", "N", "C") and (name, bare) != ("mathbf", "C"):
         return [Token("cmd", "set" + bare, space)]
     if name == "mathrm":

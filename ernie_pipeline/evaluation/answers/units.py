@@ -165,6 +165,12 @@ def parse_unit(words: tuple[str, ...]) -> Unit | None:
 
     A power follows its unit as "^2" or a word "squared".
     """
+    if len(words) > 1 and words[0].lower() == "more":
+        words = words[1:]
+    if words[-2:] == ("years", "old") or words[-2:] == ("year", "old"):
+        words = words[:-1]
+    if tuple(word.lower() for word in words) in (("times",), ("time",)):
+        return Unit(Fraction(1), (("noun", 1),), ("time",))
     known = _known(tuple(part for word in words for part in _SHORT.get(word, (word,))))
     if known is not None:
         return known

@@ -2,24 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from ernie_pipeline.evaluation.answers.tokens import Token
-from ernie_pipeline.evaluation.answers.word_set import word_list, word_set
+from ernie_pipeline.evaluation.answers.word_set import word_set
 
 _ARTICLES = word_set("a an the")
 _COPULAS = word_set("is are be")
 _PLURALS = word_set(
     "solutions roots squares cubes numbers reals integers primes points values units triangles circles lines"
 )
-_ONES = word_list(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen ",
-    "eighteen nineteen",
-)
-_TENS = word_list("twenty thirty forty fifty sixty seventy eighty ninety")
-_NUMBERS = {word: value for value, word in enumerate(_ONES)} | {
-    word: 10 * (value + 2) for value, word in enumerate(_TENS)
-}
 _SAME = {
     "dne": "does not exist",
     "doesn't exist": "does not exist",
@@ -65,18 +56,10 @@ def _singular(word: str) -> str:
     return word[:-1] if word in _PLURALS else word
 
 
-def spelled_number(words: Sequence[str]) -> Fraction | None:
-    """The whole number that "forty-two" or "five" spells, below a hundred."""
-    parts = [part for word in words for part in word.lower().split("-")]
-    if len(parts) == 1 and parts[0] in _NUMBERS:
-        return Fraction(_NUMBERS[parts[0]])
-    if len(parts) == 2 and parts[0] in _TENS and parts[1] in _ONES[1:10]:
-        return Fraction(_NUMBERS[parts[0]] + _NUMBERS[parts[1]])
-    return None
-
-
 def without_frame(tokens: list[Token]) -> list[Token]:
     """Without "the answer is" before an answer, and "for all x", "where c is a constant" behind it."""
+    if len(tokens) > 3 and tokens[0].text.lower() == "all" and tokens[1].kind == "let":
+        tokens = tokens[1:] if any(token.text in ("<", ">", "le", "ge", "ne") for token in tokens) else tokens
     start = 0
     while start < len(tokens) and tokens[start].kind == "word" and tokens[start].text.lower() in _LEADING:
         start += 1
