@@ -8,14 +8,19 @@ from collections.abc import Callable, Sequence
 
 from ernie_pipeline.evaluation.answers.compare_forms import (
     OTHER,
+    bracket_and_leaf,
     fitting_labels,
+    list_and_region,
+    pair,
+    region_rule,
     same_clocks,
     same_congruences,
+    same_leaves,
     same_ratios,
     same_regions,
     same_words,
 )
-from ernie_pipeline.evaluation.answers.conversions import binomial, in_unit_vectors, is_money, rows_of, with_empty
+from ernie_pipeline.evaluation.answers.conversions import binomial, is_money, rows_of, with_empty
 from ernie_pipeline.evaluation.answers.domains import (
     domain_name,
     expanded,
@@ -27,7 +32,7 @@ from ernie_pipeline.evaluation.answers.domains import (
 from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality, same_solutions
 from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
-from ernie_pipeline.evaluation.answers.regions import REALS, rays, region_of, union
+from ernie_pipeline.evaluation.answers.regions import rays, region_of
 from ernie_pipeline.evaluation.answers.structure import (
     Based,
     Bracket,
@@ -101,7 +106,7 @@ def _lists(reference: Value, answer: Value) -> str | None:
     if isinstance(other, Bracket):
         return _list_and_bracket(items, other)
     if isinstance(other, Region):
-        return _list_and_region(items, other)
+        return list_and_region(items, other)
     if isinstance(other, Phrase | Leaf) and total(items) is not None:
         return _quantities(reference, answer)
     if isinstance(other, Named):
@@ -125,16 +130,6 @@ def _list_and_bracket(items: Items, bracket: Bracket) -> str | None:
     if items.kind == "list" and len(values) > 2 and bracket.opening in "([<":
         return _in_order(values, bracket.items)
     return "brackets and order matter here"
-
-
-def _list_and_region(items: Items, region: Region) -> str | None:
-    if all(isinstance(item, Region | Bracket) for item in items.items):
-        whole = union(list(items.items))
-        if isinstance(whole, Region) and len(whole.intervals) == len(items.items):
-            return same_regions(region, whole)
-    if items.kind == "set":
-        return "a finite set is no interval"
-    return OTHER
 
 
 def _items(reference: Items, answer: Items) -> str | None:
@@ -179,14 +174,10 @@ def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | 
         bare = other if first else one
     if len({name.name.split("_")[0] for name in named}) > 1:
         orders = [named, sorted(named, key=lambda each: each.name)]
-        found = [_in_order(*_pair([each.value for each in order], bare, first)) for order in orders]
+        found = [_in_order(*pair([each.value for each in order], bare, first)) for order in orders]
         return None if None in found else found[0]
     values: list[Value] = [each.value for each in named]
     return _unordered(values, bare) if first else _unordered(bare, values)
-
-
-def _pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value], list[Value]]:
-    return (one, other) if first else (other, one)
 
 
 def _element_differs(reference: Value, answer: Value) -> str | None:
@@ -320,17 +311,6 @@ def _matrices(reference: Value, answer: Value) -> str | None:
     return _in_order([cell for row in rows[0] for cell in row], [cell for row in rows[1] for cell in row])
 
 
-def _bracket_and_leaf(reference: Value, answer: Value) -> str | None:
-    pair = [in_unit_vectors(value) if isinstance(value, Bracket) else value for value in (reference, answer)]
-    if not all(isinstance(value, Leaf) for value in pair):
-        return OTHER
-    one, other = pair
-    named = any(
-        isinstance(value, Leaf) and any("hat " in name for name in symbols(value.tree)) for value in (reference, answer)
-    )
-    return _leaves(one, other) if named and one and other else OTHER
-
-
 def _matrix_and_bracket(reference: Value, answer: Value) -> str | None:
     matrix = reference if isinstance(reference, Matrix) else answer
     assert isinstance(matrix, Matrix)
@@ -379,30 +359,17 @@ def _builders(reference: Value, answer: Value) -> str | None:
     return "a set by its condition is not this"
 
 
-def _leaves(reference: Value, answer: Value) -> str | None:
-    assert isinstance(reference, Leaf)
-    assert isinstance(answer, Leaf)
-    found = leaf_differs(reference, answer)
-    return None if found and same_family(reference, answer) else found
-
-
 def _mixed(reference: Value, answer: Value) -> str | None:
     """Kinds that have nothing in common."""
     if reference == answer and not isinstance(answer, Unread):
         return None
     if {type(reference), type(answer)} == {Bracket, Leaf}:
-        return _bracket_and_leaf(reference, answer)
+        return bracket_and_leaf(reference, answer)
     if isinstance(answer, Unread):
         if isinstance(reference, Unread) and reference.text == answer.text and answer.text:
             return None
         return "it cannot be read as a value" if answer.text else "there is no answer"
     return OTHER
-
-
-def _region_rule(reference: Value, answer: Value) -> str | None:
-    if REALS in (reference, answer) and isinstance(answer if reference == REALS else reference, NumberSet):
-        return "another set of numbers"
-    return same_regions(reference, answer)
 
 
 _Rule = Callable[..., str | None]
@@ -413,7 +380,7 @@ _FIRST: tuple[tuple[type, _Rule], ...] = (
     (Items, _lists),
     (Named, _named),
     (Relation, _relations),
-    (Region, _region_rule),
+    (Region, region_rule),
     (Phrase, _phrases),
     (Words, same_words),
     (Matrix, _matrix_and_bracket),
@@ -427,7 +394,7 @@ _FIRST: tuple[tuple[type, _Rule], ...] = (
 
 
 _SAME_KIND: dict[type, _Rule] = {
-    Leaf: _leaves,
+    Leaf: same_leaves,
     Bracket: _brackets,
     Based: lambda one, other: None if one == other else "the digits or the base differ",
 }

@@ -2,11 +2,25 @@ r"""Comparing what has nothing nested in it: regions, words, congruences, ratios
 
 from fractions import Fraction
 
+from ernie_pipeline.evaluation.answers.conversions import in_unit_vectors
 from ernie_pipeline.evaluation.answers.exact import exact
+from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs
-from ernie_pipeline.evaluation.answers.regions import region_of
-from ernie_pipeline.evaluation.answers.structure import Clock, Congruence, Interval, Leaf, Ratio, Value, Words
-from ernie_pipeline.evaluation.answers.tree import Tree
+from ernie_pipeline.evaluation.answers.regions import REALS, region_of, union
+from ernie_pipeline.evaluation.answers.structure import (
+    Bracket,
+    Clock,
+    Congruence,
+    Interval,
+    Items,
+    Leaf,
+    NumberSet,
+    Ratio,
+    Region,
+    Value,
+    Words,
+)
+from ernie_pipeline.evaluation.answers.tree import Tree, symbols
 from ernie_pipeline.evaluation.answers.values import same_value
 
 _VAGUE = frozenset(["the", "of", "is", "a", "total", "value", "number"])
@@ -116,3 +130,41 @@ def same_clocks(reference: Value, answer: Value) -> str | None:
     if (reference.half and answer.half) or (not reference.half and not answer.half):
         return None if reference.minutes == answer.minutes else "the time differs"
     return None if (reference.minutes - answer.minutes) % 720 == 0 else "the time differs"
+
+
+def list_and_region(items: Items, region: Region) -> str | None:
+    if all(isinstance(item, Region | Bracket) for item in items.items):
+        whole = union(list(items.items))
+        if isinstance(whole, Region) and len(whole.intervals) == len(items.items):
+            return same_regions(region, whole)
+    if items.kind == "set":
+        return "a finite set is no interval"
+    return OTHER
+
+
+def pair(one: list[Value], other: list[Value], first: bool) -> tuple[list[Value], list[Value]]:
+    return (one, other) if first else (other, one)
+
+
+def bracket_and_leaf(reference: Value, answer: Value) -> str | None:
+    pair = [in_unit_vectors(value) if isinstance(value, Bracket) else value for value in (reference, answer)]
+    if not all(isinstance(value, Leaf) for value in pair):
+        return OTHER
+    one, other = pair
+    named = any(
+        isinstance(value, Leaf) and any("hat " in name for name in symbols(value.tree)) for value in (reference, answer)
+    )
+    return same_leaves(one, other) if named and one and other else OTHER
+
+
+def same_leaves(reference: Value, answer: Value) -> str | None:
+    assert isinstance(reference, Leaf)
+    assert isinstance(answer, Leaf)
+    found = leaf_differs(reference, answer)
+    return None if found and same_family(reference, answer) else found
+
+
+def region_rule(reference: Value, answer: Value) -> str | None:
+    if REALS in (reference, answer) and isinstance(answer if reference == REALS else reference, NumberSet):
+        return "another set of numbers"
+    return same_regions(reference, answer)

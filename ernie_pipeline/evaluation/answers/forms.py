@@ -21,6 +21,7 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, number_token
+from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import phrase
 
@@ -164,3 +165,53 @@ def congruence(tokens: list[Token]) -> Value | None:
         return Congruence(left, trees, parse_expression(modulus))
     except Unreadable:
         return None
+
+
+def trimmed(tokens: list[Token]) -> list[Token]:
+    while tokens and tokens[-1].text in (",", ";"):
+        tokens = tokens[:-1]
+    return tokens
+
+
+def one_congruence(items: list[Value]) -> Congruence | None:
+    """x = 1 (mod 4), x = 3 (mod 4) as one congruence with two residues."""
+    found = [item for item in items if isinstance(item, Congruence)]
+    first = found[0] if found else None
+    if first is None or len(found) < len(items):
+        return None
+    if any((each.left, each.modulus) != (first.left, first.modulus) for each in found):
+        return None
+    return Congruence(first.left, tuple(tree for each in found for tree in each.residues), first.modulus)
+
+
+def factor_of(tokens: list[Token], first: bool) -> Tree | None:
+    """What stands before a point: a sign and a number or symbol."""
+    sign = ("n", Fraction(-1 if tokens and tokens[0].text == "-" else 1))
+    if tokens and tokens[0].text in ("+", "-"):
+        tokens = tokens[1:]
+    elif not first:
+        return None
+    while tokens and tokens[-1].text in ("cdot", "times", "*"):
+        tokens = tokens[:-1]
+    try:
+        return ("*", sign, parse_expression(tokens)) if tokens else sign
+    except Unreadable:
+        return None
+
+
+def weighted(factors: list[Tree], column: tuple[Value, ...]) -> Leaf | None:
+    total: Tree | None = None
+    for factor, cell in zip(factors, column, strict=True):
+        if not isinstance(cell, Leaf):
+            return None
+        term: Tree = ("*", factor, cell.tree)
+        total = term if total is None else ("+", total, term)
+    return Leaf(total) if total is not None else None
+
+
+def upright_units(tokens: list[Token]) -> list[Token]:
+    """2 h 40 min with h as a word."""
+    return [
+        token._replace(kind="word") if number and token.roman and tokens[number - 1].kind == "num" else token
+        for number, token in enumerate(tokens)
+    ]

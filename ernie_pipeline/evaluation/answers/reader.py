@@ -17,8 +17,13 @@ from ernie_pipeline.evaluation.answers.forms import (
     dimensions,
     dots,
     empty,
+    factor_of,
     number_set,
+    one_congruence,
     ratio,
+    trimmed,
+    upright_units,
+    weighted,
 )
 from ernie_pipeline.evaluation.answers.quantities import read_leaf
 from ernie_pipeline.evaluation.answers.splitting import (
@@ -35,7 +40,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Builder,
     Cases,
     Choice,
-    Congruence,
     Dots,
     Items,
     Leaf,
@@ -47,7 +51,6 @@ from ernie_pipeline.evaluation.answers.structure import (
     Words,
 )
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable, tokenize
-from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.word_set import word_set
 from ernie_pipeline.evaluation.answers.words import phrase, without_frame
 
@@ -93,7 +96,7 @@ def _systems(tokens: list[Token]) -> Value | None:
     for mark in ("or", ";", "and"):
         parts = split(tokens, frozenset([mark]))
         if len(parts) > 1 and all(parts):
-            systems = [read(_trimmed(part)) for part in parts]
+            systems = [read(trimmed(part)) for part in parts]
             names = [
                 sorted(item.name for item in each.items if isinstance(item, Named)) if isinstance(each, Items) else []
                 for each in systems
@@ -101,12 +104,6 @@ def _systems(tokens: list[Token]) -> Value | None:
             if len(names[0]) > 1 and all(each == names[0] for each in names):
                 return Items("list", tuple(systems), "or")
     return None
-
-
-def _trimmed(tokens: list[Token]) -> list[Token]:
-    while tokens and tokens[-1].text in (",", ";"):
-        tokens = tokens[:-1]
-    return tokens
 
 
 def _without_bracketed_domain(tokens: list[Token]) -> list[Token]:
@@ -130,7 +127,7 @@ def _list(items: list[Value], joiner: str) -> Value:
         flat.extend(item.items if isinstance(item, Items) and item.kind == "list" else [item])
     if any(isinstance(item, Dots) for item in flat):
         return Items("sequence", tuple(flat), joiner)
-    one = _one_congruence(flat)
+    one = one_congruence(flat)
     if one is not None:
         return one
     flat = regions.excluded(flat)
@@ -138,17 +135,6 @@ def _list(items: list[Value], joiner: str) -> Value:
     if joined is not None:
         return joined
     return flat[0] if len(flat) == 1 else Items("list", tuple(flat), joiner)
-
-
-def _one_congruence(items: list[Value]) -> Congruence | None:
-    """x = 1 (mod 4), x = 3 (mod 4) as one congruence with two residues."""
-    found = [item for item in items if isinstance(item, Congruence)]
-    first = found[0] if found else None
-    if first is None or len(found) < len(items):
-        return None
-    if any((each.left, each.modulus) != (first.left, first.modulus) for each in found):
-        return None
-    return Congruence(first.left, tuple(tree for each in found for tree in each.residues), first.modulus)
 
 
 def read_one(tokens: list[Token]) -> Value:
@@ -279,41 +265,16 @@ def _combination(tokens: list[Token]) -> Value | None:
         terms.append((tokens[at:start], tokens[start : end + 1]))
         at = end + 1
     points = [_bracketed(point) for _, point in terms]
-    factors = [_factor(factor, number == 0) for number, (factor, _) in enumerate(terms)]
+    factors = [factor_of(factor, number == 0) for number, (factor, _) in enumerate(terms)]
     if (len(terms) == 1 and not terms[0][0]) or any(factor is None for factor in factors):
         return None
     items = [point.items for point in points if isinstance(point, Bracket)]
     if len(items) < len(points) or len({len(each) for each in items}) > 1:
         return None
-    sums = [_weighted([f for f in factors if f], column) for column in zip(*items, strict=True)]
+    sums = [weighted([f for f in factors if f], column) for column in zip(*items, strict=True)]
     first = points[0]
     assert isinstance(first, Bracket)
     return None if None in sums else Bracket(first.opening, first.closing, tuple(each for each in sums if each))
-
-
-def _factor(tokens: list[Token], first: bool) -> Tree | None:
-    """What stands before a point: a sign and a number or symbol."""
-    sign = ("n", Fraction(-1 if tokens and tokens[0].text == "-" else 1))
-    if tokens and tokens[0].text in ("+", "-"):
-        tokens = tokens[1:]
-    elif not first:
-        return None
-    while tokens and tokens[-1].text in ("cdot", "times", "*"):
-        tokens = tokens[:-1]
-    try:
-        return ("*", sign, parse_expression(tokens)) if tokens else sign
-    except Unreadable:
-        return None
-
-
-def _weighted(factors: list[Tree], column: tuple[Value, ...]) -> Leaf | None:
-    total: Tree | None = None
-    for factor, cell in zip(factors, column, strict=True):
-        if not isinstance(cell, Leaf):
-            return None
-        term: Tree = ("*", factor, cell.tree)
-        total = term if total is None else ("+", total, term)
-    return Leaf(total) if total is not None else None
 
 
 def _labelled(tokens: list[Token]) -> Value | None:
@@ -380,20 +341,12 @@ def _relation(tokens: list[Token]) -> Value | None:
     return relations.read_relation(tokens, read_part, split_relation(tokens))
 
 
-def _upright_units(tokens: list[Token]) -> list[Token]:
-    """2 h 40 min with h as a word."""
-    return [
-        token._replace(kind="word") if number and token.roman and tokens[number - 1].kind == "num" else token
-        for number, token in enumerate(tokens)
-    ]
-
-
 def _phrase(tokens: list[Token]) -> Value | None:
     """Words and mathematics by turns; quantities one after the other are parts of their own."""
     if not any(token.kind == "word" or token.roman for token in tokens):
         return None
     runs: list[list[Token]] = []
-    for token in _upright_units(tokens):
+    for token in upright_units(tokens):
         if runs and (runs[-1][-1].kind == "word") == (token.kind == "word"):
             runs[-1].append(token)
         else:
