@@ -160,7 +160,8 @@ def _items(reference: Items, answer: Items) -> str | None:
     parameter = next((name for name in map(domain_name, [*reference.items, *answer.items]) if name), None)
     if found and parameter and any(domains):
         kept = [[item for item in items if domain_name(item) is None] for items in (one, other)]
-        if len(kept[0]) == len(kept[1]) == 1 and same_family(kept[0][0], kept[1][0], parameter):
+        pair_kept = [items[0] if len(items) == 1 else Items("list", tuple(items)) for items in kept]
+        if same_family(pair_kept[0], pair_kept[1], parameter):
             return None
     return found
 
@@ -353,6 +354,8 @@ def _builders(reference: Value, answer: Value) -> str | None:
             return differs(reference.condition, answer.condition)
         return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
     for one, other in ((reference, answer), (answer, reference)):
+        if isinstance(one, Builder) and isinstance(one.condition, Relation) and isinstance(other, Bracket | Region):
+            return None if same_solutions(one.condition, region_of(other)) else "another set"
         if isinstance(one, Builder) and domain_name(one.condition) is not None:
             family = Items("list", (one.element, one.condition))
             return differs(family, other) if one is reference else differs(other, family)

@@ -1,7 +1,17 @@
 r"""Names in lists of values, and parts that only say what a symbol may be: k in Z."""
 
 from ernie_pipeline.evaluation.answers.regions import REALS
-from ernie_pipeline.evaluation.answers.structure import Bracket, Items, Leaf, Named, NumberSet, Region, Relation, Value
+from ernie_pipeline.evaluation.answers.structure import (
+    Bracket,
+    Items,
+    Leaf,
+    Matrix,
+    Named,
+    NumberSet,
+    Region,
+    Relation,
+    Value,
+)
 from ernie_pipeline.evaluation.answers.tree import rename
 
 
@@ -67,6 +77,8 @@ def _rename_value(value: Value, old: str, new: str) -> Value:
         return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
     if isinstance(value, Region):
         return Region(new if value.name == old else value.name, value.intervals)
+    if isinstance(value, Matrix):
+        return Matrix(value.kind, tuple(tuple(_rename_value(cell, old, new) for cell in row) for row in value.rows))
     if isinstance(value, Bracket):
         return Bracket(value.opening, value.closing, tuple(_rename_value(item, old, new) for item in value.items))
     if isinstance(value, Items):

@@ -95,6 +95,8 @@ def cycles(tokens: list[Token]) -> Value | None:
 
 def clock(tokens: list[Token]) -> Value | None:
     texts = [token.text.lower() for token in tokens]
+    if len(texts) == 2 and texts[1] == "o'clock":
+        texts = [texts[0], ":", "00"]
     half = texts.pop() if texts and texts[-1] in ("am", "pm") else ""
     if len(texts) == 3 and texts[1] == ":" and all(t.isdigit() for t in texts[::2]) and len(texts[2]) == 2:
         hours, minutes = int(texts[0]), int(texts[2])

@@ -119,10 +119,7 @@ def union(values: list[Value]) -> Value | None:
     if len(names) > 1:
         return None
     intervals = [interval for region in regions if region for interval in region.intervals]
-    united = tidy(intervals)
-    if all(interval.low == interval.high for interval in united):
-        return Items("set", tuple(Leaf(interval.low) for interval in united))
-    return Region(names.pop() if names else None, united)
+    return _finished(names.pop() if names else None, intervals)
 
 
 def without(whole: Value, part: Value) -> Value | None:
@@ -137,7 +134,15 @@ def without(whole: Value, part: Value) -> Value | None:
     for item in part.items:
         tree = item.tree if isinstance(item, Leaf) else ("n", Fraction(0))
         intervals = [piece for interval in intervals for piece in _cut(interval, tree)]
-    return Region(region.name, tidy(intervals))
+    return _finished(region.name, intervals)
+
+
+def _finished(name: str | None, intervals: list[Interval]) -> Value:
+    """The region of the intervals; single points alone are a set."""
+    united = tidy(intervals)
+    if all(interval.low == interval.high for interval in united):
+        return Items("set", tuple(Leaf(interval.low) for interval in united))
+    return Region(name, united)
 
 
 def _cut(interval: Interval, tree: Tree) -> list[Interval]:

@@ -63,6 +63,8 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
     texts = [token.text for token in side]
     if set(texts[1::2]) == {":"} and all(token.kind in ("let", "run") for token in side[::2]):
         return ("".join(texts), (), None)
+    if texts[0] == "(" and "circ" in texts and texts[-1] == ")":
+        return (" ".join(texts), (), None)
     if texts[0] == texts[-1] == "norm" and len(side) > 2:
         return (" ".join(texts), (), None)
     if side[0].kind == "word" and all(t.kind in ("word", "let", "run", "num") or t.text in "-'" for t in side):

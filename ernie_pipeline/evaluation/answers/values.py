@@ -14,6 +14,7 @@ from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined, exact
 from ernie_pipeline.evaluation.answers.numeric import DIGITS, FAILURES, REAL, evaluate, near, points
 from ernie_pipeline.evaluation.answers.tree import Tree, heads, numbers, symbols
 
+_COMPLEX = frozenset(["i", "cis", "Re", "Im", "arg"])
 _LIMITS = frozenset(["int", "lim"])
 _SUMMED, _STEPPING = frozenset(["sum", "prod", "!!"]), frozenset(["floor", "ceil", "whole"])
 
@@ -70,11 +71,11 @@ def _same_at_points(
     """Whether two expressions agree wherever both have a value, and have one somewhere."""
     loose = bool(kinds & _LIMITS or (kinds & _SUMMED and "oo" in kinds))
     one_abs = ("abs" in heads(one)) != ("abs" in heads(other))
-    real = not kinds & {"i", "cis"} and not one_abs
+    real = not kinds & _COMPLEX and not one_abs
     compared = 0
     with mp.workdps(DIGITS):
         for values in _samples(one, other, names - fixed.keys(), kinds):
-            positive = all(value > 0 for value in values.values())
+            positive = real and all(value > 0 for value in values.values())
             here = values | fixed | ({REAL: True} if real and not positive else {})
             both = _both(one, other, here, bool(names))
             if both is None or (real and _leaves_the_reals(*both, "log" in kinds or not positive)):
@@ -90,7 +91,10 @@ def _same_at_points(
 def _samples(one: Tree, other: Tree, names: frozenset[str], kinds: frozenset[str]) -> list[dict[str, Any]]:
     stepping = bool(kinds & _STEPPING)
     beside = near(numbers(one) | numbers(other)) if stepping else ()
-    return points(names, bool(kinds & _SUMMED), stepping, "whole" in kinds, beside)
+    found = points(names, bool(kinds & _SUMMED), stepping, "whole" in kinds, beside)
+    if kinds & _COMPLEX - {"i", "cis"}:
+        found = [{name: value * mp.mpc(1, number + 1) for name, value in at.items()} for number, at in enumerate(found)]
+    return found
 
 
 def _both(one: Tree, other: Tree, values: dict[str, Any], sampled: bool) -> tuple[Any, Any] | None:
