@@ -30,7 +30,6 @@ from ernie_pipeline.evaluation.answers.domains import (
     without_numbers,
 )
 from ernie_pipeline.evaluation.answers.equations import same_equation, same_inequality, same_solutions
-from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs, total
 from ernie_pipeline.evaluation.answers.regions import rays, region_of
 from ernie_pipeline.evaluation.answers.structure import (
@@ -156,14 +155,7 @@ def _items(reference: Items, answer: Items) -> str | None:
         one, other = list(without_domains(reference)), list(without_domains(answer))
     elif domains[0]:
         other = renamed(one, other)
-    found = _unordered(one, other)
-    parameter = next((name for name in map(domain_name, [*reference.items, *answer.items]) if name), None)
-    if found and parameter and any(domains):
-        kept = [[item for item in items if domain_name(item) is None] for items in (one, other)]
-        pair_kept = [items[0] if len(items) == 1 else Items("list", tuple(items)) for items in kept]
-        if same_family(pair_kept[0], pair_kept[1], parameter):
-            return None
-    return found
+    return _unordered(one, other)
 
 
 def _named_and_bare(one: list[Value], other: list[Value], first: bool) -> str | None:
@@ -256,8 +248,7 @@ def _both_named(reference: Named, answer: Named) -> str | None:
             tree = rename(tree, f"bound {number}", new)
         value = Leaf(tree, value.unit, value.places, value.approximate, value.then)
     if reference.name == answer.name or fitting_labels(reference.name, answer.name):
-        found = differs(reference.value, value)
-        return None if found and same_family(reference, answer) else found
+        return differs(reference.value, value)
     if reference.name.startswith("(") and sorted(reference.name) == sorted(answer.name):
         pairs = expanded(reference), expanded(answer)
         return _items(pairs[0], pairs[1]) if pairs[0] and pairs[1] else "another name"
@@ -350,8 +341,6 @@ def _builders(reference: Value, answer: Value) -> str | None:
     if isinstance(reference, Builder) and isinstance(answer, Builder):
         pair = renamed([reference.element, reference.condition], [answer.element, answer.condition])
         answer = Builder(pair[0], pair[1])
-        if same_family(reference.element, answer.element, domain_name(reference.condition) or "?"):
-            return differs(reference.condition, answer.condition)
         return differs(reference.element, answer.element) or differs(reference.condition, answer.condition)
     for one, other in ((reference, answer), (answer, reference)):
         if isinstance(one, Builder) and isinstance(one.condition, Relation) and isinstance(other, Bracket | Region):

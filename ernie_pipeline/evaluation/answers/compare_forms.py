@@ -4,7 +4,6 @@ from fractions import Fraction
 
 from ernie_pipeline.evaluation.answers.conversions import in_unit_vectors
 from ernie_pipeline.evaluation.answers.exact import exact
-from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.leaves import leaf_differs
 from ernie_pipeline.evaluation.answers.regions import REALS, region_of, union
 from ernie_pipeline.evaluation.answers.structure import (
@@ -160,8 +159,7 @@ def bracket_and_leaf(reference: Value, answer: Value) -> str | None:
 def same_leaves(reference: Value, answer: Value) -> str | None:
     assert isinstance(reference, Leaf)
     assert isinstance(answer, Leaf)
-    found = leaf_differs(reference, answer)
-    return None if found and same_family(reference, answer) else found
+    return leaf_differs(reference, answer)
 
 
 def region_rule(reference: Value, answer: Value) -> str | None:

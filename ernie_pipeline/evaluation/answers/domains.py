@@ -50,7 +50,7 @@ def domain_name(value: Value) -> str | None:
     if isinstance(value, Region) and value.intervals == REALS.intervals:
         return value.name
     if isinstance(value, Relation) and value.operator == "in" and isinstance(value.right, NumberSet):
-        return value.left.tree[1] if isinstance(value.left, Leaf) and value.left.tree[0] == "s" else "?"
+        return value.left.tree[1] if isinstance(value.left, Leaf) and value.left.tree[0] == "s" else None
     return None
 
 
@@ -67,22 +67,22 @@ def renamed(one: list[Value], other: list[Value]) -> list[Value]:
         if len(domains) != 1:
             return other
         names.append(domains[0])
-    return [_rename_value(item, names[1], names[0]) for item in other]
+    return [rename_value(item, names[1], names[0]) for item in other]
 
 
-def _rename_value(value: Value, old: str, new: str) -> Value:
+def rename_value(value: Value, old: str, new: str) -> Value:
     if isinstance(value, Leaf):
         return Leaf(rename(value.tree, old, new), value.unit, value.places)
     if isinstance(value, Named):
-        return Named(value.name, _rename_value(value.value, old, new), value.bound, value.left)
+        return Named(value.name, rename_value(value.value, old, new), value.bound, value.left)
     if isinstance(value, Region):
         return Region(new if value.name == old else value.name, value.intervals)
     if isinstance(value, Matrix):
-        return Matrix(value.kind, tuple(tuple(_rename_value(cell, old, new) for cell in row) for row in value.rows))
+        return Matrix(value.kind, tuple(tuple(rename_value(cell, old, new) for cell in row) for row in value.rows))
     if isinstance(value, Bracket):
-        return Bracket(value.opening, value.closing, tuple(_rename_value(item, old, new) for item in value.items))
+        return Bracket(value.opening, value.closing, tuple(rename_value(item, old, new) for item in value.items))
     if isinstance(value, Items):
-        return Items(value.kind, tuple(_rename_value(item, old, new) for item in value.items), value.joiner)
+        return Items(value.kind, tuple(rename_value(item, old, new) for item in value.items), value.joiner)
     if isinstance(value, Relation):
-        return Relation(value.operator, _rename_value(value.left, old, new), value.right)
+        return Relation(value.operator, rename_value(value.left, old, new), value.right)
     return value

@@ -49,7 +49,8 @@ def all_words(tokens: list[Token]) -> Value | None:
     if any(token.kind == "let" and not token.roman and len(tokens) < 4 and tokens[0] == token for token in tokens):
         return None
     words = [token.text for token in tokens if token.kind != "op"]
-    named = by_words(phrase(words))
+    bare = words[:-1] if tokens[-1].kind == "let" and len(words) > 2 else words
+    named = by_words(phrase(bare))
     if named is not None:
         return named
     number = spelled_number(words)

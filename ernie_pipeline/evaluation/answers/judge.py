@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ernie_pipeline.evaluation.answers.compare import differs
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined
 from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
+from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.readings import readings, wanted
 
@@ -58,6 +59,7 @@ def difference(reference: str, answer: str) -> str | None:
         for given in readings(other):
             try:
                 found = differs(asked, given)
+                found = None if found and same_family(asked, given) else found
             except TooLarge:
                 found = "a value is too large to be computed"
             except Undefined:

@@ -80,6 +80,10 @@ def read(tokens: list[Token]) -> Value:
         if found is not None:
             return found
     tokens = _without_bracketed_domain(tokens)
+    if "except" in texts and "pmod" not in texts:
+        excepted = _union(tokens)
+        if excepted is not None:
+            return excepted
     systems = _systems(tokens)
     if systems is not None:
         return systems

@@ -40,6 +40,7 @@ _LEADING = word_set(
     "the answer is final therefore so thus hence equals total area get we have option choice",
     "that value result of its it sum",
 )
+_ALL = re.compile(r"(?:for )?all(?: real| integer| whole)?(?: numbers| integers| reals| values of)?")
 _QUALIFIERS = re.compile(r"for (?:all|any|every|each|some|integer|integers|real|arbitrary)|where|with|here")
 
 
@@ -58,8 +59,10 @@ def _singular(word: str) -> str:
 
 def without_frame(tokens: list[Token]) -> list[Token]:
     """Without "the answer is" before an answer, and "for all x", "where c is a constant" behind it."""
-    if len(tokens) > 3 and tokens[0].text.lower() == "all" and tokens[1].kind == "let":
-        tokens = tokens[1:] if any(token.text in ("<", ">", "le", "ge", "ne") for token in tokens) else tokens
+    first = next((at for at, token in enumerate(tokens) if token.kind == "let"), 0)
+    related = any(token.text in ("<", ">", "le", "ge", "ne") for token in tokens[first + 1 : first + 2])
+    if related and _ALL.fullmatch(" ".join(token.text.lower() for token in tokens[:first])):
+        tokens = tokens[first:]
     start = 0
     while start < len(tokens) and tokens[start].kind == "word" and tokens[start].text.lower() in _LEADING:
         start += 1
