@@ -75,7 +75,7 @@ def _trees(parts: list[Value]) -> list[Tree]:
         values = values if len({part.name for part in named}) == len(parts) else []
     else:
         values = [part.value if isinstance(part, Named) else part for part in parts]
-        if values and isinstance(values[0], Bracket) and values[0].opening == "(":
+        if values and isinstance(values[0], Bracket) and values[0].opening + values[0].closing == "()":
             values = list(values[0].items)
     trees = [value.tree for value in values if isinstance(value, Leaf)]
     return trees if len(trees) == len(values) else []
