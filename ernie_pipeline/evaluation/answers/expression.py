@@ -21,9 +21,6 @@ CALLED = word_set("f g h F G H")
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 
 
-_ENDS = word_set(") ] } + - = < > , ; : rbrace rangle")
-
-
 _MAX_DEPTH = 80
 
 

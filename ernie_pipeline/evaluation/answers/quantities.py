@@ -9,13 +9,11 @@ from ernie_pipeline.evaluation.answers.structure import Leaf
 from ernie_pipeline.evaluation.answers.tokens import Token, Unreadable
 from ernie_pipeline.evaluation.answers.tree import Tree
 from ernie_pipeline.evaluation.answers.units import FACTORS, ROMAN_LETTERS, Unit, parse_unit
-from ernie_pipeline.evaluation.answers.word_set import word_set
 
 _MONEY = {"$": "dollar", "euro": "euro", "pound": "pound_sterling", "yen": "yen", "rupee": "rupee"}
 _CODES = {"rs": "rupee", "inr": "rupee", "usd": "dollar", "eur": "euro", "gbp": "pound_sterling"}
 _UNIT_SIGNS = frozenset(["/", "^", "{", "}", "-", "cdot", "*", ".", "(", ")"])
 _DEGREE = Unit(Fraction(1), (("angle", 1),))
-_NUMBERS_ALONE = word_set("+ - * / ( )")
 
 
 def read_leaf(tokens: list[Token]) -> Leaf | None:

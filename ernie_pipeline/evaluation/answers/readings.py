@@ -3,7 +3,6 @@ r"""What the text of an answer says: one reading, or two where a comma may group
 import re
 from functools import lru_cache
 
-from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.reader import read
 from ernie_pipeline.evaluation.answers.structure import Items, Unread, Value
 from ernie_pipeline.evaluation.answers.tokens import Unreadable, tokenize
@@ -59,8 +58,3 @@ def _read_text(text: str) -> Value:
         return Unread(re.sub(r"\s", "", text))
     except Exception:  # a fault of ours must not end the grading of all the others
         return Unread(re.sub(r"\s", "", text))
-
-
-def read_answer(text: str) -> tuple[Value, ...]:
-    """`readings` of a text as a model or a person wrote it."""
-    return readings(normalize(text))

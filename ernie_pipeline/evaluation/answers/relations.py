@@ -35,6 +35,9 @@ _EVENTS = word_set("= < > le ge ne cup cap | mid")
 """Signs in brackets behind a letter that name a probability or a count: P(X = 2), n(A cup B)."""
 
 
+Name = tuple[str, tuple[str, ...], Tree | None]
+"""The name of a value, the symbols that it binds, and the name as an expression, if it is one."""
+
 Reader = Callable[[list[Token]], Value]
 
 
@@ -58,7 +61,7 @@ def read_relation(tokens: list[Token], read: Reader, parts: tuple[list[list[Toke
     return _inequality(sides, signs, read) or unread
 
 
-def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | None] | None:
+def simple_name(side: Sequence[Token]) -> Name | None:
     """(name, bound symbols, tree) of what can be the name of a value: x, x_1, f(x), AB, |AB|, angle A, "Total"."""
     texts = [token.text for token in side]
     if set(texts[1::2]) == {":"} and all(token.kind in ("let", "run") for token in side[::2]):
@@ -86,6 +89,11 @@ def simple_name(side: Sequence[Token]) -> tuple[str, tuple[str, ...], Tree | Non
         return (inverse[0] + " inverse", inverse[1], None) if inverse else None
     if side[0].kind == "let" and len(side) > 3 and texts[1] == "(" and texts[-1] == ")":
         return _function_name(texts)
+    return _symbol_name(side, texts)
+
+
+def _symbol_name(side: Sequence[Token], texts: list[str]) -> Name | None:
+    """Of a symbol, or of a function called with symbols or with numbers."""
     try:
         tree = parse_expression(side)
     except Unreadable:
@@ -111,7 +119,7 @@ def _tree(side: Sequence[Token]) -> Tree | None:
         return None
 
 
-def _function_name(texts: list[str]) -> tuple[str, tuple[str, ...], Tree | None] | None:
+def _function_name(texts: list[str]) -> Name | None:
     """Of P(x) or E(3), whatever the letter."""
     arguments = texts[2:-1:2]
     if any(text != "," for text in texts[3:-1:2]):
@@ -159,7 +167,7 @@ def _asked_expression(sides: list[list[Token]], values: list[Value], signs: list
 
 
 def _named(
-    name: tuple[str, tuple[str, ...], Tree | None],
+    name: Name,
     sides: list[list[Token]],
     values: list[Value],
     signs: list[str],

@@ -20,104 +20,107 @@ class Unit:
     noun: tuple[str, ...] = ()
 
 
+_LINES = """
+length 1: m meter meters metre metres
+length 1/100: cm centimeter centimeters centimetre centimetres
+length 1/1000: mm millimeter millimeters millimetre millimetres
+length 1/10: dm decimeter decimeters decimetre decimetres
+length 1000: km kilometer kilometers kilometre kilometres
+length 1/1000000: um micrometer micrometers
+length 1/1000000000: nm nanometer nanometers
+length 127/5000: in inch inches
+length 381/1250: ft foot feet
+length 1143/1250: yd yard yards yds
+length 201168/125: mi mile miles
+time 1: s sec secs second seconds
+time 60: min mins minute minutes
+time 3600: h hr hrs hour hours
+time 86400: day days
+time 604800: week weeks wk wks
+month 1: month months
+month 12: year years yr yrs
+mass 1: kg kilogram kilograms kilo kilos kgs
+mass 1/1000: g gram grams
+mass 1/1000000: mg milligram milligrams
+mass 1000: t ton tons tonne tonnes
+mass 45359237/100000000: lb lbs pound pounds
+mass 45359237/1600000000: oz ounce ounces
+volume 1: L l liter liters litre litres
+volume 1/1000: mL ml milliliter milliliters millilitre millilitres
+gallon 1: gal gallon gallons
+gallon 1/4: quart quarts qt
+gallon 1/8: pint pints pt
+gallon 1/16: cup cups
+area 1: acre acres
+hectare 1: ha hectare hectares
+dollar 1: $ dollar dollars usd USD buck bucks
+dollar 1/100: cent cents c\u00a2
+euro 1: euro euros EUR
+sterling 1: pound_sterling GBP
+rupee 1: rupee rupees Rs INR
+yen 1: yen
+yuan 1: yuan RMB
+angle 1: deg degree degrees
+radian 1: rad radian radians
+celsius 1: celsius Celsius degC
+fahrenheit 1: fahrenheit Fahrenheit degF
+kelvin 1: K kelvin kelvins Kelvin
+force 1: N newton newtons
+force 1000: kN
+force 1/100000: dyn dyne dynes
+inductance 1: H henry henries
+inductance 1/1000: mH
+capacitance 1: F farad farads
+flux_density 1: T tesla teslas
+flux 1: Wb weber webers
+decibel 1: dB decibel decibels
+luminosity 1: lm lumen lumens
+candela 1: cd candela
+activity 1: Bq becquerel
+lightyear 1: ly light-years lightyears
+astronomical 1: AU au
+parsec 1: pc parsec parsecs
+parsec 1000: kpc
+parsec 1000000: Mpc
+time 1/1000: ms millisecond milliseconds
+time 1/1000000: us microsecond microseconds
+time 1/1000000000: ns nanosecond nanoseconds
+calorie 1: cal calorie calories
+calorie 1000: kcal
+erg 1: erg ergs
+atmosphere 1: atm
+bar 1: bar bars
+gauss 1: gauss
+energy 1: J joule joules
+energy 1000: kJ
+electronvolt 1: eV
+electronvolt 1000: keV
+electronvolt 1000000: MeV
+electronvolt 1000000000: GeV
+power 1: W watt watts
+power 1000: kW
+power 1000000: MW
+pressure 1: Pa pascal pascals
+pressure 1000: kPa
+voltage 1: V volt volts
+voltage 1000: kV
+voltage 1/1000: mV millivolts
+current 1/1000: mA milliamps
+current 1: A amp amps ampere amperes
+resistance 1: ohm ohms
+frequency 1: Hz hertz
+frequency 1000: kHz
+frequency 1000000: MHz
+frequency 1000000000: GHz
+substance 1: mol mole moles
+charge 1: C coulomb coulombs
+"""
+"""dimension, factor to its base unit: names."""
+
+
 def _table() -> dict[str, tuple[Fraction, str, int]]:
-    lines = """
-    length 1: m meter meters metre metres
-    length 1/100: cm centimeter centimeters centimetre centimetres
-    length 1/1000: mm millimeter millimeters millimetre millimetres
-    length 1/10: dm decimeter decimeters decimetre decimetres
-    length 1000: km kilometer kilometers kilometre kilometres
-    length 1/1000000: um micrometer micrometers
-    length 1/1000000000: nm nanometer nanometers
-    length 127/5000: in inch inches
-    length 381/1250: ft foot feet
-    length 1143/1250: yd yard yards yds
-    length 201168/125: mi mile miles
-    time 1: s sec secs second seconds
-    time 60: min mins minute minutes
-    time 3600: h hr hrs hour hours
-    time 86400: day days
-    time 604800: week weeks wk wks
-    month 1: month months
-    month 12: year years yr yrs
-    mass 1: kg kilogram kilograms kilo kilos kgs
-    mass 1/1000: g gram grams
-    mass 1/1000000: mg milligram milligrams
-    mass 1000: t ton tons tonne tonnes
-    mass 45359237/100000000: lb lbs pound pounds
-    mass 45359237/1600000000: oz ounce ounces
-    volume 1: L l liter liters litre litres
-    volume 1/1000: mL ml milliliter milliliters millilitre millilitres
-    gallon 1: gal gallon gallons
-    gallon 1/4: quart quarts qt
-    gallon 1/8: pint pints pt
-    gallon 1/16: cup cups
-    area 1: acre acres
-    hectare 1: ha hectare hectares
-    dollar 1: $ dollar dollars usd USD buck bucks
-    dollar 1/100: cent cents c\u00a2
-    euro 1: euro euros EUR
-    sterling 1: pound_sterling GBP
-    rupee 1: rupee rupees Rs INR
-    yen 1: yen
-    yuan 1: yuan RMB
-    angle 1: deg degree degrees
-    radian 1: rad radian radians
-    celsius 1: celsius Celsius degC
-    fahrenheit 1: fahrenheit Fahrenheit degF
-    kelvin 1: K kelvin kelvins Kelvin
-    force 1: N newton newtons
-    force 1000: kN
-    force 1/100000: dyn dyne dynes
-    inductance 1: H henry henries
-    inductance 1/1000: mH
-    capacitance 1: F farad farads
-    flux_density 1: T tesla teslas
-    flux 1: Wb weber webers
-    decibel 1: dB decibel decibels
-    luminosity 1: lm lumen lumens
-    candela 1: cd candela
-    activity 1: Bq becquerel
-    lightyear 1: ly light-years lightyears
-    astronomical 1: AU au
-    parsec 1: pc parsec parsecs
-    parsec 1000: kpc
-    parsec 1000000: Mpc
-    time 1/1000: ms millisecond milliseconds
-    time 1/1000000: us microsecond microseconds
-    time 1/1000000000: ns nanosecond nanoseconds
-    calorie 1: cal calorie calories
-    calorie 1000: kcal
-    erg 1: erg ergs
-    atmosphere 1: atm
-    bar 1: bar bars
-    gauss 1: gauss
-    energy 1: J joule joules
-    energy 1000: kJ
-    electronvolt 1: eV
-    electronvolt 1000: keV
-    electronvolt 1000000: MeV
-    electronvolt 1000000000: GeV
-    power 1: W watt watts
-    power 1000: kW
-    power 1000000: MW
-    pressure 1: Pa pascal pascals
-    pressure 1000: kPa
-    voltage 1: V volt volts
-    voltage 1000: kV
-    voltage 1/1000: mV millivolts
-    current 1/1000: mA milliamps
-    current 1: A amp amps ampere amperes
-    resistance 1: ohm ohms
-    frequency 1: Hz hertz
-    frequency 1000: kHz
-    frequency 1000000: MHz
-    frequency 1000000000: GHz
-    substance 1: mol mole moles
-    charge 1: C coulomb coulombs
-    """
     table = {}
-    for line in lines.strip().splitlines():
+    for line in _LINES.strip().splitlines():
         head, names = line.split(":")
         dimension, factor = head.split()
         for name in names.split():
@@ -155,8 +158,6 @@ _TELLING = word_set(
     "before after ago later earlier past since smaller larger bigger higher lower ways?",
 ) - {"per", "squared", "cubed", "second", "left", "remaining"}
 """Words that say more of a number than what is counted."""
-
-_SUPERSCRIPT = re.compile(r"\^?\{?(-?\d)\}?$")
 
 
 @lru_cache(maxsize=2048)
