@@ -66,3 +66,22 @@ def rename(tree: Tree, old: str, new: str) -> Tree:
     if tree == ("s", old):
         return ("s", new)
     return tuple(rename(part, old, new) if isinstance(part, tuple) else part for part in tree)
+
+
+def called(tree: Tree) -> frozenset[str]:
+    """The names of the functions that nobody defined, called with one argument that is no number."""
+    found: set[str] = set()
+    if tree[0] == "call" and len(tree[2]) == 1 and tree[2][0][0] != "n":
+        found.add(tree[1])
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            for each in [part] if part and isinstance(part[0], str) else part:
+                found |= called(each)
+    return frozenset(found)
+
+
+def multiplied(tree: Tree, names: frozenset[str]) -> Tree:
+    """The tree with g(u + v) as g times u + v, for these names."""
+    if tree[0] == "call" and tree[1] in names and len(tree[2]) == 1:
+        return ("*", ("s", tree[1]), multiplied(tree[2][0], names))
+    return tuple(multiplied(part, names) if isinstance(part, tuple) and part else part for part in tree)

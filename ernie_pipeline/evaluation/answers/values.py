@@ -12,7 +12,7 @@ from mpmath import mp
 
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined, exact
 from ernie_pipeline.evaluation.answers.numeric import DIGITS, FAILURES, REAL, evaluate, near, points
-from ernie_pipeline.evaluation.answers.tree import Tree, heads, numbers, symbols
+from ernie_pipeline.evaluation.answers.tree import Tree, called, heads, multiplied, numbers, symbols
 
 _COMPLEX = frozenset(["i", "cis", "Re", "Im", "arg"])
 _LIMITS = frozenset(["int", "lim"])
@@ -34,6 +34,9 @@ def same_value(one: Tree, other: Tree) -> bool:
     if first is not None and second is not None:
         return first == second
     kinds = heads(one) | heads(other)
+    factors = (called(one) & symbols(other)) | (called(other) & symbols(one))
+    if factors:
+        one, other = multiplied(one, factors), multiplied(other, factors)
     names = symbols(one) | symbols(other)
     if names and names <= _COUNTS and not kinds & _SUMMED and _same_at_points(one, other, names, kinds | {"whole"}, {}):
         return True

@@ -40,7 +40,7 @@ _LEADING = word_set(
     "the answer is final therefore so thus hence equals total area get we have option choice",
     "that value result of its it sum",
 )
-_ALL = re.compile(r"(?:for )?all(?: real| integer| whole)?(?: numbers| integers| reals| values of)?")
+_ALL = re.compile(r"(?:for )?all(?: (?:(real|integer)(?:s| numbers| values of)?|numbers|values of))?")
 _QUALIFIERS = re.compile(r"for (?:all|any|every|each|some|integer|integers|real|arbitrary)|where|with|here")
 
 
@@ -61,8 +61,12 @@ def without_frame(tokens: list[Token]) -> list[Token]:
     """Without "the answer is" before an answer, and "for all x", "where c is a constant" behind it."""
     first = next((at for at, token in enumerate(tokens) if token.kind == "let"), 0)
     related = any(token.text in ("<", ">", "le", "ge", "ne") for token in tokens[first + 1 : first + 2])
-    if related and _ALL.fullmatch(" ".join(token.text.lower() for token in tokens[:first])):
+    every = _ALL.fullmatch(" ".join(token.text.lower() for token in tokens[:first])) if related else None
+    if every:
         tokens = tokens[first:]
+        if every[1]:  # all integers n > 6: n > 6, n in Z
+            among = Token("cmd", "setZ" if every[1] == "integer" else "setR")
+            tokens = [*tokens, Token("op", ","), tokens[0], Token("cmd", "in"), among]
     start = 0
     while start < len(tokens) and tokens[start].kind == "word" and tokens[start].text.lower() in _LEADING:
         start += 1
