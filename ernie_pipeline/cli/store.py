@@ -8,12 +8,13 @@ from functools import partial
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import asked_for, make_plan
-from ernie_pipeline.staleness.stages import asked_base, lost_registration, open_chain, registered_as
+from ernie_pipeline.staleness.stages import asked_base, asked_rows, lost_registration, open_chain, registered_as
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.hashing.file_hash import sha256_of
-from ernie_pipeline.store.housekeeping import artifacts
+from ernie_pipeline.store.housekeeping import artifacts, kept_rows
 from ernie_pipeline.store.housekeeping import quantized_bases as bases
 from ernie_pipeline.store.housekeeping.artifacts import Contents, Damage, Entry, Pruned
+from ernie_pipeline.store.housekeeping.kept_rows import KeptSet
 from ernie_pipeline.store.housekeeping.quantized_bases import QUANTIZED_BASE, Bases
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.text_table import aligned, human_size
@@ -67,18 +68,20 @@ def _contents(settings: Settings) -> Contents:
     chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
     held = {"registered_model": partial(registered_as, settings)}
     quantized = bases.take_stock(settings.store, partial(asked_base, chain))
+    rows = kept_rows.take_stock(settings.store, asked_rows(chain))
     try:
         asked, unknown = asked_for(chain, make_plan(chain)), ""
     except PipelineError as error:  # a source that is away must not stop this either
         asked, unknown = dict.fromkeys(chain.stages, ""), str(error)
-    return artifacts.take_stock(chain.store, asked, held, quantized, unknown)
+    return artifacts.take_stock(chain.store, asked, held, quantized, unknown, rows)
 
 
 def render_contents(contents: Contents) -> str:
     """A line for each artifact, and what they come to; then the quantized base models likewise."""
     unfinished = [_unfinished_line(kept) for kept in contents.unfinished]
     if not contents.artifacts:
-        return "\n".join(["There is no artifact in the store.", *unfinished, *render_bases(contents.bases)])
+        none = "There is no artifact in the store."
+        return "\n".join([none, *unfinished, *render_bases(contents.bases), *render_rows(contents.rows)])
     rows = [("asset", "fingerprint", "data version", "size", "built", "seconds", "kept because")]
     rows += [
         (
@@ -96,7 +99,18 @@ def render_contents(contents: Contents) -> str:
     total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
     if idle:
         total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
-    return "\n".join([aligned(rows), "", total, *unfinished, *_notes(contents.notes), *render_bases(contents.bases)])
+    below = [*unfinished, *_notes(contents.notes), *render_bases(contents.bases), *render_rows(contents.rows)]
+    return "\n".join([aligned(rows), "", total, *below])
+
+
+def render_rows(rows: Iterable[KeptSet]) -> list[str]:
+    """A line for each set of kept answers."""
+    return [f"{_set_name(kept)}, {', '.join(kept.needed_for) or 'needed by nothing'}" for kept in rows]
+
+
+def _set_name(kept: KeptSet) -> str:
+    of = ", ".join(f"{name} {_short(str(version))}" for name, version in kept.about.get("inputs", {}).items())
+    return f"kept answers {kept.key}  {human_size(kept.size)}" + (f"  of {of}" if of else "")
 
 
 def render_damage(damaged: list[Damage]) -> str:
@@ -124,6 +138,7 @@ def render_pruned(pruned: Pruned) -> str:
     lines += [_unfinished_line(kept) for kept in pruned.unfinished]
     lines += [f"{QUANTIZED_BASE} {base.key}  {human_size(base.size)}" for base in pruned.bases.quantized]
     lines += render_interrupted(pruned.bases)
+    lines += [_set_name(kept) for kept in pruned.rows]
     if not lines:
         lines = ["There is nothing to remove."]
     elif pruned.deleted:

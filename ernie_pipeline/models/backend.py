@@ -27,6 +27,9 @@ BackendName = Literal["peft", "grouped", "unsloth"]
 Progress = Callable[[int, int], None]
 """Hears (done, total)."""
 
+OnAnswer = Callable[[int, list[int]], None]
+"""Hears a prompt's index and the tokens of its answer."""
+
 Facts = dict[str, int | float | str | bool | None]
 """What a backend did, by name, for a report."""
 
@@ -133,12 +136,14 @@ class LoadedModel(Protocol):
         rows: int,
         seeds: Sequence[int] | None = None,
         progress: Progress | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> Generation:
         """The tokens that follow each prompt (token ids). `rows`: how many are answered at a time, where memory does
         not decide.
 
         `seeds` [prompts]: what a sampled answer follows from, but for rounding, whatever else is in its batch; None:
-        drawn from torch's own generator.
+        drawn from torch's own generator. `on_answer` hears of each answer as soon as it is there; of one perhaps
+        again, where memory ran out and all began anew.
         """
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:

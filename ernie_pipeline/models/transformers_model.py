@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ernie_pipeline.models.audit import TargetCount, check_model
-from ernie_pipeline.models.backend import Generation, Progress, Sampling
+from ernie_pipeline.models.backend import Generation, OnAnswer, Progress, Sampling
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, load_tokenizer
 from ernie_pipeline.models.documents import Document
@@ -70,6 +70,7 @@ class TransformersModel:
         rows: int,
         seeds: Sequence[int] | None = None,
         progress: Progress | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> Generation:
         """See `LoadedModel.generate`."""
         with self.evaluating():
@@ -77,7 +78,7 @@ class TransformersModel:
             if len(prompts) >= MERGED_FROM:
                 longest = max(map(len, prompts)) + sampling.max_new_tokens
                 module, how = fast_generator(self.module, len(prompts), longest)
-            answers = self.answers_of(module, prompts, sampling, rows, seeds, progress)
+            answers = self.answers_of(module, prompts, sampling, rows, seeds, progress, on_answer)
         return Generation(*answers, how=how)
 
     def answers_of(
@@ -88,6 +89,7 @@ class TransformersModel:
         rows: int,
         seeds: Sequence[int] | None,
         progress: Progress | None,
+        on_answer: OnAnswer | None,
     ) -> Answers:
         """The answers that `module`, this model in whatever form, gives; see `generate_tokens`."""
         return generate_tokens(
@@ -100,6 +102,7 @@ class TransformersModel:
             end_tokens=self.end_tokens,
             rows=rows,
             progress=progress,
+            on_answer=on_answer,
         )
 
     @property

@@ -18,6 +18,7 @@ from ernie_pipeline.staleness.stage import DeclaredRecipe, ObservedSource, Stage
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.store.row_cache import FOLDER, KeptRows
 from ernie_pipeline.utils.errors import PipelineError
 
 Write = Callable[[Work, Path], Iterable[Check] | None]
@@ -140,6 +141,22 @@ class Chain:
             return None, reason
         return found, reason
 
+    def rows(self, name: str) -> KeptRows | None:
+        """Where the stage's rows are kept, None for one that does not work by row.
+
+        Raises `NotThereError` for a stage above whose artifact is not there.
+        """
+        by_row = self.stages[name].by_row
+        if by_row is None:
+            return None
+        made_from = {
+            "inputs": {upstream: self.version(upstream) for upstream in by_row.inputs},
+            "recipe": {path: section(self.recipe, path) for path in by_row.recipe},
+        }
+        code = read_code(by_row.code, by_row.libraries, self._version_of, self._module_of)
+        key = short_hash([made_from, code.version])
+        return KeptRows(folder=self.store.root / FOLDER / key, about={**made_from, "libraries": {**code.libraries}})
+
     def _verified(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
         """`ArtifactStore.find`, once for each artifact that is intact: to hash gigabytes takes seconds."""
         if (stage, fingerprint) not in self._found:
@@ -158,6 +175,7 @@ class Chain:
             made_from=made_from,
             artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
             unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
+            rows=self.rows(made_from.stage),
         )
         artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
         remember(self.store, artifact.manifest)

@@ -7,6 +7,20 @@ from typing import Any
 
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.store.artifacts import Artifact, Provenance
+from ernie_pipeline.store.row_cache import KeptRows
+
+
+@dataclass(frozen=True)
+class ByRow:
+    """What the outcome of a stage's dear work on one row depends on besides the row: each a part of the stage's own.
+
+    So a change elsewhere, such as in how answers are graded, makes the stage stale and none of these rows.
+    """
+
+    inputs: tuple[str, ...]
+    recipe: tuple[str, ...]
+    code: tuple[str, ...]
+    libraries: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -17,6 +31,7 @@ class Stage:
     ("source.max_bad_rows") that it reads. `code`: the modules in which its work is done; what they import inside this
     package counts with them. `libraries`: the distributions whose version decides the output. `labels`: recipe sections
     that it may name to people, such as where the rows came from; they decide nothing and are not fingerprinted.
+    `by_row`: for a stage whose work is kept row by row.
     """
 
     name: str
@@ -25,6 +40,7 @@ class Stage:
     code: tuple[str, ...]
     libraries: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    by_row: ByRow | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +58,14 @@ class Work:
     `recipe` is a `DeclaredRecipe`. `artifacts` are its built inputs by name, `made_from.inputs` every input's version.
     `unfinished` is a folder of this fingerprint's own, not there until it is made, in which a build leaves what the
     next one may go on from: it outlives one that fails, is cancelled or killed, and goes once the artifact stands. What
-    is in it may be half-written, or damaged since.
+    is in it may be half-written, or damaged since. `rows`: where a stage that works by row keeps its rows.
     """
 
     recipe: Any
     made_from: Provenance
     artifacts: Mapping[str, Artifact]
     unfinished: Path
+    rows: KeptRows | None = None
 
     def folder(self, name: str) -> Path:
         """The folder of a built input's artifact."""

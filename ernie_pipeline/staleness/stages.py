@@ -9,7 +9,7 @@ from pathlib import Path
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.stage import ObservedSource, Stage
+from ernie_pipeline.staleness.stage import ByRow, ObservedSource, Stage
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
@@ -93,6 +93,12 @@ STAGES: Mapping[str, Stage] = {
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+            by_row=ByRow(
+                inputs=("base_model",),
+                recipe=("quantization", "evaluation.max_new_tokens", "training.backend"),
+                code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
+                libraries=MODEL_LIBRARIES,
+            ),
         ),
         Stage(
             name="adapter_evaluation",
@@ -101,6 +107,12 @@ STAGES: Mapping[str, Stage] = {
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+            by_row=ByRow(
+                inputs=("base_model", "qlora_adapter"),
+                recipe=("quantization", "lora", "evaluation.max_new_tokens", "training.backend"),
+                code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
+                libraries=MODEL_LIBRARIES,
+            ),
         ),
         Stage(
             name="registered_model",
@@ -181,10 +193,12 @@ def _stages_with(backend: str) -> Mapping[str, Stage]:
     """The stages, with the libraries that a backend adds to those that run it."""
     more = BACKEND_LIBRARIES.get(backend, ())
     runs_it = {name for name, stage in STAGES.items() if {"training", "training.backend"} & {*stage.recipe}}
-    return {
-        name: replace(stage, libraries=(*stage.libraries, *more)) if name in runs_it else stage
-        for name, stage in STAGES.items()
-    }
+    return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in STAGES.items()}
+
+
+def _with_libraries(stage: Stage, more: tuple[str, ...]) -> Stage:
+    by_row = stage.by_row and replace(stage.by_row, libraries=(*stage.by_row.libraries, *more))
+    return replace(stage, libraries=(*stage.libraries, *more), by_row=by_row)
 
 
 def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = remembered_sha256) -> str:
@@ -205,6 +219,15 @@ def asked_base(chain: Chain) -> MadeOf | None:
     if chain.recipe.training.backend != "grouped":
         return None
     return made_of(chain.version("base_model"), chain.recipe.quantization.model_dump(mode="json"))
+
+
+def asked_rows(chain: Chain) -> set[str] | None:
+    """The keys of the sets of kept rows that the chain's recipe asks for; None where that cannot be found out."""
+    try:
+        kept = [chain.rows(name) for name in chain.stages]
+    except PipelineError:
+        return None
+    return {rows.folder.name for rows in kept if rows}
 
 
 def _pinned(pins: Pins, name: str, source: ObservedSource) -> ObservedSource:

@@ -15,7 +15,7 @@ from ernie_pipeline.staleness.stage import ObservedSource, Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.staleness.chains import OBSERVED, built, chain_of, constant, walk, writes
+from ernie_pipeline_tests.staleness.chains import OBSERVED, built, chain_of, constant, recipe_with, walk, writes
 
 MODELS = ["qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
@@ -279,3 +279,29 @@ def test_what_another_process_built_anew_for_a_lost_one_is_reused_as_it_is_now(s
     found, _ = waiting.find(wanted)
     assert found is not None
     assert found.data_version == anew.data_version
+
+
+def test_rows_are_kept_across_what_does_not_decide_them_and_not_across_what_does(store: ArtifactStore) -> None:
+    def rows(chain: Chain) -> dict[str, str]:
+        walk(chain)
+        kept = {name: chain.rows(name) for name in chain.stages}
+        return {name: each.folder.name for name, each in kept.items() if each}
+
+    usual = rows(chain_of(store))
+    assert sorted(usual) == ["adapter_evaluation", "base_evaluation"]
+    assert usual["adapter_evaluation"] != usual["base_evaluation"]
+    for free in (
+        {"split": {"seed": 1}},
+        {"evaluation": {"rows": 7, "grading_timeout_s": 1.0}},
+        {"gate": {"min_gain": 0.5}},
+    ):
+        assert rows(chain_of(store, recipe_with(**free))) == usual
+    for deciding in ({"evaluation": {"max_new_tokens": 7}}, {"quantization": {"double": False}}):
+        changed = rows(chain_of(store, recipe_with(**deciding)))
+        assert all(changed[name] != usual[name] for name in usual)
+    other_base = rows(chain_of(store, base_model="sha256:f00d"))
+    assert all(other_base[name] != usual[name] for name in usual)
+    chain = chain_of(store, recipe_with(training={"seed": 5}))
+    walk(chain, qlora_adapter=writes("another adapter"))
+    kept = {name: chain.rows(name) for name in usual}
+    assert [each and each.folder.name == usual[name] for name, each in kept.items()] == [True, False]

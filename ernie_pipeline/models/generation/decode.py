@@ -49,12 +49,13 @@ def decode(
     seeds: Sequence[int] = (),
     settings: DecodeSettings = DecodeSettings(),  # noqa: B008 - immutable
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_answer: Callable[[int, list[int]], None] = lambda index, tokens: None,
 ) -> Answers:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
     included.
 
     At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `seeds` [prompts], if not greedy.
-    `progress` hears (done, total) as rows finish.
+    `progress` hears (done, total) as rows finish, `on_answer` each answer as its row is left.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = Answers([[] for _ in prompts], [[] for _ in prompts])
@@ -74,7 +75,9 @@ def decode(
                 progress(before + done, len(order))
 
             for number, tokens, logprobs in _run(steps, state, batch_prompts, settings, on_finished):
-                answers.put(batch[number], up_to_end(tokens, end_tokens), logprobs)
+                index, answer = batch[number], up_to_end(tokens, end_tokens)
+                answers.tokens[index], answers.logprobs[index] = answer, logprobs[: len(answer)]
+                on_answer(index, answer)
     return answers
 
 

@@ -15,6 +15,8 @@ from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 Prompts = Sequence[Sequence[int]]
 Progress = Callable[[int, int], None]
 """Hears (done, total)."""
+OnAnswer = Callable[[int, list[int]], None]
+"""Hears a prompt's index and the tokens of its answer, as soon as it is there."""
 
 
 def generate(
@@ -57,16 +59,18 @@ def generate_tokens(
     end_tokens: Sequence[int],
     rows: int,
     progress: Progress | None = None,
+    on_answer: OnAnswer | None = None,
 ) -> Answers:
     """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
     `seeds` [prompts]: what a sampled answer follows from; None: drawn from torch's generator. A merged model on CUDA
-    answers as many at once as memory holds (begun anew with half as many where that was too much); any other `rows`.
+    answers as many at once as memory holds (begun anew with half as many where that was too much; `on_answer` may hear
+    of an answer again then); any other `rows`.
     """
     tell = progress or (lambda done, total: None)
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist() if sampler.temperature else [0] * len(prompts)
-    ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens)
+    ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens, on_answer or (lambda index, tokens: None))
     if next(model.parameters()).is_cuda and decodable(model):
         return _decode_all(model, prompts, ask, tell)
     return _generate_in_batches(model, prompts, rows, ask, tell)
@@ -80,6 +84,7 @@ class Ask(NamedTuple):
     seeds: Sequence[int]
     pad_token_id: int
     end_tokens: Sequence[int]
+    on_answer: OnAnswer
 
 
 def _decode_all(model: Any, prompts: Prompts, ask: Ask, progress: Progress) -> Answers:
@@ -101,6 +106,7 @@ def _decode_all(model: Any, prompts: Prompts, ask: Ask, progress: Progress) -> A
                 sampler=ask.sampler,
                 seeds=ask.seeds,
                 progress=progress,
+                on_answer=ask.on_answer,
             )
         except RuntimeError as error:
             if rows == 1 or not is_out_of_memory(error):
@@ -133,7 +139,9 @@ def _generate_in_batches(model: Any, prompts: Prompts, rows: int, ask: Ask, prog
             )
         logprobs = torch.stack(draws.logprobs, dim=1).tolist()
         for index, tokens, own in zip(batch, output[:, width:].tolist(), logprobs, strict=True):
-            answers.put(index, up_to_end(tokens, ask.end_tokens), own)
+            answer = up_to_end(tokens, ask.end_tokens)
+            answers.tokens[index], answers.logprobs[index] = answer, own[: len(answer)]
+            ask.on_answer(index, answer)
         progress(min(start + rows, len(order)), len(order))
     return answers
 

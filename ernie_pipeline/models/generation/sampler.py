@@ -21,10 +21,6 @@ class Answers(NamedTuple):
     tokens: list[list[int]]
     logprobs: list[list[float]]
 
-    def put(self, index: int, tokens: list[int], logprobs: list[float]) -> None:
-        """Answer `index`; of `logprobs` the first ones are the tokens'."""
-        self.tokens[index], self.logprobs[index] = tokens, logprobs[: len(tokens)]
-
 
 class Drawn(NamedTuple):
     """Token ids [rows], and their log-probabilities [rows] in nats, of the distribution before `top_p` cut it."""

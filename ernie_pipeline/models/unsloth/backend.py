@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ernie_pipeline.models.audit import TargetCount
-from ernie_pipeline.models.backend import BackendName, Generation, Progress, Sampling, TrainingBackend
+from ernie_pipeline.models.backend import BackendName, Generation, OnAnswer, Progress, Sampling, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import name_base, read_into, read_shape
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
@@ -131,12 +131,13 @@ class UnslothModel(TransformersModel):
         rows: int,
         seeds: Sequence[int] | None = None,
         progress: Progress | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> Generation:
         """See `LoadedModel.generate`: by Unsloth's own, in batches padded on the left."""
         was_training = self.module.training
         fast_model().for_inference(self.module)
         try:
-            answers = self.answers_of(self.module, prompts, sampling, rows, seeds, progress)
+            answers = self.answers_of(self.module, prompts, sampling, rows, seeds, progress, on_answer)
         finally:
             if was_training:
                 self.to_training()

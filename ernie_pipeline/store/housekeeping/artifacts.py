@@ -9,8 +9,10 @@ from typing import Any
 
 from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
 from ernie_pipeline.store.history import Build, recorded, remember
+from ernie_pipeline.store.housekeeping import kept_rows
 from ernie_pipeline.store.housekeeping import quantized_bases as bases
 from ernie_pipeline.store.housekeeping.disk_usage import last_change, size_of
+from ernie_pipeline.store.housekeeping.kept_rows import KEPT_DAYS, KeptSet
 from ernie_pipeline.store.housekeeping.quantized_bases import (
     ASKED_FOR,
     NO_BASES,
@@ -20,9 +22,6 @@ from ernie_pipeline.store.housekeeping.quantized_bases import (
 )
 from ernie_pipeline.store.lock import holder, unless_held
 from ernie_pipeline.utils.errors import PipelineError
-
-KEPT_DAYS = 14
-"""How long what an unfinished build keeps is left alone after its last change, if nothing else asks for it."""
 
 Key = tuple[str, str]
 """An asset and a fingerprint."""
@@ -71,6 +70,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     unfinished: tuple[Entry, ...] = ()
     bases: Bases = NO_BASES
+    rows: tuple[KeptSet, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same as values, with the sum of the artifacts' sizes."""
@@ -97,6 +97,7 @@ class Pruned:
     notes: tuple[str, ...]
     unfinished: tuple[Entry, ...] = ()
     bases: Bases = NO_BASES
+    rows: tuple[KeptSet, ...] = ()
 
 
 def take_stock(
@@ -105,8 +106,10 @@ def take_stock(
     held: Mapping[str, Held],
     quantized: Bases = NO_BASES,
     unknown: str = "",
+    rows: tuple[KeptSet, ...] = (),
 ) -> Contents:
-    """What is in the store, and what each artifact is needed for; `quantized` is what `bases.take_stock` found.
+    """What is in the store, and what each artifact is needed for; `quantized` and `rows` are what `bases.take_stock`
+    and `kept_rows.take_stock` found.
 
     `asked_for`: the fingerprint that the recipe asks for, of each asset in the order of the chain. `held`, by asset:
     see `Held`; where that cannot be found out, every artifact of the asset counts as needed, and a note says so.
@@ -126,7 +129,7 @@ def take_stock(
         Entry(*key, size_of(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for, unknown))
         for key in store.all_unfinished()
     ]
-    return Contents(tuple(entries), tuple(half_written), tuple(notes), tuple(unfinished), quantized)
+    return Contents(tuple(entries), tuple(half_written), tuple(notes), tuple(unfinished), quantized, rows)
 
 
 def verify(store: ArtifactStore) -> list[Damage]:
@@ -155,8 +158,9 @@ def prune(store: ArtifactStore, contents: Contents, delete: bool = False) -> Pru
     left = tuple(half_written[key] for key in gone if key in half_written)
     cut_short = tuple(unfinished[key] for key in gone if key in unfinished)
     quantized = bases.prune(store.root, contents.bases, delete)
-    size = _sum(artifacts) + _sum(left) + _sum(cut_short) + quantized.size
-    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short, quantized)
+    rows = kept_rows.prune(store.root, contents.rows, delete)
+    size = _sum(artifacts) + _sum(left) + _sum(cut_short) + quantized.size + _sum(rows)
+    return Pruned(delete, artifacts, left, size, tuple(notes), cut_short, quantized, rows)
 
 
 def _why_unfinished_is_kept(
@@ -257,5 +261,5 @@ def _entry(store: ArtifactStore, key: Key, build: Build, needed_for: tuple[str, 
     return replace(entry, **{name: build[name] for name in ("data_version", "built", "seconds") if build})
 
 
-def _sum(entries: Iterable[Entry | HalfWritten]) -> int:
+def _sum(entries: Iterable[Entry | HalfWritten | KeptSet]) -> int:
     return sum(entry.size for entry in entries)
