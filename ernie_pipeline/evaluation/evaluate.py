@@ -14,9 +14,11 @@ from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, is_strict, summarise
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
-from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, end_tokens, token_ids
+from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
 from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
+from ernie_pipeline.models.generation.kept import answer_rows
+from ernie_pipeline.store.row_cache import open_rows
 from ernie_pipeline.utils.reporter import Reporter
 
 PROBE_TOKENS = 50
@@ -45,8 +47,7 @@ def evaluate(job: EvaluationJob, report: Reporter) -> None:
     loss = completion_loss(loaded, prompts, completions)
     report(f"loss on the completions {loss:.4f} on {len(rows)} rows", {"loss_completion": loss})
 
-    sampling = Sampling(settings.max_new_tokens)
-    answers, ended, ran_on = _answer(loaded, prompts[: len(asked)], sampling, device.execution.generation_rows, report)
+    answers, ended, ran_on = _answer(loaded, prompts[: len(asked)], job, device.execution.generation_rows, report)
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings.grading_timeout_s)
     kinds = by_kind([row["kind"] for row in asked], grades)
     metrics = {"loss_completion": loss, "validation_rows": len(rows), **summarise(grades, ended), "by_kind": kinds}
@@ -75,24 +76,31 @@ def completion_loss(loaded: LoadedModel, prompts: Sequence[list[int]], completio
 
 
 def _answer(
-    loaded: LoadedModel, prompts: Sequence[list[int]], sampling: Sampling, rows: int, report: Reporter
+    loaded: LoadedModel, prompts: Sequence[list[int]], job: EvaluationJob, rows: int, report: Reporter
 ) -> tuple[list[str], list[bool], dict[str, str | int | float]]:
     """An answer to each prompt, whether it ended by itself, and how they were made."""
     report(f"answering {len(prompts)} rows", {})
     start = time.monotonic()
-    made = loaded.generate(
-        prompts, sampling, rows=rows, progress=lambda done, total: report(f"answered {done} of {total}", {})
-    )
-    seconds, number = time.monotonic() - start, sum(map(len, made.tokens))
-    ends = end_tokens(loaded.tokenizer, loaded.module.generation_config)
-    ended = [bool(tokens) and tokens[-1] in ends for tokens in made.tokens]
+    with open_rows(job.rows) as kept:
+        made = answer_rows(
+            loaded,
+            prompts,
+            Sampling(job.evaluation.max_new_tokens),
+            kept,
+            rows=rows,
+            progress=lambda done, total: report(f"answered {done} of {total}", {}),
+        )
+    seconds = time.monotonic() - start
+    report(f"problems sampled {made.sampled}, reused {made.reused}", {})
     return (
         answer_texts(loaded.tokenizer, made.tokens),
-        ended,
+        [bool(tokens) and tokens[-1] in loaded.end_tokens for tokens in made.tokens],
         {
             "generation": made.how,
-            "generated_tokens": number,
-            "generated_tokens_per_s": round(number / seconds, 1),  # with the time that merging took
+            "problems_sampled": made.sampled,
+            "problems_reused": made.reused,
+            "generated_tokens": made.generated,
+            "generated_tokens_per_s": round(made.generated / seconds, 1),  # with the time that merging took
         },
     )
 

@@ -8,10 +8,14 @@ from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Evaluation, Lora, Recipe
+from ernie_pipeline.store.row_cache import KeptRows
 
 
 class EvaluationJob(Section):
-    """Measure the model of `spec` on the held-out rows of the folder `split` (eval.parquet) into the folder `out`."""
+    """Measure the model of `spec` on the held-out rows of the folder `split` (eval.parquet) into the folder `out`.
+
+    `rows`: where its answers are kept, those of earlier evaluations too; None: nowhere.
+    """
 
     spec: ModelSpec
     evaluation: Evaluation
@@ -19,6 +23,7 @@ class EvaluationJob(Section):
     limits: DeviceLimits = DeviceLimits()
     split: Path
     out: Path
+    rows: KeptRows | None = None
 
 
 def evaluation_job(

@@ -37,7 +37,7 @@ def test_every_held_out_row_gets_one_graded_answer(make_evaluation: MakeJob) -> 
     assert run.pop("generated_tokens_per_s") > 0
     assert 16 <= run.pop("generated_tokens") <= 16 * job.evaluation.max_new_tokens
     assert run.pop("device").startswith("CPU, ")
-    assert run == {"backend": "peft", "generation": "4-bit"}
+    assert run == {"backend": "peft", "generation": "4-bit", "problems_sampled": 16, "problems_reused": 0}
     assert json.loads((out / "model.json").read_text()) == {"backend": "peft"}  # by which comparisons tell
     assert metrics["accuracy_strict"] == sum(p["strict"] for p in predictions) / 16
     assert metrics["unended_share"] == sum(not p["ended"] for p in predictions) / 16

@@ -10,12 +10,13 @@ from ernie_pipeline.store.row_cache import RowCache
 
 
 class Answered(NamedTuple):
-    """Answers as token ids in the prompts' order, how many were made and how many had been kept, and by what the
-    former were made."""
+    """Answers as token ids in the prompts' order; how many were made, of how many tokens together and by what; and how
+    many had been kept."""
 
     tokens: list[list[int]]
     sampled: int
     reused: int
+    generated: int
     how: str
 
 
@@ -58,4 +59,4 @@ def answer_rows(
         )
     new = dict(zip(names, made.tokens, strict=True))
     tokens = [new[key] if key in new else kept.get(key) or [] for key in keys]
-    return Answered(tokens, len(indices), len(prompts) - len(indices), made.how)
+    return Answered(tokens, len(indices), len(prompts) - len(indices), sum(map(len, made.tokens)), made.how)

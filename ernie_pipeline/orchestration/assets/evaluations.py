@@ -40,6 +40,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
             limits=gpu.limits(),
             split=split,
             out=out,
+            rows=work.rows,
         )
         gpu.run(context, "evaluation", job)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]

@@ -72,7 +72,8 @@ def test_only_what_was_never_asked_is_asked_and_all_come_back_in_order(ask: Ask,
     more = ask(list(reversed(PROMPTS)))
     assert more[:3] == (list(reversed(plain)), 4, 8)
     fewer = ask(PROMPTS[3:5])
-    assert fewer == (plain[3:5], 0, 2, "kept answers")
+    assert fewer == (plain[3:5], 0, 2, 0, "kept answers")
+    assert (first.generated, more.generated) == (sum(map(len, plain[:8])), sum(map(len, plain[8:])))
     assert model.asked == 12
     assert more.how == first.how == "4-bit"
 
