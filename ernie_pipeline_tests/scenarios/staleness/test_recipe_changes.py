@@ -1,5 +1,6 @@
 """Scenarios 7, 8, 9 and 14: the recipe changes, and two runs are started at once."""
 
+import json
 import re
 from dataclasses import dataclass, replace
 
@@ -70,7 +71,10 @@ def test_after_it_only_what_reads_the_adapter_is_stale(retrained: Retrained) -> 
 
 
 def test_a_changed_evaluation_setting_leaves_the_adapter_and_refresh_runs_only_what_is_stale(built: Workplace) -> None:
-    """Scenario 8. No answer takes a second to grade: both evaluations come out as before, so nothing is registered."""
+    """Scenario 8. No answer takes a second to grade: both evaluations come out as before, so nothing is registered.
+
+    What decides no answer costs none: the models generate no token anew.
+    """
     built.edit_recipe("[evaluation]", "[evaluation]\ngrading_timeout_s = 6.0")
     planned = built.plan()
     assert planned.status == 3
@@ -83,6 +87,11 @@ def test_a_changed_evaluation_setting_leaves_the_adapter_and_refresh_runs_only_w
     assert run.status == 0, run.output[-5000:]
     assert set(run.materialized) == {"base_evaluation", "adapter_evaluation", "registered_model"}
     assert set(run.built) == {"base_evaluation", "adapter_evaluation"}
+    for name in run.built:
+        reports = [json.loads(file.read_text()) for file in (built.home / "store" / name).glob("*/reports/run.json")]
+        made, reused = sorted((report["generated_tokens"], report["problems_reused"]) for report in reports)[::-1]
+        assert made[0] > 0 == reused[0]
+        assert reused[1] > 0 == made[1]
     planned = built.plan()
     assert (planned.status, planned.todo) == FRESH
 
