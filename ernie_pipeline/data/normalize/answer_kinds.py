@@ -61,13 +61,7 @@ def answer_kind(answer: pl.Expr) -> pl.Expr:
 
 
 def _kind(answer: pl.Expr) -> pl.Expr:
-    words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start(_CURRENCY)
-    words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(spelling.ANSWER, leftmost=True)
-    marked = words.str.replace_all(_TEXT, " ⟨$1⟩ ").str.strip_chars().str.strip_chars_end(".")
-    marked = marked.str.replace(_CURRENCY_NAME, "$1")
-    words = pl.when(~marked.str.contains(_NO_UNIT)).then(marked.str.replace(_UNITS, "$1")).otherwise(marked)
-    words = words.str.replace_all("[⟨⟩]", " ").str.strip_chars().str.strip_chars_end(".").str.replace(_NAMED_UNIT, "$1")
-    words = words.str.replace(r"(\d) (\d{3})$", "$1$2")
+    words = _without_units(answer)
     members = words.str.replace(_MEMBER, "$1")
     parts = members.str.replace_all(_CONJUNCTION, "; ")
     # a comma before a space parts, so that "1, 000" are two numbers and "1,000" is one
@@ -103,3 +97,13 @@ def _kind(answer: pl.Expr) -> pl.Expr:
         .then(pl.lit("set"))
         .otherwise(pl.lit("expression"))
     )
+
+
+def _without_units(answer: pl.Expr) -> pl.Expr:
+    words = answer.str.replace_all(r"\$", "", literal=True).str.strip_chars_start(_CURRENCY)
+    words = words.str.strip_chars_end("$. \t\r\n").str.replace_many(spelling.ANSWER, leftmost=True)
+    marked = words.str.replace_all(_TEXT, " ⟨$1⟩ ").str.strip_chars().str.strip_chars_end(".")
+    marked = marked.str.replace(_CURRENCY_NAME, "$1")
+    words = pl.when(~marked.str.contains(_NO_UNIT)).then(marked.str.replace(_UNITS, "$1")).otherwise(marked)
+    words = words.str.replace_all("[⟨⟩]", " ").str.strip_chars().str.strip_chars_end(".").str.replace(_NAMED_UNIT, "$1")
+    return words.str.replace(r"(\d) (\d{3})$", "$1$2")

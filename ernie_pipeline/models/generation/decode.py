@@ -7,6 +7,7 @@ longest row, rounded up, and when at most half of the rows are unfinished they m
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -70,15 +71,16 @@ def decode(
             batch_prompts = [prompts[i] for i in batch]
             state.begin(batch_prompts, [seeds[i] for i in batch] if seeds else [])
             _prefill(model, state, batch_prompts, settings.prefill_tokens)
-
-            def on_finished(done: int, before: int = start) -> None:
-                progress(before + done, len(order))
-
-            for number, tokens, logprobs in _run(steps, state, batch_prompts, settings, on_finished):
+            finished = partial(_tell_of_all, progress, start, len(order))
+            for number, tokens, logprobs in _run(steps, state, batch_prompts, settings, finished):
                 index, answer = batch[number], up_to_end(tokens, end_tokens)
                 answers.tokens[index], answers.logprobs[index] = answer, logprobs[: len(answer)]
                 on_answer(index, answer)
     return answers
+
+
+def _tell_of_all(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 class _State:
