@@ -19,10 +19,13 @@ _SAME = {
     "no such solution": "no solution",
     "no solution exists": "no solution",
     "no solutions exist": "no solution",
-    "there is no solution": "no solution",
-    "there are no solutions": "no solution",
+    "there no solution": "no solution",  # is and are are gone by then
+    "there no solutions": "no solution",
+    "there no real solution": "no solution",
+    "there no real solutions": "no solution",
     "has no solution": "no solution",
-    "no real solutions": "no real solution",
+    "no real solution": "no solution",  # what is asked is real where nothing else is said
+    "no real solutions": "no solution",
     "empty set": "no solution",
     "infinitely many solutions": "infinitely many",
     "infinite solutions": "infinitely many",
@@ -32,8 +35,8 @@ _SAME = {
     "diverges": "divergent",
     "none": "no solution",
     "infinite": "infinitely many",
-    "no real roots": "no real solution",
-    "no real root": "no real solution",
+    "no real roots": "no solution",
+    "no real root": "no solution",
     "right angled triangle": "right triangle",
 }
 _LEADING = word_set(
