@@ -13,6 +13,7 @@ measured and what is served. Another backend is added in `backend_named` and `re
     audit, quantize              what is 4-bit and trainable
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ernie_pipeline.models.backend import Backend, BackendName
 
 GROUPED_MODEL_TYPE = "ernie4_5_moe"
+
+# on some CPUs it warns in every process that a kernel of the hub's, which is not needed, is not installed
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def backend_named(name: str) -> "Backend":

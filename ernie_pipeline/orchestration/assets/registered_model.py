@@ -31,12 +31,17 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     settings = Settings.from_environment()
 
     def write(work: Work, out: Path) -> list[Check]:
-        return _write(work, out, settings, context.run_id)
+        check = _write(work, out, settings, context.run_id)
+        registration = json.loads((out / "registration.json").read_text(encoding="utf-8"))
+        place = f"{registration['name']} {registration['version']} ({', '.join(registration['aliases'])})"
+        gate = "the gate passed" if check.passed else "the gate did not pass"
+        context.log.info(f"registered as {place}; {gate}: {check.description}")
+        return [check]
 
     return build_or_reuse(context, write, _show)
 
 
-def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check]:
+def _write(work: Work, out: Path, settings: Settings, run_id: str) -> Check:
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.register import register
@@ -65,7 +70,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str) -> list[Check
     registration = register(request)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
-    return [Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)]
+    return Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
