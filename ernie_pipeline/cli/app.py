@@ -4,6 +4,9 @@ Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an e
 """
 
 import argparse
+import io
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,15 +16,25 @@ from ernie_pipeline.cli.refresh import refresh
 from ernie_pipeline.cli.store import list_contents, prune, verify
 from ernie_pipeline.utils.errors import PipelineError
 
+INTERRUPTED, CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+"""What a shell calls the exit status of a command that these signals ended."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
     try:
         return int(options.run(options))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
 
 
 def _parser() -> argparse.ArgumentParser:

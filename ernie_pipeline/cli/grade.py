@@ -15,6 +15,7 @@ from ernie_pipeline.evaluation.metrics import accuracy_interval
 from ernie_pipeline.utils.errors import PipelineError
 
 FIELDS = ("reference", "answer")
+_KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 
 
 def grade_file(options: argparse.Namespace) -> int:
@@ -23,10 +24,12 @@ def grade_file(options: argparse.Namespace) -> int:
     try:
         grades = grade([row[1] for row in rows], [row[0] for row in rows], timeout_s=options.timeout)
     except ValueError as error:
-        raise PipelineError(f"--timeout must be a number of seconds above 0, and is {options.timeout:g}") from error
+        raise PipelineError(
+            f"--timeout must be a finite number of seconds above 0, and is {options.timeout:g}"
+        ) from error
     if options.json:
         for line, one in zip(lines, grades, strict=True):
-            print(json.dumps(_as_json(line, one), ensure_ascii=False))
+            print(json.dumps(_as_json(line, one)))
     else:
         for line, one in zip(lines, grades, strict=True):
             print(f"{line}: {one.outcome}: {one.reason}")
@@ -79,12 +82,12 @@ def _row(path: Path, number: int, line: str) -> tuple[str, str]:
     except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path}, row {number}: this is not JSON ({error}); write one object a line") from error
     if not isinstance(row, dict):
-        raise PipelineError(f"{path}, row {number}: this is no JSON object; write {{'reference': ..., 'answer': ...}}")
+        raise PipelineError(f'{path}, row {number}: this is no JSON object; write {{"reference": ..., "answer": ...}}')
     for field in FIELDS:
         if field not in row:
             raise PipelineError(f"{path}, row {number}: the field {field!r} is missing; add it")
         if not isinstance(row[field], str):
-            kind = "null" if row[field] is None else type(row[field]).__name__
+            kind = "null" if row[field] is None else _KINDS.get(type(row[field]), "a number")
             raise PipelineError(f"{path}, row {number}: the field {field!r} is {kind}; make it text")
     if not row["reference"].strip():
         raise PipelineError(f"{path}, row {number}: the field 'reference' is empty, so no answer can be right; drop it")

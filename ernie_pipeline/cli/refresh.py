@@ -29,5 +29,7 @@ def refresh(options: argparse.Namespace) -> int:
             break
         except KeyboardInterrupt:
             continue  # Dagster was interrupted by the same key and ends its steps; wait for it
+    if not built:
+        return ERROR  # Dagster's last lines say why
     print(render_plan(make_plan(open_chain(Settings.from_environment()))), flush=True)
-    return FRESH if built else ERROR
+    return FRESH

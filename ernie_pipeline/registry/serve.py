@@ -32,7 +32,9 @@ def _main() -> None:
     )
     parser.add_argument("uri", help="the model as MLflow names it, such as models:/ernie-math-demo@champion")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=5001, help="the port to listen at (5001)")
+    parser.add_argument(
+        "--port", type=int, choices=range(1, 65536), metavar="PORT", default=5001, help="the port to listen at (5001)"
+    )
     arguments = parser.parse_args()
     _serve(arguments.uri, arguments.host, arguments.port)
 

@@ -1,6 +1,9 @@
 """`python -m ernie_pipeline grade`: what it prints, for people and for programs, and what it says of bad files."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (b'{"reference": "1"}', "row 1: the field 'answer' is missing"),
         (b'{"reference": "1", "answer": "1"}\n{"answer": "1"}', "row 2: the field 'reference' is missing"),
-        (b'{"reference": 1, "answer": "1"}', "row 1: the field 'reference' is int"),
+        (b'{"reference": 1, "answer": "1"}', "row 1: the field 'reference' is a number; make it text"),
         (b'{"reference": "1", "answer": null}', "row 1: the field 'answer' is null"),
         (b'{"reference": " ", "answer": "1"}', "row 1: the field 'reference' is empty"),
         (b"[1]", "row 1: this is no JSON object"),
@@ -73,3 +76,25 @@ def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: 
 def test_other_errors(file: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", str(file.parent / arguments[0]), *arguments[1:]]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_cannot_be_shown_is_shown_escaped_and_an_end_that_never_comes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"reference": "\\ud800", "answer": "\\ud800"}\n{"reference": "5", "answer": "\\u202e5"}\n')
+    command = [sys.executable, "-m", "ernie_pipeline", "grade", str(file)]
+    for more in ([], ["--json"]):
+        done = subprocess.run([*command, *more], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert len(done.stdout.splitlines()) >= 2
+    for endless in ("nan", "inf"):
+        done = subprocess.run([*command, "--timeout", endless], capture_output=True)
+        assert done.returncode == 1
+        assert b"--timeout must be a finite number of seconds above 0" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"reference": "5", "answer": "5"}\n' * 30_000)
+    program = f"{sys.executable} -m ernie_pipeline grade {file} | head -n 1"
+    done = subprocess.run(program, shell=True, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"1: correct: the same\n", b"")

@@ -23,6 +23,7 @@ _FORMULAS = re.compile(rf"(?:{_FORMULA})(?:{_JOINT}(?:{_FORMULA}))*", re.DOTALL)
 _NUMBER = r"[-+\u2212]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:\s*/\s*\d+)?(?:\s?\\?%)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:\s+(?:or|and)\s+{_NUMBER})*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\*])|\n+")
+_DENIED = re.compile(r"(?:\bnot|n't|\bnever)\s+$", re.IGNORECASE)
 _LENGTH = 2000
 """Characters at the end of an output without a box in which its answer is looked for."""
 
@@ -47,6 +48,17 @@ def boxes(output: str) -> list[str]:
         elif token.lastgroup in ("box", "open"):
             opened.append((token.lastgroup == "box", token.end()))
     return [text for _, text in sorted(found)]
+
+
+def breaks_off(output: str) -> bool:
+    r"""Whether the last box is begun and never closed, as where the limit of tokens cut the output off."""
+    opened: list[bool] = []
+    for token in _BRACES.finditer(output):
+        if token.lastgroup == "close" and opened:
+            opened.pop()
+        elif token.lastgroup in ("box", "open"):
+            opened.append(token.lastgroup == "box")
+    return any(opened)
 
 
 def last_boxed(answer: str) -> str | None:
@@ -77,7 +89,8 @@ def without_box(output: str) -> str | None:
         return sentences[-1]
     numbers = list(_NUMBERS.finditer(text))
     if numbers:
-        return numbers[-1][0]
+        denied = _DENIED.search(text[: numbers[-1].start()])
+        return text[denied.start() : numbers[-1].end()] if denied else numbers[-1][0]
     return text if len(text.split()) <= 2 and len(sentences) == 1 else None
 
 

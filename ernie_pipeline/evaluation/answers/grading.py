@@ -10,6 +10,7 @@ worker dies, is graded again, answer by answer: so outcome "timeout" and errors 
 No code in an answer is ever run: our grammar knows numbers, names and signs, and evaluates with mpmath's functions.
 """
 
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def grade(
     """
     if len(answers) != len(references):
         raise ValueError(f"got {len(answers)} answers and {len(references)} references, and wants as many")
-    if timeout_s <= 0 or (workers is not None and workers < 1):
+    if not 0 < timeout_s < math.inf or (workers is not None and workers < 1):
         raise ValueError(f"timeout_s and workers must be positive, got {timeout_s} and {workers}")
     for row, reference in enumerate(references):
         if not reference.strip():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ernie_pipeline.evaluation.answers.compare import differs
 from ernie_pipeline.evaluation.answers.exact import TooLarge, Undefined
-from ernie_pipeline.evaluation.answers.extract import boxes, spoken, without_box
+from ernie_pipeline.evaluation.answers.extract import boxes, breaks_off, spoken, without_box
 from ernie_pipeline.evaluation.answers.families import same_family
 from ernie_pipeline.evaluation.answers.normalize import normalize
 from ernie_pipeline.evaluation.answers.readings import readings, wanted
@@ -28,6 +28,8 @@ def judge(answer: str, reference: str) -> Judgement:
     """Judge a model's whole output by the bare reference answer."""
     said = spoken(answer)
     found = list(dict.fromkeys(box.strip() for box in boxes(said)[::-1]))
+    if breaks_off(said):
+        return Judgement(False, "the box is not closed", False, None)
     if not found:
         text = without_box(said)
         if text is None:
