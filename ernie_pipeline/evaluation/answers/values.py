@@ -139,7 +139,7 @@ def close(first: Any, second: Any, again: Callable[[], tuple[Any, Any]], loose: 
 
 
 def _closer(again: Callable[[], tuple[Any, Any]], size: Any) -> bool:
-    """Whether two values that agree still do with twice the digits."""
+    """Whether two values that agree still do with twice the digits; of two that are 0, whether they stay near it."""
     with mp.workdps(2 * DIGITS + 20):
         first, second = again()
-        return bool(abs(first - second) <= mp.mpf(10) ** (-2 * DIGITS) * size)
+        return bool(abs(first - second) <= mp.mpf(10) ** (-2 * DIGITS) * (size or 1))

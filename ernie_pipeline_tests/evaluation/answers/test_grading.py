@@ -43,7 +43,6 @@ RIGHT = [  # (answer, reference)
     (r"\boxed{\%\#?}", r"\%\#?"),  # parses on neither side, but is the same text
     (r"\boxed{%s}" % ("9" * 6000), "9" * 6000),  # more digits than Python turns into an integer
     (r"first \boxed{4.0}, so \boxed{4}", "4"),
-    (r"\boxed{4}, and so \boxed{5 was cut", "4"),
     (r"\boxed{(-\infty, 2)}", "x < 2"),
     (r"\boxed{x < 2}", r"(-\infty, 2)"),
     ("12 + 35 = 47.", "47"),
@@ -64,6 +63,7 @@ WRONG = [
     (r"\boxed{3}", r"x \neq 3"),
     (r"\boxed{4}, no: \boxed{3}", "4"),
     (r"first \boxed{3}, no: \boxed{4}", "4"),
+    (r"\boxed{4}, and so \boxed{5 was cut", "4"),
     (r"\boxed{.}", r"\text{}"),
     ("", "5"),
     (r"\boxed{}", "5"),
