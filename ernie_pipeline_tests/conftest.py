@@ -29,6 +29,8 @@ SLOW = (
     "scenarios/",
     "registry/test_register.py",
     "registry/test_served_model.py",
+    "registry/test_batcher.py",
+    "registry/test_agent_server.py",
     "training/test_resume.py",
     "launch/test_local.py",
     "launch/test_torchrun.py",
