@@ -92,9 +92,10 @@ def _answer(
         )
     seconds = time.monotonic() - start
     report(f"problems sampled {made.sampled}, reused {made.reused}", {})
+    ends = loaded.end_tokens
     return (
         answer_texts(loaded.tokenizer, made.tokens),
-        [bool(tokens) and tokens[-1] in loaded.end_tokens for tokens in made.tokens],
+        [bool(tokens) and tokens[-1] in ends for tokens in made.tokens],
         {
             "generation": made.how,
             "problems_sampled": made.sampled,

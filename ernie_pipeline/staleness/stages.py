@@ -50,6 +50,14 @@ SOURCES: Mapping[str, ObservedSource] = {
     "benchmark_sets": ObservedSource("benchmarks", _benchmarks_version),
 }
 
+ANSWERS_BY_ROW = ByRow(
+    inputs=("base_model",),
+    recipe=("quantization", "evaluation.max_new_tokens", "training.backend"),
+    code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
+    libraries=MODEL_LIBRARIES,
+)
+"""The base model's greedy answers."""
+
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -93,12 +101,7 @@ STAGES: Mapping[str, Stage] = {
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
-            by_row=ByRow(
-                inputs=("base_model",),
-                recipe=("quantization", "evaluation.max_new_tokens", "training.backend"),
-                code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
-                libraries=MODEL_LIBRARIES,
-            ),
+            by_row=ANSWERS_BY_ROW,
         ),
         Stage(
             name="adapter_evaluation",
@@ -107,11 +110,10 @@ STAGES: Mapping[str, Stage] = {
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
-            by_row=ByRow(
-                inputs=("base_model", "qlora_adapter"),
-                recipe=("quantization", "lora", "evaluation.max_new_tokens", "training.backend"),
-                code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
-                libraries=MODEL_LIBRARIES,
+            by_row=replace(
+                ANSWERS_BY_ROW,
+                inputs=(*ANSWERS_BY_ROW.inputs, "qlora_adapter"),
+                recipe=(*ANSWERS_BY_ROW.recipe, "lora"),
             ),
         ),
         Stage(

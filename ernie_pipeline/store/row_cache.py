@@ -6,8 +6,6 @@ there: its row is made again.
 """
 
 import json
-import os
-import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -94,11 +92,3 @@ def read_rows(folder: Path) -> dict[str, Tokens]:
                     key, tokens = json.loads(text)
                     known[key] = tokens
     return known
-
-
-def last_used(folder: Path) -> float:
-    """In seconds since the epoch; now where that cannot be told, for somebody may be about to use it."""
-    try:
-        return max(entry.stat().st_mtime for entry in os.scandir(folder))
-    except (OSError, ValueError):
-        return time.time()

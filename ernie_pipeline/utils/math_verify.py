@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ def prepare_worker(module: str = "") -> None:
         import_module(module)
     else:
         logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
-        equal(parse(r"\boxed{1}"), parse(r"\boxed{x=1}"))  # imports, and builds the regular expressions and grammar
+        parse(r"\boxed{x=1}")  # imports, and builds the regular expressions and grammar
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + WORKER_MEMORY
@@ -107,16 +106,3 @@ def parse(text: str) -> list[Any]:
         return list(read(text, parsing_timeout=None, raise_on_error=True))
     except _INCOMPARABLE:
         return []
-
-
-def equal(reference: list[Any], target: list[Any]) -> bool:
-    """Whether a reading of the reference equals one of the target, in this order: math-verify's test is asymmetric."""
-    from math_verify import verify
-
-    for one, other in product(reference, target):
-        try:
-            if verify(one, other, timeout_seconds=None, raise_on_error=True):
-                return True
-        except _INCOMPARABLE:
-            continue
-    return False

@@ -66,6 +66,22 @@ IN_PROCESS = {"execution": {"config": {"in_process": {}}}}
 """Run config: all steps in one process. The default, a process a step, takes seconds more for each of them."""
 
 
+@dataclass(frozen=True)
+class Home:
+    """A home with one artifact of each stage that is asked for."""
+
+    home: Path
+
+    def artifact(self, stage: str) -> Path:
+        """The folder of the stage's only artifact."""
+        [folder] = (self.home / "store" / stage).glob("[!.]*")
+        return folder
+
+    def json(self, stage: str, file: str) -> Any:
+        """What a file of it says."""
+        return json.loads((self.artifact(stage) / file).read_text())
+
+
 @dataclass
 class Run:
     """What one command did."""

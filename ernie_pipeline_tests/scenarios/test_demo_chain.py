@@ -1,9 +1,7 @@
 """The README's first command, whole: it learns, it registers, it is reused, and its model is served."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from ernie_pipeline_tests.scenarios.chain import (
     ASSETS,
     FRESH,
+    Home,
     Run,
     artifacts,
     finish,
@@ -46,20 +45,12 @@ defs = dg.Definitions([raw_nemotron, math_split, qlora_adapter, base_evaluation,
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Home):
     """The demo chain, run twice in one home."""
 
-    home: Path
     first: Run
     second: Run
     before_second: dict[str, str]
-
-    def artifact(self, name: str) -> Path:
-        [folder] = (self.home / "store" / name).iterdir()
-        return folder
-
-    def json(self, name: str, file: str) -> Any:
-        return json.loads((self.artifact(name) / file).read_text())
 
 
 @pytest.fixture(scope="module")

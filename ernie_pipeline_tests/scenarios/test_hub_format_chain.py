@@ -1,35 +1,25 @@
 """A checkpoint in the hub's format of ERNIE-4.5 through the whole chain, from its rows to the registered model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 from safetensors import safe_open
 
 from ernie_pipeline_tests.models.hub_format import EXPERTS, LAYERS, write_hub_checkpoint
-from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, IN_PROCESS, QUICK_RECIPE, Run, materialize, plan
+from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, IN_PROCESS, QUICK_RECIPE, Home, Run, materialize, plan
 
 LINEAR_LAYERS = LAYERS * 4 + 3 + (LAYERS - 1) * 3 * (1 + EXPERTS)
 """Attention everywhere, the dense layer's MLP, and behind it the shared and the routed experts'."""
 
 
 @dataclass(frozen=True)
-class HubChain:
+class HubChain(Home):
     """The quick recipe's chain with that checkpoint as its base model."""
 
-    home: Path
     recipe: Path
     run: Run
-
-    def artifact(self, name: str) -> Path:
-        [folder] = (self.home / "store" / name).iterdir()
-        return folder
-
-    def json(self, name: str, file: str) -> Any:
-        return json.loads((self.artifact(name) / file).read_text())
 
 
 @pytest.fixture(scope="module")

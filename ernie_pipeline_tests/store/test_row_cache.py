@@ -94,8 +94,8 @@ def test_a_set_out_of_use_that_the_recipe_does_not_ask_for_may_go(kept: KeptRows
     assert (young.key, young.about) == (key, {"inputs": {"base_model": "sha256:12"}})
     assert young.needed_for == ("used in the last 14 days",)
     long_ago = time.time() - 15 * 24 * 3600
-    for file in kept.folder.iterdir():
-        os.utime(file, (long_ago, long_ago))
+    for place in (*kept.folder.iterdir(), kept.folder):
+        os.utime(place, (long_ago, long_ago))
     perhaps = ("perhaps asked for by the recipe",)
     for asked, why in (({key}, ("asked for by the recipe",)), (None, perhaps), (set(), ())):
         (found,) = kept_rows.take_stock(tmp_path, asked)
@@ -104,8 +104,8 @@ def test_a_set_out_of_use_that_the_recipe_does_not_ask_for_may_go(kept: KeptRows
     assert kept.folder.is_dir(), "nothing is removed unless that is said"
     fill(kept, {})  # used again since stock was taken
     assert kept_rows.prune(tmp_path, [found], delete=True) == ()
-    for file in kept.folder.iterdir():
-        os.utime(file, (long_ago, long_ago))
+    for place in (*kept.folder.iterdir(), kept.folder):
+        os.utime(place, (long_ago, long_ago))
     assert kept_rows.prune(tmp_path, [found], delete=True) == (found,)
     assert not kept.folder.exists()
 

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, Dyna
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ernie_pipeline.models.backend import OnAnswer, Progress
 from ernie_pipeline.models.checkpoint.tokenizer import up_to_end
 from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape
 from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
@@ -49,8 +50,8 @@ def decode(
     sampler: Sampler = GREEDY,
     seeds: Sequence[int] = (),
     settings: DecodeSettings = DecodeSettings(),  # noqa: B008 - immutable
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    on_answer: Callable[[int, list[int]], None] = lambda index, tokens: None,
+    progress: Progress = lambda done, total: None,
+    on_answer: OnAnswer = lambda index, tokens: None,
 ) -> Answers:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
     included.
@@ -79,7 +80,7 @@ def decode(
     return answers
 
 
-def _tell_of_all(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+def _tell_of_all(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 

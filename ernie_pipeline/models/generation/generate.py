@@ -1,11 +1,12 @@
 """Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from transformers import LogitsProcessorList
 
+from ernie_pipeline.models.backend import OnAnswer, Progress
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, end_tokens, token_ids, up_to_end
 from ernie_pipeline.models.generation.memory_plan import free_bytes, row_bytes, rows_that_fit
 from ernie_pipeline.models.generation.merged import decodable
@@ -13,10 +14,6 @@ from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler, S
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 
 Prompts = Sequence[Sequence[int]]
-Progress = Callable[[int, int], None]
-"""Hears (done, total)."""
-OnAnswer = Callable[[int, list[int]], None]
-"""Hears a prompt's index and the tokens of its answer, as soon as it is there."""
 
 
 def generate(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.housekeeping.disk_usage import size_of
-from ernie_pipeline.store.housekeeping.quantized_bases import ASKED_FOR
-from ernie_pipeline.store.row_cache import ABOUT, FOLDER, last_used
+from ernie_pipeline.store.housekeeping.disk_usage import last_change, size_of
+from ernie_pipeline.store.housekeeping.quantized_bases import ASKED_FOR, PERHAPS
+from ernie_pipeline.store.row_cache import ABOUT, FOLDER
 from ernie_pipeline.store.sealed import remove_folder
 
 KEPT_DAYS = 14
@@ -49,14 +49,14 @@ def prune(root: Path, sets: Collection[KeptSet], delete: bool = False) -> tuple[
 def _needed_for(folder: Path, asked_for: Collection[str] | None) -> tuple[str, ...]:
     reasons = {
         ASKED_FOR: asked_for is not None and folder.name in asked_for,
-        f"perhaps {ASKED_FOR}": asked_for is None,
+        PERHAPS: asked_for is None,
         f"used in the last {KEPT_DAYS} days": _young(folder),
     }
     return tuple(reason for reason, holds in reasons.items() if holds)
 
 
 def _young(folder: Path) -> bool:
-    return time.time() - last_used(folder) < KEPT_DAYS * 24 * 3600
+    return time.time() - last_change(folder) < KEPT_DAYS * 24 * 3600
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import ernie_pipeline
-from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, Planned, Run, Started, finish, plan, refresh, rows, start
+from ernie_pipeline_tests.scenarios.chain import (
+    IN_PROCESS,
+    Home,
+    Planned,
+    Run,
+    Started,
+    finish,
+    plan,
+    refresh,
+    rows,
+    start,
+)
 
 SOURCE = "rows.jsonl"
 ROWS = rows(range(100, 300))
@@ -16,10 +27,9 @@ PACKAGE = Path(ernie_pipeline.__file__).parent
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workplace(Home):
     """Where a scenario works. `code` holds the copy of the package, so that nobody else's edit makes anything stale."""
 
-    home: Path
     recipe: Path
     code: Path
 
@@ -55,11 +65,6 @@ class Workplace:
     def edit_code(self, module: str, old: str, new: str) -> None:
         """Replace a text in the copy's module, named as in "data/read/lines.py"."""
         edit(self.code / "ernie_pipeline" / module, old, new)
-
-    def artifact(self, stage: str) -> Path:
-        """The folder of the stage's only artifact."""
-        [folder] = (self.home / "store" / stage).glob("[!.]*")
-        return folder
 
 
 def copy_package(folder: Path, origin: Path = PACKAGE.parent) -> Path:
