@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 
-from ernie_pipeline.evaluation.answers.grading import grade
+from ernie_pipeline.grading.grade import grade
 
 CASES = Path(__file__).parents[2] / "ernie_pipeline_tests" / "evaluation" / "answers" / "cases.jsonl"
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ernie_pipeline.cli.output import FRESH
-from ernie_pipeline.evaluation.answers.grading import Grade, grade
 from ernie_pipeline.evaluation.metrics import accuracy_interval
+from ernie_pipeline.grading.grade import Grade, grade
 from ernie_pipeline.utils.errors import PipelineError
 
 FIELDS = ("reference", "answer")

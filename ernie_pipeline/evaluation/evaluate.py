@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ernie_pipeline.evaluation.answers.grading import Grade, grade
 from ernie_pipeline.evaluation.job import EvaluationJob
-from ernie_pipeline.evaluation.metrics import by_kind, is_strict, summarise
+from ernie_pipeline.evaluation.metrics import by_kind, summarise
+from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids

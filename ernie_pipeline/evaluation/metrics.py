@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from ernie_pipeline.evaluation.answers.grading import Grade
+from ernie_pipeline.grading.grade import Grade, is_strict
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedCompa
     low, high = _gain_interval(both, won, lost, neither)
     p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
     return PairedComparison(both, lost, won, neither, (won - lost) / len(was), low, high, p_value)
-
-
-def is_strict(grade: Grade, ended: bool) -> bool:
-    """Whether an answer is right, boxed, and `ended`: by the model's end token, not by the limit of new tokens."""
-    return grade.outcome == "correct" and grade.boxed and ended
 
 
 def summarise(grades: Sequence[Grade], ended: Sequence[bool]) -> dict[str, float | int]:

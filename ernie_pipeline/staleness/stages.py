@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ernie_pipeline.grading import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
@@ -15,7 +16,7 @@ from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.math_verify import LIBRARIES as GRADING_LIBRARIES
+from ernie_pipeline.utils.math_verify import LIBRARIES as PARSING_LIBRARIES
 
 HashOf = Callable[[Path], str]
 
@@ -83,7 +84,7 @@ STAGES: Mapping[str, Stage] = {
                 "transformers",
                 "tokenizers",
                 "jinja2",
-                *GRADING_LIBRARIES,
+                *PARSING_LIBRARIES,
             ),
         ),
         Stage(

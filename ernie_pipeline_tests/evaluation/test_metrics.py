@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_pipeline.evaluation.answers.grading import Grade
-from ernie_pipeline.evaluation.metrics import accuracy_interval, by_kind, compare_paired, is_strict, summarise
+from ernie_pipeline.evaluation.metrics import accuracy_interval, by_kind, compare_paired, summarise
+from ernie_pipeline.grading.grade import Grade, is_strict
 
 
 def _rows(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:

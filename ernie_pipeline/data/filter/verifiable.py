@@ -19,7 +19,8 @@ from pebble import ProcessFuture
 from ernie_pipeline.data.filter.reasons import DROPPED, drop_rows
 from ernie_pipeline.recipe.sections import Filters
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.math_verify import LIBRARIES, box, end_if_orphaned, parse, tidy, worker_pool
+from ernie_pipeline.utils.math_verify import LIBRARIES, box, parse, tidy, warm_up
+from ernie_pipeline.utils.worker_pool import end_if_orphaned, worker_pool
 
 TIMEOUT_S = 5.0
 """Seconds for one answer. What takes longer is no answer that grading, with the same limit by default, could use."""
@@ -69,7 +70,7 @@ def unverifiable(
 
 
 def _asked(answers: list[str], timeout_s: float, workers: int | None) -> dict[str, str | None]:
-    with worker_pool(len(answers), workers) as pool:
+    with worker_pool(len(answers), workers, warm_up) as pool:
         futures = [pool.schedule(_why_not, (answer, timeout_s), timeout=timeout_s) for answer in answers]
         return {answer: _collect(answer, future, timeout_s) for answer, future in zip(answers, futures, strict=True)}
 
