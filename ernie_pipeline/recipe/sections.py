@@ -128,6 +128,12 @@ class Training(Section):
     backend: Literal["auto", "peft", "grouped", "unsloth"] = Field(
         "auto", description="what holds and computes the model; auto: the fastest that this machine and model allow"
     )
+    on: Literal["answers", "solutions"] = Field(
+        "answers", description="the split's bare answers, or the model's own solutions that were right: [solutions]"
+    )
+    method: Literal["supervised", "grpo"] = Field(
+        "supervised", description="the likelihood of given rows, or the reward of sampled answers: [grpo]"
+    )
     samples_per_step: Positive = Field(8, description="samples of an optimizer step, however they are computed")
     max_steps: Natural = Field(0, description="full optimizer steps; 0 means `max_samples` or `epochs`")
     max_samples: Natural = Field(0, description="samples seen, repeats included; 0 means `max_steps` or `epochs`")
@@ -149,6 +155,42 @@ class Training(Section):
         if self.max_steps and self.max_samples:
             raise ValueError("training.max_steps and training.max_samples are both set; set one of them to 0")
         return self
+
+
+class Solutions(Section):
+    """Worked solutions of the training problems: sampled from the model, graded, kept where they are right."""
+
+    rows: Natural = Field(0, description="training problems to solve; 0 means all")
+    samples: Positive = Field(8, description="attempts at each problem in each round")
+    keep: Positive = Field(4, description="distinct right solutions of a problem that are kept at most")
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Positive = 1024
+    seed: Natural = 3407
+    rounds: Positive = Field(1, description="above 1: sampled again with the adapter that the round before trained")
+    min_solved: Share = Field(0.05, description="share of the problems that must have a kept solution")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="share of the solved problems whose solutions only measure the training"
+    )
+    grading_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> "Solutions":
+        if self.keep > self.samples * self.rounds:
+            raise ValueError(
+                f"solutions.keep = {self.keep} is more than a problem's {self.samples * self.rounds} attempts "
+                "(solutions.samples x solutions.rounds); lower it, or raise one of these"
+            )
+        return self
+
+
+class Grpo(Section):
+    """Reinforcement learning from graded answers: group relative policy optimisation."""
+
+    group: Annotated[int, Field(ge=2)] = Field(8, description="sampled answers to each prompt of a step")
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Positive = 1024
 
 
 class Evaluation(Section):
@@ -185,7 +227,9 @@ class Recipe(Section):
     split: Split = Split()
     quantization: Quantization = Quantization()
     lora: Lora = Lora()
+    solutions: Solutions = Solutions()
     training: Training = Training()
+    grpo: Grpo = Grpo()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     registry: Registry = Registry()
