@@ -24,6 +24,7 @@ from ernie_pipeline.demo.tokenizer import VOCABULARY, train_tokenizer
 
 EXCLUDED_ROWS, EXCLUDED_SEED = 2400, 0  # the rows of presets/demo.toml: none of them may stand in the text
 HASHED_TEXTS = 10_000
+ANSWER_MARK = " Answer:"  # of the chat template
 
 
 def excluded_questions(file: Path | None = None) -> list[str]:
@@ -49,12 +50,18 @@ class PackedTexts(IterableDataset[torch.Tensor]):
         stream = texts(self.seed + (worker.id if worker else 0), self.excluded)
         buffer: list[int] = []
         while True:
-            batch = [f"<s>{text}</s>" for text in itertools.islice(stream, 1000)]
-            for encoding in self.tokenizer.backend_tokenizer.encode_batch(batch, add_special_tokens=False):
+            pieces = [piece for text in itertools.islice(stream, 1000) for piece in _pieces(text)]
+            for encoding in self.tokenizer.backend_tokenizer.encode_batch(pieces, add_special_tokens=False):
                 buffer += encoding.ids
             rows = len(buffer) // self.length
             yield from torch.tensor(buffer[: rows * self.length]).view(rows, self.length)
             buffer = buffer[rows * self.length :]
+
+
+def _pieces(text: str) -> tuple[str, ...]:
+    """A text between <s> and </s>, in the parts that are tokenised apart: question and answer, as a chat's are."""
+    question, mark, answer = text.partition(ANSWER_MARK)
+    return (f"<s>{question}{mark}", f"{answer}</s>") if mark else (f"<s>{text}</s>",)
 
 
 def new_model(seed: int) -> Ernie4_5_MoeForCausalLM:
@@ -158,11 +165,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--problems", type=Path, help="JSONL of the rows to keep out; default: the demo recipe's")
     parser.add_argument("--steps", type=int, default=3800)
-    parser.add_argument("--batch", type=int, default=512, help="rows a step")
-    parser.add_argument("--length", type=int, default=128, help="tokens a row")
+    parser.add_argument("--batch", type=int, default=410, help="rows a step")
+    parser.add_argument("--length", type=int, default=160, help="tokens a row")
     parser.add_argument("--peak", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=12, help="processes that make text")
+    parser.add_argument("--workers", type=int, default=14, help="processes that make text")
     arguments = parser.parse_args()
     pretrain(**vars(arguments))
 
