@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ernie_pipeline.models.backend import OnAnswer, Progress
 from ernie_pipeline.models.checkpoint.tokenizer import up_to_end
+from ernie_pipeline.models.generation.decode_step import FusedStep, fits
 from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP, cache_shape
 from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
 from ernie_pipeline.models.memory import capture_graph, round_up
@@ -156,10 +157,12 @@ class _Steps:
 
     def __init__(self, model: Any, state: _State, capture: bool):
         self.model, self.state, self.capture = model, state, capture
+        self.fused = FusedStep(model) if fits(model) else None
         self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
         self.pool = torch.cuda.graph_pool_handle() if capture else None
 
     def run(self, rows: int, length: int) -> None:
+        length = length if self.fused is None else 0  # its kernels read each row as far as it goes
         if not self.capture or (rows, length) not in self.graphs:
             self.graphs[rows, length] = None
             self._step(rows, length)
@@ -175,22 +178,33 @@ class _Steps:
         """Each row's next token. Rows that have finished go on unseen, so that no step depends on how many have."""
         state = self.state
         tokens, positions, finished = state.tokens[:rows], state.positions[:rows], state.finished[:rows]
-        seen = state.columns[:length] <= positions[:, None]
-        mask = torch.zeros(seen.shape, dtype=state.keys[0].dtype, device=state.device).masked_fill_(~seen, -torch.inf)
-        output = self.model(
-            input_ids=tokens[:, None],
-            position_ids=positions[:, None],
-            attention_mask=mask[:, None, None],
-            past_key_values=_Rows(state, rows, length),
-            use_cache=True,
-        )
-        following, logprobs = state.sampler.draw(output.logits[:, -1], state.seeds[:rows], state.step)
+        if self.fused is None:
+            logits = self._by_modules(rows, length)
+        else:
+            keys, values = ([each[:rows] for each in layers] for layers in (state.keys, state.values))
+            logits = self.fused.logits(tokens, positions, keys, values)
+        following, logprobs = state.sampler.draw(logits, state.seeds[:rows], state.step)
         state.answers[:rows].index_copy_(1, state.step, following[:, None])
         state.logprobs[:rows].index_copy_(1, state.step, logprobs[:, None])
         finished |= (following[:, None] == state.end_tokens).any(dim=1)
         tokens.copy_(following)
         positions += 1
         state.step += 1
+
+    def _by_modules(self, rows: int, length: int) -> torch.Tensor:
+        """The logits [rows, vocabulary] of each row's next token, by the model's own modules."""
+        state = self.state
+        tokens, positions = state.tokens[:rows], state.positions[:rows]
+        seen = state.columns[:length] <= positions[:, None]
+        mask = torch.zeros(seen.shape, dtype=state.keys[0].dtype, device=state.device).masked_fill_(~seen, -torch.inf)
+        logits: torch.Tensor = self.model(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
+            attention_mask=mask[:, None, None],
+            past_key_values=_Rows(state, rows, length),
+            use_cache=True,
+        ).logits[:, -1]
+        return logits
 
 
 def _run(

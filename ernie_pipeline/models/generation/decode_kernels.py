@@ -1,0 +1,241 @@
+"""The Triton kernels of `decode_ops`; imported where Triton is."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def add_norm(
+    residual, branch, pairs, weights, norm, out, counts, epsilon, experts,
+    W: tl.constexpr, SLOTS: tl.constexpr, BRANCH: tl.constexpr, COUNTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < W
+    dtype = out.dtype.element_ty
+    if COUNTS > 0:  # the router that comes next counts from zero
+        number = tl.arange(0, COUNTS)
+        tl.store(counts + number, 0, mask=(number < experts) & (row == 0))
+    total = tl.load(residual + row * W + column, mask=inside, other=0.0).to(tl.float32)
+    added = tl.zeros((BLOCK,), dtype=tl.float32)
+    if SLOTS > 0:
+        for slot in tl.static_range(SLOTS):
+            weight = tl.load(weights + row * SLOTS + slot).to(tl.float32)
+            pair = tl.load(pairs + (row * SLOTS + slot) * W + column, mask=inside, other=0.0)
+            added += weight * pair.to(tl.float32)
+        added = added.to(dtype).to(tl.float32)
+    if BRANCH:
+        added += tl.load(branch + row * W + column, mask=inside, other=0.0).to(tl.float32)
+        added = added.to(dtype).to(tl.float32)
+    total = (total + added).to(dtype)
+    tl.store(residual + row * W + column, total, mask=inside)
+    value = total.to(tl.float32)
+    variance = tl.sum(value * value, axis=0) / W
+    normed = (value * tl.rsqrt(variance + epsilon)).to(dtype).to(tl.float32)
+    scale = tl.load(norm + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * W + column, (scale * normed).to(dtype), mask=inside)
+
+
+@triton.jit
+def gated(gate_up, out, INNER: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < INNER
+    gate = tl.load(gate_up + row * 2 * INNER + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * INNER + INNER + column, mask=inside, other=0.0).to(tl.float32)
+    dtype = out.dtype.element_ty
+    active = (gate * tl.sigmoid(gate)).to(dtype).to(tl.float32)
+    tl.store(out + row * INNER + column, (active * up).to(dtype), mask=inside)
+
+
+@triton.jit
+def router_logits(
+    hidden, weight, partial, rows, W,
+    EXPERTS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, PIECE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    expert = tl.arange(0, BLOCK)
+    step = tl.program_id(1) * PIECE + tl.arange(0, DEPTH)
+    total = tl.zeros((ROWS, BLOCK), dtype=tl.float32)
+    for done in range(0, PIECE, DEPTH):
+        deep = step + done < W
+        left = hidden + row.to(tl.int64)[:, None] * W + (step + done)[None, :]
+        x = tl.load(left, mask=(row < rows)[:, None] & deep[None, :], other=0.0).to(tl.float32)
+        right = weight + expert[None, :] * W + (step + done)[:, None]
+        w = tl.load(right, mask=(expert < EXPERTS)[None, :] & deep[:, None], other=0.0).to(tl.float32)
+        total = tl.dot(x, w, total, input_precision=PRECISION)
+    place = (tl.program_id(1) * rows + row)[:, None] * EXPERTS + expert[None, :]
+    tl.store(partial + place, total, mask=(row < rows)[:, None] & (expert < EXPERTS)[None, :])
+
+
+@triton.jit
+def choose_experts(
+    partial, bias, experts, weights, counts, table, rows, least,
+    EXPERTS: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr, SLOT_BLOCK: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    expert = tl.arange(0, BLOCK)
+    inside = expert < EXPERTS
+    logits = tl.zeros((BLOCK,), dtype=tl.float32)
+    for piece in tl.static_range(PIECES):
+        logits += tl.load(partial + (piece * rows + row) * EXPERTS + expert, mask=inside, other=0.0)
+    logits = tl.where(inside, logits, -float("inf"))
+    exponentials = tl.exp(logits - tl.max(logits, axis=0))
+    probabilities = exponentials / tl.sum(exponentials, axis=0)
+    score = probabilities + tl.load(bias + expert, mask=inside, other=0.0).to(tl.float32)
+    score = tl.where(inside, score, -float("inf"))
+    slot = tl.arange(0, SLOT_BLOCK)
+    chosen = tl.zeros((SLOT_BLOCK,), dtype=tl.int32)
+    weight = tl.zeros((SLOT_BLOCK,), dtype=tl.float32)
+    for number in tl.static_range(SLOTS):
+        best = tl.argmax(score, axis=0)
+        own = tl.sum(tl.where(expert == best, probabilities, 0.0), axis=0)
+        chosen = tl.where(slot == number, best, chosen)
+        weight = tl.where(slot == number, own, weight)
+        score = tl.where(expert == best, -float("inf"), score)
+    weight /= tl.maximum(tl.sum(weight, axis=0), least)
+    real = slot < SLOTS
+    tl.store(experts + row * SLOTS + slot, chosen.to(tl.int64), mask=real)
+    tl.store(weights + row * SLOTS + slot, weight.to(weights.dtype.element_ty), mask=real)
+    # in which order an expert has its pairs is left to chance: no pair's result depends on the others
+    place = tl.atomic_add(counts + chosen, 1, mask=real)
+    tl.store(table + chosen * rows + place, row * SLOTS + slot, mask=real)
+
+
+@triton.jit
+def expert_product(
+    source, weights, counts, table, out, experts, tokens, depth, columns,
+    DIVISOR: tl.constexpr, GATED: tl.constexpr, SWAP: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(columns, COLUMNS)
+    tile = tl.program_id(0) // across  # those of a tile's rows, and then of an expert's, run at the same time
+    number = tl.arange(0, EXPERTS)
+    count = tl.load(counts + number, mask=number < experts, other=0)
+    tiles = (count + ROWS - 1) // ROWS
+    upto = tl.cumsum(tiles, axis=0)
+    expert = tl.sum((upto <= tile).to(tl.int32), axis=0)
+    if expert >= experts:  # more programs than tiles: how many there are only the device knows
+        return
+    own = number == expert
+    first = (tile - tl.sum(tl.where(own, upto - tiles, 0), axis=0)) * ROWS
+    row = first + tl.arange(0, ROWS)
+    inside = row < tl.sum(tl.where(own, count, 0), axis=0)
+    pair = tl.load(table + expert * tokens + row, mask=inside, other=0)
+    start = (tl.program_id(0) % across) * COLUMNS
+    column = start + tl.arange(0, COLUMNS)
+    step = tl.arange(0, DEPTH)
+    height = 2 * columns if GATED else columns
+    left = source + (pair // DIVISOR).to(tl.int64)[:, None] * depth + step[None, :]
+    top = expert * height + start
+    safe = tl.minimum(column, columns - 1)
+    if not TMA:
+        right = weights + (expert.to(tl.int64) * height + safe)[:, None] * depth + step[None, :]
+        above = right + columns.to(tl.int64) * depth
+    if SWAP:
+        total = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
+    else:
+        total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    second = total
+    for done in tl.range(0, depth, DEPTH, num_stages=STAGES):
+        deep = step < depth - done
+        x = tl.load(left + done) if EVEN else tl.load(left + done, mask=deep[None, :], other=0.0)
+        if TMA:
+            w = weights.load([top, done])
+        else:
+            w = tl.load(right + done) if EVEN else tl.load(right + done, mask=deep[None, :], other=0.0)
+        total = tl.dot(w, tl.trans(x), total) if SWAP else tl.dot(x, tl.trans(w), total)
+        if GATED:
+            if TMA:
+                u = weights.load([top + columns, done])
+            else:
+                u = tl.load(above + done) if EVEN else tl.load(above + done, mask=deep[None, :], other=0.0)
+            second = tl.dot(u, tl.trans(x), second) if SWAP else tl.dot(x, tl.trans(u), second)
+    dtype = out.dtype.element_ty
+    if GATED:  # rounded wherever the module's own operations round
+        gate = total.to(dtype).to(tl.float32)
+        active = (gate * tl.sigmoid(gate)).to(dtype).to(tl.float32)
+        total = active * second.to(dtype).to(tl.float32)
+    result = total.to(dtype)
+    if SWAP:
+        result = tl.trans(result)
+    target = out + pair.to(tl.int64)[:, None] * columns + column[None, :]
+    tl.store(target, result, mask=inside[:, None] & (column < columns)[None, :])
+
+
+@triton.jit
+def _rotated(at, inside, cos, sin):
+    even = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(at + 1, mask=inside, other=0.0).to(tl.float32)
+    return tl.interleave(even * cos - odd * sin, odd * cos + even * sin)
+
+
+@triton.jit
+def attend(
+    qkv, cos, sin, positions, keys, values, out, partial, sums, scale, cache_row, cache_head, cos_stride,
+    KV: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, PIECES: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    row, head, piece = tl.program_id(0) // KV, tl.program_id(0) % KV, tl.program_id(1)
+    dtype = keys.dtype.element_ty
+    position = tl.load(positions + row).to(tl.int32)
+    half, wide, query = tl.arange(0, WIDTH // 2), tl.arange(0, WIDTH), tl.arange(0, GROUP_BLOCK)
+    c = tl.load(cos + row * cos_stride + half)
+    s = tl.load(sin + row * cos_stride + half)
+    own = qkv + row.to(tl.int64) * (GROUP + 2) * KV * WIDTH
+    real = (query < GROUP)[:, None]
+    at = own + (head * GROUP + query)[:, None] * WIDTH + 2 * half[None, :]
+    q = _rotated(at, real, c[None, :], s[None, :]).to(dtype)
+    cache = row.to(tl.int64) * cache_row + head * cache_head
+    total = tl.zeros((GROUP_BLOCK, WIDTH), dtype=tl.float32)
+    if piece == 0:  # the new key and value, from where they are made
+        new = own + (KV * GROUP + head) * WIDTH
+        k_new = _rotated(new + 2 * half, half >= 0, c, s).to(dtype)
+        v_new = tl.load(new + KV * WIDTH + wide)
+        tl.store(keys + cache + position.to(tl.int64) * WIDTH + wide, k_new)
+        tl.store(values + cache + position.to(tl.int64) * WIDTH + wide, v_new)
+        highest = tl.sum(q.to(tl.float32) * k_new.to(tl.float32)[None, :], axis=1) * scale
+        weight = tl.full((GROUP_BLOCK,), 1.0, dtype=tl.float32)
+        total += v_new.to(tl.float32)[None, :]
+    else:
+        highest = tl.full((GROUP_BLOCK,), -1e30, dtype=tl.float32)
+        weight = tl.zeros((GROUP_BLOCK,), dtype=tl.float32)
+    length = tl.cdiv(tl.cdiv(position, PIECES), COLUMNS) * COLUMNS
+    begin = piece * length
+    end = tl.minimum(begin + length, position)
+    for start in tl.range(begin, end, COLUMNS, num_stages=STAGES):
+        column = start + tl.arange(0, COLUMNS)
+        inside = column < end
+        place = cache + column[:, None] * WIDTH + wide[None, :]
+        k = tl.load(keys + place, mask=inside[:, None], other=0.0)
+        v = tl.load(values + place, mask=inside[:, None], other=0.0)
+        scores = tl.where(inside[None, :], tl.dot(q, tl.trans(k)) * scale, -float("inf"))
+        higher = tl.maximum(highest, tl.max(scores, axis=1))
+        probabilities = tl.exp2(scores - higher[:, None])
+        kept = tl.exp2(highest - higher)
+        weight = weight * kept + tl.sum(probabilities, axis=1)
+        total = tl.dot(probabilities.to(dtype), v, total * kept[:, None])
+        highest = higher
+    place = (row * KV + head) * GROUP + query
+    if PIECES == 1:
+        total /= weight[:, None]
+        tl.store(out + place[:, None] * WIDTH + wide[None, :], total.to(dtype), mask=real)
+    else:
+        place = place * PIECES + piece
+        tl.store(partial + place[:, None] * WIDTH + wide[None, :], total, mask=real)
+        tl.store(sums + 2 * place, highest, mask=query < GROUP)
+        tl.store(sums + 2 * place + 1, weight, mask=query < GROUP)
+
+
+@triton.jit
+def join_pieces(partial, sums, out, PIECES: tl.constexpr, WIDTH: tl.constexpr):
+    head = tl.program_id(0).to(tl.int64)
+    piece, wide = tl.arange(0, PIECES), tl.arange(0, WIDTH)
+    highest = tl.load(sums + 2 * (head * PIECES + piece))
+    kept = tl.exp2(highest - tl.max(highest, axis=0))
+    weight = tl.sum(kept * tl.load(sums + 2 * (head * PIECES + piece) + 1), axis=0)
+    each = tl.load(partial + (head * PIECES + piece)[:, None] * WIDTH + wide[None, :])
+    total = tl.sum(each * kept[:, None], axis=0) / weight
+    tl.store(out + head * WIDTH + wide, total.to(out.dtype.element_ty))

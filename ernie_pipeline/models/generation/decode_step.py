@@ -1,0 +1,211 @@
+"""One step of decoding for a merged ERNIE-4.5 MoE model, as few kernels: 14 a layer where its modules launch about 60.
+
+The shapes depend on the number of rows only, so that one captured CUDA graph serves every length.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ernie_pipeline.models.generation import decode_ops as ops
+from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTiles
+from ernie_pipeline.models.generation.fused import FusedExperts
+
+MODEL_TYPE = "ernie4_5_moe"
+CAPABILITY = 8
+"""The least major compute capability: its kernels multiply in bfloat16."""
+
+
+class StepTiles(NamedTuple):
+    """Of the kernels that have a choice."""
+
+    attention: AttentionTiles
+    gate_up: ExpertTiles
+    down: ExpertTiles
+
+
+def tiles_for(rows: int, pairs_an_expert: float, kv_heads: int, capability: int) -> StepTiles:
+    """What was fastest on an H200 (benchmarks/evaluation/decode_step.py); before Hopper, what fits into 99 KiB."""
+    pieces = 1 if rows * kv_heads >= 512 else 4
+    attention = AttentionTiles(columns=64, warps=4, stages=3, pieces=pieces)
+    height = 64 if pairs_an_expert > 16 else 16
+    if capability < 9:
+        return StepTiles(attention, ExpertTiles(height, 64, 64, 4, 3), ExpertTiles(height, 64, 64, 4, 4))
+    swap = height < 64
+    return StepTiles(
+        attention,
+        ExpertTiles(height, 64, 64, 4, 4, swap=swap, tma=True),
+        ExpertTiles(height, 128, 64, 4, 4, swap=swap, tma=True),
+    )
+
+
+class Mlp(NamedTuple):
+    """A dense layer's, or the shared experts'."""
+
+    gate_up: torch.Tensor
+    """[2 x intermediate, hidden]"""
+    down: torch.Tensor
+    """[hidden, intermediate]"""
+
+
+class MoE(NamedTuple):
+    """A layer's router and experts."""
+
+    router: torch.Tensor
+    """[experts, hidden] in fp32."""
+    bias: torch.Tensor
+    """[experts], added to the probabilities that choose."""
+    slots: int
+    least: float
+    """The least sum by which the chosen experts' probabilities are divided."""
+    experts: Any
+    """`FusedExperts`, or a backend's module in 4 bits."""
+    shared: Mlp | None
+
+
+class Layer(NamedTuple):
+    """A decoder layer's weights."""
+
+    input_norm: torch.Tensor
+    qkv: torch.Tensor
+    output: torch.Tensor
+    mlp_norm: torch.Tensor
+    mlp: Mlp | MoE
+
+
+def fits(model: Any) -> bool:
+    """Whether `FusedStep` can take the model: by its class, where it is and what it computes in."""
+    weight, config = model.get_input_embeddings().weight, model.config
+    return (
+        ops.triton is not None
+        and type(config).model_type == MODEL_TYPE
+        and weight.is_cuda
+        and torch.cuda.get_device_capability(weight.device)[0] >= CAPABILITY
+        and weight.dtype == torch.bfloat16
+        and config.hidden_act == "silu"
+        and not config.use_bias
+        and _head_width(config) in (32, 64, 128, 256)
+    )
+
+
+class FusedStep:
+    """The logits of each row's next token. The model's projections that share an input become views of one weight."""
+
+    def __init__(self, model: Any, tiles: StepTiles | None = None, *, overlap: bool = True):
+        """`overlap`: the shared experts on a stream of their own, while the routed ones are chosen."""
+        config, inner = model.config, model.model
+        self.embeddings, self.head = inner.embed_tokens.weight, model.lm_head.weight
+        self.rotary, self.norm, self.epsilon = inner.rotary_emb, inner.norm.weight, config.rms_norm_eps
+        self.layers = [_layer(layer) for layer in inner.layers]
+        self.kv_heads = config.num_key_value_heads
+        self.capability = torch.cuda.get_device_capability(self.embeddings.device)[0]
+        self.tiles = tiles
+        self.side = torch.cuda.Stream(self.embeddings.device) if overlap else None
+
+    def logits(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        keys: Sequence[torch.Tensor],
+        values: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """[rows, vocabulary] after `tokens` [rows] at `positions` [rows], int64. Each layer's `keys` and `values` [rows,
+        key-value heads, capacity, width] get a column at each row's position; what is behind it is not read."""
+        residual = F.embedding(tokens, self.embeddings)
+        cos, sin = (each[:, 0] for each in self.rotary(residual, positions[:, None]))
+        normed = ops.add_norm(residual, self.layers[0].input_norm, self.epsilon)
+        norms = [*(layer.input_norm for layer in self.layers[1:]), self.norm]
+        for layer, norm, k, v in zip(self.layers, norms, keys, values, strict=True):
+            tiles = self.tiles or self._tiles(len(tokens), layer)
+            qkv = F.linear(normed, layer.qkv)
+            attended = ops.attend(qkv, cos, sin, positions, k, v, tiles.attention)
+            normed = self._mlp(residual, F.linear(attended, layer.output), layer, norm, tiles)
+        return F.linear(normed, self.head)
+
+    def _tiles(self, rows: int, layer: Layer) -> StepTiles:
+        share = rows * layer.mlp.slots / len(layer.mlp.router) if isinstance(layer.mlp, MoE) else 1.0
+        return tiles_for(rows, share, self.kv_heads, self.capability)
+
+    def _mlp(
+        self, residual: torch.Tensor, attention: torch.Tensor, layer: Layer, norm: torch.Tensor, tiles: StepTiles
+    ) -> torch.Tensor:
+        """What comes after the attention: `residual` has it all added, and `norm` of that is returned."""
+        mlp = layer.mlp
+        if isinstance(mlp, Mlp):
+            normed = ops.add_norm(residual, layer.mlp_norm, self.epsilon, attention)
+            return ops.add_norm(residual, norm, self.epsilon, _dense(normed, mlp))
+        counts = torch.empty(len(mlp.router), dtype=torch.int32, device=residual.device)
+        normed = ops.add_norm(residual, layer.mlp_norm, self.epsilon, attention, counts=counts)
+        shared = None
+        if mlp.shared is not None:
+            if self.side is None:
+                shared = _dense(normed, mlp.shared)
+            else:
+                self.side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self.side):
+                    shared = _dense(normed, mlp.shared)
+        routed = ops.route(normed, mlp.router, mlp.bias, mlp.slots, mlp.least, counts)
+        pairs, branch = _experts(normed, routed, mlp.experts, tiles)
+        if shared is not None and self.side is not None:
+            torch.cuda.current_stream().wait_stream(self.side)
+        if pairs is None:
+            branch = branch if shared is None else branch + shared
+            return ops.add_norm(residual, norm, self.epsilon, branch)
+        return ops.add_norm(residual, norm, self.epsilon, shared, pairs, routed.weights)
+
+
+def _experts(
+    normed: torch.Tensor, routed: ops.Routed, experts: Any, tiles: StepTiles
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What the routed experts give for each pair, still to be weighted and summed; or, of other modules, the sum."""
+    if not isinstance(experts, FusedExperts):
+        return None, experts(normed, routed.experts, routed.weights)
+    active = ops.expert_product(normed, experts.gate_up_proj, routed, tiles.gate_up, gate_up=True)
+    return ops.expert_product(active, experts.down_proj, routed, tiles.down, gate_up=False), None
+
+
+def _dense(hidden: torch.Tensor, mlp: Mlp) -> torch.Tensor:
+    return F.linear(ops.gated(F.linear(hidden, mlp.gate_up)), mlp.down)
+
+
+def _layer(layer: Any) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    own: Mlp | MoE
+    if hasattr(mlp, "experts"):
+        gate = mlp.gate
+        shared = None if mlp.shared_experts is None else _joined_mlp(mlp.shared_experts)
+        bias = gate.moe_statics.e_score_correction_bias.view(-1)
+        own = MoE(gate.weight.float(), bias, gate.top_k, gate.norm_min, mlp.experts, shared)
+    else:
+        own = _joined_mlp(mlp)
+    return Layer(
+        layer.input_layernorm.weight,
+        joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        attention.o_proj.weight,
+        layer.post_attention_layernorm.weight,
+        own,
+    )
+
+
+def _joined_mlp(mlp: Any) -> Mlp:
+    return Mlp(joined(mlp.gate_proj, mlp.up_proj), mlp.down_proj.weight)
+
+
+@torch.no_grad()
+def joined(*layers: Any) -> torch.Tensor:
+    """The weights of linear layers below one another; the layers' own become views of that, so that none is held
+    twice. Asked again, the same."""
+    whole: torch.Tensor | None = getattr(layers[0], "joined", None)
+    if whole is None or whole.data_ptr() != layers[0].weight.data_ptr():
+        whole = torch.cat([layer.weight for layer in layers])
+        for layer, rows in zip(layers, whole.split([len(layer.weight) for layer in layers]), strict=True):
+            layer.weight = nn.Parameter(rows, requires_grad=False)
+        layers[0].joined = whole
+    return whole
+
+
+def _head_width(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
