@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,12 +41,19 @@ BEST: dict[str, Any] = {}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["check", "attention", "router", "experts", "step"])
+    parser.add_argument("--only", nargs="+", default=["check", "attention", "router", "experts", "step", "quantized"])
     parser.add_argument("--rows", nargs="+", type=int, default=[400, 32, 128, 256, 800])
     options = parser.parse_args()
     torch.manual_seed(0)
     print(torch.cuda.get_device_name(), torch.__version__, flush=True)
-    parts = {"check": check, "attention": attention, "router": router, "experts": experts, "step": step}
+    parts = {
+        "check": check,
+        "attention": attention,
+        "router": router,
+        "experts": experts,
+        "quantized": quantized,
+        "step": step,
+    }
     for name in options.only:
         begun = time.time()
         with torch.inference_mode():
@@ -67,7 +75,7 @@ def survive(what: str, run: Callable[[], Any], brief: bool = False) -> Any:
 
 
 def milliseconds(run: Callable[[], Any], repeat: int = 8) -> float:
-    """Of one call, in the median of five replays of `repeat` calls captured as one CUDA graph."""
+    """Of one call, the median of five replays of `repeat` calls captured as one CUDA graph."""
     run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -107,9 +115,8 @@ def table(
         if (took := survive(f"{what} {name}", lambda run=run: milliseconds(run), brief=True)) is not None:
             times[name] = took
     for name in sorted(times, key=times.__getitem__)[:show]:
-        print(
-            f"{what:34} {times[name]:8.4f} ms  error {errors.get(name, float('nan')):.1e}  {_short(name)}", flush=True
-        )
+        error = f"error {errors[name]:.1e}" if name in errors else ""
+        print(f"{what:24} {times[name]:8.4f} ms  {error}  {_short(name)}", flush=True)
     wrong = {_short(name): f"{error:.1e}" for name, error in errors.items() if not error < 0.02}
     if wrong:
         print(f"WRONG {what} {wrong}", flush=True)
@@ -118,6 +125,7 @@ def table(
 
 def _quietly(run: Callable[[], Any]) -> None:
     try:
+        torch.cuda.set_device(0)  # a thread's own
         with torch.inference_mode():
             run()
     except Exception:
@@ -231,24 +239,27 @@ def router(all_rows: list[int]) -> None:
     gate = _layer_model().model.layers[0].mlp.gate
     print("router's dtype", gate.weight.dtype, gate.moe_statics.e_score_correction_bias.dtype, flush=True)
     for rows in all_rows:
-        hidden = torch.randn(rows, HIDDEN, device="cuda").bfloat16()
-        _, weights, chosen = gate(hidden)
-        for precision in ("tf32x3", "ieee"):
-            routed = survive("router", lambda precision=precision: _routed(hidden, gate, precision))
-            if routed is None:
-                continue
-            same = (routed.experts.sort(dim=1).values == chosen.sort(dim=1).values).all(dim=1).float().mean()
-            counted = torch.equal(routed.counts.long(), chosen.flatten().bincount(minlength=EXPERTS))
-            print(
-                f"router {rows} {precision}: rows with the same experts {same:.4f}, counted {counted}, "
-                f"weights {error_of(routed.weights.sort().values, weights.sort().values):.1e}"
-            )
-        ways = {
-            "tf32x3": lambda: _routed(hidden, gate).weights,
-            "ieee": lambda: _routed(hidden, gate, "ieee").weights,
-            "module": lambda: gate(hidden)[1],
-        }
-        table(f"router {rows}", ways, None)
+        _router(gate, torch.randn(rows, HIDDEN, device="cuda").bfloat16())
+
+
+def _router(gate: Any, hidden: torch.Tensor) -> None:
+    _, weights, chosen = gate(hidden)
+    for precision in ("tf32x3", "ieee"):
+        routed = survive("router", lambda precision=precision: _routed(hidden, gate, precision))
+        if routed is None:
+            continue
+        same = (routed.experts.sort(dim=1).values == chosen.sort(dim=1).values).all(dim=1).float().mean()
+        counted = torch.equal(routed.counts.long(), chosen.flatten().bincount(minlength=EXPERTS))
+        print(
+            f"router {len(hidden)} {precision}: rows with the same experts {same:.4f}, counted {counted}, "
+            f"weights {error_of(routed.weights.sort().values, weights.sort().values):.1e}"
+        )
+    ways = {
+        "tf32x3": lambda: _routed(hidden, gate).weights,
+        "ieee": lambda: _routed(hidden, gate, "ieee").weights,
+        "module": lambda: gate(hidden)[1],
+    }
+    table(f"router {len(hidden)}", ways, None)
 
 
 def expert_tiles(rows: tuple[int, ...], gate_up: bool) -> Iterator[ExpertTiles]:
@@ -266,40 +277,81 @@ def expert_tiles(rows: tuple[int, ...], gate_up: bool) -> Iterator[ExpertTiles]:
 
 def experts(all_rows: list[int]) -> None:
     mlp = _layer_model().model.layers[0].mlp
+    for rows in all_rows:
+        _both_products(mlp, torch.randn(rows, HIDDEN, device="cuda").bfloat16())
+
+
+def _both_products(mlp: Any, hidden: torch.Tensor) -> None:
+    rows, weights = len(hidden), (mlp.experts.gate_up_proj.data, mlp.experts.down_proj.data)
+    routed = _routed(hidden, mlp.gate)
+    print(f"experts {rows}: rows of an expert {sorted(routed.counts.tolist())[::9]}", flush=True)
+    active, out = _pairs_in_fp32(hidden, routed, *weights)
+    for name, source, weight, wanted, gate_up in (
+        ("gate_up", hidden, weights[0], active, True),
+        ("down", active.bfloat16(), weights[1], out, False),
+    ):
+        tiles = expert_tiles(TILE_ROWS.get(rows, (64,)), gate_up)
+        ways: dict[Any, Callable[[], Any]] = {
+            each: partial(ops.expert_product, source, weight, routed, each, gate_up=gate_up) for each in tiles
+        }
+        _note(name, rows, 0, table(f"{name} {rows}", ways, wanted, show=10))
+    residual, pairs, many = hidden.clone(), out.bfloat16(), weights[0].view(-1, HIDDEN)
+    down = weights[1].view(-1, 2 * INNER)[:HIDDEN]
+    others: dict[Any, Callable[[], Any]] = {
+        "routed experts by their module": lambda: mlp.experts(hidden, routed.experts, routed.weights),
+        "shared experts, ours": lambda: F.linear(ops.gated(F.linear(hidden, many[: 4 * INNER])), down),
+        "shared experts by their module": lambda: mlp.shared_experts(hidden),
+        "qkv": lambda: F.linear(hidden, many[: (GROUP + 2) * KV * WIDTH]),
+        "output": lambda: F.linear(hidden, many[:HIDDEN]),
+        "add_norm": lambda: ops.add_norm(residual, hidden[0], 1e-5, hidden),
+        "add_norm of pairs": lambda: ops.add_norm(residual, hidden[0], 1e-5, hidden, pairs, routed.weights),
+    }
+    table(f"others {rows}", others, None, show=9)
+
+
+def quantized(all_rows: list[int]) -> None:
+    """The experts' products from weights in 4 bits, dequantized on the way."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    mlp = _layer_model().model.layers[0].mlp
+    stacks = []
+    for weight in (mlp.experts.gate_up_proj.data, mlp.experts.down_proj.data):
+        packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+        weight.copy_(dequantize_4bit(packed, state).view(weight.shape))
+        state.shape = weight.shape
+        stacks.append((packed.view(-1), state))
     weights = mlp.experts.gate_up_proj.data, mlp.experts.down_proj.data
     for rows in all_rows:
         hidden = torch.randn(rows, HIDDEN, device="cuda").bfloat16()
         routed = _routed(hidden, mlp.gate)
-        print(f"experts {rows}: rows of an expert {sorted(routed.counts.tolist())[::9]}", flush=True)
-        wanted = _pairs_in_fp32(hidden, routed, *weights)
-        active = wanted[0].bfloat16()
-        heights = TILE_ROWS.get(rows, (64,))
-        for name, source, weight, want, gate_up in (
-            ("gate_up", hidden, weights[0], wanted[0], True),
-            ("down", active, weights[1], wanted[1], False),
+        active, out = _pairs_in_fp32(hidden, routed, *weights)
+        for name, source, (packed, state), want, gate_up in (
+            ("4-bit gate_up", hidden, stacks[0], _even_first(active), True),
+            ("4-bit down", active.bfloat16(), stacks[1], out, False),
         ):
-            ways: dict[Any, Callable[[], Any]] = {
-                tiles: lambda source=source, weight=weight, tiles=tiles, gate_up=gate_up: ops.expert_product(
-                    source, weight, routed, tiles, gate_up=gate_up
-                )
-                for tiles in expert_tiles(heights, gate_up)
-            }
-            _note(name, rows, 0, table(f"{name} {rows}", ways, want, show=10))
-        module = {"module": lambda: mlp.experts(hidden, routed.experts, routed.weights)}
-        table(f"both, by the module {rows}", module, None)
-        residual, down = hidden.clone(), wanted[1].bfloat16()
-        shared = {
-            "shared experts, ours": lambda: F.linear(
-                ops.gated(F.linear(hidden, weights[0].view(-1, HIDDEN)[:6144])),
-                weights[0].view(-1)[: 3072 * HIDDEN].view(HIDDEN, 3072),
-            ),
-            "their module": lambda: mlp.shared_experts(hidden),
-            "qkv": lambda: F.linear(hidden, weights[0].view(-1, HIDDEN)[:3584]),
-            "output": lambda: F.linear(hidden, weights[0].view(-1, HIDDEN)[:2560]),
-            "add_norm": lambda: ops.add_norm(residual, hidden[0], 1e-5, hidden),
-            "add_norm of pairs": lambda: ops.add_norm(residual, hidden[0], 1e-5, hidden, down, routed.weights),
-        }
-        table(f"others {rows}", shared, None)
+            own, ways = _even_first(source), {}
+            for height in TILE_ROWS.get(rows, (64,)):
+                for columns, warps, stages in (
+                    (64, 4, 3),
+                    (64, 4, 4),
+                    (64, 8, 3),
+                    (128, 8, 3),
+                    (128, 4, 3),
+                    (128, 8, 4),
+                ):
+                    tiles = ExpertTiles(height, columns, 64, warps, stages, swap=True)
+                    ways[tiles] = _quantized_run(own, packed, state, routed, tiles, gate_up)
+            _note(name, rows, 0, table(f"{name} {rows}", ways, want, show=8))
+
+
+def _quantized_run(
+    source: Any, packed: Any, state: Any, routed: Any, tiles: ExpertTiles, gate_up: bool
+) -> Callable[[], Any]:
+    return lambda: ops.quantized_product(source, packed, state, routed, tiles, gate_up=gate_up)
+
+
+def _even_first(rows: torch.Tensor) -> torch.Tensor:
+    return torch.cat([rows[:, ::2], rows[:, 1::2]], dim=1).contiguous()
 
 
 def _pairs_in_fp32(hidden: Any, routed: Any, gate_up: Any, down: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -361,24 +413,21 @@ def _step(model: Any, fused: dict[bool, FusedStep], rows: int, length: int) -> N
     if length == MODULES_AT.get(rows, 384):
         ways["by modules"] = lambda: draw(by_modules(), tokens, number)[0]
     if tiles is not None:
-        ways["best tiles"] = lambda: _with_tiles(fused[True], tiles, draw, tokens, positions, keys, values, number)
+        best = FusedStep.__new__(FusedStep)
+        best.__dict__ = fused[True].__dict__ | {"tiles": tiles}
+        ways["best tiles"] = lambda: draw(best.logits(tokens, positions, keys, values), tokens, number)[0]
     times: dict[str, float] = {}
     for name, run in ways.items():
         took = survive(f"step {rows}x{length} {name}", lambda run=run: milliseconds(run, repeat=1))
         if took is not None:
             times[name] = took
             print(f"step {rows}x{length}: {took:7.2f} ms, {rows / took * 1000:8.0f} tokens/s  {name}", flush=True)
+    if (rows, length) == (400, 384):
+        run = ways["as tiles_for says"]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            run()
+        print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=18, max_name_column_width=60))
     BEST[f"step {rows}x{length}"] = {name: round(took, 3) for name, took in times.items()}
-
-
-def _with_tiles(
-    fused: FusedStep, tiles: StepTiles, draw: Any, tokens: Any, positions: Any, keys: Any, values: Any, number: Any
-) -> Any:
-    fused.tiles = tiles
-    try:
-        return draw(fused.logits(tokens, positions, keys, values), tokens, number)[0]
-    finally:
-        fused.tiles = None
 
 
 def _note(what: str, rows: int, length: int, times: dict[Any, float]) -> None:
@@ -399,7 +448,7 @@ def _best_tiles(rows: int, length: int) -> StepTiles | None:
 # Whether it is right
 
 
-def check(all_rows: list[int]) -> None:
+def check(_: list[int]) -> None:
     """Three layers' logits, after a cache of random keys and values: this way, by the modules, and in fp32."""
     model = _layer_model(layers=3)
     rows, length = 96, 192
@@ -432,15 +481,12 @@ def check(all_rows: list[int]) -> None:
             ours[overlap] = found
     again = by_modules(model, torch.bfloat16)
     exact = by_modules(_in_fp32(model), torch.float32)
-    print(f"check: modules {error_of(modules, exact):.2e}, again {torch.equal(modules, again)}")
+    print(f"check: modules {error_of(modules, exact):.2e}, again the same {torch.equal(modules, again)}")
     for overlap, found in ours.items():
-        same = (
-            (found.argmax(1) == exact.argmax(1)).float().mean(),
-            (modules.argmax(1) == exact.argmax(1)).float().mean(),
-        )
+        same, theirs = ((each.argmax(1) == exact.argmax(1)).float().mean() for each in (found, modules))
         print(
-            f"check: ours (overlap {overlap}) {error_of(found, exact):.2e}, from the modules {error_of(found, modules):.2e}, "
-            f"same token as in fp32 {same[0]:.3f} (modules {same[1]:.3f})",
+            f"check: ours (overlap {overlap}) {error_of(found, exact):.2e}, from the modules "
+            f"{error_of(found, modules):.2e}, same token as in fp32 {same:.3f} (modules {theirs:.3f})",
             flush=True,
         )
 

@@ -134,10 +134,7 @@ def expert_product(
     if not TMA:
         right = weights + (expert.to(tl.int64) * height + safe)[:, None] * depth + step[None, :]
         above = right + columns.to(tl.int64) * depth
-    if SWAP:
-        total = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
-    else:
-        total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    total = tl.zeros((COLUMNS, ROWS) if SWAP else (ROWS, COLUMNS), dtype=tl.float32)
     second = total
     for done in tl.range(0, depth, DEPTH, num_stages=STAGES):
         deep = step < depth - done
@@ -239,3 +236,87 @@ def join_pieces(partial, sums, out, PIECES: tl.constexpr, WIDTH: tl.constexpr):
     each = tl.load(partial + (head * PIECES + piece)[:, None] * WIDTH + wide[None, :])
     total = tl.sum(each * kept[:, None], axis=0) / weight
     tl.store(out + head * WIDTH + wide, total.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _looked_up(start, index, INLINE: tl.constexpr):
+    """Of a small table in fp32. Written out, so that the compiler does not fetch it ahead by way of shared memory."""
+    if INLINE:
+        return tl.inline_asm_elementwise(
+            "ld.global.nc.f32 $0, [$1];", "=f,l", [(start + index).to(tl.int64)], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return tl.load(start + index)
+
+
+@triton.jit
+def _dequantized(at, block, absmax, code2, absmax2, shift, code, BLOCK2: tl.constexpr, INLINE: tl.constexpr):
+    both = tl.load(at).to(tl.int32)
+    inner = tl.load(absmax + block).to(tl.int32)
+    scale = _looked_up(code2, inner, INLINE) * _looked_up(absmax2, block // BLOCK2, INLINE) + shift
+    high = _looked_up(code, both >> 4, INLINE) * scale[:, None]
+    low = _looked_up(code, both & 15, INLINE) * scale[:, None]
+    return high, low
+
+
+@triton.jit
+def quantized_product(
+    source, quantized, absmax, code2, absmax2, offset, code, counts, table, out, experts, tokens, depth, columns,
+    DIVISOR: tl.constexpr, GATED: tl.constexpr, BLOCK2: tl.constexpr,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, INLINE: tl.constexpr,
+):  # fmt: skip
+    HALF: tl.constexpr = 32  # bytes of a block of 64 values, which share a constant
+    across = tl.cdiv(columns, COLUMNS)
+    tile = tl.program_id(0) // across
+    number = tl.arange(0, EXPERTS)
+    count = tl.load(counts + number, mask=number < experts, other=0)
+    tiles = (count + ROWS - 1) // ROWS
+    upto = tl.cumsum(tiles, axis=0)
+    expert = tl.sum((upto <= tile).to(tl.int32), axis=0)
+    if expert >= experts:
+        return
+    own = number == expert
+    first = (tile - tl.sum(tl.where(own, upto - tiles, 0), axis=0)) * ROWS
+    row = first + tl.arange(0, ROWS)
+    inside = row < tl.sum(tl.where(own, count, 0), axis=0)
+    pair = tl.load(table + expert * tokens + row, mask=inside, other=0)
+    column = (tl.program_id(0) % across) * COLUMNS + tl.arange(0, COLUMNS)
+    height = 2 * columns if GATED else columns
+    place = expert.to(tl.int64) * height + tl.minimum(column, columns - 1)
+    byte = tl.arange(0, HALF)
+    left = source + (pair // DIVISOR).to(tl.int64)[:, None] * depth + byte[None, :]
+    right = quantized + (place * (depth // 2))[:, None] + byte[None, :]
+    block = place * (depth // 64)
+    above = columns.to(tl.int64) * (depth // 2)
+    block_above = columns.to(tl.int64) * (depth // 64)
+    shift = tl.load(offset).to(tl.float32)
+    total = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
+    second = total
+    for done in tl.range(0, depth // 64, 1, num_stages=STAGES):
+        even = tl.trans(tl.load(left + done * HALF))
+        odd = tl.trans(tl.load(left + done * HALF + depth // 2))
+        high, low = _dequantized(right + done * HALF, block + done, absmax, code2, absmax2, shift, code, BLOCK2, INLINE)
+        total = tl.dot(high.to(out.dtype.element_ty), even, total)
+        total = tl.dot(low.to(out.dtype.element_ty), odd, total)
+        if GATED:
+            high, low = _dequantized(
+                right + above + done * HALF,
+                block + block_above + done,
+                absmax,
+                code2,
+                absmax2,
+                shift,
+                code,
+                BLOCK2,
+                INLINE,
+            )
+            second = tl.dot(high.to(out.dtype.element_ty), even, second)
+            second = tl.dot(low.to(out.dtype.element_ty), odd, second)
+    dtype = out.dtype.element_ty
+    if GATED:
+        gate = total.to(dtype).to(tl.float32)
+        active = (gate * tl.sigmoid(gate)).to(dtype).to(tl.float32)
+        total = active * second.to(dtype).to(tl.float32)
+    # even columns first, then the odd ones, as the next product wants them
+    spot = (column % 2) * (columns // 2) + column // 2 if GATED else column
+    target = out + pair.to(tl.int64)[:, None] * columns + spot[None, :]
+    tl.store(target, tl.trans(total.to(dtype)), mask=inside[:, None] & (column < columns)[None, :])

@@ -5,7 +5,7 @@ rows than the 20 to 60 that an expert has. What is rounded to bfloat16 here is w
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -54,6 +54,11 @@ class Routed(NamedTuple):
 
 
 ROUTER_ROWS, ROUTER_DEPTH, ROUTER_PIECES = 16, 64, 8
+
+
+def available() -> bool:
+    """Whether there is Triton, which the operations are written in."""
+    return triton is not None
 
 
 def add_norm(
@@ -189,7 +194,44 @@ def expert_product(
     return out
 
 
-def _descriptor(weights: torch.Tensor, tiles: ExpertTiles) -> object:
+def quantized_product(
+    source: torch.Tensor, quantized: torch.Tensor, state: Any, routed: Routed, tiles: ExpertTiles, *, gate_up: bool
+) -> torch.Tensor:
+    """`expert_product` with weights in 4 bits, doubly quantized in blocks of 64 (bitsandbytes' `state`), dequantized in
+    registers. `source` has a row's even columns first, then its odd ones; and so has the result with `gate_up`."""
+    (experts, height, depth), (tokens, slots) = state.shape, routed.weights.shape
+    columns, pairs = height // 2 if gate_up else height, tokens * slots
+    out = source.new_empty(pairs, columns)
+    most = min(pairs, pairs // tiles.rows + min(experts, pairs))
+    kernels.quantized_product[(most * triton.cdiv(columns, tiles.columns),)](
+        source,
+        quantized,
+        state.absmax,
+        state.state2.code,
+        state.state2.absmax,
+        state.offset,
+        state.code,
+        routed.counts,
+        routed.table,
+        out,
+        experts,
+        tokens,
+        depth,
+        columns,
+        DIVISOR=slots if gate_up else 1,
+        GATED=gate_up,
+        BLOCK2=state.state2.blocksize,
+        EXPERTS=triton.next_power_of_2(experts),
+        ROWS=tiles.rows,
+        COLUMNS=tiles.columns,
+        STAGES=tiles.stages,
+        INLINE=source.is_cuda,
+        num_warps=tiles.warps,
+    )
+    return out
+
+
+def _descriptor(weights: torch.Tensor, tiles: ExpertTiles) -> Any:
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     return TensorDescriptor.from_tensor(weights.view(-1, weights.shape[2]), [tiles.columns, tiles.depth])

@@ -80,7 +80,7 @@ def fits(model: Any) -> bool:
     """Whether `FusedStep` can take the model: by its class, where it is and what it computes in."""
     weight, config = model.get_input_embeddings().weight, model.config
     return (
-        ops.triton is not None
+        ops.available()
         and type(config).model_type == MODEL_TYPE
         and weight.is_cuda
         and torch.cuda.get_device_capability(weight.device)[0] >= CAPABILITY
@@ -103,7 +103,7 @@ class FusedStep:
         self.kv_heads = config.num_key_value_heads
         self.capability = torch.cuda.get_device_capability(self.embeddings.device)[0]
         self.tiles = tiles
-        self.side = torch.cuda.Stream(self.embeddings.device) if overlap else None
+        self.side: Any = torch.cuda.Stream(self.embeddings.device) if overlap else None  # type: ignore[no-untyped-call]
 
     def logits(
         self,
@@ -112,8 +112,11 @@ class FusedStep:
         keys: Sequence[torch.Tensor],
         values: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """[rows, vocabulary] after `tokens` [rows] at `positions` [rows], int64. Each layer's `keys` and `values` [rows,
-        key-value heads, capacity, width] get a column at each row's position; what is behind it is not read."""
+        """[rows, vocabulary] after `tokens` [rows] at `positions` [rows], int64.
+
+        Each layer's `keys` and `values` [rows, key-value heads, capacity, width] get a column at each row's position;
+        what is behind it is not read.
+        """
         residual = F.embedding(tokens, self.embeddings)
         cos, sin = (each[:, 0] for each in self.rotary(residual, positions[:, None]))
         normed = ops.add_norm(residual, self.layers[0].input_norm, self.epsilon)
@@ -148,23 +151,18 @@ class FusedStep:
                 with torch.cuda.stream(self.side):
                     shared = _dense(normed, mlp.shared)
         routed = ops.route(normed, mlp.router, mlp.bias, mlp.slots, mlp.least, counts)
-        pairs, branch = _experts(normed, routed, mlp.experts, tiles)
+        pairs = weights = None
+        if isinstance(mlp.experts, FusedExperts):  # what a pair gives is weighted and summed in `add_norm`
+            active = ops.expert_product(normed, mlp.experts.gate_up_proj, routed, tiles.gate_up, gate_up=True)
+            pairs = ops.expert_product(active, mlp.experts.down_proj, routed, tiles.down, gate_up=False)
+            weights = routed.weights
+        else:
+            summed: torch.Tensor = mlp.experts(normed, routed.experts, routed.weights)
         if shared is not None and self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         if pairs is None:
-            branch = branch if shared is None else branch + shared
-            return ops.add_norm(residual, norm, self.epsilon, branch)
-        return ops.add_norm(residual, norm, self.epsilon, shared, pairs, routed.weights)
-
-
-def _experts(
-    normed: torch.Tensor, routed: ops.Routed, experts: Any, tiles: StepTiles
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """What the routed experts give for each pair, still to be weighted and summed; or, of other modules, the sum."""
-    if not isinstance(experts, FusedExperts):
-        return None, experts(normed, routed.experts, routed.weights)
-    active = ops.expert_product(normed, experts.gate_up_proj, routed, tiles.gate_up, gate_up=True)
-    return ops.expert_product(active, experts.down_proj, routed, tiles.down, gate_up=False), None
+            shared = summed if shared is None else summed + shared
+        return ops.add_norm(residual, norm, self.epsilon, shared, pairs, weights)
 
 
 def _dense(hidden: torch.Tensor, mlp: Mlp) -> torch.Tensor:
@@ -200,12 +198,14 @@ def joined(*layers: Any) -> torch.Tensor:
     twice. Asked again, the same."""
     whole: torch.Tensor | None = getattr(layers[0], "joined", None)
     if whole is None or whole.data_ptr() != layers[0].weight.data_ptr():
-        whole = torch.cat([layer.weight for layer in layers])
-        for layer, rows in zip(layers, whole.split([len(layer.weight) for layer in layers]), strict=True):
-            layer.weight = nn.Parameter(rows, requires_grad=False)
-        layers[0].joined = whole
+        layers[0].joined = whole = torch.cat([layer.weight for layer in layers])
+        start = 0
+        for layer in layers:
+            end = start + len(layer.weight)
+            layer.weight = nn.Parameter(whole[start:end], requires_grad=False)
+            start = end
     return whole
 
 
 def _head_width(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
