@@ -28,7 +28,7 @@ from ernie_pipeline.models.generation import decode_ops as ops
 from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTiles
 from ernie_pipeline.models.generation.decode_step import FusedStep, StepTiles
 from ernie_pipeline.models.generation.fused import FusedExperts
-from ernie_pipeline.models.generation.sampler import GREEDY
+from ernie_pipeline.models.generation.sampler import GREEDY, Sampler
 
 HIDDEN, INNER, EXPERTS, SLOTS, KV, GROUP, WIDTH, LAYERS, VOCABULARY = 2560, 1536, 64, 6, 4, 5, 128, 28, 103_424
 LENGTHS = {32: (128, 640, 2048), 128: (640, 2048), 256: (384,), 400: (128, 384, 640, 2048), 800: (384,)}
@@ -410,6 +410,11 @@ def _step(model: Any, fused: dict[bool, FusedStep], rows: int, length: int) -> N
         "without overlap": lambda: draw(fused[False].logits(tokens, positions, keys, values), tokens, number)[0],
         "only head and draw": lambda: draw(F.linear(logits[:, :HIDDEN], model.lm_head.weight), tokens, number)[0],
     }
+    if rows == max(TILE_ROWS) or rows == 400:
+        for sampler in (Sampler(1.0), Sampler(1.0, 0.95)):
+            ways[f"only head and draw, {sampler}"] = partial(
+                lambda own: own.draw(F.linear(logits[:, :HIDDEN], model.lm_head.weight), tokens, number)[0], sampler
+            )
     if length == MODULES_AT.get(rows, 384):
         ways["by modules"] = lambda: draw(by_modules(), tokens, number)[0]
     if tiles is not None:
