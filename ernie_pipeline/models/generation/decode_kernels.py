@@ -107,9 +107,11 @@ def choose_experts(
 @triton.jit
 def expert_product(
     source, weights, counts, table, out, experts, tokens, depth, columns,
-    DIVISOR: tl.constexpr, GATED: tl.constexpr, SWAP: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr,
+    DIVISOR: tl.constexpr, GATED: tl.constexpr, EVEN: tl.constexpr,
     EXPERTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
+    # of fewer rows the weights are the left factor: the matrix units want 64 rows of that one, and 8 of the other
+    SWAP: tl.constexpr = ROWS < 64
     across = tl.cdiv(columns, COLUMNS)
     tile = tl.program_id(0) // across  # those of a tile's rows, and then of an expert's, run at the same time
     number = tl.arange(0, EXPERTS)
@@ -124,31 +126,22 @@ def expert_product(
     row = first + tl.arange(0, ROWS)
     inside = row < tl.sum(tl.where(own, count, 0), axis=0)
     pair = tl.load(table + expert * tokens + row, mask=inside, other=0)
-    start = (tl.program_id(0) % across) * COLUMNS
-    column = start + tl.arange(0, COLUMNS)
+    column = (tl.program_id(0) % across) * COLUMNS + tl.arange(0, COLUMNS)
     step = tl.arange(0, DEPTH)
     height = 2 * columns if GATED else columns
     left = source + (pair // DIVISOR).to(tl.int64)[:, None] * depth + step[None, :]
-    top = expert * height + start
-    safe = tl.minimum(column, columns - 1)
-    if not TMA:
-        right = weights + (expert.to(tl.int64) * height + safe)[:, None] * depth + step[None, :]
-        above = right + columns.to(tl.int64) * depth
+    place = expert.to(tl.int64) * height + tl.minimum(column, columns - 1)
+    right = weights + place[:, None] * depth + step[None, :]
+    above = right + columns.to(tl.int64) * depth
     total = tl.zeros((COLUMNS, ROWS) if SWAP else (ROWS, COLUMNS), dtype=tl.float32)
     second = total
     for done in tl.range(0, depth, DEPTH, num_stages=STAGES):
         deep = step < depth - done
         x = tl.load(left + done) if EVEN else tl.load(left + done, mask=deep[None, :], other=0.0)
-        if TMA:
-            w = weights.load([top, done])
-        else:
-            w = tl.load(right + done) if EVEN else tl.load(right + done, mask=deep[None, :], other=0.0)
+        w = tl.load(right + done) if EVEN else tl.load(right + done, mask=deep[None, :], other=0.0)
         total = tl.dot(w, tl.trans(x), total) if SWAP else tl.dot(x, tl.trans(w), total)
         if GATED:
-            if TMA:
-                u = weights.load([top + columns, done])
-            else:
-                u = tl.load(above + done) if EVEN else tl.load(above + done, mask=deep[None, :], other=0.0)
+            u = tl.load(above + done) if EVEN else tl.load(above + done, mask=deep[None, :], other=0.0)
             second = tl.dot(u, tl.trans(x), second) if SWAP else tl.dot(x, tl.trans(u), second)
     dtype = out.dtype.element_ty
     if GATED:  # rounded wherever the module's own operations round
@@ -171,11 +164,11 @@ def _rotated(at, inside, cos, sin):
 
 @triton.jit
 def attend(
-    qkv, cos, sin, positions, keys, values, out, partial, sums, scale, cache_row, cache_head, cos_stride,
+    qkv, cos, sin, positions, keys, values, out, scale, cache_row, cache_head, cos_stride,
     KV: tl.constexpr, GROUP: tl.constexpr, GROUP_BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr, PIECES: tl.constexpr, STAGES: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    row, head, piece = tl.program_id(0) // KV, tl.program_id(0) % KV, tl.program_id(1)
+    row, head = tl.program_id(0) // KV, tl.program_id(0) % KV
     dtype = keys.dtype.element_ty
     position = tl.load(positions + row).to(tl.int32)
     half, wide, query = tl.arange(0, WIDTH // 2), tl.arange(0, WIDTH), tl.arange(0, GROUP_BLOCK)
@@ -186,25 +179,18 @@ def attend(
     at = own + (head * GROUP + query)[:, None] * WIDTH + 2 * half[None, :]
     q = _rotated(at, real, c[None, :], s[None, :]).to(dtype)
     cache = row.to(tl.int64) * cache_row + head * cache_head
-    total = tl.zeros((GROUP_BLOCK, WIDTH), dtype=tl.float32)
-    if piece == 0:  # the new key and value, from where they are made
-        new = own + (KV * GROUP + head) * WIDTH
-        k_new = _rotated(new + 2 * half, half >= 0, c, s).to(dtype)
-        v_new = tl.load(new + KV * WIDTH + wide)
-        tl.store(keys + cache + position.to(tl.int64) * WIDTH + wide, k_new)
-        tl.store(values + cache + position.to(tl.int64) * WIDTH + wide, v_new)
-        highest = tl.sum(q.to(tl.float32) * k_new.to(tl.float32)[None, :], axis=1) * scale
-        weight = tl.full((GROUP_BLOCK,), 1.0, dtype=tl.float32)
-        total += v_new.to(tl.float32)[None, :]
-    else:
-        highest = tl.full((GROUP_BLOCK,), -1e30, dtype=tl.float32)
-        weight = tl.zeros((GROUP_BLOCK,), dtype=tl.float32)
-    length = tl.cdiv(tl.cdiv(position, PIECES), COLUMNS) * COLUMNS
-    begin = piece * length
-    end = tl.minimum(begin + length, position)
-    for start in tl.range(begin, end, COLUMNS, num_stages=STAGES):
+    # the new key and value, from where they are made
+    new = own + (KV * GROUP + head) * WIDTH
+    k_new = _rotated(new + 2 * half, half >= 0, c, s).to(dtype)
+    v_new = tl.load(new + KV * WIDTH + wide)
+    tl.store(keys + cache + position.to(tl.int64) * WIDTH + wide, k_new)
+    tl.store(values + cache + position.to(tl.int64) * WIDTH + wide, v_new)
+    highest = tl.sum(q.to(tl.float32) * k_new.to(tl.float32)[None, :], axis=1) * scale
+    weight = tl.full((GROUP_BLOCK,), 1.0, dtype=tl.float32)
+    total = tl.zeros((GROUP_BLOCK, WIDTH), dtype=tl.float32) + v_new.to(tl.float32)[None, :]
+    for start in tl.range(0, position, COLUMNS, num_stages=STAGES):
         column = start + tl.arange(0, COLUMNS)
-        inside = column < end
+        inside = column < position
         place = cache + column[:, None] * WIDTH + wide[None, :]
         k = tl.load(keys + place, mask=inside[:, None], other=0.0)
         v = tl.load(values + place, mask=inside[:, None], other=0.0)
@@ -216,26 +202,7 @@ def attend(
         total = tl.dot(probabilities.to(dtype), v, total * kept[:, None])
         highest = higher
     place = (row * KV + head) * GROUP + query
-    if PIECES == 1:
-        total /= weight[:, None]
-        tl.store(out + place[:, None] * WIDTH + wide[None, :], total.to(dtype), mask=real)
-    else:
-        place = place * PIECES + piece
-        tl.store(partial + place[:, None] * WIDTH + wide[None, :], total, mask=real)
-        tl.store(sums + 2 * place, highest, mask=query < GROUP)
-        tl.store(sums + 2 * place + 1, weight, mask=query < GROUP)
-
-
-@triton.jit
-def join_pieces(partial, sums, out, PIECES: tl.constexpr, WIDTH: tl.constexpr):
-    head = tl.program_id(0).to(tl.int64)
-    piece, wide = tl.arange(0, PIECES), tl.arange(0, WIDTH)
-    highest = tl.load(sums + 2 * (head * PIECES + piece))
-    kept = tl.exp2(highest - tl.max(highest, axis=0))
-    weight = tl.sum(kept * tl.load(sums + 2 * (head * PIECES + piece) + 1), axis=0)
-    each = tl.load(partial + (head * PIECES + piece)[:, None] * WIDTH + wide[None, :])
-    total = tl.sum(each * kept[:, None], axis=0) / weight
-    tl.store(out + head * WIDTH + wide, total.to(out.dtype.element_ty))
+    tl.store(out + place[:, None] * WIDTH + wide[None, :], (total / weight[:, None]).to(dtype), mask=real)
 
 
 @triton.jit

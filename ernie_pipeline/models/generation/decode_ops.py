@@ -25,19 +25,14 @@ class ExpertTiles(NamedTuple):
     depth: int
     warps: int
     stages: int
-    swap: bool = False
-    """The weights are the left factor: the matrix units want 64 rows of that one, and 8 of the other."""
-    tma: bool = False
-    """The weights are fetched by the tensor memory accelerator (Hopper and later)."""
 
 
 class AttentionTiles(NamedTuple):
-    """How a program of the attention works: cached columns at a time, and in how many pieces a row is taken."""
+    """How a program of the attention works: how many cached columns it takes at a time."""
 
     columns: int
     warps: int
     stages: int
-    pieces: int = 1
 
 
 class Routed(NamedTuple):
@@ -168,10 +163,9 @@ def expert_product(
     out = source.new_empty(pairs, columns)
     # an expert's last tile is not full, so there may be one more for each that has any pair
     most = min(pairs, pairs // tiles.rows + min(experts, pairs))
-    factor = _descriptor(weights, tiles) if tiles.tma else weights
     kernels.expert_product[(most * triton.cdiv(columns, tiles.columns),)](
         source,
-        factor,
+        weights,
         routed.counts,
         routed.table,
         out,
@@ -181,8 +175,6 @@ def expert_product(
         columns,
         DIVISOR=slots if gate_up else 1,
         GATED=gate_up,
-        SWAP=tiles.swap,
-        TMA=tiles.tma,
         EVEN=depth % tiles.depth == 0,
         EXPERTS=triton.next_power_of_2(experts),
         ROWS=tiles.rows,
@@ -231,12 +223,6 @@ def quantized_product(
     return out
 
 
-def _descriptor(weights: torch.Tensor, tiles: ExpertTiles) -> Any:
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
-    return TensorDescriptor.from_tensor(weights.view(-1, weights.shape[2]), [tiles.columns, tiles.depth])
-
-
 def attend(
     qkv: torch.Tensor,
     cos: torch.Tensor,
@@ -256,11 +242,7 @@ def attend(
     rows, kv, _, width = keys.shape
     group = qkv.shape[1] // (kv * width) - 2
     out = qkv.new_empty(rows, kv * group * width)
-    partial = sums = out
-    if tiles.pieces > 1:
-        partial = torch.empty(rows * kv * group * tiles.pieces, width, dtype=torch.float32, device=qkv.device)
-        sums = torch.empty(rows * kv * group * tiles.pieces, 2, dtype=torch.float32, device=qkv.device)
-    kernels.attend[(rows * kv, tiles.pieces)](
+    kernels.attend[(rows * kv,)](
         qkv,
         cos,
         sin,
@@ -268,8 +250,6 @@ def attend(
         keys,
         values,
         out,
-        partial,
-        sums,
         math.log2(math.e) / math.sqrt(width),
         keys.stride(0),
         keys.stride(1),
@@ -279,10 +259,7 @@ def attend(
         GROUP_BLOCK=max(16, triton.next_power_of_2(group)),
         WIDTH=width,
         COLUMNS=tiles.columns,
-        PIECES=tiles.pieces,
         STAGES=tiles.stages,
         num_warps=tiles.warps,
     )
-    if tiles.pieces > 1:
-        kernels.join_pieces[(rows * kv * group,)](partial, sums, out, PIECES=tiles.pieces, WIDTH=width, num_warps=2)
     return out

@@ -3,6 +3,7 @@
 The shapes depend on the number of rows only, so that one captured CUDA graph serves every length.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,19 +28,23 @@ class StepTiles(NamedTuple):
     down: ExpertTiles
 
 
+HOPPER = {
+    16: (ExpertTiles(16, 64, 128, 4, 3), ExpertTiles(16, 128, 64, 4, 5)),
+    32: (ExpertTiles(32, 64, 64, 4, 4), ExpertTiles(32, 128, 64, 4, 5)),
+    64: (ExpertTiles(64, 128, 64, 8, 4), ExpertTiles(64, 256, 64, 8, 3)),
+    128: (ExpertTiles(128, 128, 64, 8, 4), ExpertTiles(128, 256, 64, 8, 3)),
+}
+"""Of gate_up and of down, by their rows."""
+
+
 def tiles_for(rows: int, pairs_an_expert: float, kv_heads: int, capability: int) -> StepTiles:
     """What was fastest on an H200 (benchmarks/evaluation/decode_step.py); before Hopper, what fits into 99 KiB."""
-    pieces = 1 if rows * kv_heads >= 512 else 4
-    attention = AttentionTiles(columns=64, warps=4, stages=3, pieces=pieces)
-    height = 64 if pairs_an_expert > 16 else 16
-    if capability < 9:
-        return StepTiles(attention, ExpertTiles(height, 64, 64, 4, 3), ExpertTiles(height, 64, 64, 4, 4))
-    swap = height < 64
-    return StepTiles(
-        attention,
-        ExpertTiles(height, 64, 64, 4, 4, swap=swap, tma=True),
-        ExpertTiles(height, 128, 64, 4, 4, swap=swap, tma=True),
-    )
+    attention = AttentionTiles(32, 2, 3) if rows * kv_heads >= 512 else AttentionTiles(64, 4, 3)
+    height = next((most for most in (16, 32, 64) if pairs_an_expert <= 0.75 * most), 128)  # experts have unlike numbers
+    if capability >= 9:
+        return StepTiles(attention, *HOPPER[height])
+    fitting = ExpertTiles(min(height, 64), 64, 64, 4, 3)
+    return StepTiles(attention, fitting, fitting)
 
 
 class Mlp(NamedTuple):
@@ -94,8 +99,8 @@ def fits(model: Any) -> bool:
 class FusedStep:
     """The logits of each row's next token. The model's projections that share an input become views of one weight."""
 
-    def __init__(self, model: Any, tiles: StepTiles | None = None, *, overlap: bool = True):
-        """`overlap`: the shared experts on a stream of their own, while the routed ones are chosen."""
+    def __init__(self, model: Any, tiles: StepTiles | None = None):
+        """`tiles`: others than `tiles_for` gives."""
         config, inner = model.config, model.model
         self.embeddings, self.head = inner.embed_tokens.weight, model.lm_head.weight
         self.rotary, self.norm, self.epsilon = inner.rotary_emb, inner.norm.weight, config.rms_norm_eps
@@ -103,7 +108,7 @@ class FusedStep:
         self.kv_heads = config.num_key_value_heads
         self.capability = torch.cuda.get_device_capability(self.embeddings.device)[0]
         self.tiles = tiles
-        self.side: Any = torch.cuda.Stream(self.embeddings.device) if overlap else None  # type: ignore[no-untyped-call]
+        self.side = _side_stream(self.embeddings.device)
 
     def logits(
         self,
@@ -143,13 +148,10 @@ class FusedStep:
         counts = torch.empty(len(mlp.router), dtype=torch.int32, device=residual.device)
         normed = ops.add_norm(residual, layer.mlp_norm, self.epsilon, attention, counts=counts)
         shared = None
-        if mlp.shared is not None:
-            if self.side is None:
+        if mlp.shared is not None:  # beside the routed ones, whose choice leaves most of the device idle
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
                 shared = _dense(normed, mlp.shared)
-            else:
-                self.side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(self.side):
-                    shared = _dense(normed, mlp.shared)
         routed = ops.route(normed, mlp.router, mlp.bias, mlp.slots, mlp.least, counts)
         pairs = weights = None
         if isinstance(mlp.experts, FusedExperts):  # what a pair gives is weighted and summed in `add_norm`
@@ -158,11 +160,17 @@ class FusedStep:
             weights = routed.weights
         else:
             summed: torch.Tensor = mlp.experts(normed, routed.experts, routed.weights)
-        if shared is not None and self.side is not None:
+        if shared is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         if pairs is None:
             shared = summed if shared is None else summed + shared
         return ops.add_norm(residual, norm, self.epsilon, shared, pairs, weights)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> Any:
+    """One for all steps: cuBLAS keeps memory for each stream that it was called on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _dense(hidden: torch.Tensor, mlp: Mlp) -> torch.Tensor:
