@@ -13,6 +13,8 @@ from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTi
 from ernie_pipeline.models.generation.decode_step import FusedStep, fits
 from ernie_pipeline.models.generation.fused import FusedExperts
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY
+from ernie_pipeline.models.generation.quantized_experts import pairs_of, quantized_experts
+from ernie_pipeline.models.grouped.experts import GroupedExperts
 
 CAPTURES = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= BFLOAT16_CAPABILITY
 HOPPER = CAPTURES and torch.cuda.get_device_capability()[0] >= 9
@@ -80,6 +82,28 @@ def test_the_experts_products(tiles: ExpertTiles, inner: int, tokens: int) -> No
     close(active, F.silu(gate) * up, 1e-2)
     out = decode_ops.expert_product(active, down, routed, tiles, gate_up=False)
     close(out, (down.float()[own] @ active.float()[:, :, None])[..., 0])
+
+
+@pytest.mark.parametrize("tiles", [ExpertTiles(16, 64, 64, 4, 3), ExpertTiles(64, 128, 64, 8, 3)])
+@pytest.mark.parametrize("targets", [(), ("gate_proj", "up_proj", "down_proj"), ("up_proj",)])
+@pytest.mark.parametrize("rank", [4, 20])
+def test_experts_in_4_bits_with_their_adapter(tiles: ExpertTiles, targets: tuple[str, ...], rank: int) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    tokens, experts, slots, hidden, inner = 70, 8, 3, 320, 192
+    weights = random(experts, 2 * inner, hidden, scale=0.1, seed=1), random(experts, hidden, inner, scale=0.1, seed=2)
+    module = GroupedExperts(*(Params4bit(each.cpu(), False, None, 64, True, "nf4").to("cuda") for each in weights))
+    module.add_adapter(rank, 2 * rank, targets)
+    for second in module.adapter.lora_B.values() if module.adapter else ():
+        torch.nn.init.normal_(second, std=0.2)
+    source, bias = random(tokens, hidden), torch.zeros(experts, device="cuda")
+    router, counts = random(experts, hidden, scale=0.1, seed=3).float(), torch.zeros_like(bias, dtype=torch.int32)
+    routed = decode_ops.route(source, router, bias, slots, 1e-12, counts)
+    taken = quantized_experts(module, torch.bfloat16)
+    assert taken is not None
+    pairs = pairs_of(source, taken, routed, tiles, tiles).view(tokens, slots, hidden)
+    with torch.no_grad():
+        close((pairs.float() * routed.weights.float()[:, :, None]).sum(1), module(source, *routed[:2]).float(), 1e-2)
 
 
 @pytest.mark.parametrize("tiles", [AttentionTiles(64, 4, 3), AttentionTiles(32, 2, 3)])

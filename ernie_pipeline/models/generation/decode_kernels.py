@@ -227,8 +227,9 @@ def _dequantized(at, block, absmax, code2, absmax2, shift, code, BLOCK2: tl.cons
 
 @triton.jit
 def quantized_product(
-    source, quantized, absmax, code2, absmax2, offset, code, counts, table, out, experts, tokens, depth, columns,
-    DIVISOR: tl.constexpr, GATED: tl.constexpr, BLOCK2: tl.constexpr,
+    source, quantized, absmax, code2, absmax2, offset, code, counts, table, lowered, lora, out,
+    experts, tokens, depth, columns,
+    DIVISOR: tl.constexpr, GATED: tl.constexpr, RANK: tl.constexpr, BLOCK2: tl.constexpr,
     EXPERTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, INLINE: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = 32  # bytes of a block of 64 values, which share a constant
@@ -279,6 +280,14 @@ def quantized_product(
             second = tl.dot(high.to(out.dtype.element_ty), even, second)
             second = tl.dot(low.to(out.dtype.element_ty), odd, second)
     dtype = out.dtype.element_ty
+    if RANK > 0:  # B times what A gave, in further columns as it were
+        rank = tl.arange(0, RANK)
+        width = 2 * RANK if GATED else RANK
+        given = lowered + pair.to(tl.int64)[:, None] * width + rank[None, :]
+        at = lora + (place * RANK)[:, None] + rank[None, :]
+        total = tl.dot(tl.load(at), tl.trans(tl.load(given)), total)
+        if GATED:
+            second = tl.dot(tl.load(at + columns.to(tl.int64) * RANK), tl.trans(tl.load(given + RANK)), second)
     if GATED:
         gate = total.to(dtype).to(tl.float32)
         active = (gate * tl.sigmoid(gate)).to(dtype).to(tl.float32)

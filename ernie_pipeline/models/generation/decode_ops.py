@@ -5,7 +5,7 @@ rows than the 20 to 60 that an expert has. What is rounded to bfloat16 here is w
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -155,15 +155,13 @@ def expert_product(
 ) -> torch.Tensor:
     """Each pair's row times its expert's `weights`, [tokens x slots, columns], pair by pair.
 
-    With `gate_up`: silu(gate) x up of `source` [tokens, K], with `weights` [experts, 2 x columns, K]. Without:
-    `source` [tokens x slots, K] and `weights` [experts, columns, K].
+    `source` [tokens, K], or [tokens x slots, K] with a row a pair; `weights` [experts, columns, K], or with `gate_up`
+    [experts, 2 x columns, K] for silu(gate) x up.
     """
     (experts, height, depth), (tokens, slots) = weights.shape, routed.weights.shape
     columns, pairs = height // 2 if gate_up else height, tokens * slots
     out = source.new_empty(pairs, columns)
-    # an expert's last tile is not full, so there may be one more for each that has any pair
-    most = min(pairs, pairs // tiles.rows + min(experts, pairs))
-    kernels.expert_product[(most * triton.cdiv(columns, tiles.columns),)](
+    kernels.expert_product[(most_tiles(pairs, experts, tiles) * triton.cdiv(columns, tiles.columns),)](
         source,
         weights,
         routed.counts,
@@ -173,7 +171,7 @@ def expert_product(
         tokens,
         depth,
         columns,
-        DIVISOR=slots if gate_up else 1,
+        DIVISOR=pairs // len(source),
         GATED=gate_up,
         EVEN=depth % tiles.depth == 0,
         EXPERTS=triton.next_power_of_2(experts),
@@ -186,41 +184,9 @@ def expert_product(
     return out
 
 
-def quantized_product(
-    source: torch.Tensor, quantized: torch.Tensor, state: Any, routed: Routed, tiles: ExpertTiles, *, gate_up: bool
-) -> torch.Tensor:
-    """`expert_product` with weights in 4 bits, doubly quantized in blocks of 64 (bitsandbytes' `state`), dequantized in
-    registers. `source` has a row's even columns first, then its odd ones; and so has the result with `gate_up`."""
-    (experts, height, depth), (tokens, slots) = state.shape, routed.weights.shape
-    columns, pairs = height // 2 if gate_up else height, tokens * slots
-    out = source.new_empty(pairs, columns)
-    most = min(pairs, pairs // tiles.rows + min(experts, pairs))
-    kernels.quantized_product[(most * triton.cdiv(columns, tiles.columns),)](
-        source,
-        quantized,
-        state.absmax,
-        state.state2.code,
-        state.state2.absmax,
-        state.offset,
-        state.code,
-        routed.counts,
-        routed.table,
-        out,
-        experts,
-        tokens,
-        depth,
-        columns,
-        DIVISOR=slots if gate_up else 1,
-        GATED=gate_up,
-        BLOCK2=state.state2.blocksize,
-        EXPERTS=triton.next_power_of_2(experts),
-        ROWS=tiles.rows,
-        COLUMNS=tiles.columns,
-        STAGES=tiles.stages,
-        INLINE=source.is_cuda,
-        num_warps=tiles.warps,
-    )
-    return out
+def most_tiles(pairs: int, experts: int, tiles: ExpertTiles) -> int:
+    """An expert's last tile is not full, so that there may be one more for each that has any pair."""
+    return min(pairs, pairs // tiles.rows + min(experts, pairs))
 
 
 def attend(

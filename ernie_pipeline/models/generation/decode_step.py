@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ernie_pipeline.models.generation import decode_ops as ops
 from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTiles
 from ernie_pipeline.models.generation.fused import FusedExperts
+from ernie_pipeline.models.generation.quantized_experts import QuantizedExperts, pairs_of, quantized_experts
 
 MODEL_TYPE = "ernie4_5_moe"
 CAPABILITY = 8
@@ -35,14 +36,23 @@ HOPPER = {
     128: (ExpertTiles(128, 128, 64, 8, 4), ExpertTiles(128, 256, 64, 8, 3)),
 }
 """Of gate_up and of down, by their rows."""
+IN_4_BITS = {
+    16: (ExpertTiles(16, 64, 64, 4, 3), ExpertTiles(16, 64, 64, 4, 3)),
+    32: (ExpertTiles(32, 64, 64, 4, 3), ExpertTiles(32, 64, 64, 4, 3)),
+    64: (ExpertTiles(64, 64, 64, 4, 3), ExpertTiles(64, 128, 64, 8, 3)),
+    128: (ExpertTiles(128, 64, 64, 4, 3), ExpertTiles(128, 128, 64, 4, 3)),
+}
+"""The same for weights in 4 bits."""
 
 
-def tiles_for(rows: int, pairs_an_expert: float, kv_heads: int, capability: int) -> StepTiles:
+def tiles_for(
+    rows: int, pairs_an_expert: float, kv_heads: int, capability: int, *, quantized: bool = False
+) -> StepTiles:
     """What was fastest on an H200 (benchmarks/evaluation/decode_step.py); before Hopper, what fits into 99 KiB."""
     attention = AttentionTiles(32, 2, 3) if rows * kv_heads >= 512 else AttentionTiles(64, 4, 3)
     height = next((most for most in (16, 32, 64) if pairs_an_expert <= 0.75 * most), 128)  # experts have unlike numbers
     if capability >= 9:
-        return StepTiles(attention, *HOPPER[height])
+        return StepTiles(attention, *(IN_4_BITS if quantized else HOPPER)[height])
     fitting = ExpertTiles(min(height, 64), 64, 64, 4, 3)
     return StepTiles(attention, fitting, fitting)
 
@@ -67,7 +77,7 @@ class MoE(NamedTuple):
     least: float
     """The least sum by which the chosen experts' probabilities are divided."""
     experts: Any
-    """`FusedExperts`, or a backend's module in 4 bits."""
+    """`FusedExperts`, `QuantizedExperts`, or a backend's module that is neither."""
     shared: Mlp | None
 
 
@@ -134,8 +144,11 @@ class FusedStep:
         return F.linear(normed, self.head)
 
     def _tiles(self, rows: int, layer: Layer) -> StepTiles:
-        share = rows * layer.mlp.slots / len(layer.mlp.router) if isinstance(layer.mlp, MoE) else 1.0
-        return tiles_for(rows, share, self.kv_heads, self.capability)
+        share, quantized = 1.0, False
+        if isinstance(layer.mlp, MoE):
+            share = rows * layer.mlp.slots / len(layer.mlp.router)
+            quantized = isinstance(layer.mlp.experts, QuantizedExperts)
+        return tiles_for(rows, share, self.kv_heads, self.capability, quantized=quantized)
 
     def _mlp(
         self, residual: torch.Tensor, attention: torch.Tensor, layer: Layer, norm: torch.Tensor, tiles: StepTiles
@@ -153,18 +166,23 @@ class FusedStep:
             with torch.cuda.stream(self.side):
                 shared = _dense(normed, mlp.shared)
         routed = ops.route(normed, mlp.router, mlp.bias, mlp.slots, mlp.least, counts)
-        pairs = weights = None
-        if isinstance(mlp.experts, FusedExperts):  # what a pair gives is weighted and summed in `add_norm`
-            active = ops.expert_product(normed, mlp.experts.gate_up_proj, routed, tiles.gate_up, gate_up=True)
-            pairs = ops.expert_product(active, mlp.experts.down_proj, routed, tiles.down, gate_up=False)
-            weights = routed.weights
-        else:
-            summed: torch.Tensor = mlp.experts(normed, routed.experts, routed.weights)
+        pairs = _pairs(normed, mlp.experts, routed, tiles)
+        summed = mlp.experts(normed, routed.experts, routed.weights) if pairs is None else None
         if shared is not None:
             torch.cuda.current_stream().wait_stream(self.side)
-        if pairs is None:
-            shared = summed if shared is None else summed + shared
-        return ops.add_norm(residual, norm, self.epsilon, shared, pairs, weights)
+        if summed is not None:
+            return ops.add_norm(residual, norm, self.epsilon, summed if shared is None else summed + shared)
+        return ops.add_norm(residual, norm, self.epsilon, shared, pairs, routed.weights)
+
+
+def _pairs(hidden: torch.Tensor, experts: Any, routed: ops.Routed, tiles: StepTiles) -> torch.Tensor | None:
+    """What each pair of a token and a slot gives, to be weighted and summed; None where only the module knows."""
+    if isinstance(experts, QuantizedExperts):
+        return pairs_of(hidden, experts, routed, tiles.gate_up, tiles.down)
+    if isinstance(experts, FusedExperts):
+        active = ops.expert_product(hidden, experts.gate_up_proj, routed, tiles.gate_up, gate_up=True)
+        return ops.expert_product(active, experts.down_proj, routed, tiles.down, gate_up=False)
+    return None
 
 
 @functools.cache
@@ -184,7 +202,8 @@ def _layer(layer: Any) -> Layer:
         gate = mlp.gate
         shared = None if mlp.shared_experts is None else _joined_mlp(mlp.shared_experts)
         bias = gate.moe_statics.e_score_correction_bias.view(-1)
-        own = MoE(gate.weight.float(), bias, gate.top_k, gate.norm_min, mlp.experts, shared)
+        experts = quantized_experts(mlp.experts, layer.input_layernorm.weight.dtype) or mlp.experts
+        own = MoE(gate.weight.float(), bias, gate.top_k, gate.norm_min, experts, shared)
     else:
         own = _joined_mlp(mlp)
     return Layer(

@@ -3,7 +3,8 @@
 4-bit layers and separate adapters cost several small kernels for each product, and 64 experts taken apart cost hundreds
 a layer. Merged, a layer's experts are two products, and a step of decoding can be captured as a CUDA graph (see
 `decode`). Nearly all of a model's weights are its routed experts'. Where they do not all fit beside the cache, some
-layers' stay in 4 bits, if a backend has them in a form that can be captured too, and are dequantized at each step.
+layers' stay in 4 bits, if a backend has them in a form that can be captured too, and are dequantized at each step
+(in registers, where `quantized_experts` knows the form).
 """
 
 import copy

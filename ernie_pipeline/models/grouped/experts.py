@@ -87,7 +87,7 @@ class GroupedExperts(nn.Module):
             self.adapter = ExpertsAdapter(rank, alpha, own, self.gate_up_proj.device)
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        adapter = self._active
+        adapter = self.adapter_in_use
         pairs = {} if adapter is None else adapter.pairs()
         scale = 1.0 if adapter is None else adapter.scale
         stacks = {fused: self._stack(fused) for fused in FUSED_PROJECTIONS}
@@ -116,7 +116,8 @@ class GroupedExperts(nn.Module):
         return Stack(getattr(self, fused), self.dequantized.get(fused))
 
     @property
-    def _active(self) -> ExpertsAdapter | None:
+    def adapter_in_use(self) -> ExpertsAdapter | None:
+        """The adapter, if there is one and it is not switched off."""
         return None if self.adapter is None or self.adapter.disable_adapters else self.adapter
 
     def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +128,7 @@ class GroupedExperts(nn.Module):
         return self._dense("gate_up_proj"), self._dense("down_proj")
 
     def _dense(self, fused: str) -> torch.Tensor:
-        weight, adapter = getattr(self, fused), self._active
+        weight, adapter = getattr(self, fused), self.adapter_in_use
         out = torch.empty(weight.quant_state.shape, dtype=weight.quant_state.dtype, device=weight.device)
         dequantize(weight, out)
         for rows, target in zip(out.chunk(len(FUSED_PROJECTIONS[fused]), dim=1), FUSED_PROJECTIONS[fused], strict=True):
