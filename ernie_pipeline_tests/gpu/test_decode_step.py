@@ -13,6 +13,7 @@ from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTi
 from ernie_pipeline.models.generation.decode_step import FusedStep, fits
 from ernie_pipeline.models.generation.fused import FusedExperts
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY
+from ernie_pipeline.models.generation.nucleus import by_sorting, nucleus
 from ernie_pipeline.models.generation.quantized_experts import pairs_of, quantized_experts
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 
@@ -134,6 +135,17 @@ def test_attention_writes_the_cache_and_reads_each_row_as_far_as_it_goes(
         assert caches[0][row, :, position + 1 :].isnan().all()
         queries = rotated(q)[row].view(kv, group, width)
         close(found[row].view(kv, group, width), F.scaled_dot_product_attention(queries, keys, values), 1e-2)
+
+
+@pytest.mark.parametrize("top_p", [1e-9, 0.5, 0.95, 0.999])
+@pytest.mark.parametrize("scale", [0.5, 3.0, 10.0])
+def test_the_kernel_leaves_what_top_p_leaves_by_its_definition(scale: float, top_p: float) -> None:
+    probabilities = random(9, 103_424, scale=scale).float().softmax(dim=1)  # of logits in bf16: many are equal
+    found, wanted = nucleus(probabilities, top_p), by_sorting(probabilities, top_p)
+    assert ((found == 0) | (found == probabilities)).all()
+    # the sums are rounded otherwise, and so the last few may be others
+    assert (found - wanted).abs().sum(dim=1).max() < 3e-5
+    assert (found.sum(dim=1) >= top_p - 1e-5).all()
 
 
 @pytest.fixture(scope="module")

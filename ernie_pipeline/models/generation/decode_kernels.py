@@ -296,3 +296,36 @@ def quantized_product(
     spot = (column % 2) * (columns // 2) + column // 2 if GATED else column
     target = out + pair.to(tl.int64)[:, None] * columns + spot[None, :]
     tl.store(target, tl.trans(total.to(dtype)), mask=inside[:, None] & (column < columns)[None, :])
+
+
+@triton.jit
+def nucleus(probabilities, out, top_p, vocabulary, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    own = tl.program_id(0).to(tl.int64) * vocabulary
+    spot = tl.arange(0, BLOCK)
+    least = tl.program_id(0) * 0
+    for taken in range(2, BITS + 1, 2):  # two bits at a time, as each pass takes as long as reading does
+        part = 1 << (BITS - taken)
+        first = tl.zeros((BLOCK,), dtype=tl.float32)
+        second, third = first, first
+        for start in range(0, vocabulary, BLOCK):
+            value = tl.load(probabilities + own + start + spot, mask=start + spot < vocabulary, other=0.0)
+            bits = value.to(tl.int32, bitcast=True) - least
+            first += tl.where(bits >= part, value, 0.0)
+            second += tl.where(bits >= 2 * part, value, 0.0)
+            third += tl.where(bits >= 3 * part, value, 0.0)
+        least += part * (tl.sum(first, axis=0) >= top_p).to(tl.int32)
+        least += part * (tl.sum(second, axis=0) >= top_p).to(tl.int32)
+        least += part * (tl.sum(third, axis=0) >= top_p).to(tl.int32)
+    above = tl.zeros((BLOCK,), dtype=tl.float32)
+    for start in range(0, vocabulary, BLOCK):
+        value = tl.load(probabilities + own + start + spot, mask=start + spot < vocabulary, other=0.0)
+        above += tl.where(value.to(tl.int32, bitcast=True) > least, value, 0.0)
+    before = tl.sum(above, axis=0)
+    for start in range(0, vocabulary, BLOCK):
+        value = tl.load(probabilities + own + start + spot, mask=start + spot < vocabulary, other=0.0)
+        bits = value.to(tl.int32, bitcast=True)
+        equal = (bits == least).to(tl.int32)
+        reached = before + (tl.cumsum(equal, axis=0) - equal).to(tl.float32) * value
+        kept = (bits > least) | ((bits == least) & (reached < top_p))
+        tl.store(out + own + start + spot, tl.where(kept, value, 0.0), mask=start + spot < vocabulary)
+        before += tl.sum(tl.where(bits == least, value, 0.0), axis=0)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import LogitsProcessor
 
+from ernie_pipeline.models.generation.nucleus import nucleus
+
 # splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), figure 17; as int64, which
 # wraps as uint64 does
 _GOLDEN, _FIRST, _SECOND = (each - 2**64 for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -47,13 +49,8 @@ class Sampler(NamedTuple):
         logits = logits / self.temperature
         probabilities = logits.softmax(dim=-1)
         number = uniform(seeds, step)[:, None]
-        if self.top_p >= 1:
-            tokens = _at(probabilities, number)
-        else:
-            ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
-            before = ordered.cumsum(dim=-1) - ordered
-            kept = ordered.masked_fill(before >= self.top_p, 0.0)
-            tokens = ids.gather(1, _at(kept, number)[:, None])[:, 0]
+        kept = probabilities if self.top_p >= 1 else nucleus(probabilities, self.top_p)
+        tokens = _at(kept, number)
         return Drawn(tokens, _logprobs(logits, tokens))
 
 
@@ -88,9 +85,9 @@ def _at(weights: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
     """Where `number` [rows, 1] of the whole falls in the cumulated `weights` [rows, n]. fp64: a vocabulary is long."""
     cumulated = weights.double().cumsum(dim=-1)
     found = torch.searchsorted(cumulated, number * cumulated[:, -1:], right=True)
+    found = found.clamp(max=weights.shape[1] - 1)
     # rounding may point behind the last weight that is not zero
-    last = (weights > 0).long().mul(torch.arange(1, weights.shape[1] + 1, device=weights.device)).amax(1, keepdim=True)
-    return torch.minimum(found, last - 1)[:, 0]
+    return torch.where(weights.gather(1, found) > 0, found, weights.argmax(dim=-1, keepdim=True))[:, 0]
 
 
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation.decode import DecodeSettings, decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import merge
+from ernie_pipeline.models.generation.nucleus import nucleus
 from ernie_pipeline.models.generation.sampler import GREEDY, Sampler, uniform
 from ernie_pipeline_tests.models.conftest import new_adapted
 
@@ -60,6 +61,12 @@ def test_tokens_come_as_often_as_their_probability_says(temperature: float, top_
         deviation = (wanted[token] * (1 - wanted[token]) / ROWS) ** 0.5
         assert abs(counts[token] / ROWS - wanted[token]) <= 4 * deviation
     torch.testing.assert_close(drawn.logprobs, chances.log()[drawn.tokens])
+
+
+def test_of_equal_tokens_those_of_lower_ids_are_kept() -> None:
+    probabilities = torch.tensor([[0.1, 0.2, 0.1, 0.2, 0.2, 0.2]])
+    assert (nucleus(probabilities, 0.5) > 0).tolist() == [[False, True, False, True, True, False]]
+    assert (nucleus(probabilities, 0.85) > 0).tolist() == [[True, True, False, True, True, True]]
 
 
 def test_a_token_without_probability_is_never_drawn_not_even_by_rounding() -> None:
