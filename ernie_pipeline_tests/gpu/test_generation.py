@@ -14,7 +14,8 @@ from ernie_pipeline.models import transformers_model
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
 from ernie_pipeline.models.generation import memory_plan
-from ernie_pipeline.models.generation.decode import DecodeSettings, decode
+from ernie_pipeline.models.generation.decode import decode
+from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
