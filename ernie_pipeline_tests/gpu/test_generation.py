@@ -15,11 +15,11 @@ from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
 from ernie_pipeline.models.generation import memory_plan
 from ernie_pipeline.models.generation.decode import decode
-from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
 from ernie_pipeline.models.generation.sampler import Answers, Sampler
+from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import unfuse_experts

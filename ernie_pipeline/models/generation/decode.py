@@ -53,8 +53,9 @@ def decode(
     included.
 
     At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `seeds` [prompts], if not greedy.
-    `budgets` [prompts]: the most tokens of each answer, where it is not `max_new_tokens`. `progress` hears (done, total)
-    as rows finish, `on_answer` each answer as soon as it is found to be whole. Settings are the device's if not given.
+    `budgets` [prompts]: the most tokens of each answer, where it is not `max_new_tokens`. `progress` hears (done,
+    total) as rows finish, `on_answer` each answer as soon as it is found to be whole. Settings: the device's, if none
+    are given.
     """
     answers = Answers([[] for _ in prompts], [[] for _ in prompts])
     if not prompts:
@@ -167,8 +168,12 @@ def _grouped_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):  # cuDNN's makes a plan for each shape
-        output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+    if query.is_cuda:
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):  # cuDNN's makes a plan for each shape
+            output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+    else:  # torch's own kernels for a CPU are made for more queries than one or two
+        scores = torch.matmul(grouped * (scaling or width**-0.5), key.transpose(2, 3)).add_(attention_mask)
+        output = torch.matmul(scores.softmax(-1), value)
     return output.reshape(rows, 1, heads, width), None
 
 

@@ -8,7 +8,6 @@ one) are one row of a pass, and what all prompts begin with is computed once.
 
 from collections import deque
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +78,9 @@ def _shared(prompts: Sequence[Prompt], different: int) -> int:
     """How many tokens all prompts begin with, and have at least one more of; 0 if it does not pay."""
     if different < 2:
         return 0
-    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
+    first, last = min(prompts), max(prompts)  # in the order of words in a dictionary: what these share all share
+    most = min(map(len, prompts)) - 1
+    shared = next((i for i in range(most) if first[i] != last[i]), most)
     return shared if shared >= LEAST_SHARED else 0
 
 

@@ -60,7 +60,8 @@ class Asked(NamedTuple):
 
 
 class Schedule:
-    """A decode under way: `owners` [rows] has each slot's prompt, by its index, or None; `began` the step it began at."""
+    """A decode under way: `owners` [rows] has the index of each slot's prompt, or None, and `began` [rows] the step at
+    which it took its slot."""
 
     def __init__(self, slots: Slots, waiting: Waiting, asked: Asked, settings: DecodeSettings, work: Work):
         self.slots, self.waiting, self.asked, self.settings, self.work = slots, waiting, asked, settings, work

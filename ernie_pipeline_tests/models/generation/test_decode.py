@@ -11,9 +11,10 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids
 from ernie_pipeline.models.generation.decode import decode
-from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import merge
+from ernie_pipeline.models.generation.sampler import Answers
+from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline_tests.models.conftest import new_adapted
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7", ""]
@@ -43,9 +44,9 @@ def ids(prompts: list[str]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def plain(merged: Any, ids: list[list[int]]) -> list[list[int]]:
-    """transformers' own answers."""
-    return generated(merged, ids, rows=5)
+def plain(base: Any, ids: list[list[int]]) -> list[list[int]]:
+    """transformers' own answers, which a model that is not merged gives."""
+    return generated(base, ids, rows=5)
 
 
 def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
@@ -53,10 +54,14 @@ def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int
     return generate_tokens(model, ids, **usual | changes).tokens
 
 
-def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+def answers(model: Any, ids: list[list[int]], **changes: Any) -> Answers:
     settings = DecodeSettings(**{key: changes.pop(key) for key in DecodeSettings._fields if key in changes})
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": EOS, "rows": 100, "capture": False}
-    return decode(model, ids, settings=settings, **usual | changes).tokens
+    return decode(model, ids, settings=settings, **usual | changes)
+
+
+def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+    return answers(model, ids, **changes).tokens
 
 
 @contextmanager
@@ -85,6 +90,8 @@ def test_the_prompts_put_the_loop_to_the_test(ids: list[list[int]], plain: list[
         {"check_every": 3, "length_step": 8, "least_rows": 2},
         {"check_every": 1000},
         {"rows": 7, "check_every": 2, "least_rows": 1},
+        {"rows": 5, "check_every": 1, "prefill_tokens": 100},
+        {"rows": 10, "check_every": 5, "length_step": 8, "prefill_tokens": 300},
         {"rows": 1, "length_step": 1},
         {"prefill_tokens": 1},
         {"prefill_tokens": 200, "length_step": 5},
@@ -141,7 +148,7 @@ def test_progress_tells_of_rows_as_they_finish(merged: Any, ids: list[list[int]]
     decoded(merged, ids, rows=16, check_every=2, progress=lambda done, total: heard.append((done, total)))
     assert heard == sorted(set(heard)), "only news"
     assert {total for _, total in heard} == {len(ids)}
-    assert (16, len(ids)) in heard
+    assert len(heard) > 3
     assert heard[-1] == (len(ids), len(ids))
 
 
