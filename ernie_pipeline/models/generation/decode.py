@@ -2,7 +2,7 @@
 
 One static cache holds every row, each at its own position, so that a step is the same work every time: on CUDA it is
 captured once for each shape, as a CUDA graph, and replayed. The shapes are few: a step reads the cache as far as the
-longest row, rounded up, and when at most half of the rows are unfinished they move together and the batch is halved.
+longest row, rounded up, and has all rows as long as any prompt waits (see `schedule`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -123,17 +123,23 @@ class _Steps:
     def _step(self, rows: int, length: int) -> None:
         """Each row's next token."""
         state = self.state
+        logits = self._by_modules(rows, length)
+        state.record(rows, state.sampler.draw(logits, state.seeds[:rows], state.steps[:rows]))
+
+    def _by_modules(self, rows: int, length: int) -> torch.Tensor:
+        """The logits [rows, vocabulary] of each row's next token, by the model's own modules."""
+        state = self.state
         tokens, positions = state.tokens[:rows], state.positions[:rows]
         seen = state.columns[:length] <= positions[:, None]
         mask = torch.zeros(seen.shape, dtype=state.keys[0].dtype, device=state.device).masked_fill_(~seen, -torch.inf)
-        output = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=tokens[:, None],
             position_ids=positions[:, None],
             attention_mask=mask[:, None, None],
             past_key_values=_Rows(state, rows, length),
             use_cache=True,
-        )
-        state.record(rows, state.sampler.draw(output.logits[:, -1], state.seeds[:rows], state.steps[:rows]))
+        ).logits[:, -1]
+        return logits
 
 
 @contextmanager

@@ -9,40 +9,12 @@ import pytest
 import torch
 
 from ernie_pipeline.models.generation.decode import decode
-from ernie_pipeline.models.generation.merged import merge
 from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
 from ernie_pipeline.models.generation.schedule import ON_A_CPU, DecodeSettings, Work
-from ernie_pipeline.models.peft.experts import unfuse_experts
+from ernie_pipeline_tests.models.generation.conftest import VOCABULARY
 
-VOCABULARY = 300
 ENDS = [*range(25)]
 DRAWN = Sampler(1.0, 0.95)
-
-
-@pytest.fixture(scope="module")
-def merged() -> Any:
-    """ERNIE-4.5's layers, one dense and one routed, tiny and random: what is counted here is steps."""
-    from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM
-
-    torch.manual_seed(0)
-    config = Ernie4_5_MoeConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=32,
-        moe_intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        moe_num_experts=4,
-        moe_k=2,
-        initializer_range=0.4,  # so that answers differ
-        pad_token_id=0,
-        eos_token_id=2,
-    )
-    model = Ernie4_5_MoeForCausalLM(config).eval()
-    unfuse_experts(model)
-    return merge(model)
 
 
 def random_prompts(number: int, samples: int = 1, *, same: int = 0, seed: int = 0) -> list[list[int]]:
@@ -94,10 +66,10 @@ def assert_same(found: Answers, wanted: Answers) -> None:
 
 @pytest.mark.parametrize("sampler", [GREEDY, DRAWN])
 @pytest.mark.parametrize("same", [0, 20])
-def test_an_answer_does_not_depend_on_slots_order_or_refills(merged: Any, sampler: Sampler, same: int) -> None:
+def test_an_answer_does_not_depend_on_slots_order_or_refills(tiny: Any, sampler: Sampler, same: int) -> None:
     prompts = random_prompts(20, samples=3, same=same)
     seeds = [31 * n for n in range(len(prompts))]
-    alone = [answered(merged, [prompt], sampler=sampler, seeds=[s]) for prompt, s in zip(prompts, seeds, strict=True)]
+    alone = [answered(tiny, [prompt], sampler=sampler, seeds=[s]) for prompt, s in zip(prompts, seeds, strict=True)]
     wanted = Answers([each.tokens[0] for each in alone], [each.logprobs[0] for each in alone])
     assert len({len(tokens) for tokens in wanted.tokens}) > 4
     for changes in (
@@ -106,29 +78,27 @@ def test_an_answer_does_not_depend_on_slots_order_or_refills(merged: Any, sample
         {"rows": 7, "settings": DecodeSettings(check_every=3, least_rows=1, length_step=8, prefill_tokens=50)},
         {"rows": 1, "settings": DecodeSettings(check_every=5)},
     ):
-        assert_same(answered(merged, prompts, sampler=sampler, **changes), wanted)
+        assert_same(answered(tiny, prompts, sampler=sampler, **changes), wanted)
     shuffled = random.Random(3).sample(range(len(prompts)), len(prompts))
-    found = answered(
-        merged, [prompts[i] for i in shuffled], sampler=sampler, seeds=[seeds[i] for i in shuffled], rows=5
-    )
+    found = answered(tiny, [prompts[i] for i in shuffled], sampler=sampler, seeds=[seeds[i] for i in shuffled], rows=5)
     assert_same(found, Answers([wanted.tokens[i] for i in shuffled], [wanted.logprobs[i] for i in shuffled]))
 
 
-def test_each_log_probability_is_its_token_s(merged: Any) -> None:
+def test_each_log_probability_is_its_token_s(tiny: Any) -> None:
     prompts = random_prompts(30)
-    found = answered(merged, prompts, sampler=Sampler(2.0), rows=4)
+    found = answered(tiny, prompts, sampler=Sampler(2.0), rows=4)
     for prompt, tokens, logprobs in zip(prompts, found.tokens, found.logprobs, strict=True):
         with torch.no_grad():
-            logits = merged(input_ids=torch.tensor([prompt + tokens]), use_cache=False).logits[0]
+            logits = tiny(input_ids=torch.tensor([prompt + tokens]), use_cache=False).logits[0]
         own = (logits / 2.0).log_softmax(-1)[len(prompt) - 1 : -1]
         assert logprobs == pytest.approx(own.gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist(), abs=1e-3)
 
 
-def test_budgets_end_answers_where_no_token_does(merged: Any) -> None:
+def test_budgets_end_answers_where_no_token_does(tiny: Any) -> None:
     prompts, budgets = random_prompts(40), log_normal(40, 6, 40)
-    found = answered(merged, prompts, end_tokens=[], budgets=budgets, rows=6)
+    found = answered(tiny, prompts, end_tokens=[], budgets=budgets, rows=6)
     assert [*map(len, found.tokens)] == [*map(len, found.logprobs)] == budgets
-    longer = answered(merged, prompts, end_tokens=[], max_new_tokens=40, rows=40)
+    longer = answered(tiny, prompts, end_tokens=[], max_new_tokens=40, rows=40)
     assert found.tokens == [tokens[:budget] for tokens, budget in zip(longer.tokens, budgets, strict=True)]
 
 
@@ -136,9 +106,9 @@ def test_budgets_end_answers_where_no_token_does(merged: Any) -> None:
 
 
 @pytest.mark.parametrize(("settings", "bar"), [(ON_A_CPU, 0.97), (DecodeSettings(), 0.9)])
-def test_on_unlike_lengths_hardly_a_row_is_idle(merged: Any, settings: DecodeSettings, bar: float) -> None:
+def test_on_unlike_lengths_hardly_a_row_is_idle(tiny: Any, settings: DecodeSettings, bar: float) -> None:
     budgets, work = log_normal(300, 50, 400), Work()
-    answered(merged, random_prompts(300), end_tokens=[], budgets=budgets, rows=16, settings=settings, work=work)
+    answered(tiny, random_prompts(300), end_tokens=[], budgets=budgets, rows=16, settings=settings, work=work)
     assert work.row_steps <= work.steps * 16
     assert sum(budgets) / work.row_steps >= bar
     # where a batch waits for its longest
@@ -146,28 +116,28 @@ def test_on_unlike_lengths_hardly_a_row_is_idle(merged: Any, settings: DecodeSet
     assert sum(budgets) / sum(len(batch) * max(batch) for batch in batches) < 0.5
 
 
-def test_the_samples_of_a_prompt_are_prefilled_once_and_so_is_what_all_begin_with(merged: Any) -> None:
+def test_the_samples_of_a_prompt_are_prefilled_once_and_so_is_what_all_begin_with(tiny: Any) -> None:
     alone = random_prompts(30, same=20)
     prompts = random_prompts(30, samples=4, same=20)
     random.Random(1).shuffle(prompts)
-    with prefills_of(merged) as passes:
-        answered(merged, prompts, rows=10, settings=DecodeSettings(prefill_tokens=1))
+    with prefills_of(tiny) as passes:
+        answered(tiny, prompts, rows=10, settings=DecodeSettings(prefill_tokens=1))
     rows = [row for each in passes for row in each]
     assert sum(map(len, rows)) == 20 + sum(len(prompt) - 1 - 20 for prompt in alone)
-    with prefills_of(merged) as passes:
-        answered(merged, prompts, rows=10)
+    with prefills_of(tiny) as passes:
+        answered(tiny, prompts, rows=10)
     assert len(passes) == 2, "all of them fit into one pass"
 
 
-def test_no_pass_has_more_tokens_than_it_may_have(merged: Any) -> None:
+def test_no_pass_has_more_tokens_than_it_may_have(tiny: Any) -> None:
     prompts = random_prompts(50)
-    with prefills_of(merged) as passes:
-        answered(merged, prompts, rows=4, settings=DecodeSettings(prefill_tokens=90))
+    with prefills_of(tiny) as passes:
+        answered(tiny, prompts, rows=4, settings=DecodeSettings(prefill_tokens=90))
     assert all(len(rows) * len(rows[0]) <= 90 for rows in passes)
     assert all((len(rows) + 1) * len(rows[0]) > 90 for rows in passes[:-1]), "and each has as many as it may"
 
 
-def test_an_answer_is_heard_while_others_are_made(merged: Any) -> None:
+def test_an_answer_is_heard_while_others_are_made(tiny: Any) -> None:
     heard: list[int] = []
     steps_when_heard: list[int] = []
     work = Work()
@@ -178,7 +148,7 @@ def test_an_answer_is_heard_while_others_are_made(merged: Any) -> None:
 
     budgets = [3, 90, 5, 7, 4]
     found = answered(
-        merged,
+        tiny,
         [[5, 6, 7]] * 5,
         end_tokens=[],
         budgets=budgets,
