@@ -94,7 +94,7 @@ def _rows_at_once(model: Any, prompts: Prompts, rows: int, max_new_tokens: int) 
 
 
 def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:
-    """By `decode`. Where memory runs out, what is not answered yet begins anew with half as many at once."""
+    """By `decode`. Where memory runs out, what is not answered yet begins anew with fewer at once."""
     from ernie_pipeline.models.generation.decode import decode
 
     answers, missing = Answers([[] for _ in prompts], [[] for _ in prompts]), dict.fromkeys(range(len(prompts)))
@@ -125,7 +125,7 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
         except (RuntimeError, MemoryError) as error:
             if rows == 1 or not is_out_of_memory(error):
                 raise
-        rows = max(1, min(rows, len(missing)) // 2)  # here the error is gone, and with it what its frames held
+        rows = max(1, min(rows, len(missing)) * 3 // 4)  # here the error is gone, and with it what its frames held
         free_memory()
 
 

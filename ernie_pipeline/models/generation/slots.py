@@ -80,8 +80,8 @@ class Slots:
         self.logprobs[:rows].scatter_(1, steps[:, None], drawn.logprobs[:, None])
         going = ~finished
         steps += going
-        self.positions[:rows] += going
-        self.tokens[:rows] = following
+        self.positions[:rows].add_(going)
+        self.tokens[:rows].copy_(following)
         finished |= (following[:, None] == self.end_tokens).any(dim=1) | (steps >= self.budgets[:rows])
 
     def lengths_of_finished(self, rows: int) -> list[int]:

@@ -76,6 +76,7 @@ def test_an_answer_does_not_depend_on_slots_order_or_refills(tiny: Any, sampler:
         {"rows": 100},
         {"rows": 7},
         {"rows": 7, "settings": DecodeSettings(check_every=3, least_rows=1, length_step=8, prefill_tokens=50)},
+        {"rows": 9, "settings": DecodeSettings(check_every=2, prefill_tokens=1)},
         {"rows": 1, "settings": DecodeSettings(check_every=5)},
     ):
         assert_same(answered(tiny, prompts, sampler=sampler, **changes), wanted)
