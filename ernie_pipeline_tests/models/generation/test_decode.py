@@ -111,16 +111,13 @@ def test_an_adapter_s_answers_too(ids: list[list[int]], plain: list[list[int]]) 
     assert decoded(merge(adapted), ids, check_every=2, least_rows=1) == wanted
 
 
-def test_finished_rows_leave_and_the_batch_is_halved(merged: Any, ids: list[list[int]], plain: list[list[int]]) -> None:
+def test_finished_rows_leave_and_the_batch_is_halved(merged: Any, ids: list[list[int]]) -> None:
+    lengths = [2] * 10 + [4] * 6 + [8] * 4 + [12] * 2 + [NEW_TOKENS] * 2
     with inputs_of(merged) as shapes:
-        decoded(merged, ids, check_every=1, least_rows=3)
+        found = decoded(merged, ids, end_tokens=[], budgets=lengths, check_every=1, least_rows=3)
+    assert [*map(len, found)] == lengths
     rows = [number for number, tokens in shapes if tokens == 1]
-    assert len(rows) == NEW_TOKENS
-    for step, number in enumerate(rows):
-        live = sum(len(answer) > step for answer in plain)
-        halvings = [24, 12, 6, 3]
-        assert number == min(size for size in halvings if size >= live)
-    assert set(rows) == {24, 12, 6}
+    assert rows == [24] * 4 + [12] * 4 + [6] * 4 + [3] * 4
 
 
 def test_it_stops_at_the_first_look_after_all_have_finished(merged: Any) -> None:
