@@ -1,10 +1,12 @@
 """Generation as an evaluation does it, beside other ways, on one GPU. One RESULT line for each variant.
 
     python benchmarks/evaluation/generate.py CHECKPOINT [--backend grouped] [--variants ours transformers four_bit]
+    python benchmarks/evaluation/generate.py CHECKPOINT --variants lognormal [--sampled 8000 4]
     python benchmarks/evaluation/generate.py CHECKPOINT --variants unsloth
 
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (benchmarks/full_size/make_checkpoint.py). No
-answer ends before it has the asked number of tokens, so speeds are those of full batches. See README.md.
+answer ends before it has the asked number of tokens, so speeds are those of full batches, but for `lognormal`, where
+that number is another one for each answer. See README.md.
 """
 
 import argparse
@@ -44,7 +46,7 @@ def main() -> None:
     prompts = _prompts(tokenizer, options.rows)
     if "four_bit" in options.variants:
         _timed("four_bit", options.four_bit, prompts, lambda p, n: _plain(model, tokenizer, p, n))
-    if {"ours", "transformers", "profile"} & set(options.variants):
+    if {"ours", "transformers", "profile", "lognormal"} & set(options.variants):
         _merged(options, model, tokenizer, prompts)
 
 
@@ -77,7 +79,9 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
     from ernie_pipeline.models.generation.merged import fast_generator
 
     start = time.time()
-    merged, kind = fast_generator(model, len(prompts), PROMPT_TOKENS[1] + options.new_tokens)
+    unlike = "lognormal" in options.variants
+    number, longest = (options.slots, 2048) if unlike else (len(prompts), options.new_tokens)
+    merged, kind = fast_generator(model, number, PROMPT_TOKENS[1] + longest)
     torch.cuda.synchronize()
     _tell("merged", kind=kind, merge_s=round(time.time() - start, 1), allocated_gib=_gib(torch.cuda.memory_allocated()))
     if merged is model:
@@ -90,6 +94,11 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
             merged, ids, max_new_tokens=new_tokens, pad_token_id=tokenizer.pad_token_id, end_tokens=[], rows=1
         ).tokens
 
+    if unlike:
+        from unlike_lengths import measure
+
+        texts = _prompts(tokenizer, options.sampled[0])
+        measure(merged, token_ids(tokenizer, texts), options.sampled[1], options.slots, options.new_tokens, _tell)
     if "profile" in options.variants:
         _profile(merged, tokenizer, prompts)
     answers: Answers = []
@@ -260,10 +269,13 @@ def _options() -> argparse.Namespace:
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
     parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
     parser.add_argument("--backend", default="grouped", choices=["peft", "grouped"])
-    variants = ["ours", "transformers", "four_bit", "profile", "unsloth"]
+    variants = ["ours", "transformers", "four_bit", "profile", "lognormal", "unsloth"]
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")
     parser.add_argument("--new-tokens", type=int, default=512, help="tokens of each of its answers")
+    sampled = {"default": [2000, 4], "metavar": ("PROMPTS", "SAMPLES")}
+    parser.add_argument("--sampled", help="of lognormal, before which a full batch goes", **size | sampled)
+    parser.add_argument("--slots", type=int, default=400, help="rows that lognormal decodes at once, if they fit")
     parser.add_argument("--limit-gib", type=float, help="GPU memory that may be taken; all of it by default")
     parser.add_argument("--repeat", type=int, default=1, help="times that ours, or unsloth's, is measured")
     parser.add_argument("--transformers", default=[64, 128], help="its prompts and new tokens", **size)

@@ -142,8 +142,8 @@ class LoadedModel(Protocol):
         not decide.
 
         `seeds` [prompts]: what a sampled answer follows from, but for rounding, whatever else is in its batch; None:
-        drawn from torch's own generator. `on_answer` hears of each answer as soon as it is there; of one perhaps
-        again, where memory ran out and all began anew.
+        drawn from torch's own generator. Equal prompts, the samples of one, are read once where the backend can.
+        `on_answer` hears of each answer once, as soon as it is there; what was heard is not lost where memory runs out.
         """
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:

@@ -13,6 +13,7 @@ from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, lo
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.models.generation.on_cpu import cpu_generator
 from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import batches_by_length
@@ -77,7 +78,10 @@ class TransformersModel:
             module, how = self.module, "4-bit"
             if len(prompts) >= MERGED_FROM:
                 longest = max(map(len, prompts)) + sampling.max_new_tokens
-                module, how = fast_generator(self.module, len(prompts), longest)
+                if torch.device(self.device).type == "cpu":
+                    module, how = cpu_generator(self.module, min(rows, len(prompts)), longest)
+                else:
+                    module, how = fast_generator(self.module, len(prompts), longest)
             answers = self.answers_of(module, prompts, sampling, rows, seeds, progress, on_answer)
         return Generation(*answers, how=how)
 

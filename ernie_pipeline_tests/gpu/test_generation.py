@@ -1,6 +1,7 @@
 """Merged and captured generation on a CUDA device: the same answers as transformers' `generate`, up to ties."""
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +15,12 @@ from ernie_pipeline.models import transformers_model
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
 from ernie_pipeline.models.generation import memory_plan
-from ernie_pipeline.models.generation.decode import DecodeSettings, decode
+from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
 from ernie_pipeline.models.generation.merged import BFLOAT16_CAPABILITY, Generator, fast_generator, merge
 from ernie_pipeline.models.generation.sampler import Answers, Sampler
+from ernie_pipeline.models.generation.schedule import DecodeSettings, Work
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import unfuse_experts
@@ -101,6 +103,43 @@ def test_sampled_answers_follow_from_their_seeds_captured_or_not_and_in_any_batc
     assert 0.2 < probabilities.mean() < 1
 
 
+def test_captured_steps_with_refills_give_what_eager_ones_give(generator: Generator, prompts: list[str]) -> None:
+    """Samples of equal prompts, each with a budget of its own, through few slots that others take after them."""
+    ids = [prompt for prompt in token_ids(load_tokenizer(str(BASE)), prompts) for _ in range(3)]
+    rng = random.Random(0)
+    budgets = [min(150, round(20 * rng.lognormvariate(0, 0.8)) + 1) for _ in ids]
+    usual: dict[str, Any] = {
+        "max_new_tokens": 150,
+        "end_tokens": [],
+        "sampler": Sampler(1.0, 0.9),
+        "seeds": [*range(len(ids))],
+        "budgets": budgets,
+        "rows": 24,
+    }
+    heard: list[int] = []
+    work = Work()
+    captured = decode(
+        generator.model, ids, **usual, capture=True, work=work, on_answer=lambda index, *_: heard.append(index)
+    )
+    assert [*map(len, captured.tokens)] == [*map(len, captured.logprobs)] == budgets
+    assert sorted(heard) == [*range(len(ids))]
+    assert work.refills > len(ids) / 24
+    assert sum(budgets) / work.row_steps > 0.75  # with looks every 8 steps for 28 tokens
+    eager = decode(generator.model, ids, **usual, capture=False)
+    assert captured.tokens == eager.tokens
+    # each alone in a slot rounds otherwise, which a number near the edge between two tokens shows
+    at_once = decode(generator.model, ids, **usual | {"rows": len(ids)}, capture=True)
+    assert sum(map(list.__eq__, at_once.tokens, captured.tokens)) > 0.8 * len(ids)
+    model = generator.model
+    for index in range(0, len(ids), 17):
+        with torch.no_grad():
+            whole = torch.tensor([ids[index] + captured.tokens[index]], device="cuda")
+            logits = model(input_ids=whole, use_cache=False).logits[0, len(ids[index]) - 1 : -1].float()
+        wanted = logits.log_softmax(-1).gather(1, whole[0, len(ids[index]) :, None])[:, 0].tolist()
+        differences = [abs(a - b) for a, b in zip(wanted, captured.logprobs[index], strict=True)]
+        assert sum(differences) / len(differences) < 0.1
+
+
 def test_generate_takes_that_way_and_its_model_gives_the_4_bit_model_s_logits(
     adapted: Any, generator: Generator, prompts: list[str], plain: list[list[int]]
 ) -> None:
@@ -162,9 +201,19 @@ def test_out_of_memory_it_begins_anew_with_fewer_at_once(
         return decode(*args, **given)
 
     monkeypatch.setattr(decode_module, "decode", heard)
-    found = generate_tokens(generator.model, ids, max_new_tokens=NEW_TOKENS, pad_token_id=0, end_tokens=[2], rows=2)
+    answered: list[int] = []
+    found = generate_tokens(
+        generator.model,
+        ids,
+        max_new_tokens=NEW_TOKENS,
+        pad_token_id=0,
+        end_tokens=[2],
+        rows=2,
+        on_answer=lambda index, tokens: answered.append(index),
+    )
     limited(1.0)
-    assert tried[:2] == [80, 40]
+    assert sorted(answered) == [*range(len(ids))], "each once"
+    assert tried[0] == 80 > 60 >= tried[1]
     assert_same_but_for_ties(generator.model, ids, found.tokens, plain)
 
 

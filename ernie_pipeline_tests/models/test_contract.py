@@ -390,3 +390,29 @@ def test_many_prompts_come_back_in_their_order(subject: Subject, adapted: Loaded
     for prompt, [token] in zip(prompts, made, strict=True):
         [(wanted, lead)] = greedy(adapted, prompt, 1)
         assert token == wanted or lead < 20 * subject.loose
+
+
+@pytest.mark.parametrize("number", [4, 12], ids=["few", "enough to merge"])
+def test_each_answer_is_heard_once_and_the_samples_of_a_prompt_do_not_hang_on_how_many_are_made_at_a_time(
+    subject: Subject, adapted: LoadedModel, number: int
+) -> None:
+    rng = random.Random(1)
+    prompts = [[rng.randrange(5, 700) for _ in range(rng.randrange(1, 20))] for _ in range(number)]
+    samples = [prompt for prompt in prompts for _ in range(3)]
+    heard: dict[int, list[int]] = {}
+
+    def hear(index: int, tokens: list[int]) -> None:
+        assert index not in heard
+        heard[index] = tokens
+
+    def sample(rows: int, of: list[int]) -> list[list[int]]:
+        asked, seeds = [samples[i] for i in of], [31 * i for i in of]
+        return adapted.generate(asked, Sampling(6, temperature=1.0), rows=rows, seeds=seeds, on_answer=hear).tokens
+
+    made = sample(64, [*range(len(samples))])
+    assert [heard[i] for i in range(len(samples))] == made
+    assert len({*map(tuple, made)}) > len(samples) / 2
+    heard.clear()
+    again = sample(5, [*range(len(samples))][::-1])[::-1]
+    same = sum(map(list.__eq__, again, made))
+    assert same == len(made) if not subject.on_gpu else same > 0.7 * len(made)

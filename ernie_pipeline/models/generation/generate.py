@@ -1,6 +1,7 @@
-"""Answers of a model to prompts: all at once where the model is merged and on CUDA, else in transformers' batches."""
+"""Answers of a model to prompts: by `decode` where the model is merged, else in transformers' batches."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -61,15 +62,14 @@ def generate_tokens(
     """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
     `seeds` [prompts]: what a sampled answer follows from; None: drawn from torch's generator. A merged model on CUDA
-    answers as many at once as memory holds (begun anew with half as many where that was too much; `on_answer` may hear
-    of an answer again then); any other `rows`.
+    answers as many at once as memory holds; any other `rows`.
     """
     tell = progress or (lambda done, total: None)
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist() if sampler.temperature else [0] * len(prompts)
     ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens, on_answer or (lambda index, tokens: None))
-    if next(model.parameters()).is_cuda and decodable(model):
-        return _decode_all(model, prompts, ask, tell)
+    if decodable(model):
+        return _decode_all(model, prompts, _rows_at_once(model, prompts, rows, max_new_tokens), ask, tell)
     return _generate_in_batches(model, prompts, rows, ask, tell)
 
 
@@ -84,32 +84,53 @@ class Ask(NamedTuple):
     on_answer: OnAnswer
 
 
-def _decode_all(model: Any, prompts: Prompts, ask: Ask, progress: Progress) -> Answers:
+def _rows_at_once(model: Any, prompts: Prompts, rows: int, max_new_tokens: int) -> int:
+    """On CUDA as many as fit into memory, elsewhere `rows`; no more than there are prompts."""
+    embeddings = model.get_input_embeddings().weight
+    if embeddings.is_cuda:
+        bytes_a_row = row_bytes(model.config, max(map(len, prompts), default=0) + max_new_tokens, embeddings.dtype)
+        rows = rows_that_fit(bytes_a_row, free_bytes(embeddings.device))
+    return max(1, min(len(prompts), rows))
+
+
+def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:
+    """By `decode`. Where memory runs out, what is not answered yet begins anew with fewer at once."""
     from ernie_pipeline.models.generation.decode import decode
 
-    embeddings = model.get_input_embeddings().weight
-    longest = max(map(len, prompts), default=0) + ask.max_new_tokens
-    bytes_a_row = row_bytes(model.config, longest, embeddings.dtype)
-    rows = max(1, min(len(prompts), rows_that_fit(bytes_a_row, free_bytes(embeddings.device))))
+    answers, missing = Answers([[] for _ in prompts], [[] for _ in prompts]), dict.fromkeys(range(len(prompts)))
     while True:
+        asked = list(missing)
+
+        def hear(number: int, tokens: list[int], logprobs: list[float], asked: list[int] = asked) -> None:
+            index = asked[number]
+            answers.tokens[index], answers.logprobs[index] = tokens, logprobs
+            del missing[index]
+            ask.on_answer(index, tokens)
+
+        before = len(prompts) - len(asked)
         try:
-            return decode(
+            decode(
                 model,
-                prompts,
+                [prompts[i] for i in asked],
                 max_new_tokens=ask.max_new_tokens,
                 end_tokens=ask.end_tokens,
                 rows=rows,
-                capture=True,
+                capture=next(model.parameters()).is_cuda,
                 sampler=ask.sampler,
-                seeds=ask.seeds,
-                progress=progress,
-                on_answer=ask.on_answer,
+                seeds=[ask.seeds[i] for i in asked],
+                progress=partial(_tell_of_more, progress, before),
+                on_answer=hear,
             )
-        except RuntimeError as error:
+            return answers
+        except (RuntimeError, MemoryError) as error:
             if rows == 1 or not is_out_of_memory(error):
                 raise
-        rows //= 2  # here the error is gone, and with it what its frames held
+        rows = max(1, min(rows, len(missing)) * 3 // 4)  # here the error is gone, and with it what its frames held
         free_memory()
+
+
+def _tell_of_more(progress: Progress, before: int, done: int, total: int) -> None:
+    progress(before + done, before + total)
 
 
 def _generate_in_batches(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:

@@ -10,9 +10,11 @@ import torch
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text, token_ids
-from ernie_pipeline.models.generation.decode import DecodeSettings, decode
+from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import merge
+from ernie_pipeline.models.generation.sampler import Answers
+from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline_tests.models.conftest import new_adapted
 
 SHORT = ["1 + 1 =", "gcd(12, 18) =", "Solve for x: 3*x + 4 = 19", "The least common multiple of 4, 6.\n", "7", ""]
@@ -42,9 +44,9 @@ def ids(prompts: list[str]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def plain(merged: Any, ids: list[list[int]]) -> list[list[int]]:
-    """transformers' own answers."""
-    return generated(merged, ids, rows=5)
+def plain(base: Any, ids: list[list[int]]) -> list[list[int]]:
+    """transformers' own answers, which a model that is not merged gives."""
+    return generated(base, ids, rows=5)
 
 
 def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
@@ -52,10 +54,14 @@ def generated(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int
     return generate_tokens(model, ids, **usual | changes).tokens
 
 
-def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+def answers(model: Any, ids: list[list[int]], **changes: Any) -> Answers:
     settings = DecodeSettings(**{key: changes.pop(key) for key in DecodeSettings._fields if key in changes})
     usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": EOS, "rows": 100, "capture": False}
-    return decode(model, ids, settings=settings, **usual | changes).tokens
+    return decode(model, ids, settings=settings, **usual | changes)
+
+
+def decoded(model: Any, ids: list[list[int]], **changes: Any) -> list[list[int]]:
+    return answers(model, ids, **changes).tokens
 
 
 @contextmanager
@@ -84,6 +90,8 @@ def test_the_prompts_put_the_loop_to_the_test(ids: list[list[int]], plain: list[
         {"check_every": 3, "length_step": 8, "least_rows": 2},
         {"check_every": 1000},
         {"rows": 7, "check_every": 2, "least_rows": 1},
+        {"rows": 5, "check_every": 1, "prefill_tokens": 100},
+        {"rows": 10, "check_every": 5, "length_step": 8, "prefill_tokens": 300},
         {"rows": 1, "length_step": 1},
         {"prefill_tokens": 1},
         {"prefill_tokens": 200, "length_step": 5},
@@ -103,16 +111,13 @@ def test_an_adapter_s_answers_too(ids: list[list[int]], plain: list[list[int]]) 
     assert decoded(merge(adapted), ids, check_every=2, least_rows=1) == wanted
 
 
-def test_finished_rows_leave_and_the_batch_is_halved(merged: Any, ids: list[list[int]], plain: list[list[int]]) -> None:
+def test_finished_rows_leave_and_the_batch_is_halved(merged: Any, ids: list[list[int]]) -> None:
+    lengths = [2] * 10 + [4] * 6 + [8] * 4 + [12] * 2 + [NEW_TOKENS] * 2
     with inputs_of(merged) as shapes:
-        decoded(merged, ids, check_every=1, least_rows=3)
+        found = decoded(merged, ids, end_tokens=[], budgets=lengths, check_every=1, least_rows=3)
+    assert [*map(len, found)] == lengths
     rows = [number for number, tokens in shapes if tokens == 1]
-    assert len(rows) == NEW_TOKENS
-    for step, number in enumerate(rows):
-        live = sum(len(answer) > step for answer in plain)
-        halvings = [24, 12, 6, 3]
-        assert number == min(size for size in halvings if size >= live)
-    assert set(rows) == {24, 12, 6}
+    assert rows == [24] * 4 + [12] * 4 + [6] * 4 + [3] * 4
 
 
 def test_it_stops_at_the_first_look_after_all_have_finished(merged: Any) -> None:
@@ -140,7 +145,7 @@ def test_progress_tells_of_rows_as_they_finish(merged: Any, ids: list[list[int]]
     decoded(merged, ids, rows=16, check_every=2, progress=lambda done, total: heard.append((done, total)))
     assert heard == sorted(set(heard)), "only news"
     assert {total for _, total in heard} == {len(ids)}
-    assert (16, len(ids)) in heard
+    assert len(heard) > 3
     assert heard[-1] == (len(ids), len(ids))
 
 

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import demo_rows
@@ -83,3 +84,52 @@ def test_what_ends_an_answer_is_said_and_not_the_model_s(base: Any, prompts: lis
     assert [up_to_end(answer, [2]) for answer in endless] == usual
     other = usual[0][1]
     assert tokens_of(base, prompts, end_tokens=[2, other]) == [up_to_end(answer, [2, other]) for answer in endless]
+
+
+class RunsOut:
+    """Lets memory run out in a model's step of more than `rows` rows, from the `after`-th on."""
+
+    def __init__(self, rows: int, after: int):
+        self.rows, self.after, self.steps = rows, after, 0
+        self.sizes: list[int] = []
+
+    def __call__(self, module: Any, args: Any, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] == 1:
+            self.steps += 1
+            self.sizes.append(len(given["input_ids"]))
+            if self.sizes[-1] > self.rows and self.steps > self.after:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_out_of_memory_it_goes_on_with_fewer_and_with_what_was_not_answered(tiny: Any) -> None:
+    prompts, seeds = [[30 + n, 40, 50 + n % 3] for n in range(40)], [*range(40)]
+    usual: dict[str, Any] = {"max_new_tokens": 30, "pad_token_id": 0, "end_tokens": [*range(25)]}
+    usual |= {"sampler": Sampler(1.0), "seeds": seeds, "rows": 16}
+    wanted = generate_tokens(tiny, prompts, **usual)
+    heard: list[int] = []
+    told: list[tuple[int, int]] = []
+    runs_out = RunsOut(rows=5, after=20)
+    hook = tiny.register_forward_pre_hook(runs_out, with_kwargs=True)
+    found = generate_tokens(
+        tiny,
+        prompts,
+        **usual,
+        progress=lambda done, total: told.append((done, total)),
+        on_answer=lambda index, tokens: heard.append(index),
+    )
+    hook.remove()
+    assert found.tokens == wanted.tokens
+    for mine, other in zip(found.logprobs, wanted.logprobs, strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+    assert sorted(heard) == [*range(40)], "each once, whatever ran out"
+    assert max(runs_out.sizes) == 16
+    assert runs_out.sizes[-1] <= 5
+    assert told == sorted(told)
+    assert told[-1] == (40, 40)
+
+
+def test_out_of_memory_with_a_single_row_is_an_error(tiny: Any) -> None:
+    hook = tiny.register_forward_pre_hook(RunsOut(rows=0, after=0), with_kwargs=True)
+    with pytest.raises(torch.OutOfMemoryError):
+        generate_tokens(tiny, [[30, 40]] * 4, max_new_tokens=3, pad_token_id=0, end_tokens=[], rows=4)
+    hook.remove()

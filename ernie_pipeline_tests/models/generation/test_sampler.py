@@ -7,11 +7,12 @@ import torch
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
-from ernie_pipeline.models.generation.decode import DecodeSettings, decode
+from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.merged import merge
 from ernie_pipeline.models.generation.nucleus import nucleus
 from ernie_pipeline.models.generation.sampler import GREEDY, Sampler, uniform
+from ernie_pipeline.models.generation.schedule import DecodeSettings
 from ernie_pipeline_tests.models.conftest import new_adapted
 
 ROWS = 20_000
