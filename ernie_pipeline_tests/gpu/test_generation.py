@@ -124,7 +124,7 @@ def test_captured_steps_with_refills_give_what_eager_ones_give(generator: Genera
     assert [*map(len, captured.tokens)] == [*map(len, captured.logprobs)] == budgets
     assert sorted(heard) == [*range(len(ids))]
     assert work.refills > len(ids) / 24
-    assert sum(budgets) / work.row_steps > 0.75  # with looks every 8 steps for 28 tokens
+    assert sum(budgets) / work.row_steps > 0.7  # with looks every 8 steps for 28 tokens, and an end
     eager = decode(generator.model, ids, **usual, capture=False)
     assert captured.tokens == eager.tokens
     # each alone in a slot rounds otherwise, which a number near the edge between two tokens shows
