@@ -88,8 +88,28 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(
-            name="qlora_adapter",
+            name="verified_solutions",
             inputs=("math_split", "base_model"),
+            recipe=("quantization", "solutions", "training.backend", "training.on"),
+            code=("ernie_pipeline.solutions.job", "ernie_pipeline.solutions.make_solutions"),
+            labels=("execution",),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+            by_row=ByRow(
+                inputs=("base_model",),
+                recipe=(
+                    "quantization",
+                    "solutions.temperature",
+                    "solutions.top_p",
+                    "solutions.max_new_tokens",
+                    "training.backend",
+                ),
+                code=ANSWERS_BY_ROW.code,
+                libraries=MODEL_LIBRARIES,
+            ),
+        ),
+        Stage(
+            name="qlora_adapter",
+            inputs=("math_split", "base_model", "verified_solutions"),
             recipe=("quantization", "lora", "training"),
             code=("ernie_pipeline.training.job", "ernie_pipeline.training.train"),
             labels=("execution",),
@@ -131,6 +151,7 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
+"""All that each asset may read, whatever the recipe says; see `stages_for`."""
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
@@ -172,7 +193,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
 
     lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
     recipe = with_backend(recipe or settings.load_recipe())
-    return Chain(recipe, store, _stages_with(recipe.training.backend), sources, lost)
+    return Chain(recipe, store, stages_for(recipe), sources, lost)
 
 
 def with_backend(recipe: Recipe) -> Recipe:
@@ -192,11 +213,33 @@ def with_backend(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"backend": backend})})
 
 
-def _stages_with(backend: str) -> Mapping[str, Stage]:
+def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
+    """The stages as the recipe has them: without what it does not ask for, with the libraries of its backend."""
+    stages = dict(STAGES)
+    if recipe.training.on != "solutions":
+        stages = _without_solutions(stages)
+    return _with_backend_libraries(stages, recipe.training.backend)
+
+
+def _without_solutions(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Nothing is sampled, and what decides how it would be makes nothing stale."""
+    not_asked_for = Stage(
+        name="verified_solutions",
+        inputs=(),
+        recipe=("training.on",),
+        code=("ernie_pipeline.solutions.not_asked_for",),
+        libraries=(),
+    )
+    adapter = stages["qlora_adapter"]
+    inputs = tuple(name for name in adapter.inputs if name != "verified_solutions")
+    return {**stages, "verified_solutions": not_asked_for, "qlora_adapter": replace(adapter, inputs=inputs)}
+
+
+def _with_backend_libraries(stages: Mapping[str, Stage], backend: str) -> Mapping[str, Stage]:
     """The stages, with the libraries that a backend adds to those that run it."""
     more = BACKEND_LIBRARIES.get(backend, ())
-    runs_it = {name for name, stage in STAGES.items() if {"training", "training.backend"} & {*stage.recipe}}
-    return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in STAGES.items()}
+    runs_it = {name for name, stage in stages.items() if {"training", "training.backend"} & {*stage.recipe}}
+    return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in stages.items()}
 
 
 def _with_libraries(stage: Stage, more: tuple[str, ...]) -> Stage:
