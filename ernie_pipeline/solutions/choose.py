@@ -12,8 +12,8 @@ def choose(texts: Sequence[str], lengths: Sequence[int], keep: int) -> list[int]
     """The indices, ascending, of at most `keep` (at least 1) of the right solutions `texts` of one problem.
 
     Of those that are the same (`same_solution`) the shortest counts. Sorted by `lengths` (tokens), they are picked at
-    even distances from the shortest to the longest; a single one is the one in the middle. So neither terse nor rambling
-    solutions make up all that is learnt from. Which texts are chosen does not depend on their order.
+    even distances from the shortest to the longest; a single one is the one in the middle. So neither terse nor
+    rambling solutions make up all that is learnt from. Which texts are chosen does not depend on their order.
     """
     order = sorted(range(len(texts)), key=lambda i: (lengths[i], texts[i], i))
     distinct: dict[str, int] = {}

@@ -41,8 +41,8 @@ def _help(metrics: dict[str, Any], settings: Solutions) -> str:
         return f"{truncated:.0%} are cut off at solutions.max_new_tokens = {settings.max_new_tokens}; raise it"
     if unboxed > MOSTLY:
         return (
-            f"{unboxed:.0%} have no boxed answer; use an instruction-tuned base model, whose chat template asks for one, "
-            'or train on answers first (training.on = "answers")'
+            f"{unboxed:.0%} have no boxed answer; ask for one in the prompts, use an instruction-tuned base model, or "
+            'train on answers (training.on = "answers")'
         )
     return (
         f"raise solutions.samples = {settings.samples}, solve easier problems, use a stronger base model, or train on "

@@ -24,7 +24,7 @@ from ernie_pipeline.training.job import training_job
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
     pool="gpu",
-    description="LoRA weights on every target of the 4-bit base model, trained on the split's rows or on its own solutions.",
+    description="LoRA weights on every target of the 4-bit base model, trained on the rows or on its own solutions.",
     check_specs=[
         dg.AssetCheckSpec(
             "changed_the_model", asset="qlora_adapter", blocking=True, description="The adapter changes the logits."

@@ -7,14 +7,15 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.assets.math_split import checked_split
+from ernie_pipeline.orchestration.assets.qlora_adapter import training
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import pass_rates
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.job import solutions_job
 from ernie_pipeline.solutions.not_asked_for import is_asked_for, write_not_asked_for
-from ernie_pipeline.staleness.chain import Write
-from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.staleness.chain import Chain, Write
+from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_SOLUTIONS, Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER
 
@@ -33,14 +34,25 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool="gpu",
-    description="The base model's own solutions of the training problems, sampled and graded; distinct right ones kept.",
+    description="The base model's own solutions of the training problems, sampled and graded; right ones kept.",
     check_specs=[
         _check(ENOUGH, "The share solutions.min_solved of the problems has a kept solution."),
         _check(NO_HELD_OUT, "No kept solution is of a held-out question."),
     ],
 )
 def verified_solutions(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-    return build_or_reuse(context, sampling(context, gpu), _show)
+    def earlier_rounds(chain: Chain) -> None:
+        """Solutions and adapter of each round before, in their order: artifacts of this recipe with fewer rounds."""
+        if chain.earlier is None:
+            return
+        earlier_rounds(chain.earlier)
+        for name, write in (("verified_solutions", sampling(context, gpu)), ("qlora_adapter", training(context, gpu))):
+            artifact = chain.earlier.reuse_or_build(name, write, on_wait=context.log.info)
+            done = "reused" if artifact.reused else "built"
+            round_ = chain.earlier.recipe.solutions.rounds
+            context.log.info(f"round {round_}: {done} {name} {artifact.data_version}")
+
+    return build_or_reuse(context, sampling(context, gpu), _show, build_above=earlier_rounds)
 
 
 def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
@@ -50,12 +62,13 @@ def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
         if work.recipe.training.on != "solutions":
             write_not_asked_for(out)
             return [Check(name, True, 'not asked for: training.on is "answers"') for name in (ENOUGH, NO_HELD_OUT)]
-        split = checked_split(work)
+        split, later = checked_split(work), EARLIER_ADAPTER in work.artifacts
         job = solutions_job(
             work.recipe,
             work.made_from.inputs["base_model"],
             Settings.from_environment().store / FOLDER,
-            adapter=None,
+            work.folder(EARLIER_ADAPTER) if later else None,
+            earlier=work.folder(EARLIER_SOLUTIONS) if later else None,
             execution=gpu.execution_over(work.recipe.execution),
             limits=gpu.limits(),
             split=split,
