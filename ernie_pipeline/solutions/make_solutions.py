@@ -4,39 +4,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ernie_pipeline.grading.grade import grade
-from ernie_pipeline.models import backend_named
-from ernie_pipeline.models.backend import Sampling
-from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, answer_texts, token_ids
-from ernie_pipeline.models.device import Device, choose_device
-from ernie_pipeline.models.generation.kept import answer_rows, row_key
+from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.solutions.attempts import Attempt, attempt, chosen, earlier_attempts, write_attempts, write_kept
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.solutions.metrics import problem_rows, summarise
-from ernie_pipeline.solutions.problems import Problem, for_validation, read_problems, seeds_of
+from ernie_pipeline.solutions.problems import Problem, for_validation, read_problems
+from ernie_pipeline.solutions.sample import Sampled, sample
 from ernie_pipeline.solutions.unusable import check_usable
-from ernie_pipeline.store.row_cache import open_rows
 from ernie_pipeline.utils.reporter import Reporter
-
-COMPARED = 1000
-
-
-class Sampled(NamedTuple):
-    """`texts`, `tokens` and `ended` of each attempt, `samples` a problem; `end`: the end token's text; `same_tokens`:
-    see `_same_tokens`; how they were made."""
-
-    texts: list[str]
-    tokens: list[list[int]]
-    ended: list[bool]
-    end: str
-    same_tokens: float
-    ran_on: dict[str, str | int | float]
 
 
 def make(job: SolutionsJob, report: Reporter) -> None:
@@ -48,7 +30,8 @@ def make(job: SolutionsJob, report: Reporter) -> None:
     """
     device, settings = choose_device(job.limits, job.execution, report), job.solutions
     problems = read_problems(job.split / "train.parquet", settings.rows, settings.seed)
-    sampled = _sample(job, problems, device, report)
+    sampled = sample(job, problems, device, report)
+    free_memory()
     start = time.monotonic()
     attempts = chosen([*earlier_attempts(job.earlier, problems), *_graded(job, problems, sampled)], settings.keep)
     seconds = round(time.monotonic() - start, 1)
@@ -69,58 +52,8 @@ def make(job: SolutionsJob, report: Reporter) -> None:
     _write_json(job.out / "reports" / "run.json", run)
 
 
-def _sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, report: Reporter) -> Sampled:
-    """This round's attempts at the problems: those that are kept already, and the others from the model."""
-    spec, settings = job.spec, job.solutions
-    start = time.monotonic()
-    report(f"loading {spec.base.name}" + (" and the adapter of the round before" if spec.adapter else ""), {})
-    loaded = backend_named(spec.backend).load(spec, device.name)
-    loading = time.monotonic() - start
-    own = token_ids(loaded.tokenizer, [problem.prompt_text for problem in problems])
-    prompts = [prompt for prompt in own for _ in range(settings.samples)]
-    seeds = seeds_of(problems, settings.samples, settings.seed, settings.rounds)
-    report(f"solving {len(problems)} problems, {settings.samples} attempts each", {})
-    start = time.monotonic()
-    with open_rows(job.rows) as kept:
-        known = [kept.get(row_key(*each)) is not None for each in zip(prompts, seeds, strict=True)]
-        made = answer_rows(
-            loaded,
-            prompts,
-            Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
-            kept,
-            rows=device.execution.generation_rows,
-            seeds=seeds,
-            progress=lambda done, total: report(f"made {done} of {total} attempts", {}),
-        )
-    seconds = time.monotonic() - start
-    parts = [known[at : at + settings.samples] for at in range(0, len(known), settings.samples)]
-    reused = sum(map(all, parts))
-    report(f"problems sampled {len(problems) - reused}, reused {reused}", {})
-    texts, ends = answer_texts(loaded.tokenizer, made.tokens), loaded.end_tokens
-    return Sampled(
-        texts=texts,
-        tokens=made.tokens,
-        ended=[bool(tokens) and tokens[-1] in ends for tokens in made.tokens],
-        end=loaded.tokenizer.eos_token,
-        same_tokens=_same_tokens(loaded.tokenizer, texts, made.tokens),
-        ran_on={
-            "generation": made.how,
-            "problems_sampled": len(problems) - reused,
-            "problems_reused": reused,
-            "attempts_sampled": made.sampled,
-            "attempts_reused": made.reused,
-            "generated_tokens": made.generated,
-            "generated_tokens_per_s": round(made.generated / seconds, 1),  # with the time that merging took
-            "loading_seconds": round(loading, 1),
-            "sampling_seconds": round(seconds, 1),
-            "gpu_seconds": round(loading + seconds, 1) if device.name != "cpu" else 0.0,
-        },
-    )
-
-
 def _graded(job: SolutionsJob, problems: Sequence[Problem], sampled: Sampled) -> list[Attempt]:
     """This round's attempts with their grades."""
-    free_memory()
     settings = job.solutions
     asked = [(problem, sample) for problem in problems for sample in range(settings.samples)]
     grades = grade(sampled.texts, [problem.answer for problem, _ in asked], timeout_s=settings.grading_timeout_s)
@@ -145,16 +78,6 @@ def _write_rows(
     return {
         f"{name}_solutions": write_kept(own, prompts, end, job.out / f"{name}.parquet") for name, own in parts.items()
     }
-
-
-def _same_tokens(tokenizer: Tokenizer, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> float:
-    """The share of attempts whose text, which is what is trained on, gives the very tokens again that were drawn.
-
-    Of the first `COMPARED` that ended by the tokenizer's end token.
-    """
-    ended = [i for i, own in enumerate(tokens) if own and own[-1] == tokenizer.eos_token_id][:COMPARED]
-    again = token_ids(tokenizer, [texts[i] + tokenizer.eos_token for i in ended]) if ended else []
-    return sum(list(tokens[i]) == own for i, own in zip(ended, again, strict=True)) / max(1, len(ended))
 
 
 def _write_json(file: Path, value: Any) -> None:
