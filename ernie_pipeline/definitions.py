@@ -11,12 +11,21 @@ from ernie_pipeline.orchestration.assets.nemotron_source import nemotron_source
 from ernie_pipeline.orchestration.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.assets.registered_model import registered_model
+from ernie_pipeline.orchestration.assets.verified_solutions import verified_solutions
 from ernie_pipeline.orchestration.automation import SETTINGS, ernie_refresh, refresh, source_changed
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.staleness.stages import declared_versions
 
 SOURCES = [nemotron_source, base_model, benchmark_sets]
-BUILT = [raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model]
+BUILT = [
+    raw_nemotron,
+    math_split,
+    verified_solutions,
+    qlora_adapter,
+    base_evaluation,
+    adapter_evaluation,
+    registered_model,
+]
 VERSIONS = declared_versions(SETTINGS)
 
 defs = dg.Definitions(

@@ -32,6 +32,7 @@ SLOW = (
     "registry/test_batcher.py",
     "registry/test_agent_server.py",
     "training/test_resume.py",
+    "solutions/test_killed.py",
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",

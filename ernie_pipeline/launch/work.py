@@ -70,6 +70,12 @@ WORK: Mapping[str, WorkKind] = {
             prepare="ernie_pipeline.launch.prepare:without_torch",
         ),
         WorkKind(
+            name="solutions",
+            function="ernie_pipeline.solutions.make_solutions:make",
+            job="ernie_pipeline.solutions.job:SolutionsJob",
+            prepare="ernie_pipeline.launch.prepare:unsloth_first",
+        ),
+        WorkKind(
             name="training",
             function="ernie_pipeline.training.train:train",
             job="ernie_pipeline.training.job:TrainingJob",

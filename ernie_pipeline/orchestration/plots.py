@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLOURS = {"train": "#2a78b8", "evaluation": "#37a070", "unused": "#b8b8b8", "dropped": "#c8553d"}
@@ -34,6 +34,16 @@ def dropped_rows(dropped: Mapping[str, int], places: Mapping[str, int]) -> str:
     axes.invert_yaxis()
     axes.set(xlabel="rows", xscale="log", xlim=(0.8, max(rows) * 8))
     return _markdown(figure, "rows dropped by each filter, and kept")
+
+
+def pass_rates(counts: Sequence[int]) -> str:
+    """How many problems have which pass rate, as a Markdown image; `counts`: of equal parts of [0, 1], in order."""
+    figure, axes = _figure(6.4, 2.6)
+    width = 1 / len(counts)
+    bars = axes.bar([place * width for place in range(len(counts))], counts, width * 0.92, align="edge")
+    axes.bar_label(bars, padding=2)
+    axes.set(xlabel="pass rate", ylabel="problems", xlim=(0, 1))
+    return _markdown(figure, "pass rates of the problems")
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -1,13 +1,13 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.chain import Write
+from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.utils.errors import PipelineError
@@ -30,24 +30,29 @@ def build_or_reuse(
     context: dg.AssetExecutionContext,
     write: Write,
     show: Callable[[Artifact], Mapping[str, Any]],
+    build_above: Callable[[Chain], None] = lambda chain: None,
 ) -> dg.MaterializeResult:
-    """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it."""
+    """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it.
+
+    `build_above` is called first, to build what it reads and what no other asset stands for.
+    """
     name = context.asset_key.to_user_string()
     with pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
         for upstream in STAGES[name].inputs:
             if upstream in SOURCES:
                 _log_observation(context, upstream, chain.version(upstream))
+        build_above(chain)
         artifact = chain.reuse_or_build(name, write, on_wait=context.log.info)
         if artifact.reused:
             context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
         elif artifact.note:
             context.log.warning(f"{name} was built again: {artifact.note}")
-        metadata = show(artifact)
+        metadata, unread = show(artifact), _unread(chain, name)
     return dg.MaterializeResult(
         metadata={**metadata, **origin(artifact)},
         data_version=dg.DataVersion(artifact.data_version),
-        tags=version_tags(artifact.manifest),
+        tags=version_tags(artifact.manifest, unread),
         check_results=[_check_result(check) for check in artifact.checks],
     )
 
@@ -63,15 +68,27 @@ def _log_observation(context: dg.AssetExecutionContext, name: str, version: str)
     context.log_event(dg.AssetObservation(name, tags={DATA: version}))
 
 
-def version_tags(made_from: Mapping[str, Any]) -> dict[str, str]:
+def _unread(chain: Chain, name: str) -> dict[str, str]:
+    """The versions of what the asset depends on in Dagster's eyes, and does not read with this recipe."""
+    versions: dict[str, str] = {}
+    for upstream in STAGES[name].inputs:
+        if upstream not in chain.stages[name].inputs:
+            with suppress(PipelineError):  # it need not be there
+                versions[upstream] = chain.version(upstream)
+    return versions
+
+
+def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dict[str, str]:
     """Dagster's own tags, by which it marks an asset as stale, from a manifest or a history entry.
 
     Dagster would fill them with what it knew when the step began. The artifact may be from other code and inputs than
     those, when a file or a module was edited, or a source observed, in between; and Dagster lets a result say so.
+    It wants a version of each asset above and of nothing else, read or not; `unread`: of those that are not.
     """
+    read = {name: version for name, version in made_from["inputs"].items() if name in (*SOURCES, *STAGES)}
     return {
         CODE: made_from["declared_version"],
-        **{f"{INPUT}{name}": version for name, version in made_from["inputs"].items()},
+        **{f"{INPUT}{name}": version for name, version in {**read, **unread}.items()},
     }
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, origin, version_tags
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
+from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.store.artifacts import Artifact
 
 
@@ -41,9 +42,11 @@ def _correction(
     tags = recorded[asset.asset]
     if asset.state == "fresh":
         artifact = chain.artifact(asset.asset)
-        wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest)}
+        above = STAGES[asset.asset].inputs
+        unread = {i: recorded[i][DATA] for i in above if i not in artifact.manifest["inputs"] and DATA in recorded[i]}
+        wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest, unread)}
         if any(tags.get(name) != value for name, value in wanted.items()):
-            no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in artifact.manifest["inputs"]}
+            no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in above}
             return _found_in_the_store(asset.asset, artifact, wanted | no_events)
     elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
         return dg.AssetMaterialization(
@@ -66,7 +69,7 @@ def _found_in_the_store(name: str, artifact: Artifact, tags: dict[str, str]) -> 
 
 def _looks_fresh(asset: AssetPlan, chain: Chain, recorded: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether Dagster would call it fresh: its last event names today's code and its inputs' last versions."""
-    tags, inputs = recorded[asset.asset], chain.stages[asset.asset].inputs
+    tags, inputs = recorded[asset.asset], STAGES[asset.asset].inputs
     return tags.get(CODE) == chain.declared_version(asset.asset) and all(
         tags.get(f"{INPUT}{name}") == recorded[name].get(DATA) for name in inputs
     )

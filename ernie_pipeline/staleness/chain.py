@@ -4,7 +4,7 @@ A fingerprint needs nothing but the recipe, the code, the observed versions and 
 Dagster's UI, a schedule or the command line, and with an instance that was born a second ago.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -14,8 +14,8 @@ from typing import Any
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
 from ernie_pipeline.staleness.reasons import differences, nearest
-from ernie_pipeline.staleness.stage import DeclaredRecipe, ObservedSource, Stage, Work, section
-from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.staleness.stage import EARLIER_ROUND, DeclaredRecipe, ObservedSource, Stage, Work, section
+from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance, asset_of
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.store.row_cache import FOLDER, KeptRows
@@ -44,6 +44,7 @@ class Chain:
     """One recipe's stages over one store.
 
     A source is asked for its version once. `lost` is for stages whose artifact speaks of something outside the store.
+    `earlier`: the chain of the round before, over the same store, of which `EARLIER_ROUND` names what is read.
     """
 
     def __init__(
@@ -53,14 +54,22 @@ class Chain:
         stages: Mapping[str, Stage],
         sources: Mapping[str, ObservedSource],
         lost: Mapping[str, Lost] | None = None,
+        earlier: "Chain | None" = None,
     ):
         self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources
-        self._lost = lost or {}
+        self.earlier, self._lost = earlier, lost or {}
         self._versions: dict[str, str] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._found: dict[tuple[str, str], Artifact] = {}
         self._code: dict[str, Code] = {}
         self._version_of, self._module_of = cache(version), cache(read_module)
+
+    def rounds(self) -> "Iterator[Chain]":
+        """This chain and those of the rounds before it."""
+        chain: Chain | None = self
+        while chain:
+            yield chain
+            chain = chain.earlier
 
     def version(self, name: str) -> str:
         """The data version of an input: observed, or of the artifact that the recipe asks for.
@@ -94,7 +103,12 @@ class Chain:
         )
 
     def artifact(self, name: str) -> Artifact:
-        """The intact artifact of a stage, fit for the stages below. Raises `NotThereError` when there is none."""
+        """The intact artifact of a stage, fit for the stages below, or of what `EARLIER_ROUND` names.
+
+        Raises `NotThereError` when there is none.
+        """
+        if name in EARLIER_ROUND and self.earlier:
+            return self._of_earlier_round(self.earlier, name)
         if name not in self._artifacts:
             wanted = self.provenance(name)
             found, reason = self._verified(name, wanted.fingerprint)
@@ -107,6 +121,13 @@ class Chain:
                 raise PipelineError(f"{name} is not fit for use: {found.failed_check}")
             self._artifacts[name] = found
         return self._artifacts[name]
+
+    def _of_earlier_round(self, earlier: "Chain", name: str) -> Artifact:
+        try:
+            return earlier.artifact(asset_of(name))
+        except NotThereError as error:
+            round_ = earlier.recipe.solutions.rounds
+            raise NotThereError(f"{error.stage} of round {round_}", error.reason, wanted_by=asset_of(name)) from None
 
     def reuse_or_build(
         self,
@@ -173,7 +194,7 @@ class Chain:
         work = Work(
             recipe=DeclaredRecipe(self.recipe, declared, stage.name),
             made_from=made_from,
-            artifacts={name: self.artifact(name) for name in stage.inputs if name in self.stages},
+            artifacts={name: self.artifact(name) for name in stage.inputs if name not in self.sources},
             unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
             rows=self.rows(made_from.stage),
         )

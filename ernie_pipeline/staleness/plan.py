@@ -7,7 +7,8 @@ from typing import Any, Literal
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.code import short_hash
 from ernie_pipeline.staleness.reasons import differences, nearest
-from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, Provenance
+from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND
+from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, Provenance, asset_of
 from ernie_pipeline.store.history import Build, builds
 
 State = Literal["fresh", "stale", "missing", "waiting", "failed"]
@@ -65,26 +66,41 @@ class RefreshPlan:
 def make_plan(chain: Chain) -> RefreshPlan:
     """The plan of a recipe over its store. Reads and verifies, writes nothing. Raises `PipelineError` for bad input."""
     sources = {name: chain.version(name) for name in chain.sources}
-    planned: dict[str, AssetPlan] = {}
-    last_versions: dict[str, str] = {}
-    for name in chain.stages:
-        planned[name] = _plan_asset(chain, name, planned, last_versions)
-        if planned[name].data_version:
-            last_versions[name] = str(planned[name].data_version)
+    planned = _plan_assets(chain)
     declared = {name: chain.declared_version(name) for name in chain.stages}
     return RefreshPlan(tuple(planned.values()), sources, short_hash([declared, sources]))
 
 
-def _plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan], last_versions: Mapping[str, str]) -> AssetPlan:
+def _plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
+    """The plan of each stage by its name, in the order of the chain, up to the stage `last`."""
+    planned: dict[str, AssetPlan] = {}
+    earlier = _plan_round_before(chain)
+    for name in chain.stages:
+        planned[name] = _plan_asset(chain, name, {**planned, **earlier})
+        if name == last:
+            break
+    return planned
+
+
+def _plan_round_before(chain: Chain) -> dict[str, AssetPlan]:
+    """The plan of what is read of the round before, by its name as an input."""
+    if chain.earlier is None:
+        return {}
+    planned = _plan_assets(chain.earlier, last=asset_of(EARLIER_ADAPTER))
+    return {read: planned[asset_of(read)] for read in EARLIER_ROUND}
+
+
+def _plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan]) -> AssetPlan:
+    """`above`: of the stages before it, and of what it reads of the round before."""
     unsettled = [i for i in chain.stages[name].inputs if i in above and above[i].state != "fresh"]
     history = builds(chain.store, name)
-    assumed = {i: last_versions.get(i, "unknown") for i in unsettled}
+    assumed = {i: above[i].data_version or "unknown" for i in unsettled}
     wanted = chain.provenance(name, assumed)
     found, reason = chain.find(wanted)
     if found is None and not history and reason == NOT_BUILT:
         return AssetPlan(name, "missing", (NOT_BUILT,), None if unsettled else wanted.fingerprint)
     last = _last_build(wanted, found, history)
-    state, reasons = _state(wanted, found, reason, last, unsettled)
+    state, reasons = _state(wanted, found, reason, last, {i: _waits_for(i, above[i]) for i in unsettled})
     return AssetPlan(
         asset=name,
         state=state,
@@ -100,9 +116,10 @@ def _last_build(wanted: Provenance, found: Artifact | None, history: list[Build]
 
 
 def _state(
-    wanted: Provenance, found: Artifact | None, reason: str, last: Build | None, unsettled: list[str]
+    wanted: Provenance, found: Artifact | None, reason: str, last: Build | None, unsettled: Mapping[str, str]
 ) -> tuple[State, list[str]]:
-    waits = [f"waits for {', '.join(unsettled)}"]
+    """`unsettled`: inputs that are to be built, each with how to say that it is waited for."""
+    waits = [f"waits for {', '.join(unsettled.values())}"]
     if found is not None:
         if found.failed_check and not unsettled:
             return "failed", [found.failed_check]
@@ -118,7 +135,14 @@ def _state(
     return ("stale", own) if own else ("waiting", waits)
 
 
+def _waits_for(read: str, plan: AssetPlan) -> str:
+    """The input's name; of the round before, which has no line of its own in the plan, with what is to be done."""
+    told = read in EARLIER_ROUND and plan.state != "waiting"
+    return f"{read}, {plan.state}: {'; '.join(plan.reasons)}" if told else read
+
+
 def asked_for(chain: Chain, plan: RefreshPlan) -> dict[str, str]:
     """The fingerprint that each stage has, or has if what is built above it comes out as it did the last time."""
-    assumed = {asset.asset: asset.data_version or "unknown" for asset in plan.assets if asset.state != "fresh"}
+    planned = {**{asset.asset: asset for asset in plan.assets}, **_plan_round_before(chain)}
+    assumed = {read: asset.data_version or "unknown" for read, asset in planned.items() if asset.state != "fresh"}
     return {name: chain.provenance(name, assumed).fingerprint for name in chain.stages}

@@ -11,7 +11,20 @@ SHOWN_DIGITS = 8
 
 
 def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
-    """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted."""
+    """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted.
+
+    Where another value of a recipe key made the stage read other keys, as that it is to sample at all, that value alone
+    is told: the rest follows from it.
+    """
+    before, after = flatten(build["recipe"]), flatten(wanted.recipe)
+    both = {*before} & {*after}
+    deciding = _changes("recipe", {key: before[key] for key in both}, {key: after[key] for key in both})
+    if deciding and {*before} != {*after}:
+        return deciding
+    return _all_differences(wanted, build, ignored_inputs)
+
+
+def _all_differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
     inputs, built_from = (
         {name: version for name, version in versions.items() if name not in ignored_inputs}
         for versions in (wanted.inputs, build["inputs"])
@@ -30,7 +43,7 @@ def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str
 
 def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
     """The build that differs in the fewest things from the wanted; of several, the newest (`builds` has it last)."""
-    return min(reversed(builds), key=lambda build: len(differences(wanted, build)), default=None)
+    return min(reversed(builds), key=lambda build: len(_all_differences(wanted, build)), default=None)
 
 
 def _changes(

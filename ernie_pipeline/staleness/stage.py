@@ -9,6 +9,10 @@ from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.store.artifacts import Artifact, Provenance
 from ernie_pipeline.store.row_cache import KeptRows
 
+EARLIER_SOLUTIONS, EARLIER_ADAPTER = "verified_solutions (round before)", "qlora_adapter (round before)"
+EARLIER_ROUND = (EARLIER_SOLUTIONS, EARLIER_ADAPTER)
+"""Inputs that are artifacts of the round before, which is a chain of its own; `asset_of` says of which asset."""
+
 
 @dataclass(frozen=True)
 class ByRow:

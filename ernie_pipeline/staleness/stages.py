@@ -9,8 +9,8 @@ from pathlib import Path
 from ernie_pipeline.grading import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.stage import ByRow, ObservedSource, Stage
+from ernie_pipeline.staleness.chain import Chain, Lost
+from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND, ByRow, ObservedSource, Stage
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
@@ -88,8 +88,28 @@ STAGES: Mapping[str, Stage] = {
             ),
         ),
         Stage(
-            name="qlora_adapter",
+            name="verified_solutions",
             inputs=("math_split", "base_model"),
+            recipe=("quantization", "solutions", "training.backend", "training.on"),
+            code=("ernie_pipeline.solutions.job", "ernie_pipeline.solutions.make_solutions"),
+            labels=("execution",),
+            libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
+            by_row=ByRow(
+                inputs=("base_model",),
+                recipe=(
+                    "quantization",
+                    "solutions.temperature",
+                    "solutions.top_p",
+                    "solutions.max_new_tokens",
+                    "training.backend",
+                ),
+                code=ANSWERS_BY_ROW.code,
+                libraries=MODEL_LIBRARIES,
+            ),
+        ),
+        Stage(
+            name="qlora_adapter",
+            inputs=("math_split", "base_model", "verified_solutions"),
             recipe=("quantization", "lora", "training"),
             code=("ernie_pipeline.training.job", "ernie_pipeline.training.train"),
             labels=("execution",),
@@ -131,6 +151,7 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
+"""All that each asset may read, whatever the recipe says; see `stages_for`."""
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
@@ -171,8 +192,44 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
         sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
 
     lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
-    recipe = with_backend(recipe or settings.load_recipe())
-    return Chain(recipe, store, _stages_with(recipe.training.backend), sources, lost)
+    return chain_of_rounds(with_backend(recipe or settings.load_recipe()), store, sources, lost)
+
+
+def chain_of_rounds(
+    recipe: Recipe,
+    store: ArtifactStore,
+    sources: Mapping[str, ObservedSource],
+    lost: Mapping[str, Lost] | None = None,
+) -> Chain:
+    """The recipe's chain and, where it asks for several rounds of solutions, with it that of the round before.
+
+    That one is the chain of the same recipe with one round less: so each round's solutions and adapter are artifacts
+    like any others, and what a recipe with fewer rounds has made is reused.
+    """
+    sources = {name: ObservedSource(source.section, _asked_once(source)) for name, source in sources.items()}
+    before = _round_before(recipe)
+    earlier = chain_of_rounds(before, store, sources) if before else None
+    return Chain(recipe, store, stages_for(recipe), sources, lost, earlier)
+
+
+def _asked_once(source: ObservedSource) -> Callable[[Recipe], str]:
+    """Its version, for all rounds."""
+    found: list[str] = []
+
+    def version(recipe: Recipe) -> str:
+        if not found:
+            found.append(source.version(recipe))
+        return found[0]
+
+    return version
+
+
+def _round_before(recipe: Recipe) -> Recipe | None:
+    solutions, rounds = recipe.solutions, recipe.solutions.rounds - 1
+    if recipe.training.on != "solutions" or not rounds:
+        return None
+    update = {"rounds": rounds, "keep": min(solutions.keep, solutions.samples * rounds)}  # what is kept at most there
+    return recipe.model_copy(update={"solutions": solutions.model_copy(update=update)})
 
 
 def with_backend(recipe: Recipe) -> Recipe:
@@ -192,11 +249,44 @@ def with_backend(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"backend": backend})})
 
 
-def _stages_with(backend: str) -> Mapping[str, Stage]:
+def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
+    """The stages as the recipe has them: without what it does not ask for, with the libraries of its backend."""
+    stages = dict(STAGES)
+    if recipe.training.on != "solutions":
+        stages = _without_solutions(stages)
+    elif recipe.solutions.rounds > 1:
+        stages["verified_solutions"] = _after_a_round(stages["verified_solutions"])
+    return _with_backend_libraries(stages, recipe.training.backend)
+
+
+def _without_solutions(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Nothing is sampled, and what decides how it would be makes nothing stale."""
+    not_asked_for = Stage(
+        name="verified_solutions",
+        inputs=(),
+        recipe=("training.on",),
+        code=("ernie_pipeline.solutions.not_asked_for",),
+        libraries=(),
+    )
+    adapter = stages["qlora_adapter"]
+    inputs = tuple(name for name in adapter.inputs if name != "verified_solutions")
+    return {**stages, "verified_solutions": not_asked_for, "qlora_adapter": replace(adapter, inputs=inputs)}
+
+
+def _after_a_round(stage: Stage) -> Stage:
+    """Sampled with the adapter of the round before, whose attempts count too."""
+    assert stage.by_row, "solutions are kept by row"
+    by_row = replace(
+        stage.by_row, inputs=(*stage.by_row.inputs, EARLIER_ADAPTER), recipe=(*stage.by_row.recipe, "lora")
+    )
+    return replace(stage, inputs=(*stage.inputs, *EARLIER_ROUND), recipe=(*stage.recipe, "lora"), by_row=by_row)
+
+
+def _with_backend_libraries(stages: Mapping[str, Stage], backend: str) -> Mapping[str, Stage]:
     """The stages, with the libraries that a backend adds to those that run it."""
     more = BACKEND_LIBRARIES.get(backend, ())
-    runs_it = {name for name, stage in STAGES.items() if {"training", "training.backend"} & {*stage.recipe}}
-    return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in STAGES.items()}
+    runs_it = {name for name, stage in stages.items() if {"training", "training.backend"} & {*stage.recipe}}
+    return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in stages.items()}
 
 
 def _with_libraries(stage: Stage, more: tuple[str, ...]) -> Stage:
@@ -225,9 +315,10 @@ def asked_base(chain: Chain) -> MadeOf | None:
 
 
 def asked_rows(chain: Chain) -> set[str] | None:
-    """The keys of the sets of kept rows that the chain's recipe asks for; None where that cannot be found out."""
+    """The keys of the sets of kept rows that the chain's recipe asks for, in the rounds before too; None where that
+    cannot be found out."""
     try:
-        kept = [chain.rows(name) for name in chain.stages]
+        kept = [each.rows(name) for each in chain.rounds() for name in each.stages]
     except PipelineError:
         return None
     return {rows.folder.name for rows in kept if rows}

@@ -31,6 +31,11 @@ REPORTS = "reports"
 FINGERPRINT = re.compile("[0-9a-f]+")
 
 
+def asset_of(read: str) -> str:
+    """The asset of which what a manifest calls `read` is an artifact: qlora_adapter of "qlora_adapter (round 1)"."""
+    return read.partition(" ")[0]
+
+
 @dataclass(frozen=True)
 class Check:
     """What was found out about an artifact when it was built. If a blocking one failed, no stage below may use it."""

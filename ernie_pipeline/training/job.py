@@ -13,7 +13,8 @@ from ernie_pipeline.recipe.sections import Recipe, Training
 class TrainingJob(Section):
     """Train an adapter of `spec` on the folder `split` (train.parquet and eval.parquet) into the folder `out`.
 
-    `checkpoints`: a folder that outlives a killed run, to write them into and to go on from, or None for none.
+    `solutions`: the folder of what is trained on and measured by instead (train.parquet and validation.parquet), or
+    None. `checkpoints`: a folder that outlives a killed run, to write them into and to go on from, or None for none.
     """
 
     spec: ModelSpec
@@ -21,8 +22,16 @@ class TrainingJob(Section):
     execution: ExecutionOverrides = ExecutionOverrides()
     limits: DeviceLimits = DeviceLimits()
     split: Path
+    solutions: Path | None = None
     out: Path
     checkpoints: Path | None = None
+
+    @property
+    def row_files(self) -> tuple[Path, Path]:
+        """The rows to train on, and those whose loss is watched."""
+        if self.solutions:
+            return self.solutions / "train.parquet", self.solutions / "validation.parquet"
+        return self.split / "train.parquet", self.split / "eval.parquet"
 
 
 def training_job(recipe: Recipe, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:

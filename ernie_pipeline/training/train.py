@@ -72,10 +72,8 @@ def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks
     from ernie_pipeline.training.trainer import AdapterTrainer
 
     rows, eval_rows = (
-        read_rows(
-            job.split / f"{part}.parquet", loaded.tokenizer, completion_only_loss=job.training.completion_only_loss
-        )
-        for part in ("train", "eval")
+        read_rows(file, loaded.tokenizer, completion_only_loss=job.training.completion_only_loss)
+        for file in job.row_files
     )
     plan = Plan(job.training, rows, eval_rows)
     return AdapterTrainer(

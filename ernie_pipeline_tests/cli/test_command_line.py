@@ -97,7 +97,7 @@ def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home
         done = run(*MODULE, "plan")
         seconds.append(time.monotonic() - start)
     assert (done.returncode, done.stderr) == (3, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:7]] == [[name, "missing"] for name in STAGES]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:8]] == [[name, "missing"] for name in STAGES]
     assert min(seconds) < 2
     assert not home.exists(), "a plan writes nothing"
 
@@ -117,7 +117,7 @@ def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: 
     done = run(*MODULE, "plan", "--json", ERNIE_PIPELINE_RECIPE=str(recipe))
     plan = json.loads(done.stdout)
     assert (done.returncode, plan["fresh"], plan["assets"][0]["state"]) == (3, False, "fresh")
-    assert (plan["assets"][2]["state"], plan["assets"][2]["reasons"]) == (
+    assert (plan["assets"][3]["state"], plan["assets"][3]["reasons"]) == (
         "stale",
         ["recipe training.eval_every 100 -> 50"],
     )

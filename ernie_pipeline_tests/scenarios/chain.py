@@ -15,7 +15,9 @@ from typing import IO, Any
 
 import psutil
 
-ASSETS = ("raw_nemotron", "math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation", "registered_model")
+BELOW_SPLIT = ("qlora_adapter", "base_evaluation", "adapter_evaluation", "registered_model")
+"""What reads the split, where the recipe asks for no solutions."""
+ASSETS = ("raw_nemotron", "math_split", "verified_solutions", *BELOW_SPLIT)
 
 QUICK_RECIPE = """
 [source]

@@ -29,6 +29,9 @@ def raw_nemotron(): pass
 def math_split(): pass
 
 @dg.asset(deps=[math_split])
+def verified_solutions(): pass
+
+@dg.asset(deps=[math_split, verified_solutions])
 def qlora_adapter(): pass
 
 @dg.asset(deps=[math_split])
@@ -40,7 +43,17 @@ def adapter_evaluation(): pass
 @dg.asset(deps=[math_split, qlora_adapter, base_evaluation, adapter_evaluation])
 def registered_model(): pass
 
-defs = dg.Definitions([raw_nemotron, math_split, qlora_adapter, base_evaluation, adapter_evaluation, registered_model])
+defs = dg.Definitions(
+    [
+        raw_nemotron,
+        math_split,
+        verified_solutions,
+        qlora_adapter,
+        base_evaluation,
+        adapter_evaluation,
+        registered_model,
+    ]
+)
 """
 
 

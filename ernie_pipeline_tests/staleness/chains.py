@@ -8,7 +8,7 @@ from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain, Lost, Write
 from ernie_pipeline.staleness.stage import ObservedSource, Stage, Work
-from ernie_pipeline.staleness.stages import SOURCES, STAGES
+from ernie_pipeline.staleness.stages import SOURCES, chain_of_rounds
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 
 OBSERVED = {"nemotron_source": "sha256:5000", "base_model": "sha256:e41e", "benchmark_sets": "none"}
@@ -37,7 +37,7 @@ def chain_of(
     recipe: Recipe | None = None,
     *,
     lost: Mapping[str, Lost] | None = None,
-    stages: Mapping[str, Stage] = STAGES,
+    stages: Mapping[str, Stage] | None = None,
     **observed: str,
 ) -> Chain:
     """A chain whose sources have the versions `observed`, by default `OBSERVED`."""
@@ -45,7 +45,8 @@ def chain_of(
         name: ObservedSource(SOURCES[name].section, lambda _, v=version: v)
         for name, version in (OBSERVED | observed).items()
     }
-    return Chain(recipe or Recipe(), store, stages, sources, lost)
+    recipe = recipe or Recipe()
+    return Chain(recipe, store, stages, sources, lost) if stages else chain_of_rounds(recipe, store, sources, lost)
 
 
 def walk(chain: Chain, **write: Write) -> dict[str, Artifact]:

@@ -58,7 +58,7 @@ BELOW_THE_SPLIT = {
 def test_of_an_empty_store_everything_is_missing(store: ArtifactStore) -> None:
     plan = make_plan(chain_of(store))
     assert states(plan) == dict.fromkeys(ALL, ("missing", "not built yet"))
-    assert [asset.fingerprint is None for asset in plan.assets] == [False] + [True] * 5
+    assert [asset.asset for asset in plan.assets if asset.fingerprint] == ["raw_nemotron", "verified_solutions"]
     assert (plan.fresh, plan.to_build) == (False, ALL)
     assert not store.root.exists(), "a plan writes nothing"
 
@@ -79,7 +79,7 @@ def test_a_changed_recipe_key_makes_stale_who_reads_it(store: ArtifactStore, ful
     plan = make_plan(chain_of(store, recipe_with(training={"learning_rate": 1e-4})))
     changed = ("stale", "recipe training.learning_rate 0.0002 -> 0.0001")
     assert states(plan) == {"qlora_adapter": changed, **BELOW_ADAPTER}
-    stale = plan.assets[2]
+    stale = plan.assets[3]
     assert (stale.seconds, stale.fingerprint is None) == (full["qlora_adapter"].manifest["seconds"], False)
 
 
@@ -104,7 +104,8 @@ def test_other_rows_make_raw_stale_and_the_rest_wait(store: ArtifactStore, full:
 
 def test_another_base_model_makes_stale_all_but_the_raw_rows(store: ArtifactStore, full: dict[str, Artifact]) -> None:
     plan = make_plan(chain_of(store, base_model="sha256:0dd"))
-    assert states(plan) == dict.fromkeys(ALL[1:], ("stale", "input base_model e41e -> 0dd"))
+    stale = [name for name in ALL if name not in ("raw_nemotron", "verified_solutions")]
+    assert states(plan) == dict.fromkeys(stale, ("stale", "input base_model e41e -> 0dd"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_a_failed_blocking_check_is_failed_and_what_is_below_waits(store: Artifa
     plan = make_plan(chain_of(store))
     assert states(plan) == {
         "math_split": ("failed", "check sizes failed: 0 of 4 rows"),
-        **dict.fromkeys(BELOW_SPLIT, ("missing", "not built yet")),
+        **dict.fromkeys(["verified_solutions", *BELOW_SPLIT], ("missing", "not built yet")),
     }
     assert plan.to_build == ALL[1:]
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,20 @@ from ernie_pipeline.store.housekeeping import artifacts as housekeeping
 from ernie_pipeline.store.housekeeping.artifacts import Contents, Entry, Held, prune, take_stock, verify
 from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.staleness.chains import chain_of, constant, recipe_with, tree, walk, writes
+from ernie_pipeline_tests.staleness import chains
+from ernie_pipeline_tests.staleness.chains import constant, tree, walk, writes
 
 Key = tuple[str, str]
+
+
+def recipe_with(**sections: dict[str, Any]) -> Recipe:
+    """With solutions, so that each stage reads what is above it."""
+    return chains.recipe_with(**{**sections, "training": {"on": "solutions", **sections.get("training", {})}})
+
+
+def chain_of(store: ArtifactStore, recipe: Recipe | None = None, **given: Any) -> Chain:
+    """A chain of such a recipe."""
+    return chains.chain_of(store, recipe or recipe_with(), **given)
 
 
 def variant(store: ArtifactStore, number: int) -> dict[str, Artifact]:
@@ -63,9 +75,9 @@ def test_each_artifact_is_listed_with_what_it_is_kept_for(
 ) -> None:
     contents = stock(chain_of(store, nemotron_source="v0"))
     why = needed(contents)
-    assert [why[key] for key in sorted(keys(three[0]))] == [("asked for by the recipe",)] * 6
-    assert [why[key] for key in sorted(keys(three[1]))] == [()] * 6
-    assert [why[key] for key in sorted(keys(three[2]))] == [("newest build",)] * 6
+    assert [why[key] for key in sorted(keys(three[0]))] == [("asked for by the recipe",)] * 7
+    assert [why[key] for key in sorted(keys(three[1]))] == [()] * 7
+    assert [why[key] for key in sorted(keys(three[2]))] == [("newest build",)] * 7
     assert [entry.asset for entry in contents.artifacts] == [name for name in STAGES for _ in range(3)]
     artifact = three[1]["math_split"]
     [entry] = [e for e in contents.artifacts if e.fingerprint == artifact.manifest["fingerprint"]]
@@ -111,7 +123,9 @@ def test_a_registered_version_keeps_its_artifact_and_everything_above_it(
     reader = f"read by registered_model {three[1]['registered_model'].manifest['fingerprint']}"
     assert reasons.pop("registered_model") == ("registered as quick 3",)
     assert reasons.pop("raw_nemotron") == (f"read by math_split {three[1]['math_split'].manifest['fingerprint']}",)
-    assert reasons == dict.fromkeys(list(STAGES)[1:-1], (reader,))
+    read_by_adapter = (f"read by qlora_adapter {three[1]['qlora_adapter'].manifest['fingerprint']}",)
+    assert reasons.pop("verified_solutions") == read_by_adapter
+    assert reasons == dict.fromkeys([n for n in list(STAGES)[1:-1] if n != "verified_solutions"], (reader,))
     prune(store, contents, delete=True)
     assert standing(store) == keys(three[1]) | keys(three[2])
 
@@ -143,8 +157,8 @@ def test_when_the_registry_does_not_answer_all_that_may_be_registered_is_kept(
 @pytest.mark.parametrize(
     ("recipe", "source", "history"),
     [
-        (Recipe(), "v0", True),
-        (Recipe(), "v9", False),
+        (recipe_with(), "v0", True),
+        (recipe_with(), "v9", False),
         (recipe_with(lora={"rank": 8}), "v1", True),
         (recipe_with(training={"seed": 1}), "v0", False),
     ],
@@ -182,7 +196,7 @@ def test_what_another_holds_is_left_alone_and_named(store: ArtifactStore, three:
         for delete in (False, True):
             pruned = prune(store, contents, delete)
             assert [bool(left_alone.fullmatch(note)) for note in pruned.notes] == [True]
-            assert len(pruned.artifacts) == 11
+            assert len(pruned.artifacts) == 13
     assert standing(store) - keys(three[2]) == {("math_split", fingerprint)}
 
 

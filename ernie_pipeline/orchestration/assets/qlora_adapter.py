@@ -11,6 +11,7 @@ from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import loss_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.chain import Write
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER
@@ -18,12 +19,12 @@ from ernie_pipeline.training.job import training_job
 
 
 @dg.asset(
-    deps=["math_split", "base_model"],
+    deps=["math_split", "base_model", "verified_solutions"],
     group_name="model",
     kinds={"pytorch", "huggingface"},
     owners=OWNERS,
     pool="gpu",
-    description="LoRA weights on every target of the 4-bit base model, trained on the split's training rows.",
+    description="LoRA weights on every target of the 4-bit base model, trained on the rows or on its own solutions.",
     check_specs=[
         dg.AssetCheckSpec(
             "changed_the_model", asset="qlora_adapter", blocking=True, description="The adapter changes the logits."
@@ -31,6 +32,12 @@ from ernie_pipeline.training.job import training_job
     ],
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
+    return build_or_reuse(context, training(context, gpu), _show)
+
+
+def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
+    """What fills the artifact."""
+
     def write(work: Work, out: Path) -> list[Check]:
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
         job = training_job(
@@ -40,6 +47,7 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
             execution=gpu.execution_over(work.recipe.execution),
             limits=gpu.limits(gpu.gpus),
             split=checked_split(work),
+            solutions=work.folder("verified_solutions") if "verified_solutions" in work.artifacts else None,
             out=out,
             checkpoints=checkpoints,
         )
@@ -48,7 +56,7 @@ def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.Mat
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
 
-    return build_or_reuse(context, write, _show)
+    return write
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:

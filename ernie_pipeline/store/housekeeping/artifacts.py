@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
+from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore, asset_of
 from ernie_pipeline.store.history import Build, recorded, remember
 from ernie_pipeline.store.housekeeping import kept_rows
 from ernie_pipeline.store.housekeeping import quantized_bases as bases
@@ -215,8 +215,8 @@ def _add_what_they_were_built_from(needed: dict[Key, list[str]], known: Mapping[
     waiting = deque(needed)
     while waiting:
         reader = waiting.popleft()
-        for read in known[reader].get("inputs", {}).items():
-            for key in holding.get(read, ()):
+        for read, version in known[reader].get("inputs", {}).items():
+            for key in holding.get((asset_of(read), version), ()):
                 if key not in needed:
                     needed[key] = [f"read by {' '.join(reader)}"]
                     waiting.append(key)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, rows, write_rows
+from ernie_pipeline_tests.scenarios.chain import BELOW_SPLIT, QUICK_RECIPE, rows, write_rows
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace, copy_package
 
 UNGUARDED = """
@@ -33,8 +33,7 @@ def test_after_a_failed_check_no_later_run_goes_on_below_it(tmp_path: Path) -> N
     assert re.fullmatch(r"failed: check no_overlap failed: [1-9]\d* questions stand in both parts", failed)
     assert planned.todo == {
         "math_split": failed,
-        **dict.fromkeys(("qlora_adapter", "base_evaluation"), "missing: not built yet"),
-        **dict.fromkeys(("adapter_evaluation", "registered_model"), "missing: not built yet"),
+        **dict.fromkeys(("verified_solutions", *BELOW_SPLIT), "missing: not built yet"),
     }
 
     later = place.materialize("qlora_adapter", **settings)

@@ -8,6 +8,7 @@ import pytest
 
 from ernie_pipeline_tests.scenarios.chain import (
     ASSETS,
+    BELOW_SPLIT,
     FRESH,
     Planned,
     Run,
@@ -133,5 +134,5 @@ def test_a_changed_filter_names_itself_and_all_below_the_split_wait(built: Workp
     assert todo["math_split"] == "stale: recipe filters.max_question_chars 2000 -> 1999"
     assert {name: why.partition(":")[0] for name, why in todo.items()} == {
         "math_split": "stale",
-        **dict.fromkeys(ASSETS[2:], "waiting"),
+        **dict.fromkeys(BELOW_SPLIT, "waiting"),
     }

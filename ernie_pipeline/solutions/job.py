@@ -1,0 +1,38 @@
+"""The job of the sampling's process, from the recipe, the split and perhaps the round before."""
+
+from pathlib import Path
+from typing import Any
+
+from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.models.spec import ModelSpec, model_spec
+from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.recipe.sections import Lora, Recipe, Solutions
+from ernie_pipeline.store.row_cache import KeptRows
+
+
+class SolutionsJob(Section):
+    """Solve the training problems of the folder `split` (train.parquet) by the model of `spec`, into the folder `out`.
+
+    `earlier`: the folder of the round before, whose attempts count too; None in the first round. `rows`: where attempts
+    are kept; None: nowhere.
+    """
+
+    spec: ModelSpec
+    solutions: Solutions
+    execution: ExecutionOverrides = ExecutionOverrides()
+    limits: DeviceLimits = DeviceLimits()
+    split: Path
+    out: Path
+    earlier: Path | None = None
+    rows: KeptRows | None = None
+
+
+def solutions_job(
+    recipe: Recipe, base_version: str, quantized_bases: Path, adapter: Path | None, **given: Any
+) -> SolutionsJob:
+    """`recipe` needs the sections base_model, quantization and solutions, the key training.backend (resolved), and
+    with an `adapter` (the artifact's folder, of the round before) lora; `given` are the job's other fields."""
+    lora = recipe.lora if adapter else Lora()  # of a base model all targets are checked, whatever is trained
+    spec = model_spec(recipe, base_version, lora, adapter / "adapter" if adapter else None, quantized_bases)
+    return SolutionsJob(spec=spec, solutions=recipe.solutions, **given)

@@ -1,0 +1,15 @@
+"""What the asset holds where the recipe trains on something else: that it does."""
+
+import json
+from pathlib import Path
+
+
+def write_not_asked_for(out: Path) -> None:
+    """Say in `out` that no solutions are wanted: nothing is sampled, so nothing of the model or the rows is read."""
+    said = {"asked_for": False, "why": 'training.on is "answers"'}
+    (out / "not_asked_for.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def is_asked_for(folder: Path) -> bool:
+    """Whether an artifact holds solutions."""
+    return not (folder / "not_asked_for.json").is_file()
