@@ -97,7 +97,9 @@ class Grader:
             raise ValueError(f"got {len(answers)} answers and {len(references)} references, and wants as many")
         for row, reference in enumerate(references):
             if not reference.strip():
-                raise PipelineError(f"row {row}: the reference answer is empty, so no answer can be right; drop the row")
+                raise PipelineError(
+                    f"row {row}: the reference answer is empty, so no answer can be right; drop the row"
+                )
         if not answers:
             return []
         if self._pool is None:

@@ -66,10 +66,15 @@ class TrainingBackend(Protocol):
     """What an optimizer steps and clips. `forward_backward` leaves their gradients in `.grad`."""
 
     def forward_backward(
-        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+        self,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None = None,
+        temperature: float = 1.0,
     ) -> torch.Tensor | None:
         """The loss of a step, a detached scalar: the sum over all counted tokens of the negative log-likelihood in
-        nats, times its token's weight where `weights` [tokens] are given, divided by `num_tokens`.
+        nats, times its token's weight where `weights` [tokens] are given, divided by `num_tokens`. The likelihood is
+        that of the logits divided by `temperature`.
 
         Its gradient takes the place of what stood in `.grad`. None: memory ran out, and nothing is left of the try.
         """
@@ -126,6 +131,12 @@ class LoadedModel(Protocol):
 
         The documents may be any number; memory that runs out is met with smaller batches. Raises `PipelineError` when
         a single one does not fit.
+        """
+
+    def token_logprobs(self, documents: Sequence[Document], temperature: float = 1.0) -> list[torch.Tensor]:
+        """Each token's log-probability in nats given those before it, of the logits divided by `temperature`: fp32
+        [tokens] on the CPU for each document, 0 for tokens that are not counted. As the model learns, without a
+        gradient and without dropout; memory that runs out is met as in `loss_sum`.
         """
 
     def generate(

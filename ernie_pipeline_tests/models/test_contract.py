@@ -14,6 +14,7 @@ from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.backend import Generation, LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+from ernie_pipeline.models.documents import document
 from ernie_pipeline_tests.models.contract import (
     ADAPTER_PARAMETERS,
     DOCUMENTS,
@@ -31,6 +32,7 @@ from ernie_pipeline_tests.models.contract import (
     gradient,
     greedy,
     grouped_on_a_cpu,
+    losses_by_hand,
     size_by_hand,
     step,
     trained,
@@ -179,6 +181,29 @@ def test_weights_count_and_tokens_without_a_label_do_not(subject: Subject, adapt
     assert abs(adapted.loss_sum(DOCUMENTS, ONES) - adapted.loss_sum(DOCUMENTS)) <= subject.loose * size
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_tokens_log_probabilities_are_those_of_the_logits_in_any_order(
+    subject: Subject, adapted: LoadedModel, temperature: float
+) -> None:
+    wanted = losses_by_hand(adapted, DOCUMENTS, temperature)
+    for order in (range(len(DOCUMENTS)), [3, 1, 5, 0, 4, 2]):
+        found = adapted.token_logprobs([DOCUMENTS[i] for i in order], temperature)
+        assert [len(each) for each in found] == [LENGTHS[i] for i in order]
+        assert {(each.dtype, each.device.type, each.requires_grad) for each in found} == {(torch.float32, "cpu", False)}
+        assert all((each[:4] == 0).all() for each in found), "a prompt's tokens are not counted"
+        for i, each in zip(order, found, strict=True):
+            assert (each + wanted[i]).norm() <= 2 * subject.loose * wanted[i].norm()
+    assert adapted.token_logprobs([]) == []
+
+
+def test_a_sampled_token_s_log_probability_is_the_learner_s_own(subject: Subject, adapted: LoadedModel) -> None:
+    """At the temperature it was drawn at."""
+    made = adapted.generate(PROMPTS, Sampling(6, temperature=1.5), rows=4, seeds=range(4))
+    own = [document([*prompt, *tokens], len(prompt)) for prompt, tokens in zip(PROMPTS, made.tokens, strict=True)]
+    for prompt, told, found in zip(PROMPTS, made.logprobs, adapted.token_logprobs(own, 1.5), strict=True):
+        assert found[len(prompt) :].tolist() == pytest.approx(told, abs=max(1e-3, 4 * subject.loose))
+
+
 # Learning
 
 
@@ -208,6 +233,16 @@ def test_a_step_s_loss_is_the_sum_by_its_tokens_and_its_gradient_that_of_its_par
         assert (found - parts).norm() <= 3 * subject.loose * parts.norm()
 
 
+def test_a_step_at_another_temperature_is_of_the_divided_logits(subject: Subject, learner: LoadedModel) -> None:
+    backend, temperature = trained(learner, execution(subject)), 0.5
+    size = size_by_hand(learner, DOCUMENTS, WEIGHTS)
+    loss, _ = step(backend, DOCUMENTS, 50, WEIGHTS, temperature)
+    assert abs(50 * loss - by_hand(learner, DOCUMENTS, WEIGHTS, temperature)) <= 3 * subject.loose * size
+    plain, unweighted = step(backend, DOCUMENTS, 50, None, temperature), step(backend, DOCUMENTS, 50, ONES, temperature)
+    assert plain[0] == subject.near(unweighted[0])
+    assert (plain[1] - unweighted[1]).norm() <= 3 * subject.loose * plain[1].norm()
+
+
 def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_tokens(
     subject: Subject, learner: LoadedModel
 ) -> None:
@@ -225,12 +260,13 @@ def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_to
     assert (2 * smaller - first).norm() <= 3 * subject.loose * first.norm()
 
 
-def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel, temperature: float) -> None:
     """Along it the loss changes by what it promises: in the last layer's experts, which change nobody's routing."""
     backend = trained(learner, execution(subject))
-    step(backend, DOCUMENTS, 50)
+    step(backend, DOCUMENTS, 50, None, temperature)
     masks = within(backend, [value for name, value in learner.trainable().items() if ".layers.5.mlp." in name])
-    step(backend, DOCUMENTS, 50)
+    step(backend, DOCUMENTS, 50, None, temperature)
     along = [mask * (0 if p.grad is None else p.grad) for mask, p in zip(masks, backend.parameters, strict=True)]
     norm = float(torch.cat([each.flatten() for each in along]).norm())
     assert norm > 0
@@ -240,8 +276,9 @@ def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel
         with torch.no_grad():
             for parameter, direction in zip(backend.parameters, along, strict=True):
                 parameter.add_(direction, alpha=distance)
-        found, _ = step(backend, DOCUMENTS, 50)
-        assert learner.loss_sum(DOCUMENTS) / 50 == subject.near(found)
+        found, _ = step(backend, DOCUMENTS, 50, None, temperature)
+        if temperature == 1:
+            assert learner.loss_sum(DOCUMENTS) / 50 == subject.near(found)
         return found
 
     up, down = loss_at(length), loss_at(-2 * length)
