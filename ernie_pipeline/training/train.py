@@ -18,7 +18,6 @@ from ernie_pipeline.training.ranks import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key
 from ernie_pipeline.training.rows import read_rows
 from ernie_pipeline.training.schedule.order import Plan
-from ernie_pipeline.training.schedule.shares import share_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
@@ -71,6 +70,10 @@ def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks
     from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
     from ernie_pipeline.training.trainer import AdapterTrainer
 
+    if job.grpo:
+        from ernie_pipeline.training.grpo.trainer import grpo_trainer
+
+        return grpo_trainer(loaded, job, device, ranks, report)
     rows, eval_rows = (
         read_rows(
             job.split / f"{part}.parquet", loaded.tokenizer, completion_only_loss=job.training.completion_only_loss
@@ -141,22 +144,12 @@ def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, object]:
         "samples": sum(map(len, plan.steps)),
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens_per_s, 1),
-        "padding_share": round(_padding_share(trainer), 4),
+        "padding_share": round(trainer.padding_share, 4),
         "best_step": trainer.best["step"],
         "kept_step": trainer.best["step"] if plan.settings.keep == "best" else progress.step,
         "resumed_from": trainer.resumed_from,
+        **trainer.facts_of_method(),
     }
-
-
-def _padding_share(trainer: "AdapterTrainer") -> float:
-    """The share of the tokens computed that were padding, as the micro-batches were at last."""
-    computed, wanted, plan, ranks = 0, 0, trainer.plan, trainer.ranks.size
-    for step in plan.steps:
-        for rank in range(ranks):
-            lengths = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            computed += trainer.backend.computed_tokens(lengths)
-            wanted += sum(lengths)
-    return 1 - wanted / computed
 
 
 def _silent(line: str, values: dict[str, object]) -> None:

@@ -126,7 +126,7 @@ class GroupedModel(TransformersModel):
 
         def logprobs_of(batch: Sequence[Document]) -> Sequence[torch.Tensor]:
             logprobs = padding_free_logprobs(self.base, self._inputs(batch), longest, temperature)
-            return logprobs.split([len(document.ids) for document in batch])
+            return torch.split(logprobs, [len(document.ids) for document in batch])
 
         with self.evaluating():
             return batched_logprobs(logprobs_of, documents, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)

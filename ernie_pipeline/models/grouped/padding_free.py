@@ -76,7 +76,9 @@ def padding_free_logprobs(
         hidden, next_labels = _last_hidden(model, inputs, max_seqlen), _next(labels)
         losses = [
             token_losses(_logits(hidden[start : start + CHUNK], model.lm_head.weight, temperature), labels_of_chunk)
-            for start, labels_of_chunk in zip(range(0, len(hidden), CHUNK), next_labels.split(CHUNK), strict=True)
+            for start, labels_of_chunk in zip(
+                range(0, len(hidden), CHUNK), torch.split(next_labels, CHUNK), strict=True
+            )
         ]
     return F.pad(-torch.cat(losses)[:-1], (1, 0))
 
