@@ -23,8 +23,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     `curve` has what follows from the recipe and the rows alone, the same whatever interrupted the run; `speed` has the
     timings of each window between two log entries; both with the means of what `add` was told. Seconds are those of
-    the training: of a resumed run, all its processes' together. `step_tokens`: the tokens of each planned step, all ranks' together, padding excluded; known
-    when the step ends.
+    the training: of a resumed run, all its processes' together. `step_tokens`: the tokens of each planned step, all
+    ranks' together, padding excluded; known when the step ends.
     """
 
     def __init__(self, report: Reporter, step_tokens: Sequence[int], eval_every: int, ranks: Ranks):
