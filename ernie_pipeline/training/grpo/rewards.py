@@ -1,6 +1,6 @@
 """What an answer is worth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ernie_pipeline.grading.extract import last_boxed
@@ -15,6 +15,10 @@ class Reward(NamedTuple):
     solved: bool
 
 
+Judge = Callable[[Sequence[str], Sequence[bool], Sequence[str]], list[Reward]]
+"""Rewards answers, given their texts, whether each ended by itself, and their reference answers."""
+
+
 def reward(formatted: bool, solved: bool, format_reward: float) -> Reward:
     """`format_reward` for an answer that is boxed and ended, and 1 more if it is right; else 0.
 
@@ -24,15 +28,14 @@ def reward(formatted: bool, solved: bool, format_reward: float) -> Reward:
     return Reward(format_reward * formatted + solved, formatted, solved)
 
 
-def rewards(
-    answers: Sequence[str], ended: Sequence[bool], references: Sequence[str], grader: Grader, format_reward: float
-) -> list[Reward]:
-    """Of each answer's text, given whether it `ended` by itself. Only what can be right in strict form is graded.
+def graded(grader: Grader, format_reward: float) -> Judge:
+    """By the grader that evaluates, which raises `PipelineError`. Only what can be right in strict form is graded."""
 
-    Raises `PipelineError` as `Grader.grade` does.
-    """
-    formatted = [end and last_boxed(answer) is not None for answer, end in zip(answers, ended, strict=True)]
-    asked = [number for number, each in enumerate(formatted) if each]
-    grades = grader.grade([answers[number] for number in asked], [references[number] for number in asked])
-    solved = {number for number, grade in zip(asked, grades, strict=True) if is_strict(grade, ended[number])}
-    return [reward(each, number in solved, format_reward) for number, each in enumerate(formatted)]
+    def judge(answers: Sequence[str], ended: Sequence[bool], references: Sequence[str]) -> list[Reward]:
+        formatted = [end and last_boxed(answer) is not None for answer, end in zip(answers, ended, strict=True)]
+        asked = [number for number, each in enumerate(formatted) if each]
+        grades = grader.grade([answers[number] for number in asked], [references[number] for number in asked])
+        solved = {number for number, grade in zip(asked, grades, strict=True) if is_strict(grade, ended[number])}
+        return [reward(each, number in solved, format_reward) for number, each in enumerate(formatted)]
+
+    return judge

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts
 from ernie_pipeline.models.documents import Document, document
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.training.grpo.advantages import advantages, has_signal
 from ernie_pipeline.training.grpo.plan import GrpoPlan
-from ernie_pipeline.training.grpo.rewards import Reward, rewards
+from ernie_pipeline.training.grpo.rewards import Judge, Reward, reward
 from ernie_pipeline.training.ranks import Ranks
 
 LEAST_KEPT = 0.25
@@ -78,12 +77,12 @@ class RolloutSampler:
         self,
         loaded: LoadedModel,
         plan: GrpoPlan,
-        grader: Grader,
+        judge: Judge,
         ranks: Ranks,
         rows: int,
         asked_to_stop: Callable[[], bool],
     ):
-        self.loaded, self.plan, self.grader, self.ranks, self.rows = loaded, plan, grader, ranks, rows
+        self.loaded, self.plan, self.judge, self.ranks, self.rows = loaded, plan, judge, ranks, rows
         self.asked_to_stop = asked_to_stop
 
     def sample(self, number: int) -> Batch:
@@ -159,7 +158,7 @@ class RolloutSampler:
         """Of this rank's answers."""
         texts = answer_texts(self.loaded.tokenizer, [answer.tokens for answer in answers])
         ended = [self._ended(answer) for answer in answers]
-        return rewards(texts, ended, references, self.grader, self.plan.grpo.format_reward)
+        return self.judge(texts, ended, references)
 
     def _ended(self, answer: Answer) -> bool:
         return bool(answer.tokens) and answer.tokens[-1] in self.loaded.end_tokens
@@ -171,11 +170,8 @@ class RolloutSampler:
             flags[at * group + answer] = float(each.formatted)
             flags[number + at * group + answer] = float(each.solved)
         summed = self.ranks.sum(*flags)
-        worth = self.plan.grpo.format_reward
-        return [
-            Reward(worth * formatted + solved, formatted > 0, solved > 0)
-            for formatted, solved in zip(summed[:number], summed[number:], strict=True)
-        ]
+        pairs = zip(summed[:number], summed[number:], strict=True)
+        return [reward(formatted > 0, solved > 0, self.plan.grpo.format_reward) for formatted, solved in pairs]
 
     def _count(self, batch: Batch, answers: Sequence[Answer], values: Sequence[Reward]) -> None:
         own = {

@@ -24,6 +24,7 @@ from ernie_pipeline.training.config import trainer_config
 from ernie_pipeline.training.grpo.advantages import answer_scale, loss_divisor
 from ernie_pipeline.training.grpo.plan import GrpoPlan, grpo_plan
 from ernie_pipeline.training.grpo.problems import read_problems, set_aside
+from ernie_pipeline.training.grpo.rewards import Judge, graded
 from ernie_pipeline.training.grpo.rollouts import Batch, Rollout, RolloutSampler, Stopped
 from ernie_pipeline.training.grpo.watch import Watch
 from ernie_pipeline.training.grpo.weights import Objective, kl_terms, token_weights
@@ -41,7 +42,10 @@ Values = list[torch.Tensor]
 
 
 class GrpoTrainer(AdapterTrainer):
-    """Trains the adapter of `loaded` on answers that it gives to the plan's problems, see `AdapterTrainer`."""
+    """Trains the adapter of `loaded` on answers that it gives to the plan's problems, see `AdapterTrainer`.
+
+    `judge` rewards them; None: they are graded.
+    """
 
     plan: GrpoPlan
 
@@ -55,12 +59,14 @@ class GrpoTrainer(AdapterTrainer):
         saved: Saved,
         report: Reporter,
         execution: Execution,
+        judge: Judge | None = None,
     ):
         super().__init__(loaded, config, plan, ranks=ranks, saved=saved, report=report, execution=execution)
         grpo = plan.grpo
         self.grader = Grader(timeout_s=grpo.grading_timeout_s)
+        judge = judge or graded(self.grader, grpo.format_reward)
         rows = execution.generation_rows
-        self.sampler = RolloutSampler(loaded, plan, self.grader, ranks, rows, lambda: bool(self.stop.requested))
+        self.sampler = RolloutSampler(loaded, plan, judge, ranks, rows, lambda: bool(self.stop.requested))
         self.objective = Objective(grpo.clip_low, grpo.clip_high, grpo.max_importance, grpo.kl_to_base)
         self.watch = Watch(grpo)
         self.batch: Batch | None = None
