@@ -172,7 +172,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
 
     lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
     recipe = with_backend(recipe or settings.load_recipe())
-    return Chain(recipe, store, _with_method(_stages_with(recipe.training.backend), recipe), sources, lost)
+    return Chain(recipe, store, with_method(_stages_with(recipe.training.backend), recipe), sources, lost)
 
 
 def with_backend(recipe: Recipe) -> Recipe:
@@ -199,7 +199,7 @@ def _stages_with(backend: str) -> Mapping[str, Stage]:
     return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in STAGES.items()}
 
 
-def _with_method(stages: Mapping[str, Stage], recipe: Recipe) -> Mapping[str, Stage]:
+def with_method(stages: Mapping[str, Stage], recipe: Recipe) -> Mapping[str, Stage]:
     """The stages, with what the recipe's method of training reads beyond what every one does."""
     if recipe.training.method != "grpo":
         return stages

@@ -38,7 +38,7 @@ def token_weights(
     clipped = ratio > 1 + objective.clip_high if advantage > 0 else ratio < 1 - objective.clip_low
     weights = torch.where(clipped, 0.0, importance * ratio * advantage)
     if base is not None and objective.kl_to_base:
-        weights = weights + objective.kl_to_base * ((base - current).exp() - 1)
+        weights = weights + objective.kl_to_base * (base - current).expm1()
     return weights
 
 
@@ -48,4 +48,4 @@ def kl_terms(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     Schulman 2020, "Approximating KL divergence" (joschu.net/blog/kl-approx.html): k3.
     """
     difference = p - q
-    return difference.exp() - 1 - difference
+    return difference.expm1() - difference
