@@ -88,8 +88,11 @@ def _card(
     """The model card. `data`: source and version of the split; `adapter`: the folder of qlora_adapter's artifact."""
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
-    found = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
-    losses = {name: value for name, value in found.items() if value is not None}
+    if run.get("method") == "grpo":  # its loss is weighted, and says nothing by itself
+        told = {"share of answers solved at the end": _last(curve, "solved"), "accuracy": _last(validation, "accuracy")}
+    else:
+        told = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
+    losses = {name: value for name, value in told.items() if value is not None}
     dataset = recipe.source.dataset or recipe.source.kind
     return model_card(
         name=recipe.registry.model_name,

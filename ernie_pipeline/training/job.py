@@ -15,7 +15,8 @@ from ernie_pipeline.recipe.sections import Grpo, Recipe, Training
 class TrainingJob(Section):
     """Train an adapter of `spec` on the folder `split` (train.parquet and eval.parquet) into the folder `out`.
 
-    `checkpoints`: a folder that outlives a killed run, to write them into and to go on from, or None for none.
+    `solutions`: the folder of the model's own solutions, or None. `checkpoints`: a folder that outlives a killed run,
+    to write them into and to go on from, or None for none.
     """
 
     spec: ModelSpec
@@ -23,10 +24,12 @@ class TrainingJob(Section):
     execution: ExecutionOverrides = ExecutionOverrides()
     limits: DeviceLimits = DeviceLimits()
     split: Path
+    solutions: Path | None = None
     out: Path
     checkpoints: Path | None = None
     grpo: Grpo | None = None
-    """What training.method = "grpo" takes; the table of the split's training rows is then its problems."""
+    """What training.method = "grpo" takes. Its problems are the split's training rows; with `solutions`, those of them
+    that were solved sometimes."""
 
     @model_validator(mode="after")
     def _as_the_method_has_it(self) -> "TrainingJob":

@@ -148,13 +148,21 @@ class GrpoTrainer(AdapterTrainer):
         if self.objective.kl_to_base:
             with self.loaded.without_adapter():
                 self.base = self.loaded.token_logprobs(documents, temperature)
-        pairs = zip(batch.rollouts, self.old, strict=True)
-        terms = [kl_terms(old[len(each.prompt) :], torch.tensor(each.logprobs)) for each, old in pairs]
-        total, tokens = self.ranks.sum(math.fsum(float(each.sum()) for each in terms), sum(map(len, terms)))
-        if not tokens:
-            return None
-        self.progress.add("curve", {"mismatch_kl": total / tokens})
-        return total / tokens
+        sampled = [torch.cat([torch.zeros(len(each.prompt)), torch.tensor(each.logprobs)]) for each in batch.rollouts]
+        mismatch = self._mean_kl(self.old, sampled)
+        if mismatch is not None:
+            self.progress.add("curve", {"mismatch_kl": mismatch})
+        if self.objective.kl_to_base and (to_base := self._mean_kl(self.base, self.old)) is not None:
+            self.progress.add("curve", {"kl_to_base": to_base})
+        return mismatch
+
+    def _mean_kl(self, p: Values, q: Values) -> float | None:
+        """Over all ranks' tokens that are counted: those of the prompts are 0 in both."""
+        assert self.batch is not None
+        tokens = sum(len(each.tokens) for each in self.batch.rollouts)
+        terms = [float(kl_terms(*each).sum()) for each in zip(p, q, strict=True)]
+        total, tokens_of_all = self.ranks.sum(math.fsum(terms), tokens)
+        return total / tokens_of_all if tokens_of_all else None
 
     def _update(self, number: int, batch: Batch, *, first: bool) -> torch.Tensor:
         documents = [rollout.document for rollout in batch.rollouts]
@@ -279,8 +287,7 @@ def grpo_trainer(
     """The trainer of a job whose method is GRPO. Raises `PipelineError` where there are too few problems."""
     settings, grpo = job.training, job.grpo
     assert grpo is not None
-    solutions = None
-    found = read_problems(job.split, loaded.tokenizer, solutions)
+    found = read_problems(job.split, loaded.tokenizer, job.solutions)
     plan = grpo_plan(settings, grpo, set_aside(found, grpo.eval_problems, settings.samples_per_step // grpo.group))
     key = run_key(job.spec, settings, plan.rows, plan.eval_rows, grpo.model_dump(mode="json"))
     return GrpoTrainer(

@@ -34,6 +34,12 @@ def make_grpo(demo_adapter: Any) -> Iterator[MakeGrpo]:
     yield from grpo_trainers_of(demo_adapter)
 
 
+@pytest.fixture
+def make_grouped_grpo(grouped_adapter: Any) -> Iterator[MakeGrpo]:
+    """Of the same model as backend `grouped` has it."""
+    yield from grpo_trainers_of(grouped_adapter)
+
+
 def grpo_trainers_of(loaded: Any) -> Iterator[MakeGrpo]:
     from ernie_pipeline.training.config import trainer_config
     from ernie_pipeline.training.grpo.plan import grpo_plan

@@ -69,6 +69,19 @@ def test_the_first_step_s_gradient_is_that_of_the_advantages(make_grpo: MakeGrpo
         assert (one - other).norm() <= 1e-4 * other.norm() + 1e-9
 
 
+def test_backend_grouped_samples_and_learns_the_same(make_grpo: MakeGrpo, make_grouped_grpo: MakeGrpo) -> None:
+    """At another temperature than 1, and with two steps from a batch."""
+    settings = {"max_steps": 4, "grpo": {"temperature": 1.3, "updates_per_batch": 2, "kl_to_base": 0.01}}
+    curves = []
+    for make in (make_grpo, make_grouped_grpo):
+        trainer = make(**settings)
+        trainer.fit()
+        curves.append(trainer.progress.curve)
+    for one, other in zip(*curves, strict=True):
+        assert one == pytest.approx(other, rel=1e-2, abs=1e-6)
+    assert len({*(entry["kl_to_base"] for entry in curves[0] if "kl_to_base" in entry)}) == 2
+
+
 def test_a_step_that_teaches_nothing_updates_nothing_and_counts(make_grpo: MakeGrpo) -> None:
     """Not even by the optimizer's momentum."""
     trainer = make_grpo(max_steps=3, keep="last")
