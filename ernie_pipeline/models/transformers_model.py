@@ -29,8 +29,8 @@ T = TypeVar("T")
 LossOf = Callable[[Sequence[Document], Sequence[torch.Tensor] | None], torch.Tensor]
 """The summed loss of one batch of documents."""
 
-LogprobsOf = Callable[[Sequence[Document]], Sequence[torch.Tensor]]
-"""The log-probabilities [tokens] of each document of one batch."""
+LogprobsOf = Callable[[list[int]], Sequence[torch.Tensor]]
+"""The log-probabilities [tokens] of each document of one batch, which is named by its positions."""
 
 Release = Callable[[], bool]
 """Lets go of memory; whether there was any to let go of."""
@@ -168,7 +168,7 @@ def batched_logprobs(
     """What `logprobs_of` says of each document, fp32 on the CPU, in batches, see `_over_batches`."""
 
     def of_batch(batch: list[int]) -> list[torch.Tensor]:
-        return [each.float().cpu() for each in logprobs_of([documents[i] for i in batch])]
+        return [each.float().cpu() for each in logprobs_of(batch)]
 
     found: dict[int, torch.Tensor] = {}
     for batch, logprobs in _over_batches(of_batch, documents, max_tokens, release, limit_gib):

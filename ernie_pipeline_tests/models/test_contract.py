@@ -14,7 +14,8 @@ from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.backend import Generation, LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import token_ids
-from ernie_pipeline.models.documents import document
+from ernie_pipeline.models.documents import Document, document
+from ernie_pipeline.models.routing import UNKNOWN, Replay, recording, routers
 from ernie_pipeline_tests.models.contract import (
     ADAPTER_PARAMETERS,
     DOCUMENTS,
@@ -204,6 +205,38 @@ def test_a_sampled_token_s_log_probability_is_the_learner_s_own(subject: Subject
         assert found[len(prompt) :].tolist() == pytest.approx(told, abs=max(1e-3, 4 * subject.loose))
 
 
+def choices(model: LoadedModel, own: list[Document]) -> list[torch.Tensor]:
+    """The experts that a base chooses for each document's tokens [tokens, layers, k]."""
+    found = []
+    for each in own:
+        with recording(model.module) as chosen:
+            model.logits(each.ids.tolist())
+        found.append(torch.stack(chosen, 1).cpu())
+    return found
+
+
+def test_experts_that_a_sampler_chose_are_replayed(subject: Subject, adapted: LoadedModel) -> None:
+    """The model's own choices change nothing; others change what it computes, and are counted."""
+    if not routers(adapted.module):
+        pytest.skip("this backend has no routers that can be told")
+    own, plain = choices(adapted, DOCUMENTS), adapted.token_logprobs(DOCUMENTS)
+    replay = Replay([chosen.flip(-1) for chosen in own])
+    for one, other in zip(adapted.token_logprobs(DOCUMENTS, replay=replay), plain, strict=True):
+        assert (one - other).norm() <= 2 * subject.loose * other.norm()
+    assert replay.decisions == sum(LENGTHS) * own[0].shape[1]
+    assert replay.elsewhere <= (0.05 if subject.on_gpu else 0) * replay.decisions
+
+    others = [(chosen + 1) % 8 for chosen in own]
+    others[0][5:] = UNKNOWN
+    watched, forced = Replay(others, forced=False), Replay(others)
+    for one, other in zip(adapted.token_logprobs(DOCUMENTS, replay=watched), plain, strict=True):
+        assert (one - other).norm() <= 2 * subject.loose * other.norm()
+    found = adapted.token_logprobs(DOCUMENTS, replay=forced)
+    assert all((one - other).norm() > 0.02 * other.norm() for one, other in zip(found[1:], plain[1:], strict=True))
+    assert watched.decisions == forced.decisions == (sum(LENGTHS) - LENGTHS[0] + 5) * own[0].shape[1]
+    assert watched.elsewhere > 0.3 * watched.decisions
+
+
 # Learning
 
 
@@ -241,6 +274,32 @@ def test_a_step_at_another_temperature_is_of_the_divided_logits(subject: Subject
     plain, unweighted = step(backend, DOCUMENTS, 50, None, temperature), step(backend, DOCUMENTS, 50, ONES, temperature)
     assert plain[0] == subject.near(unweighted[0])
     assert (plain[1] - unweighted[1]).norm() <= 3 * subject.loose * plain[1].norm()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_replays_experts_in_both_passes(subject: Subject, learner: LoadedModel, checkpointing: bool) -> None:
+    """Its loss is that of the replayed log-probabilities, its gradient that of its parts."""
+    if not routers(learner.module):
+        pytest.skip("this backend has no routers that can be told")
+    others = [(chosen + 1) % 8 for chosen in choices(learner, DOCUMENTS)]
+    logprobs = learner.token_logprobs(DOCUMENTS, replay=Replay(others))
+    wanted = -sum(float((each * own).sum()) for each, own in zip(logprobs, WEIGHTS, strict=True)) / 50
+    size = sum(float((each * own).abs().sum()) for each, own in zip(logprobs, WEIGHTS, strict=True)) / 50
+    backend = trained(learner, execution(subject, packing=True, gradient_checkpointing=checkpointing))
+
+    def stepped(*places: int) -> tuple[float, torch.Tensor]:
+        own = [DOCUMENTS[i] for i in places], 50, [WEIGHTS[i] for i in places], 1.0, Replay([others[i] for i in places])
+        loss = backend.forward_backward(*own)
+        assert loss is not None
+        return loss.item(), gradient(backend)
+
+    parts = torch.stack([stepped(place)[1] for place in range(len(DOCUMENTS))]).sum(0)
+    loss, found = stepped(*range(len(DOCUMENTS)))
+    assert abs(loss - wanted) <= 2 * subject.loose * size
+    assert (found - parts).norm() <= 3 * subject.loose * parts.norm()
+    plain, without = step(backend, DOCUMENTS, 50, WEIGHTS)
+    assert abs(plain - loss) > 1e-3
+    assert (without - found).norm() > 0.05 * found.norm()
 
 
 def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_tokens(

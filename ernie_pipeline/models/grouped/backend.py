@@ -22,6 +22,7 @@ from ernie_pipeline.models.grouped.training import GroupedTraining
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
 from ernie_pipeline.models.peft.backend import with_adapter as peft_adapter
+from ernie_pipeline.models.routing import Replay, replaying
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.models.transformers_model import TransformersModel, batched_logprobs, summed_loss
 from ernie_pipeline.recipe.execution import Execution
@@ -120,13 +121,17 @@ class GroupedModel(TransformersModel):
         with self.evaluating():
             return summed_loss(loss_of, documents, weights, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)
 
-    def token_logprobs(self, documents: Sequence[Document], temperature: float = 1.0) -> list[torch.Tensor]:
+    def token_logprobs(
+        self, documents: Sequence[Document], temperature: float = 1.0, replay: Replay | None = None
+    ) -> list[torch.Tensor]:
         """See `LoadedModel.token_logprobs`."""
         longest = max((len(document.ids) for document in documents), default=0)
 
-        def logprobs_of(batch: Sequence[Document]) -> Sequence[torch.Tensor]:
-            logprobs = padding_free_logprobs(self.base, self._inputs(batch), longest, temperature)
-            return torch.split(logprobs, [len(document.ids) for document in batch])
+        def logprobs_of(batch: list[int]) -> Sequence[torch.Tensor]:
+            lengths, inputs = [len(documents[i].ids) for i in batch], self._inputs([documents[i] for i in batch])
+            with replaying(self.base, replay, [batch], sum(lengths)):
+                logprobs = padding_free_logprobs(self.base, inputs, longest, temperature)
+            return torch.split(logprobs, lengths)
 
         with self.evaluating():
             return batched_logprobs(logprobs_of, documents, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)

@@ -17,6 +17,7 @@ from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first
 from ernie_pipeline.models.micro_batches.size import ONE_ROW, MicroBatchSize, State
 from ernie_pipeline.models.peft.rows import CHECKPOINTING
+from ernie_pipeline.models.routing import Replay, replaying
 from ernie_pipeline.recipe.execution import Execution
 
 
@@ -62,6 +63,7 @@ class GroupedTraining:
         num_tokens: float,
         weights: Sequence[torch.Tensor] | None = None,
         temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor | None:
         """See `TrainingBackend.forward_backward`."""
         self._begin(documents)
@@ -72,7 +74,10 @@ class GroupedTraining:
             for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
                 places = [order[i] for row in rows for i in row]
                 own = None if weights is None else [weights[i] for i in places]
-                total += self._pass([documents[i] for i in places], num_tokens, own, temperature)
+                own_documents = [documents[i] for i in places]
+                tokens = sum(len(document.ids) for document in own_documents)
+                with replaying(self.module.get_base_model(), replay, [places], tokens):
+                    total += self._pass(own_documents, num_tokens, own, temperature, captured=replay is None)
             self.calls, self.has_fit = self.calls + 1, True
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -153,8 +158,9 @@ class GroupedTraining:
         num_tokens: float,
         weights: Sequence[torch.Tensor] | None,
         temperature: float,
+        captured: bool,
     ) -> torch.Tensor:
-        if self.passes and weights is None and temperature == 1:
+        if captured and self.passes and weights is None and temperature == 1:
             return self.passes(documents, num_tokens)
         inputs = concatenate(documents, self.pad_id, weights=weights)
         on_device = {name: value.to(self.device) for name, value in inputs.items()}

@@ -12,6 +12,7 @@ from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, collate, collate_weights, computed_tokens, longest_first
 from ernie_pipeline.models.micro_batches.size import MicroBatchSize, State
+from ernie_pipeline.models.routing import Replay, replaying
 from ernie_pipeline.models.transformers_model import TransformersModel, batched_logprobs, summed_loss
 from ernie_pipeline.recipe.execution import Execution
 
@@ -44,13 +45,17 @@ def loss_of_rows(
     return each.sum() / num_tokens
 
 
-def logprobs_of_rows(model: TransformersModel, documents: Sequence[Document], temperature: float) -> list[torch.Tensor]:
+def logprobs_of_rows(
+    model: TransformersModel, documents: Sequence[Document], temperature: float, replay: Replay | None
+) -> list[torch.Tensor]:
     """See `LoadedModel.token_logprobs`: each document in a row of its own."""
 
-    def logprobs_of(batch: Sequence[Document]) -> list[torch.Tensor]:
-        losses = _token_losses(model, _inputs(model, [[document] for document in batch]), temperature)
+    def logprobs_of(batch: list[int]) -> list[torch.Tensor]:
+        inputs = _inputs(model, [[documents[i]] for i in batch])
+        with replaying(model.base, replay, [[i] for i in batch], inputs["input_ids"].shape[1]):
+            losses = _token_losses(model, inputs, temperature)
         rows = F.pad(-losses, (1, 0))  # of the first token nothing is told
-        return [row[: len(document.ids)] for row, document in zip(rows, batch, strict=True)]
+        return [row[: len(documents[i].ids)] for row, i in zip(rows, batch, strict=True)]
 
     with model.evaluating():
         return batched_logprobs(logprobs_of, documents, MAX_TOKENS, limit_gib=model.limit_gib)
@@ -106,6 +111,7 @@ class RowsTraining:
         num_tokens: float,
         weights: Sequence[torch.Tensor] | None = None,
         temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor | None:
         """See `TrainingBackend.forward_backward`."""
         order = longest_first(documents)
@@ -113,9 +119,12 @@ class RowsTraining:
         self._begin()
         try:
             for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
-                micro_batch = [[documents[order[i]] for i in row] for row in rows]
-                own = None if weights is None else [[weights[order[i]] for i in row] for row in rows]
-                total += self._passes(micro_batch, num_tokens, own, temperature)
+                places = [[order[i] for i in row] for row in rows]
+                micro_batch = [[documents[i] for i in row] for row in places]
+                own = None if weights is None else [[weights[i] for i in row] for row in places]
+                width = max(sum(len(document.ids) for document in row) for row in micro_batch)
+                with replaying(self.model.base, replay, places, width):
+                    total += self._passes(micro_batch, num_tokens, own, temperature)
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
