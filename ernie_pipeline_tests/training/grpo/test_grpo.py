@@ -226,15 +226,17 @@ def test_killed_it_goes_on_to_the_same_bytes(
     assert (*resumed.result[:2], resumed.result[3]) == (*undisturbed.result[:2], undisturbed.result[3])
 
 
+@pytest.mark.parametrize("steps", [0, 2])
 def test_asked_to_stop_while_it_samples_it_saves_what_stands_and_goes_on_from_there(
-    train_in_a_process: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_in_a_process: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
+    """In the first step too, when nothing stands."""
     undisturbed = train_in_a_process(None)
     generate = GrpoTrainer._sample
     asked: list[int] = []
 
     def ask(trainer: GrpoTrainer, number: int) -> None:
-        if number == 2 and not asked:
+        if number == steps and not asked:
             asked.append(number)
             os.kill(os.getpid(), signal.SIGTERM)
         generate(trainer, number)
@@ -243,11 +245,11 @@ def test_asked_to_stop_while_it_samples_it_saves_what_stands_and_goes_on_from_th
         patched.setattr(GrpoTrainer, "_sample", ask)
         stopped = train_in_a_process(tmp_path, execution={"checkpoint_s": 300.0})
     assert stopped.told == (
-        "stopped by SIGTERM after step 2 of 4; its checkpoint is kept: run the same command again and it goes on from "
-        "there"
+        f"stopped by SIGTERM after step {steps} of 4; its checkpoint is kept: run the same command again and it goes "
+        "on from there"
     )
     resumed = train_in_a_process(tmp_path)
-    assert resumed.result[2] == [2]
+    assert resumed.result[2] == [steps]
     assert (*resumed.result[:2], resumed.result[3]) == (*undisturbed.result[:2], undisturbed.result[3])
 
 
