@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +25,7 @@ from pebble import ProcessExpired, ProcessFuture
 from ernie_pipeline.grading.extract import last_boxed
 from ernie_pipeline.grading.judge import judge
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline.utils.worker_pool import end_if_orphaned, worker_pool
+from ernie_pipeline.utils.worker_pool import MAX_WORKERS, end_if_orphaned, worker_pool
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -63,21 +64,49 @@ def grade(
 
     Raises `ValueError` for unequal lengths or a limit that is not positive, and `PipelineError` for an empty reference
     answer, and for an answer on which a worker died or failed unexpectedly: that is never counted as wrong.
-    May be called from any thread. No worker outlives the call.
+    May be called from any thread. No worker outlives the call: who grades again and again keeps a `Grader`.
     """
-    if len(answers) != len(references):
-        raise ValueError(f"got {len(answers)} answers and {len(references)} references, and wants as many")
-    if not 0 < timeout_s < math.inf or (workers is not None and workers < 1):
-        raise ValueError(f"timeout_s and workers must be positive, got {timeout_s} and {workers}")
-    for row, reference in enumerate(references):
-        if not reference.strip():
-            raise PipelineError(f"row {row}: the reference answer is empty, so no answer can be right; drop the row")
-    if not answers:
-        return []
-    pairs = list(zip(answers, references, strict=True))
-    with worker_pool(len(answers), workers, partial(judge, "1", "1")) as pool:
+    with Grader(timeout_s=timeout_s, workers=workers, answers=len(answers)) as grader:
+        return grader.grade(answers, references)
+
+
+class Grader:
+    """Grades as `grade` does, with worker processes that stay for the next call: they take about a second to start.
+
+    They start at the first call, and end with the context. `answers`: as many as the largest call will have, where that
+    is known; there are no more workers.
+    """
+
+    def __init__(self, *, timeout_s: float, workers: int | None = None, answers: int = MAX_WORKERS):
+        if not 0 < timeout_s < math.inf or (workers is not None and workers < 1):
+            raise ValueError(f"timeout_s and workers must be positive, got {timeout_s} and {workers}")
+        self.timeout_s, self.workers, self.answers = timeout_s, workers, answers
+        self._open = ExitStack()
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool = None
+        self._open.close()
+
+    def grade(self, answers: Sequence[str], references: Sequence[str]) -> list[Grade]:
+        """See `grade`."""
+        if len(answers) != len(references):
+            raise ValueError(f"got {len(answers)} answers and {len(references)} references, and wants as many")
+        for row, reference in enumerate(references):
+            if not reference.strip():
+                raise PipelineError(
+                    f"row {row}: the reference answer is empty, so no answer can be right; drop the row"
+                )
+        if not answers:
+            return []
+        if self._pool is None:
+            self._pool = self._open.enter_context(worker_pool(self.answers, self.workers, partial(judge, "1", "1")))
+        pairs = list(zip(answers, references, strict=True))
         size = max(1, min(_MOST_IN_A_BUNDLE, len(pairs) // 16))
-        return _graded(pool, pairs, size, timeout_s)
+        return _graded(self._pool, pairs, size, self.timeout_s)
 
 
 def _graded(pool: "ProcessPool", pairs: list[tuple[str, str]], size: int, timeout_s: float) -> list[Grade]:

@@ -18,6 +18,7 @@ from ernie_pipeline.models.audit import TargetCount
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.micro_batches.size import State
+from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.recipe.sections import Lora
@@ -66,10 +67,16 @@ class TrainingBackend(Protocol):
     """What an optimizer steps and clips. `forward_backward` leaves their gradients in `.grad`."""
 
     def forward_backward(
-        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+        self,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None = None,
+        temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor | None:
         """The loss of a step, a detached scalar: the sum over all counted tokens of the negative log-likelihood in
-        nats, times its token's weight where `weights` [tokens] are given, divided by `num_tokens`.
+        nats, times its token's weight where `weights` [tokens] are given, divided by `num_tokens`. The likelihood is
+        that of the logits divided by `temperature`, by the experts of `replay` if there is one.
 
         Its gradient takes the place of what stood in `.grad`. None: memory ran out, and nothing is left of the try.
         """
@@ -126,6 +133,16 @@ class LoadedModel(Protocol):
 
         The documents may be any number; memory that runs out is met with smaller batches. Raises `PipelineError` when
         a single one does not fit.
+        """
+
+    def token_logprobs(
+        self, documents: Sequence[Document], temperature: float = 1.0, replay: Replay | None = None
+    ) -> list[torch.Tensor]:
+        """Each token's log-probability in nats given those before it, of the logits divided by `temperature`: fp32
+        [tokens] on the CPU for each document, 0 for tokens that are not counted. As the model learns, without a
+        gradient and without dropout; memory that runs out is met as in `loss_sum`.
+
+        `replay`: by the experts that it has for each document's tokens; it counts where the model's own differ.
         """
 
     def generate(

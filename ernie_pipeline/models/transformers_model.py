@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,8 +25,16 @@ MERGED_FROM = 32
 Module = Any
 """A transformers model, or PEFT's around one: both without types."""
 
+T = TypeVar("T")
+
 LossOf = Callable[[Sequence[Document], Sequence[torch.Tensor] | None], torch.Tensor]
 """The summed loss of one batch of documents."""
+
+LogprobsOf = Callable[[list[int]], Sequence[torch.Tensor]]
+"""The log-probabilities [tokens] of each document of one batch, which is named by its positions."""
+
+Release = Callable[[], bool]
+"""Lets go of memory; whether there was any to let go of."""
 
 
 class TransformersModel:
@@ -139,21 +147,57 @@ def summed_loss(
     weights: Sequence[torch.Tensor] | None,
     max_tokens: int,
     *,
-    release: Callable[[], bool] = lambda: False,
+    release: Release = lambda: False,
     limit_gib: float | None = None,
 ) -> float:
-    """The sum of `loss_of` over batches of at most `max_tokens`, padding included.
+    """The sum of `loss_of` over batches, see `_over_batches`."""
+
+    def of_batch(batch: list[int]) -> float:
+        return loss_of([documents[i] for i in batch], None if weights is None else [weights[i] for i in batch]).item()
+
+    total = 0.0
+    for _, loss in _over_batches(of_batch, documents, max_tokens, release, limit_gib):
+        total += loss
+    return total
+
+
+def batched_logprobs(
+    logprobs_of: LogprobsOf,
+    documents: Sequence[Document],
+    max_tokens: int,
+    *,
+    release: Release = lambda: False,
+    limit_gib: float | None = None,
+) -> list[torch.Tensor]:
+    """What `logprobs_of` says of each document, fp32 on the CPU, in batches, see `_over_batches`."""
+
+    def of_batch(batch: list[int]) -> list[torch.Tensor]:
+        return [each.float().cpu() for each in logprobs_of(batch)]
+
+    found: dict[int, torch.Tensor] = {}
+    for batch, logprobs in _over_batches(of_batch, documents, max_tokens, release, limit_gib):
+        found.update(zip(batch, logprobs, strict=True))
+    return [found[i] for i in range(len(documents))]
+
+
+def _over_batches(
+    of_batch: Callable[[list[int]], T],
+    documents: Sequence[Document],
+    max_tokens: int,
+    release: Release,
+    limit_gib: float | None,
+) -> Iterator[tuple[list[int], T]]:
+    """`of_batch` of batches of at most `max_tokens`, padding included: positions of documents of like length.
 
     For a batch that does not fit into memory `release` may let go of some; when it has none to give, the batch is
     halved. Raises `PipelineError` when one document alone does not fit.
     """
-    total, batches = 0.0, batches_by_length(documents, max_tokens)
+    batches = batches_by_length(documents, max_tokens)
     while batches:
         batch = batches.pop(0)
-        own = None if weights is None else [weights[i] for i in batch]
-        loss = _unless_out_of_memory(loss_of, [documents[i] for i in batch], own)
-        if loss is not None:
-            total += loss
+        found = _unless_out_of_memory(of_batch, batch)
+        if found is not None:
+            yield batch, found
             continue
         if release():
             batches.insert(0, batch)
@@ -162,15 +206,12 @@ def summed_loss(
         else:
             batches[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         free_memory()
-    return total
 
 
-def _unless_out_of_memory(
-    loss_of: LossOf, batch: Sequence[Document], weights: Sequence[torch.Tensor] | None
-) -> float | None:
+def _unless_out_of_memory(of_batch: Callable[[list[int]], T], batch: list[int]) -> T | None:
     try:
         with torch.no_grad():
-            return loss_of(batch, weights).item()
+            return of_batch(batch)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -21,6 +21,19 @@ def loss_curve(curve: list[dict[str, float]]) -> str:
     return _markdown(figure, "loss curve")
 
 
+def reward_curve(curve: list[dict[str, float]]) -> str:
+    """The curve's reward, solved share and accuracy on the problems set aside over the steps, as a Markdown image."""
+    figure, axes = _figure(6.4, 3.2)
+    for name, label, style in (("reward", "reward", "-"), ("solved", "solved", "-"), ("accuracy", "set aside", "o--")):
+        points = [(entry["step"], entry[name]) for entry in curve if name in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=f"{label}, last {points[-1][1]:.3f}")
+    axes.set(xlabel="optimizer step", ylabel="of an answer")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _markdown(figure, "reward curve")
+
+
 def dropped_rows(dropped: Mapping[str, int], places: Mapping[str, int]) -> str:
     """How many rows each filter took, and where the others ended, as a Markdown image; filters that took none left out.
 

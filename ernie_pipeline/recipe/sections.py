@@ -185,12 +185,37 @@ class Solutions(Section):
 
 
 class Grpo(Section):
-    """Reinforcement learning from graded answers: group relative policy optimisation."""
+    """Reinforcement learning from graded answers: group relative policy optimisation (training/grpo/README.md)."""
 
     group: Annotated[int, Field(ge=2)] = Field(8, description="sampled answers to each prompt of a step")
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Positive = 1024
+    seed: Natural = 3407
+    format_reward: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="for an answer in a box that ended, right or wrong; 1 more if it is right"
+    )
+    normalization: Literal["dr_grpo", "grpo"] = Field(
+        "dr_grpo", description="grpo: divided by the group's deviation and by each answer's length, with their biases"
+    )
+    filter_groups: bool = Field(True, description="draw further prompts for groups whose answers all got one reward")
+    max_draws: Positive = Field(3, description="times that a step draws prompts, the first included")
+    kl_to_base: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the KL divergence from the base")
+    updates_per_batch: Positive = Field(1, description="optimizer steps from the same sampled answers")
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="updates_per_batch above 1: PPO's clip")
+    clip_high: Annotated[float, Field(gt=0)] = Field(0.28, description="as clip_low, upwards: DAPO's clip-higher")
+    max_importance: Annotated[float, Field(ge=1)] = Field(
+        2.0, description="most that a token counts for being likelier to the trainer than to the sampler"
+    )
+    max_mismatch_kl: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="KL between sampler and trainer that stops the run; above 0.015 something is wrong"
+    )
+    max_fall: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of the best solved share so far whose loss stops the run"
+    )
+    patience: Positive = Field(10, description="steps in a row before the run is stopped: diverged, or nothing solved")
+    eval_problems: Positive = Field(64, description="training problems set aside to measure the run, never trained on")
+    grading_timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
 
 class Evaluation(Section):
@@ -235,3 +260,29 @@ class Recipe(Section):
     registry: Registry = Registry()
     execution: ExecutionOverrides = ExecutionOverrides()
     """How it is computed: in no fingerprint."""
+
+    @model_validator(mode="after")
+    def _grpo_can_be(self) -> "Recipe":
+        if self.training.method == "grpo":
+            check_grpo(self.training, self.grpo, self.lora)
+        return self
+
+
+def check_grpo(training: Training, grpo: Grpo, lora: Lora) -> None:
+    """Raise `ValueError` for what cannot be together with training.method = "grpo"."""
+    samples, updates = training.samples_per_step, grpo.updates_per_batch
+    if samples % grpo.group:
+        raise ValueError(
+            f"training.samples_per_step = {samples} is no multiple of grpo.group = {grpo.group}: a step takes whole "
+            f"groups of answers; make it {max(1, round(samples / grpo.group)) * grpo.group}"
+        )
+    if training.eval_every % updates:
+        raise ValueError(
+            f"training.eval_every = {training.eval_every} is no multiple of grpo.updates_per_batch = {updates}: the "
+            f"run is measured between two batches of answers; make it {-(-training.eval_every // updates) * updates}"
+        )
+    if lora.dropout:
+        raise ValueError(
+            f'lora.dropout = {lora.dropout:g} does not go with training.method = "grpo": answers are sampled without '
+            "it, so that the two would disagree on their probability; set it to 0"
+        )

@@ -88,7 +88,11 @@ def _card(
     """The model card. `data`: source and version of the split; `adapter`: the folder of qlora_adapter's artifact."""
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
-    losses = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
+    if run.get("method") == "grpo":  # its loss is weighted, and says nothing by itself
+        told = {"share of answers solved at the end": _last(curve, "solved"), "accuracy": _last(validation, "accuracy")}
+    else:
+        told = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
+    losses = {name: value for name, value in told.items() if value is not None}
     dataset = recipe.source.dataset or recipe.source.kind
     return model_card(
         name=recipe.registry.model_name,
@@ -123,8 +127,10 @@ def _example(split: Path, evaluation: Path) -> dict[str, str]:
     return {"question": question, "answer": answer, "instruction": instruction}
 
 
-def _last(curve: list[dict[str, float]], name: str) -> float:
-    return round([entry[name] for entry in curve if name in entry][-1], 4)
+def _last(curve: list[dict[str, float]], name: str) -> float | None:
+    """None where the method of training has no such thing."""
+    values = [entry[name] for entry in curve if name in entry]
+    return round(values[-1], 4) if values else None
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

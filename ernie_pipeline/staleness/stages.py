@@ -256,7 +256,7 @@ def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
         stages = _without_solutions(stages)
     elif recipe.solutions.rounds > 1:
         stages["verified_solutions"] = _after_a_round(stages["verified_solutions"])
-    return _with_backend_libraries(stages, recipe.training.backend)
+    return _with_backend_libraries(with_method(stages, recipe), recipe.training.backend)
 
 
 def _without_solutions(stages: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -287,6 +287,20 @@ def _with_backend_libraries(stages: Mapping[str, Stage], backend: str) -> Mappin
     more = BACKEND_LIBRARIES.get(backend, ())
     runs_it = {name for name, stage in stages.items() if {"training", "training.backend"} & {*stage.recipe}}
     return {name: _with_libraries(stage, more) if more and name in runs_it else stage for name, stage in stages.items()}
+
+
+def with_method(stages: Mapping[str, Stage], recipe: Recipe) -> Mapping[str, Stage]:
+    """The stages, with what the recipe's method of training reads beyond what every one does."""
+    if recipe.training.method != "grpo":
+        return stages
+    adapter = stages["qlora_adapter"]
+    with_grading = replace(
+        adapter,
+        recipe=(*adapter.recipe, "grpo"),
+        code=(*adapter.code, "ernie_pipeline.training.grpo.trainer"),
+        libraries=(*adapter.libraries, *GRADING_LIBRARIES),
+    )
+    return {**stages, "qlora_adapter": with_grading}
 
 
 def _with_libraries(stage: Stage, more: tuple[str, ...]) -> Stage:

@@ -21,6 +21,8 @@ class AfterEachStep(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         trainer = self.trainer
         asked, late = trainer.ranks.any(bool(trainer.stop.requested), trainer.is_late)
+        if not trainer.may_save:
+            asked = late = False
         if state.global_step == state.max_steps:
             control.should_log = True
         if asked:

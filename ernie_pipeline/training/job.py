@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
-from ernie_pipeline.recipe.sections import Recipe, Training
+from ernie_pipeline.recipe.sections import Grpo, Recipe, Training
 
 
 class TrainingJob(Section):
@@ -25,6 +27,15 @@ class TrainingJob(Section):
     solutions: Path | None = None
     out: Path
     checkpoints: Path | None = None
+    grpo: Grpo | None = None
+    """What training.method = "grpo" takes. Its problems are the split's training rows; with `solutions`, those of them
+    that were solved sometimes."""
+
+    @model_validator(mode="after")
+    def _as_the_method_has_it(self) -> "TrainingJob":
+        if (self.training.method == "grpo") != (self.grpo is not None):
+            raise ValueError('training.method = "grpo" goes with the section [grpo], and no other method does')
+        return self
 
     @property
     def row_files(self) -> tuple[Path, Path]:
@@ -35,7 +46,8 @@ class TrainingJob(Section):
 
 
 def training_job(recipe: Recipe, base_version: str, quantized_bases: Path, **given: Any) -> TrainingJob:
-    """`recipe` needs the sections base_model, quantization, lora and training, its backend resolved; `given` are the
-    job's other fields."""
+    """`recipe` needs the sections base_model, quantization, lora and training, its backend resolved, and grpo where
+    that is the method; `given` are the job's other fields."""
     spec = model_spec(recipe, base_version, recipe.lora, quantized_bases=quantized_bases)
-    return TrainingJob(spec=spec, training=recipe.training, **given)
+    grpo = recipe.grpo if recipe.training.method == "grpo" else None
+    return TrainingJob(spec=spec, training=recipe.training, grpo=grpo, **given)

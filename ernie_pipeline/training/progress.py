@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -15,15 +15,16 @@ from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
 KEPT = ("learning_rate", "grad_norm")
-SHOWN = ("loss", "loss_objective", "learning_rate", "tokens_per_s")
+SHOWN = ("loss", "loss_objective", "reward", "solved", "mismatch_kl", "accuracy", "learning_rate", "tokens_per_s")
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Adds tokens, speed and an estimated end to what the Trainer logs, and reports each log entry and validation loss.
 
     `curve` has what follows from the recipe and the rows alone, the same whatever interrupted the run; `speed` has the
-    timings of each window between two log entries. Seconds are those of the training: of a resumed run, all its
-    processes' together. `step_tokens`: the tokens of each planned step, all ranks' together, padding excluded.
+    timings of each window between two log entries; both with the means of what `add` was told. Seconds are those of
+    the training: of a resumed run, all its processes' together. `step_tokens`: the tokens of each planned step, all
+    ranks' together, padding excluded; known when the step ends.
     """
 
     def __init__(self, report: Reporter, step_tokens: Sequence[int], eval_every: int, ranks: Ranks):
@@ -33,6 +34,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.step = self.tokens = 0
         self.seconds = 0.0
         self.window = new_window()
+        self.added: dict[str, dict[str, list[float]]] = {}
+        """What `add` was told in the window: of "curve" and "speed" each name's sum and number."""
         self._loss: torch.Tensor | None = None
         """The losses of this process' steps in the window, summed on the device: to read it is to wait."""
         self._running_since: float | None = None
@@ -78,9 +81,21 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._check(values["loss"])
         self.pause()
         rate = self.window["tokens"] / max(self.window["seconds"], 1e-9)
-        self.window, self._loss = new_window(), None
-        self.speed.append({"step": self.step, "tokens_per_s": rate, "seconds": self.seconds})
-        self._tell({**values, "tokens": self.tokens}, {"tokens_per_s": round(rate, 1)})
+        more, times = self._means("curve"), self._means("speed")
+        self.window, self._loss, self.added = new_window(), None, {}
+        self.speed.append({"step": self.step, "tokens_per_s": rate, "seconds": self.seconds, **times})
+        passing = {"tokens_per_s": rate, **times}
+        self._tell({**values, "tokens": self.tokens, **more}, {name: round(each, 1) for name, each in passing.items()})
+
+    def add(self, place: Literal["curve", "speed"], values: dict[str, float]) -> None:
+        """Further figures of a step, the same on all ranks; their means over the window's steps are told with it."""
+        sums = self.added.setdefault(place, {})
+        for name, value in values.items():
+            total, number = sums.get(name, (0.0, 0))
+            sums[name] = [total + value, number + 1]
+
+    def _means(self, place: str) -> dict[str, float]:
+        return {name: total / number for name, (total, number) in self.added.get(place, {}).items()}
 
     def add_loss(self, loss: torch.Tensor) -> None:
         """The loss of a step, a detached scalar."""
@@ -106,12 +121,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.window["seconds"] += passed
         self._steps[1] += passed
 
-    def evaluated(self, loss: float, seconds: float) -> None:
-        """The validation loss after the steps so far."""
+    def evaluated(self, loss: float, seconds: float, shown: dict[str, float] | None = None) -> None:
+        """The validation loss after the steps so far; what is `shown` of it, if not the loss itself."""
         self._check(loss)
         self.seconds += seconds
         self._other_seconds.append(seconds)
-        self._tell({"loss_objective": loss}, {})
+        self._tell(shown or {"loss_objective": loss}, {})
 
     def saved(self, seconds: float) -> None:
         """A checkpoint was written."""
@@ -134,7 +149,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What another process needs to go on from here, see `restore`; values of JSON's types."""
-        names = ("curve", "speed", "step", "tokens", "seconds")
+        names = ("curve", "speed", "step", "tokens", "seconds", "added")
         window = {**self.window, "loss": self._summed_loss()}
         return {"window": window, **{name: getattr(self, name) for name in names}}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -60,14 +61,16 @@ def read_weights(file: Path) -> Weights:
     return weights
 
 
-def run_key(spec: ModelSpec, settings: Training, rows: Iterable[Row], eval_rows: Iterable[Row]) -> str:
+def run_key(
+    spec: ModelSpec, settings: Training, rows: Iterable[Row], eval_rows: Iterable[Row], *more: JsonValue
+) -> str:
     """A hash of what a run is made of: a checkpoint of another run is of no use to it.
 
     How it is computed is not in it: a run goes on under another execution.
     """
     model = spec.model_dump(mode="json", include={"backend": True, "quantization": True, "lora": True})
     base = [spec.base.name, spec.base.revision]
-    made_of = [model, base, settings.model_dump(mode="json"), [*rows], [*eval_rows]]
+    made_of = [model, base, settings.model_dump(mode="json"), [*rows], [*eval_rows], *more]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from ernie_pipeline.training.ranks import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key
 from ernie_pipeline.training.rows import read_rows
 from ernie_pipeline.training.schedule.order import Plan
-from ernie_pipeline.training.schedule.shares import share_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
 
 if TYPE_CHECKING:
     from ernie_pipeline.training.trainer import AdapterTrainer
+
+GRPO = "ernie_pipeline.training.grpo.trainer"
+"""By name, so that what only this method reaches is no code of the others', whose artifacts it does not make stale."""
 
 RELOADED_WITHIN = 1e-4
 """Of the largest logit: the same weights and kernels, so rounding at most."""
@@ -71,6 +74,9 @@ def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks
     from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
     from ernie_pipeline.training.trainer import AdapterTrainer
 
+    if job.grpo:
+        trainer: AdapterTrainer = import_module(GRPO).grpo_trainer(loaded, job, device, ranks, report)
+        return trainer
     rows, eval_rows = (
         read_rows(file, loaded.tokenizer, completion_only_loss=job.training.completion_only_loss)
         for file in job.row_files
@@ -139,22 +145,12 @@ def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, object]:
         "samples": sum(map(len, plan.steps)),
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens_per_s, 1),
-        "padding_share": round(_padding_share(trainer), 4),
+        "padding_share": round(trainer.padding_share, 4),
         "best_step": trainer.best["step"],
         "kept_step": trainer.best["step"] if plan.settings.keep == "best" else progress.step,
         "resumed_from": trainer.resumed_from,
+        **trainer.facts_of_method(),
     }
-
-
-def _padding_share(trainer: "AdapterTrainer") -> float:
-    """The share of the tokens computed that were padding, as the micro-batches were at last."""
-    computed, wanted, plan, ranks = 0, 0, trainer.plan, trainer.ranks.size
-    for step in plan.steps:
-        for rank in range(ranks):
-            lengths = [plan.lengths[sample] for sample in share_of(step, plan.lengths, rank, ranks)]
-            computed += trainer.backend.computed_tokens(lengths)
-            wanted += sum(lengths)
-    return 1 - wanted / computed
 
 
 def _silent(line: str, values: dict[str, object]) -> None:

@@ -6,8 +6,10 @@ optimizer step, whose gradient the model's backend computes as it likes (`models
 
 import random
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerControl
@@ -15,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from ernie_pipeline.models.backend import LoadedModel
+from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import does_not_fit, is_out_of_memory
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.callbacks import AfterEachStep
@@ -64,7 +67,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.execution = execution
         self.shares = [share_of(step, plan.lengths, ranks.rank, ranks.size) for step in plan.steps]
         """What this rank takes of each step."""
-        self.progress = Progress(report, [*map(plan.tokens, range(len(plan.steps)))], plan.settings.eval_every, ranks)
+        self.step_tokens = [*map(plan.tokens, range(len(plan.steps)))]
+        self.progress = Progress(report, self.step_tokens, plan.settings.eval_every, ranks)
         self.stop = StopSignals()
         self.evaluated = 0
         """The step after which the last validation loss was taken."""
@@ -128,12 +132,25 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """
         number = int(inputs["step"])
         documents = [self.plan.rows[sample].document for sample in self.shares[number]]
-        # the ranks' gradients are averaged
-        num_tokens = self.plan.counted_tokens(number) / self.ranks.size
+        return self.step_gradient(number, documents, self.plan.counted_tokens(number))
+
+    def step_gradient(
+        self,
+        number: int,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None = None,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """Leave the gradient in the parameters and give this rank's part of the loss, see `training_step`.
+
+        `documents`: this rank's; `num_tokens`: what the sum over all ranks' is divided by.
+        """
+        share = num_tokens / self.ranks.size  # the ranks' gradients are averaged
         seed = f"{self.args.seed}: step {number + 1}, rank {self.ranks.rank}"
         while True:
             torch.manual_seed(random.Random(seed).getrandbits(63))
-            loss = self.backend.forward_backward(documents, num_tokens)
+            loss = self.backend.forward_backward(documents, share, weights, temperature)
             if not self.ranks.any(loss is None)[0]:
                 break
             self._need_less(number + 1)
@@ -171,11 +188,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         start = time.monotonic()
         loss = self._validation_loss()
         if loss is None:
-            self.ended_by = self.stop.requested or "a signal to another rank"
-            self._save_checkpoint(self.model, None)
-            raise self.saved.stopped(self.ended_by, self.state.global_step, len(self.plan.steps))
+            self.stop_here()
         self.evaluated = self.state.global_step
-        self.progress.evaluated(loss, time.monotonic() - start)
+        self.progress.evaluated(loss, time.monotonic() - start, self.shown_of(loss))
         if not self.best or loss < self.best["loss"]:
             self.best = {"step": self.evaluated, "loss": loss}
             keep = self.plan.settings.keep == "best"
@@ -183,6 +198,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         metrics = {"eval_loss": loss}  # the name that transformers' own callbacks know
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def stop_here(self) -> NoReturn:
+        """Between two steps, save and raise `PipelineError`: it was asked to stop."""
+        self.ended_by = self.stop.requested or "a signal to another rank"
+        self._save_checkpoint(self.model, None)
+        raise self.saved.stopped(self.ended_by, self.state.global_step, len(self.plan.steps))
+
+    def shown_of(self, loss: float) -> dict[str, float]:
+        """What the curve has of a validation's outcome."""
+        return {"loss_objective": loss}
 
     def _validation_loss(self) -> float | None:
         """The loss that is optimised, in nats a token, over all ranks' rows; None when some rank was asked to stop."""
@@ -199,6 +224,33 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     # Checkpoints
 
     @property
+    def may_save(self) -> bool:
+        """Whether another process could go on from here."""
+        return True
+
+    def state_of_method(self) -> Facts:
+        """What a checkpoint keeps beyond the weights, the optimizer and the progress; of JSON's types."""
+        return {}
+
+    def restore_method(self, state: Facts) -> None:
+        """Go on from where `state_of_method` was taken."""
+
+    def facts_of_method(self) -> Facts:
+        """What a report tells of a run, beyond what all runs have; of JSON's types."""
+        return {}
+
+    @property
+    def padding_share(self) -> float:
+        """The share of the tokens computed that were padding, as the micro-batches were at last."""
+        computed, wanted = 0, 0
+        for step in self.plan.steps:
+            for rank in range(self.ranks.size):
+                lengths = [self.plan.lengths[s] for s in share_of(step, self.plan.lengths, rank, self.ranks.size)]
+                computed += self.backend.computed_tokens(lengths)
+                wanted += sum(lengths)
+        return 1 - wanted / max(1, computed)
+
+    @property
     def is_late(self) -> bool:
         """Whether a checkpoint is due by the clock of the first rank, which decides for all."""
         return self.ranks.first and time.monotonic() - self.last_save >= self.execution.checkpoint_s
@@ -212,6 +264,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             "evaluated": self.evaluated,
             "backend": self.backend.state(),
             "resumed_from": self.resumed_from,
+            "method": self.state_of_method(),
         }
         self.saved.write(self.state.global_step, self._fill, facts)
         self.last_save = time.monotonic()
@@ -241,5 +294,6 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.best_weights = read_weights(folder / (ADAPTER if self.best["step"] == step else BEST))
         self.resumed_from = [*facts["resumed_from"], step]
         self.backend.restore(facts["backend"])
+        self.restore_method(facts["method"])
         due = step % self.plan.settings.eval_every == 0 or step == len(self.plan.steps)
         self.args.eval_on_start = due and self.evaluated < step

@@ -16,7 +16,7 @@ import pytest
 
 from ernie_pipeline.grading import grade as grading
 from ernie_pipeline.grading.extract import last_boxed
-from ernie_pipeline.grading.grade import Grade, grade
+from ernie_pipeline.grading.grade import Grade, Grader, grade
 from ernie_pipeline.utils.errors import PipelineError
 
 SLOW = r"\boxed{slow}"
@@ -244,6 +244,24 @@ def test_bad_arguments(references: list[str], timeout_s: float, workers: int | N
 
 def test_nothing_to_grade() -> None:
     assert grade([], [], timeout_s=1) == []
+
+
+def test_a_grader_keeps_its_workers_for_the_next_call_and_none_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that was killed in between for its time."""
+    monkeypatch.setattr(grading, "_grade_all", _grade_slowly)
+    me = psutil.Process()
+    others = {*me.children()}
+    with Grader(timeout_s=1, workers=1) as grader:
+        assert grader.grade([], []) == []
+        assert {*me.children()} - others == set(), "they start with the first answer"
+        assert [g.outcome for g in grader.grade([r"\boxed{5}", r"\boxed{6}"], ["5", "5"])] == ["correct", "wrong"]
+        first = {p for p in {*me.children()} - others if not _is_tracker(p)}
+        assert [g.outcome for g in grader.grade([r"\boxed{7}"], ["7"])] == ["correct"]
+        assert {p for p in {*me.children()} - others if not _is_tracker(p)} == first
+        assert len(first) == 1
+        assert [g.outcome for g in grader.grade([SLOW], ["7"])] == ["timeout"]
+        assert [g.outcome for g in grader.grade([r"\boxed{7}"], ["7"])] == ["correct"]
+    assert {p for p in {*me.children()} - others if not _is_tracker(p)} == set()
 
 
 def test_an_empty_reference_is_told() -> None:

@@ -121,13 +121,26 @@ WEIGHTS = [torch.linspace(-1.0, 2.0, n) * (torch.arange(n) % 3 != 0) for n in LE
 """Some negative, some zero."""
 
 
-def by_hand(model: LoadedModel, own: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
+def by_hand(
+    model: LoadedModel,
+    own: Sequence[Document],
+    weights: Sequence[torch.Tensor] | None = None,
+    temperature: float = 1.0,
+) -> float:
     """The loss's sum from the logits of each document alone."""
     total = 0.0
-    for number, each in enumerate(own):
-        losses = F.cross_entropy(model.logits(each.ids.tolist())[:-1], each.labels[1:], reduction="none")
-        total += float((losses * (1.0 if weights is None else weights[number][1:])).sum())
+    for number, losses in enumerate(losses_by_hand(model, own, temperature)):
+        total += float((losses * (1.0 if weights is None else weights[number])).sum())
     return total
+
+
+def losses_by_hand(model: LoadedModel, own: Sequence[Document], temperature: float = 1.0) -> list[torch.Tensor]:
+    """Each token's loss [tokens], 0 for those that are not counted."""
+    logits = [model.logits(each.ids.tolist())[:-1] / temperature for each in own]
+    return [
+        F.pad(F.cross_entropy(of_document, each.labels[1:], reduction="none"), (1, 0))
+        for of_document, each in zip(logits, own, strict=True)
+    ]
 
 
 def size_by_hand(model: LoadedModel, own: Sequence[Document], weights: Sequence[torch.Tensor] | None) -> float:
@@ -157,10 +170,14 @@ def gradient(backend: TrainingBackend) -> torch.Tensor:
 
 
 def step(
-    backend: TrainingBackend, own: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+    backend: TrainingBackend,
+    own: Sequence[Document],
+    num_tokens: float,
+    weights: Sequence[torch.Tensor] | None = None,
+    temperature: float = 1.0,
 ) -> tuple[float, torch.Tensor]:
     """Loss and gradient of a step."""
-    loss = backend.forward_backward(own, num_tokens, weights)
+    loss = backend.forward_backward(own, num_tokens, weights, temperature)
     assert loss is not None
     assert loss.shape == ()
     assert not loss.requires_grad

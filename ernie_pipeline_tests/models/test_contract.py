@@ -14,6 +14,8 @@ from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.audit import totals
 from ernie_pipeline.models.backend import Generation, LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+from ernie_pipeline.models.documents import Document, document
+from ernie_pipeline.models.routing import UNKNOWN, Replay, recording, routers
 from ernie_pipeline_tests.models.contract import (
     ADAPTER_PARAMETERS,
     DOCUMENTS,
@@ -31,6 +33,7 @@ from ernie_pipeline_tests.models.contract import (
     gradient,
     greedy,
     grouped_on_a_cpu,
+    losses_by_hand,
     size_by_hand,
     step,
     trained,
@@ -179,6 +182,61 @@ def test_weights_count_and_tokens_without_a_label_do_not(subject: Subject, adapt
     assert abs(adapted.loss_sum(DOCUMENTS, ONES) - adapted.loss_sum(DOCUMENTS)) <= subject.loose * size
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_tokens_log_probabilities_are_those_of_the_logits_in_any_order(
+    subject: Subject, adapted: LoadedModel, temperature: float
+) -> None:
+    wanted = losses_by_hand(adapted, DOCUMENTS, temperature)
+    for order in (range(len(DOCUMENTS)), [3, 1, 5, 0, 4, 2]):
+        found = adapted.token_logprobs([DOCUMENTS[i] for i in order], temperature)
+        assert [len(each) for each in found] == [LENGTHS[i] for i in order]
+        assert {(each.dtype, each.device.type, each.requires_grad) for each in found} == {(torch.float32, "cpu", False)}
+        assert all((each[:4] == 0).all() for each in found), "a prompt's tokens are not counted"
+        for i, each in zip(order, found, strict=True):
+            assert (each + wanted[i]).norm() <= 2 * subject.loose * wanted[i].norm()
+    assert adapted.token_logprobs([]) == []
+
+
+def test_a_sampled_token_s_log_probability_is_the_learner_s_own(subject: Subject, adapted: LoadedModel) -> None:
+    """At the temperature it was drawn at."""
+    made = adapted.generate(PROMPTS, Sampling(6, temperature=1.5), rows=4, seeds=range(4))
+    own = [document([*prompt, *tokens], len(prompt)) for prompt, tokens in zip(PROMPTS, made.tokens, strict=True)]
+    for prompt, told, found in zip(PROMPTS, made.logprobs, adapted.token_logprobs(own, 1.5), strict=True):
+        assert found[len(prompt) :].tolist() == pytest.approx(told, abs=max(1e-3, 4 * subject.loose))
+
+
+def choices(model: LoadedModel, own: list[Document]) -> list[torch.Tensor]:
+    """The experts that a base chooses for each document's tokens [tokens, layers, k]."""
+    found = []
+    for each in own:
+        with recording(model.module) as chosen:
+            model.logits(each.ids.tolist())
+        found.append(torch.stack(chosen, 1).cpu())
+    return found
+
+
+def test_experts_that_a_sampler_chose_are_replayed(subject: Subject, adapted: LoadedModel) -> None:
+    """The model's own choices change nothing; others change what it computes, and are counted."""
+    if not routers(adapted.module):
+        pytest.skip("this backend has no routers that can be told")
+    own, plain = choices(adapted, DOCUMENTS), adapted.token_logprobs(DOCUMENTS)
+    replay = Replay([chosen.flip(-1) for chosen in own])
+    for one, other in zip(adapted.token_logprobs(DOCUMENTS, replay=replay), plain, strict=True):
+        assert (one - other).norm() <= 2 * subject.loose * other.norm()
+    assert replay.decisions == sum(LENGTHS) * own[0].shape[1]
+    assert replay.elsewhere <= (0.05 if subject.on_gpu else 0) * replay.decisions
+
+    others = [(chosen + 1) % 8 for chosen in own]
+    others[0][5:] = UNKNOWN
+    watched, forced = Replay(others, forced=False), Replay(others)
+    for one, other in zip(adapted.token_logprobs(DOCUMENTS, replay=watched), plain, strict=True):
+        assert (one - other).norm() <= 2 * subject.loose * other.norm()
+    found = adapted.token_logprobs(DOCUMENTS, replay=forced)
+    assert all((one - other).norm() > 0.02 * other.norm() for one, other in zip(found[1:], plain[1:], strict=True))
+    assert watched.decisions == forced.decisions == (sum(LENGTHS) - LENGTHS[0] + 5) * own[0].shape[1]
+    assert watched.elsewhere > 0.3 * watched.decisions
+
+
 # Learning
 
 
@@ -208,6 +266,42 @@ def test_a_step_s_loss_is_the_sum_by_its_tokens_and_its_gradient_that_of_its_par
         assert (found - parts).norm() <= 3 * subject.loose * parts.norm()
 
 
+def test_a_step_at_another_temperature_is_of_the_divided_logits(subject: Subject, learner: LoadedModel) -> None:
+    backend, temperature = trained(learner, execution(subject)), 0.5
+    size = size_by_hand(learner, DOCUMENTS, WEIGHTS)
+    loss, _ = step(backend, DOCUMENTS, 50, WEIGHTS, temperature)
+    assert abs(50 * loss - by_hand(learner, DOCUMENTS, WEIGHTS, temperature)) <= 3 * subject.loose * size
+    plain, unweighted = step(backend, DOCUMENTS, 50, None, temperature), step(backend, DOCUMENTS, 50, ONES, temperature)
+    assert plain[0] == subject.near(unweighted[0])
+    assert (plain[1] - unweighted[1]).norm() <= 3 * subject.loose * plain[1].norm()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_replays_experts_in_both_passes(subject: Subject, learner: LoadedModel, checkpointing: bool) -> None:
+    """Its loss is that of the replayed log-probabilities, its gradient that of its parts."""
+    if not routers(learner.module):
+        pytest.skip("this backend has no routers that can be told")
+    others = [(chosen + 1) % 8 for chosen in choices(learner, DOCUMENTS)]
+    logprobs = learner.token_logprobs(DOCUMENTS, replay=Replay(others))
+    wanted = -sum(float((each * own).sum()) for each, own in zip(logprobs, WEIGHTS, strict=True)) / 50
+    size = sum(float((each * own).abs().sum()) for each, own in zip(logprobs, WEIGHTS, strict=True)) / 50
+    backend = trained(learner, execution(subject, packing=True, gradient_checkpointing=checkpointing))
+
+    def stepped(*places: int) -> tuple[float, torch.Tensor]:
+        own = [DOCUMENTS[i] for i in places], 50, [WEIGHTS[i] for i in places], 1.0, Replay([others[i] for i in places])
+        loss = backend.forward_backward(*own)
+        assert loss is not None
+        return loss.item(), gradient(backend)
+
+    parts = torch.stack([stepped(place)[1] for place in range(len(DOCUMENTS))]).sum(0)
+    loss, found = stepped(*range(len(DOCUMENTS)))
+    assert abs(loss - wanted) <= 2 * subject.loose * size
+    assert (found - parts).norm() <= 3 * subject.loose * parts.norm()
+    plain, without = step(backend, DOCUMENTS, 50, WEIGHTS)
+    assert abs(plain - loss) > 1e-3
+    assert (without - found).norm() > 0.05 * found.norm()
+
+
 def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_tokens(
     subject: Subject, learner: LoadedModel
 ) -> None:
@@ -225,12 +319,13 @@ def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_to
     assert (2 * smaller - first).norm() <= 3 * subject.loose * first.norm()
 
 
-def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel, temperature: float) -> None:
     """Along it the loss changes by what it promises: in the last layer's experts, which change nobody's routing."""
     backend = trained(learner, execution(subject))
-    step(backend, DOCUMENTS, 50)
+    step(backend, DOCUMENTS, 50, None, temperature)
     masks = within(backend, [value for name, value in learner.trainable().items() if ".layers.5.mlp." in name])
-    step(backend, DOCUMENTS, 50)
+    step(backend, DOCUMENTS, 50, None, temperature)
     along = [mask * (0 if p.grad is None else p.grad) for mask, p in zip(masks, backend.parameters, strict=True)]
     norm = float(torch.cat([each.flatten() for each in along]).norm())
     assert norm > 0
@@ -240,8 +335,9 @@ def test_the_gradient_is_that_of_the_loss(subject: Subject, learner: LoadedModel
         with torch.no_grad():
             for parameter, direction in zip(backend.parameters, along, strict=True):
                 parameter.add_(direction, alpha=distance)
-        found, _ = step(backend, DOCUMENTS, 50)
-        assert learner.loss_sum(DOCUMENTS) / 50 == subject.near(found)
+        found, _ = step(backend, DOCUMENTS, 50, None, temperature)
+        if temperature == 1:
+            assert learner.loss_sum(DOCUMENTS) / 50 == subject.near(found)
         return found
 
     up, down = loss_at(length), loss_at(-2 * length)

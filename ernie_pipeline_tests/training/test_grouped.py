@@ -139,12 +139,12 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Limit:
         calls: list[int] = []
         usual = grouped_training.padding_free_loss
 
-        def loss(model: Any, inputs: dict[str, torch.Tensor], longest: int) -> torch.Tensor:
+        def loss(model: Any, inputs: dict[str, torch.Tensor], longest: int, *more: float) -> torch.Tensor:
             calls.append(1)
             holds = checkpointed if checkpointed is not None and model.is_gradient_checkpointing else most
             if len(inputs["cu_seqlens"]) - 1 > holds and len(calls) > fails_from:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return usual(model, inputs, longest)
+            return usual(model, inputs, longest, *more)
 
         monkeypatch.setattr(grouped_training, "padding_free_loss", loss)
 
@@ -251,11 +251,11 @@ def test_validation_takes_smaller_batches(
     wanted = make_grouped_trainer(eval_rows=sums[:12]).evaluate()["eval_loss"]
     sizes, usual = list[int](), grouped_backend.padding_free_loss
 
-    def loss(model: Any, inputs: dict[str, torch.Tensor], longest: int) -> torch.Tensor:
+    def loss(model: Any, inputs: dict[str, torch.Tensor], longest: int, *more: float) -> torch.Tensor:
         sizes.append(len(inputs["cu_seqlens"]) - 1)
         if sizes[-1] > 7:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return usual(model, inputs, longest)
+        return usual(model, inputs, longest, *more)
 
     monkeypatch.setattr(grouped_backend, "padding_free_loss", loss)
     assert make_grouped_trainer(eval_rows=sums[:12]).evaluate()["eval_loss"] == pytest.approx(wanted, rel=1e-5)

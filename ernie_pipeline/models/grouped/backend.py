@@ -10,20 +10,21 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.models.backend import BackendName, TrainingBackend
+from ernie_pipeline.models.backend import BackendName, Generation, OnAnswer, Progress, Sampling, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape, write_adapter
 from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
-from ernie_pipeline.models.grouped.padding_free import padding_free_loss
+from ernie_pipeline.models.grouped.padding_free import padding_free_logprobs, padding_free_loss
 from ernie_pipeline.models.grouped.quantized_base import quantized_base, read_quantized
 from ernie_pipeline.models.grouped.training import GroupedTraining
-from ernie_pipeline.models.micro_batches.layout import concatenate
+from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
 from ernie_pipeline.models.peft.backend import with_adapter as peft_adapter
+from ernie_pipeline.models.routing import Replay, replaying
 from ernie_pipeline.models.spec import ModelSpec
-from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.models.transformers_model import TransformersModel, batched_logprobs, summed_loss
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
@@ -115,13 +116,47 @@ class GroupedModel(TransformersModel):
         longest = max(len(document.ids) for document in documents)
 
         def loss_of(batch: Sequence[Document], own: Sequence[torch.Tensor] | None) -> torch.Tensor:
-            inputs = concatenate(batch, self.tokenizer.pad_token_id, weights=own)
-            on_device = {name: value.to(self.device) for name, value in inputs.items()}
-            return padding_free_loss(self.base, on_device, longest)
+            return padding_free_loss(self.base, self._inputs(batch, own), longest)
 
-        release = self.captures.release_captures if self.captures else lambda: False
         with self.evaluating():
-            return summed_loss(loss_of, documents, weights, MAX_TOKENS, release=release, limit_gib=self.limit_gib)
+            return summed_loss(loss_of, documents, weights, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)
+
+    def token_logprobs(
+        self, documents: Sequence[Document], temperature: float = 1.0, replay: Replay | None = None
+    ) -> list[torch.Tensor]:
+        """See `LoadedModel.token_logprobs`."""
+        longest = max((len(document.ids) for document in documents), default=0)
+
+        def logprobs_of(batch: list[int]) -> Sequence[torch.Tensor]:
+            lengths, inputs = [len(documents[i].ids) for i in batch], self._inputs([documents[i] for i in batch])
+            with replaying(self.base, replay, [batch], sum(lengths)):
+                logprobs = padding_free_logprobs(self.base, inputs, longest, temperature)
+            return torch.split(logprobs, lengths)
+
+        with self.evaluating():
+            return batched_logprobs(logprobs_of, documents, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)
+
+    def _inputs(self, batch: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> Inputs:
+        inputs = concatenate(batch, self.tokenizer.pad_token_id, weights=weights)
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def _release(self) -> bool:
+        return self.captures.release_captures() if self.captures else False
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        rows: int,
+        seeds: Sequence[int] | None = None,
+        progress: Progress | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> Generation:
+        """See `LoadedModel.generate`. A training that is under way lends it the memory that only makes it faster."""
+        if self.captures:
+            self.captures.lend_memory()
+        return super().generate(prompts, sampling, rows=rows, seeds=seeds, progress=progress, on_answer=on_answer)
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""

@@ -180,15 +180,20 @@ def loss_and_gradient(logits: torch.Tensor, labels: torch.Tensor, weights: torch
     `weights` [rows], fp32 and of either sign: each row's loss is multiplied by its own. `logits` [rows, vocabulary]
     become their own gradient: softmax less one at the label, times the weight, or zero.
     """
+    return token_losses(logits, labels, weights).sum()
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """As `loss_and_gradient`, which overwrites `logits` too: each row's part [rows] of the sum."""
     if not logits.is_cuda:
         counted = labels != NOT_COUNTED
         wanted = labels.clamp(min=0)[:, None]
         logs = F.log_softmax(logits.float(), dim=1)
         factor: torch.Tensor = counted if weights is None else torch.where(counted, weights, 0.0)
-        total = -(logs.gather(1, wanted)[:, 0] * factor).sum()
+        each = -(logs.gather(1, wanted)[:, 0] * factor)
         gradient = logs.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logs.dtype))
         logits.copy_(gradient * factor[:, None])
-        return total
+        return each
     losses = torch.empty(len(labels), device=logits.device)
     kernels.loss_and_gradient[(len(labels),)](
         logits,
@@ -201,4 +206,4 @@ def loss_and_gradient(logits: torch.Tensor, labels: torch.Tensor, weights: torch
         BLOCK=8192,
         num_warps=16,
     )
-    return losses.sum()
+    return losses

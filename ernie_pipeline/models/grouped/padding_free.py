@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu
+from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu, token_losses
 from ernie_pipeline.models.grouped.lora_linear import project
 
 CHUNK = 2048
@@ -46,29 +46,65 @@ def keep_dequantized(model: Any, spare: int) -> int:
     return number
 
 
-def padding_free_loss(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -> torch.Tensor:
+def padding_free_loss(
+    model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int, temperature: float = 1.0
+) -> torch.Tensor:
     """The sum of the negative log-likelihood over the counted tokens, in nats, by an `Ernie4_5_MoeForCausalLM`.
 
     `inputs`: input_ids, labels and position_ids [1, tokens], and cu_seqlens [documents + 1], int32, where each document
     begins and the last ends; `max_seqlen` is at least the tokens of the longest. A document's first token has to have
     the label `NOT_COUNTED`. With weights [1, tokens], fp32 and of either sign, each token's part of the sum, that of
-    predicting it, is multiplied by its own.
+    predicting it, is multiplied by its own. The likelihood is that of the logits divided by `temperature`.
     """
-    labels, positions = inputs["labels"][0], inputs["position_ids"][0]
+    labels = inputs["labels"][0]
     with torch.autocast(labels.device.type, enabled=False):  # every product here says itself what it is made in
-        inner = model.model
-        hidden = inner.embed_tokens(inputs["input_ids"][0])
-        sequences = Sequences(inputs["cu_seqlens"], max_seqlen, *_angles(inner.rotary_emb, positions))
-        for layer in inner.layers:
-            if layer.gradient_checkpointing and model.training:
-                hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
-            else:
-                hidden = _layer(layer, hidden, sequences)
-        hidden = _norm(inner.norm, hidden)
-        next_labels = F.pad(labels[1:], (0, 1), value=NOT_COUNTED)
+        hidden = _last_hidden(model, inputs, max_seqlen)
         next_weights = F.pad(inputs["weights"][0, 1:], (0, 1)) if "weights" in inputs else None
-        loss: torch.Tensor = _HeadLoss.apply(hidden, model.lm_head.weight, next_labels, next_weights)  # type: ignore[no-untyped-call]
+        head = model.lm_head.weight
+        loss: torch.Tensor = _HeadLoss.apply(hidden, head, _next(labels), next_weights, temperature)  # type: ignore[no-untyped-call]
     return loss
+
+
+@torch.no_grad()
+def padding_free_logprobs(
+    model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int, temperature: float
+) -> torch.Tensor:
+    """The log-probability [tokens] of each counted token in nats, of the logits divided by `temperature`; 0 for the
+    others. `inputs` as of `padding_free_loss`; fp32."""
+    labels = inputs["labels"][0]
+    with torch.autocast(labels.device.type, enabled=False):
+        hidden, next_labels = _last_hidden(model, inputs, max_seqlen), _next(labels)
+        losses = [
+            token_losses(_logits(hidden[start : start + CHUNK], model.lm_head.weight, temperature), labels_of_chunk)
+            for start, labels_of_chunk in zip(
+                range(0, len(hidden), CHUNK), torch.split(next_labels, CHUNK), strict=True
+            )
+        ]
+    return F.pad(-torch.cat(losses)[:-1], (1, 0))
+
+
+def _next(labels: torch.Tensor) -> torch.Tensor:
+    return F.pad(labels[1:], (0, 1), value=NOT_COUNTED)
+
+
+def _last_hidden(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -> torch.Tensor:
+    """What the head's product is made with [tokens, hidden]."""
+    inner = model.model
+    hidden = inner.embed_tokens(inputs["input_ids"][0])
+    sequences = Sequences(inputs["cu_seqlens"], max_seqlen, *_angles(inner.rotary_emb, inputs["position_ids"][0]))
+    for layer in inner.layers:
+        if layer.gradient_checkpointing and model.training:
+            hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
+        else:
+            hidden = _layer(layer, hidden, sequences)
+    return _norm(inner.norm, hidden)
+
+
+def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divided where they are summed up, before they are rounded to 16 bits."""
+    if temperature == 1:
+        return hidden @ head.t()
+    return torch.addmm(hidden.new_zeros(1), hidden, head.t(), beta=0, alpha=1 / temperature)
 
 
 def _angles(rotary: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,19 +178,22 @@ class _HeadLoss(torch.autograd.Function):
     way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Any, head: Any, labels: Any, weights: Any) -> torch.Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Any, head: Any, labels: Any, weights: Any, temperature: float
+    ) -> torch.Tensor:
         total = torch.zeros((), device=hidden.device)
         grads = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits = hidden[rows] @ head.t()
+            logits = _logits(hidden[rows], head, temperature)
             total += loss_and_gradient(logits, labels[rows], None if weights is None else weights[rows])
             if grads is not None:
                 torch.mm(logits, head, out=grads[rows])
         ctx.save_for_backward(grads)
+        ctx.temperature = temperature
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         (grads,) = ctx.saved_tensors
-        return grads * grad, None, None, None
+        return grads * (grad / ctx.temperature), None, None, None, None

@@ -17,6 +17,7 @@ from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first
 from ernie_pipeline.models.micro_batches.size import ONE_ROW, MicroBatchSize, State
 from ernie_pipeline.models.peft.rows import CHECKPOINTING
+from ernie_pipeline.models.routing import Replay, replaying
 from ernie_pipeline.recipe.execution import Execution
 
 
@@ -46,6 +47,8 @@ class GroupedTraining:
         """Of the first one: bytes of GPU memory in use before it, and its documents' lengths."""
         self.spare = self.layers_dequantized = 0
         """Bytes that no step needs, and how many layers' experts they hold dequantized."""
+        self.lends = False
+        """Whether something else takes turns with the steps and needs their spare memory."""
         self.checkpointing = False
         if execution.gradient_checkpointing:
             self._checkpoint()
@@ -55,7 +58,12 @@ class GroupedTraining:
         return torch.device(self.device).type == "cuda"
 
     def forward_backward(
-        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+        self,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None = None,
+        temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor | None:
         """See `TrainingBackend.forward_backward`."""
         self._begin(documents)
@@ -66,7 +74,10 @@ class GroupedTraining:
             for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
                 places = [order[i] for row in rows for i in row]
                 own = None if weights is None else [weights[i] for i in places]
-                total += self._pass([documents[i] for i in places], num_tokens, own)
+                own_documents = [documents[i] for i in places]
+                tokens = sum(len(document.ids) for document in own_documents)
+                with replaying(self.module.get_base_model(), replay, [places], tokens):
+                    total += self._pass(own_documents, num_tokens, own, temperature, captured=replay is None)
             self.calls, self.has_fit = self.calls + 1, True
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -94,6 +105,14 @@ class GroupedTraining:
     def release_captures(self) -> bool:
         """Give back the memory of captured passes; whether there were any."""
         return self.passes.release() if self.passes else False
+
+    def lend_memory(self) -> None:
+        """To what takes turns with the steps, such as sampling: captured passes and dequantized experts are given up,
+        and none are made any more."""
+        self.lends = True
+        self.release_captures()
+        if self.layers_dequantized:
+            self._spend(0)
 
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """See `TrainingBackend.computed_tokens`."""
@@ -129,22 +148,28 @@ class GroupedTraining:
             self.flat.bind()  # accelerate moves what several processes train
             self.memory_before = torch.cuda.memory_allocated() if self._on_gpu else 0
             self.first_step = [len(document.ids) for document in documents]
-        elif self.calls == 1 and self.passes and not self.passes.begun:
+        elif self.calls == 1 and self.passes and not self.passes.begun and not self.lends:
             self._spend_spare_memory()
             self.passes.begin()
 
     def _pass(
-        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None
+        self,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None,
+        temperature: float,
+        captured: bool,
     ) -> torch.Tensor:
-        if self.passes and weights is None:
+        if captured and self.passes and weights is None and temperature == 1:
             return self.passes(documents, num_tokens)
         inputs = concatenate(documents, self.pad_id, weights=weights)
-        loss = self._loss({name: value.to(self.device) for name, value in inputs.items()}, num_tokens)
+        on_device = {name: value.to(self.device) for name, value in inputs.items()}
+        loss = self._loss(on_device, num_tokens, temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _loss(self, inputs: Inputs, num_tokens: torch.Tensor | float) -> torch.Tensor:
-        return padding_free_loss(self.module.get_base_model(), inputs, self.longest) / num_tokens
+    def _loss(self, inputs: Inputs, num_tokens: torch.Tensor | float, temperature: float = 1.0) -> torch.Tensor:
+        return padding_free_loss(self.module.get_base_model(), inputs, self.longest, temperature) / num_tokens
 
     def _largest(self, most: int = sys.maxsize) -> int:
         return self.size.largest(self.steps, most)

@@ -18,8 +18,9 @@ from ernie_pipeline.models.checkpoint.adapter_file import WEIGHTS, check_places,
 from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.peft.experts import unfuse_experts
-from ernie_pipeline.models.peft.rows import RowsTraining, loss_sum_of_rows
+from ernie_pipeline.models.peft.rows import RowsTraining, logprobs_of_rows, loss_sum_of_rows
 from ernie_pipeline.models.quantize import COMPUTE_DTYPES, quantize_linears
+from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.models.transformers_model import TransformersModel
 from ernie_pipeline.recipe.execution import Execution
@@ -63,6 +64,12 @@ class PeftModel4bit(TransformersModel):
     def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
         """See `LoadedModel.loss_sum`."""
         return loss_sum_of_rows(self, documents, weights, 1)
+
+    def token_logprobs(
+        self, documents: Sequence[Document], temperature: float = 1.0, replay: Replay | None = None
+    ) -> list[torch.Tensor]:
+        """See `LoadedModel.token_logprobs`."""
+        return logprobs_of_rows(self, documents, temperature, replay)
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""

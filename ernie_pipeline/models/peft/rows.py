@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
-from ernie_pipeline.models.micro_batches.layout import collate, collate_weights, computed_tokens, longest_first
+from ernie_pipeline.models.micro_batches.layout import Inputs, collate, collate_weights, computed_tokens, longest_first
 from ernie_pipeline.models.micro_batches.size import MicroBatchSize, State
-from ernie_pipeline.models.transformers_model import TransformersModel, summed_loss
+from ernie_pipeline.models.routing import Replay, replaying
+from ernie_pipeline.models.transformers_model import TransformersModel, batched_logprobs, summed_loss
 from ernie_pipeline.recipe.execution import Execution
 
 Rows = Sequence[Sequence[Document]]
@@ -26,20 +27,53 @@ tokens are 1.6 GiB."""
 
 
 def loss_of_rows(
-    model: TransformersModel, rows: Rows, num_tokens: float | torch.Tensor, weights: Weights | None
+    model: TransformersModel,
+    rows: Rows,
+    num_tokens: float | torch.Tensor,
+    weights: Weights | None,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """The sum of the negative log-likelihood over the rows' counted tokens, by weight, divided by `num_tokens`."""
-    batch = collate(rows, model.tokenizer.pad_token_id)
-    inputs = {name: value.to(model.device) for name, value in batch.items()}
-    with model.autocast():
-        if weights is None:
+    inputs = _inputs(model, rows)
+    if weights is None and temperature == 1:
+        with model.autocast():
             loss: torch.Tensor = model.module(**inputs, use_cache=False, num_items_in_batch=num_tokens).loss
-            return loss
-        labels = inputs.pop("labels")
-        logits = model.module(**inputs, use_cache=False).logits
-    each = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
-    own = collate_weights(weights, labels.shape[1]).to(model.device)
-    return (each * own[:, 1:].flatten()).sum() / num_tokens
+        return loss
+    each = _token_losses(model, inputs, temperature)
+    if weights is not None:
+        each = each * collate_weights(weights, each.shape[1] + 1).to(model.device)[:, 1:]
+    return each.sum() / num_tokens
+
+
+def logprobs_of_rows(
+    model: TransformersModel, documents: Sequence[Document], temperature: float, replay: Replay | None
+) -> list[torch.Tensor]:
+    """See `LoadedModel.token_logprobs`: each document in a row of its own."""
+
+    def logprobs_of(batch: list[int]) -> list[torch.Tensor]:
+        inputs = _inputs(model, [[documents[i]] for i in batch])
+        with replaying(model.base, replay, [[i] for i in batch], inputs["input_ids"].shape[1]):
+            losses = _token_losses(model, inputs, temperature)
+        rows = F.pad(-losses, (1, 0))  # of the first token nothing is told
+        return [row[: len(documents[i].ids)] for row, i in zip(rows, batch, strict=True)]
+
+    with model.evaluating():
+        return batched_logprobs(logprobs_of, documents, MAX_TOKENS, limit_gib=model.limit_gib)
+
+
+def _inputs(model: TransformersModel, rows: Rows) -> Inputs:
+    return {name: value.to(model.device) for name, value in collate(rows, model.tokenizer.pad_token_id).items()}
+
+
+def _token_losses(model: TransformersModel, inputs: Inputs, temperature: float) -> torch.Tensor:
+    """The negative log-likelihood [rows, width - 1] of each token but the first, 0 where it is not counted; fp32."""
+    others = {name: value for name, value in inputs.items() if name != "labels"}
+    with model.autocast():
+        logits = model.module(**others, use_cache=False).logits
+    logits, labels = logits[:, :-1].float(), inputs["labels"][:, 1:]
+    if temperature != 1:
+        logits = logits / temperature
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def loss_sum_of_rows(
@@ -72,7 +106,12 @@ class RowsTraining:
             self._checkpoint()
 
     def forward_backward(
-        self, documents: Sequence[Document], num_tokens: float, weights: Sequence[torch.Tensor] | None = None
+        self,
+        documents: Sequence[Document],
+        num_tokens: float,
+        weights: Sequence[torch.Tensor] | None = None,
+        temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor | None:
         """See `TrainingBackend.forward_backward`."""
         order = longest_first(documents)
@@ -80,9 +119,12 @@ class RowsTraining:
         self._begin()
         try:
             for rows in self.size.lay_out([len(documents[i].ids) for i in order]):
-                micro_batch = [[documents[order[i]] for i in row] for row in rows]
-                own = None if weights is None else [[weights[order[i]] for i in row] for row in rows]
-                total += self._passes(micro_batch, num_tokens, own)
+                places = [[order[i] for i in row] for row in rows]
+                micro_batch = [[documents[i] for i in row] for row in places]
+                own = None if weights is None else [[weights[i] for i in row] for row in places]
+                width = max(sum(len(document.ids) for document in row) for row in micro_batch)
+                with replaying(self.model.base, replay, places, width):
+                    total += self._passes(micro_batch, num_tokens, own, temperature)
             return total
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -130,8 +172,8 @@ class RowsTraining:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _passes(self, rows: Rows, num_tokens: float, weights: Weights | None) -> torch.Tensor:
-        loss = loss_of_rows(self.model, rows, self._divisor(num_tokens), weights)
+    def _passes(self, rows: Rows, num_tokens: float, weights: Weights | None, temperature: float) -> torch.Tensor:
+        loss = loss_of_rows(self.model, rows, self._divisor(num_tokens), weights, temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

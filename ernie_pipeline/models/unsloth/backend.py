@@ -15,7 +15,8 @@ from ernie_pipeline.models.backend import BackendName, Generation, OnAnswer, Pro
 from ernie_pipeline.models.checkpoint.adapter_file import name_base, read_into, read_shape
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.peft.rows import loss_sum_of_rows
+from ernie_pipeline.models.peft.rows import logprobs_of_rows, loss_sum_of_rows
+from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.models.transformers_model import TransformersModel
 from ernie_pipeline.models.unsloth.audit import check_unsloth_model, expected_table
@@ -117,6 +118,12 @@ class UnslothModel(TransformersModel):
     def loss_sum(self, documents: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> float:
         """See `LoadedModel.loss_sum`."""
         return loss_sum_of_rows(self, documents, weights, torch.ones((), device=self.device))
+
+    def token_logprobs(
+        self, documents: Sequence[Document], temperature: float = 1.0, replay: Replay | None = None
+    ) -> list[torch.Tensor]:
+        """See `LoadedModel.token_logprobs`."""
+        return logprobs_of_rows(self, documents, temperature, replay)
 
     def logits(self, input_ids: Sequence[int]) -> torch.Tensor:
         """See `LoadedModel.logits`."""

@@ -8,7 +8,7 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.plots import loss_curve
+from ernie_pipeline.orchestration.plots import loss_curve, reward_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Write
@@ -61,12 +61,8 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
 
 def _show(artifact: Artifact) -> dict[str, Any]:
     run, curve = artifact.json("reports/run.json"), artifact.json("curve.json")
-    losses = {name: [entry[name] for entry in curve if name in entry] for name in ("loss", "loss_objective")}
     return {
-        "loss curve": dg.MetadataValue.md(loss_curve(curve)),
-        "final training loss": losses["loss"][-1],
-        "final loss_objective (validation)": losses["loss_objective"][-1],
-        "best loss_objective (validation)": min(losses["loss_objective"]),
+        **(_show_grpo(run, curve) if run.get("method") == "grpo" else _show_losses(curve)),
         "trainable parameters": run["trainable_parameters"],
         "4-bit base parameters": run["four_bit_parameters"],
         "parameters per target": table(artifact.json("parameters.json")),
@@ -83,3 +79,38 @@ def _show(artifact: Artifact) -> dict[str, Any]:
         **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
         "execution": dg.MetadataValue.json(run["execution"]),
     }
+
+
+def _show_losses(curve: list[dict[str, float]]) -> dict[str, Any]:
+    training, validation = _values(curve, "loss"), _values(curve, "loss_objective")
+    return {
+        "loss curve": dg.MetadataValue.md(loss_curve(curve)),
+        "final training loss": training[-1],
+        "final loss_objective (validation)": validation[-1],
+        "best loss_objective (validation)": min(validation),
+    }
+
+
+def _show_grpo(run: dict[str, Any], curve: list[dict[str, float]]) -> dict[str, Any]:
+    accuracies = _values(curve, "accuracy")
+    names = {
+        "solved_at_start": "solved at the start",
+        "solved_at_end": "solved at the end",
+        "groups_skipped": "groups skipped (all answers alike)",
+        "groups_trained": "groups trained on",
+        "steps_without_update": "steps without an update",
+        "mismatch_kl": "mismatch KL of sampler and trainer (mean)",
+        "highest_mismatch_kl": "mismatch KL of sampler and trainer (highest)",
+        "tokens_sampled": "tokens sampled",
+        "sampling_s": "sampling seconds",
+    }
+    return {
+        "reward curve": dg.MetadataValue.md(reward_curve(curve)),
+        **{words: run[name] for name, words in names.items() if name in run},
+        **({"best accuracy on problems set aside": max(accuracies)} if accuracies else {}),
+        **({"final accuracy on problems set aside": accuracies[-1]} if accuracies else {}),
+    }
+
+
+def _values(curve: list[dict[str, float]], name: str) -> list[float]:
+    return [entry[name] for entry in curve if name in entry]
