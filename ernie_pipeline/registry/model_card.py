@@ -12,9 +12,15 @@ Facts = Mapping[str, Any]
 """Values by name, as the functions below say."""
 
 LIMITS = """\
-Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{}`. It was trained
-on answers without worked solutions and measured on held-out rows of the same source, so the figures say little about
+Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{{}}`. It was trained
+on {taught} and measured on held-out rows of the same source, so the figures say little about
 other problems, other languages, proofs, or questions that are not mathematics. Its answers can be wrong: check them."""
+
+TAUGHT = {
+    "answers": "answers without worked solutions",
+    "solutions": "the base model's own solutions of these problems that were graded right",
+}
+"""By training.on."""
 
 
 def model_card(
@@ -34,7 +40,7 @@ def model_card(
     """The card in Markdown, with the hub's YAML header.
 
     base          name, revision, version
-    data          name, source, version, license, train_rows, eval_rows
+    data          name, source, version, license, train_rows, eval_rows, on (a key of `TAUGHT`)
     training      figures to list as they are, by their names ("steps": 100)
     evaluation    "base" and "adapter", each with rows, accuracy, accuracy_low, accuracy_high, loss_completion if any
     comparison    gain, gain_low, gain_high, p_value
@@ -42,7 +48,7 @@ def model_card(
     """
     head = [_header(license, base, data), f"# {name}", _what_it_is(base, quantization, lora)]
     sections = {
-        "Intended use and limits": LIMITS,
+        "Intended use and limits": LIMITS.format(taught=TAUGHT[data["on"]]),
         "Data": _data(data),
         "Training": _bullets({"base model version": base["version"], **training}),
         "Results": _results(evaluation, comparison),
@@ -94,12 +100,13 @@ def _what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
 
 
 def _data(data: Facts) -> str:
+    unit = "solutions" if data["on"] == "solutions" else "rows"
     return _bullets(
         {
             "data set": f"{shown(data['name'])} ({data['license']})",
             "source": shown(data["source"]),
             "data version": data["version"],
-            "rows": f"{data['train_rows']:,} to train on, {data['eval_rows']:,} held out",
+            unit: f"{data['train_rows']:,} to train on, {data['eval_rows']:,} held out",
         }
     )
 

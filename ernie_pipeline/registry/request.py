@@ -50,6 +50,7 @@ def make_request(
         "max_batch": MAX_SERVED_BATCH,
     }
     data = {"source": source, "version": versions["math_split"]}
+    about = {**data, "on": _trained_on(built_with)}
     return RegistrationRequest(
         tracking_uri=tracking_uri,
         artifact_root=artifact_root,
@@ -66,7 +67,7 @@ def make_request(
         ),
         tags=tags,
         predictions=evaluation / "predictions.parquet",
-        card=_card(recipe, spec, data, adapter, measured, comparison, example["question"]),
+        card=_card(recipe, spec, about, adapter, measured, comparison, example["question"]),
         gate=recipe.gate,
         comparison=comparison,
         candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
@@ -85,7 +86,7 @@ def _card(
     comparison: Mapping[str, float],
     question: str,
 ) -> str:
-    """The model card. `data`: source and version of the split; `adapter`: the folder of qlora_adapter's artifact."""
+    """The model card. `data`: source and version of the split, training.on; `adapter`: qlora_adapter's folder."""
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
     if run.get("method") == "grpo":  # its loss is weighted, and says nothing by itself
@@ -113,6 +114,11 @@ def _card(
         targets=_json(adapter / "parameters.json"),
         question=question,
     )
+
+
+def _trained_on(built_with: Sequence[Mapping[str, Any]]) -> str:
+    """training.on of the adapter, whose recipe keys alone have that section."""
+    return next((str(keys["training"]["on"]) for keys in built_with if "on" in keys.get("training", {})), "answers")
 
 
 def _example(split: Path, evaluation: Path) -> dict[str, str]:

@@ -13,13 +13,13 @@ SHOWN_DIGITS = 8
 def differences(wanted: Provenance, build: Build, ignored_inputs: Collection[str] = ()) -> list[str]:
     """One clause for each recipe key, input, module and library in which an earlier build differs from the wanted.
 
-    Where another value of a recipe key made the stage read other keys, as that it is to sample at all, that value alone
-    is told: the rest follows from it.
+    Where another value of a recipe key made the stage read other keys or inputs, as that it is to sample at all, the
+    recipe's changes alone are told: the rest follows from them.
     """
     before, after = flatten(build["recipe"]), flatten(wanted.recipe)
     both = {*before} & {*after}
     deciding = _changes("recipe", {key: before[key] for key in both}, {key: after[key] for key in both})
-    if deciding and {*before} != {*after}:
+    if deciding and ({*before} != {*after} or {*wanted.inputs} != {*build["inputs"]}):
         return deciding
     return _all_differences(wanted, build, ignored_inputs)
 

@@ -254,7 +254,9 @@ def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
     stages = dict(STAGES)
     if recipe.training.on != "solutions":
         stages = _without_solutions(stages)
-    elif recipe.solutions.rounds > 1:
+    elif recipe.training.method == "supervised":
+        stages["qlora_adapter"] = _without_input(stages["qlora_adapter"], "math_split")  # its rows are the solutions
+    if recipe.training.on == "solutions" and recipe.solutions.rounds > 1:
         stages["verified_solutions"] = _after_a_round(stages["verified_solutions"])
     return _with_backend_libraries(with_method(stages, recipe), recipe.training.backend)
 
@@ -268,9 +270,12 @@ def _without_solutions(stages: Mapping[str, Stage]) -> dict[str, Stage]:
         code=("ernie_pipeline.solutions.not_asked_for",),
         libraries=(),
     )
-    adapter = stages["qlora_adapter"]
-    inputs = tuple(name for name in adapter.inputs if name != "verified_solutions")
-    return {**stages, "verified_solutions": not_asked_for, "qlora_adapter": replace(adapter, inputs=inputs)}
+    adapter = _without_input(stages["qlora_adapter"], "verified_solutions")
+    return {**stages, "verified_solutions": not_asked_for, "qlora_adapter": adapter}
+
+
+def _without_input(stage: Stage, unread: str) -> Stage:
+    return replace(stage, inputs=tuple(name for name in stage.inputs if name != unread))
 
 
 def _after_a_round(stage: Stage) -> Stage:

@@ -16,7 +16,8 @@ class TrainingJob(Section):
     """Train an adapter of `spec` on the folder `split` (train.parquet and eval.parquet) into the folder `out`.
 
     `solutions`: the folder of what is trained on and measured by instead (train.parquet and validation.parquet), or
-    None. `checkpoints`: a folder that outlives a killed run, to write them into and to go on from, or None for none.
+    None; of the split nothing is read then. `checkpoints`: a folder that outlives a killed run, to write them into and
+    to go on from, or None for none.
     """
 
     spec: ModelSpec

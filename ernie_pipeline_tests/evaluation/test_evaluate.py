@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,6 +15,7 @@ from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.models.peft import rows as peft_rows
 from ernie_pipeline.models.peft.backend import PeftModel4bit
 from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.store.row_cache import KeptRows, read_rows
 
 MakeJob = Callable[..., EvaluationJob]
 
@@ -97,3 +100,25 @@ def test_rows_of_like_length_share_a_batch_of_so_many_tokens_and_a_longer_one_ha
     monkeypatch.setattr(peft_rows, "MAX_TOKENS", 20)
     completion_loss(uniform, [[1] * n for n in (9, 1, 40, 8, 2)], [[1]] * 5)
     assert sorted(uniform.module.shapes) == [(1, 41), (2, 3), (2, 10)]
+
+
+def test_a_changed_held_out_row_costs_one_answer(make_evaluation: MakeJob, tmp_path: Path) -> None:
+    """Rows appended cost themselves, rows removed nothing: counted in tokens too."""
+    kept = KeptRows(folder=tmp_path / "set")
+
+    def cost(name: str, rows: slice) -> tuple[int, int, int]:
+        job = make_evaluation(name)
+        held_out = pq.read_table(job.split / "eval.parquet").to_pylist()[rows]
+        (tmp_path / f"split {name}").mkdir()
+        pq.write_table(pa.Table.from_pylist(held_out), tmp_path / f"split {name}" / "eval.parquet")
+        evaluate(job.model_copy(update={"split": tmp_path / f"split {name}", "rows": kept}), quiet)
+        run = json.loads((job.out / "reports" / "run.json").read_text())
+        return run["problems_sampled"], run["problems_reused"], run["generated_tokens"]
+
+    first = cost("first", slice(6))
+    known = read_rows(kept.folder)
+    assert first == (6, 0, sum(map(len, known.values())))
+    appended = cost("appended", slice(8))
+    new = {key: tokens for key, tokens in read_rows(kept.folder).items() if key not in known}
+    assert appended == (2, 6, sum(map(len, new.values())))
+    assert cost("removed", slice(1, 7)) == (0, 6, 0)

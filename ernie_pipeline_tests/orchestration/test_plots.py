@@ -1,7 +1,7 @@
 import base64
 import io
 
-from ernie_pipeline.orchestration.plots import dropped_rows
+from ernie_pipeline.orchestration.plots import dropped_rows, pass_rates
 
 
 def size_of(markdown: str) -> tuple[int, int]:
@@ -24,3 +24,9 @@ def test_each_filter_that_took_rows_and_each_place_has_a_bar() -> None:
 
 def test_nothing_dropped_is_a_picture_too() -> None:
     assert size_of(dropped_rows({"proof": 0}, {"train": 1, "evaluation": 1}))
+
+
+def test_pass_rates_are_a_picture_of_as_many_bars() -> None:
+    picture = pass_rates([17, 0, 11, 0, 0, 6, 0, 13, 0, 13])
+    assert picture.startswith("![pass rates of the problems](data:image/png;base64,")
+    assert picture != pass_rates([0] * 10)

@@ -79,6 +79,7 @@ def card() -> str:
             "source": "/somewhere/private/rows.jsonl",
             "version": "sha256:" + "d" * 64,
             "license": "MIT",
+            "on": "answers",
             "train_rows": 2500,
             "eval_rows": 500,
         },

@@ -23,6 +23,7 @@ def hub_card() -> str:
             "source": "nvidia/rows",
             "version": "sha256:d",
             "license": "CC BY 4.0",
+            "on": "solutions",
             "train_rows": 100_000,
             "eval_rows": 500,
         },
@@ -73,3 +74,9 @@ def test_the_python_in_it_is_python() -> None:
     assert len(blocks) == 2
     for block in blocks:
         compile(block, "card", "exec")
+
+
+def test_it_says_what_was_trained_on() -> None:
+    assert "on the base model's own solutions of these problems that were graded right and measured on" in hub_card()
+    assert "- solutions: 100,000 to train on, 500 held out" in hub_card()
+    assert "a final answer in `\\boxed{}`." in hub_card()

@@ -85,3 +85,10 @@ def test_the_nearest_build_has_the_fewest_differences_and_of_those_it_is_the_new
     assert nearest(WANTED, [one, newer_one, two, far]) is newer_one
     assert nearest(WANTED, [two, far]) is two
     assert nearest(WANTED, []) is None
+
+
+def test_where_a_recipe_key_decided_what_is_read_the_recipe_s_changes_alone_are_told() -> None:
+    before = build(recipe={"training": {"learning_rate": 0.1}}, libraries={}, inputs={})
+    assert differences(WANTED, before) == ["recipe training.learning_rate 0.1 -> 0.0001"]
+    fewer = build(inputs={}, recipe=WANTED.recipe | {"training": {"learning_rate": 0.1}})
+    assert differences(WANTED, fewer) == ["recipe training.learning_rate 0.1 -> 0.0001"]

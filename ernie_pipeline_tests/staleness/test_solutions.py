@@ -107,6 +107,18 @@ def test_solutions_that_came_out_the_same_leave_the_adapter(store: ArtifactStore
     ]
 
 
+def test_other_held_out_rows_alone_train_nothing_anew(store: ArtifactStore) -> None:
+    walk(chain_of(store, on_solutions()))
+    changed = recipe_with(training={"on": "solutions"}, split={"seed": 1})
+    assert built(walk(chain_of(store, changed), math_split=writes("other held-out rows"))) == [
+        "math_split",
+        SOLUTIONS,
+        "base_evaluation",
+        "adapter_evaluation",
+        "registered_model",
+    ]
+
+
 def test_each_round_is_built_once_and_fewer_rounds_reuse_them(store: ArtifactStore) -> None:
     three = chain_of(store, on_solutions(rounds=3))
     assert [name for name in build(three) if name.startswith(ROUND)] == [

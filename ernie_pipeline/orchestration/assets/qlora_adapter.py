@@ -40,14 +40,15 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
 
     def write(work: Work, out: Path) -> list[Check]:
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
+        solutions = work.folder("verified_solutions") if "verified_solutions" in work.artifacts else None
         job = training_job(
             work.recipe,
             base,
             Settings.from_environment().store / FOLDER,
             execution=gpu.execution_over(work.recipe.execution),
             limits=gpu.limits(gpu.gpus),
-            split=checked_split(work),
-            solutions=work.folder("verified_solutions") if "verified_solutions" in work.artifacts else None,
+            split=checked_split(work) if "math_split" in work.artifacts else solutions,
+            solutions=solutions,
             out=out,
             checkpoints=checkpoints,
         )
