@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel
+from runs import LIMITS, MAX_NEW_TOKENS
 
 from ernie_pipeline.grading.grade import Grade, Grader, is_strict
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
-from ernie_pipeline.models.device import DeviceLimits, choose_device
+from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
-
-MAX_NEW_TOKENS = 128
 
 
 class Task(BaseModel):
@@ -34,7 +33,7 @@ class Task(BaseModel):
 
 def main() -> None:
     task = Task.model_validate_json(Path(sys.argv[1]).read_text())
-    device = choose_device(DeviceLimits(), ExecutionOverrides(), lambda line, values: None)
+    device = choose_device(LIMITS, ExecutionOverrides(), lambda line, values: None)
     loaded = backend_named(task.spec.backend).load(task.spec, device.name)
     rows, found = device.execution.generation_rows, {}
     with Grader(timeout_s=5.0) as grader:

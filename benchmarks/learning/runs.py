@@ -27,6 +27,8 @@ from ernie_pipeline.training.job import TrainingJob
 METHODS = ("answers", "solutions", "solutions_2", "grpo")
 MAX_NEW_TOKENS = 128
 LORA = Lora(rank=16, alpha=16)
+LIMITS = DeviceLimits(cpu_threads=2, memory_gib=8)
+"""Of a run: many share a GPU."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Runs:
             solutions=Solutions(
                 samples=self.settings.samples, max_new_tokens=MAX_NEW_TOKENS, rounds=round_, seed=self.seed
             ),
-            limits=DeviceLimits(cpu_threads=2),
+            limits=LIMITS,
             split=self.split,
             out=self.folder / f"sampled_{round_}" / "out",
             earlier=earlier,
@@ -96,7 +98,7 @@ class Runs:
             spec=self.spec(),
             training=settings,
             grpo=Grpo(max_new_tokens=MAX_NEW_TOKENS, seed=self.seed) if grpo else None,
-            limits=DeviceLimits(cpu_threads=2),
+            limits=LIMITS,
             split=self.split,
             solutions=self.folder / f"sampled_{round_}" / "out" if round_ else None,
             out=self.folder / method / "out",
