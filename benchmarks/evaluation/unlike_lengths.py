@@ -27,7 +27,7 @@ def measure(model: Any, prompts: Prompts, samples: int, slots: int, new_tokens: 
     every = [prompt for prompt in prompts for _ in range(samples)]
     lengths = [max(1, min(MOST, round(MEDIAN * rng.lognormvariate(0, SIGMA)))) for _ in every]
     a_row = row_bytes(model.config, max(map(len, prompts)) + MOST, torch.bfloat16)
-    rows = min(slots, len(every), rows_that_fit(a_row, free_bytes(torch.device("cuda"))))
+    rows = min(slots, len(every), rows_that_fit(a_row, free_bytes(torch.device("cuda", torch.cuda.current_device()))))
     full = _timed(model, every[:rows], [new_tokens] * rows, rows)
     tell("full batch", **full)
     found = _timed(model, every, lengths, rows)
