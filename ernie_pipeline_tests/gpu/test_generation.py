@@ -95,7 +95,7 @@ def test_sampled_answers_follow_from_their_seeds_captured_or_not_and_in_any_batc
     assert captured.tokens == eager.tokens
     others = decode(generator.model, ids, **usual, seeds=[seed + 1000 for seed in seeds], rows=400, capture=True)
     same = sum(map(list.__eq__, others.tokens, captured.tokens))
-    assert same < len(ids) / 2
+    assert same < 0.75 * len(ids)  # of a short answer that is nearly sure, other numbers draw the same
     few = decode(generator.model, ids, **usual, seeds=seeds, rows=17, capture=True)
     # another batch rounds otherwise, which a number near the edge between two tokens shows
     assert sum(map(list.__eq__, few.tokens, captured.tokens)) > 0.9 * len(ids)

@@ -106,7 +106,7 @@ def change(model: LoadedModel) -> None:
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.trainable().items():
         if "lora_B" in name:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.04)
 
 
 def documents(*lengths: int, first_counted: int = 4) -> list[Document]:

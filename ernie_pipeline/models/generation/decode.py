@@ -21,14 +21,7 @@ from ernie_pipeline.models.backend import Progress
 from ernie_pipeline.models.generation.decode_step import FusedStep, fits
 from ernie_pipeline.models.generation.prefill import Waiting
 from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
-from ernie_pipeline.models.generation.schedule import (
-    ON_A_CPU,
-    Asked,
-    DecodeSettings,
-    OnFinished,
-    Schedule,
-    Work,
-)
+from ernie_pipeline.models.generation.schedule import Asked, DecodeSettings, OnFinished, Schedule, Work, settings_for
 from ernie_pipeline.models.generation.slots import Slots
 from ernie_pipeline.models.memory import capture_graph, round_up
 
@@ -63,7 +56,7 @@ def decode(
     if not prompts:
         return answers
     if settings is None:
-        settings = DecodeSettings() if model.get_input_embeddings().weight.is_cuda else ON_A_CPU
+        settings = settings_for(model.get_input_embeddings().weight.is_cuda)
     budgets = budgets or [max_new_tokens] * len(prompts)
     most = max(budgets)
     longest = max(len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True))

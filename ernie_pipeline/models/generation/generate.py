@@ -96,7 +96,10 @@ def _rows_at_once(model: Any, prompts: Prompts, rows: int, max_new_tokens: int) 
 def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:
     """By `decode`. Where memory runs out, what is not answered yet begins anew with fewer at once."""
     from ernie_pipeline.models.generation.decode import decode
+    from ernie_pipeline.models.generation.schedule import settings_for
 
+    cuda = next(model.parameters()).is_cuda
+    settings = settings_for(cuda)
     answers, missing = Answers([[] for _ in prompts], [[] for _ in prompts]), dict.fromkeys(range(len(prompts)))
     while True:
         asked = list(missing)
@@ -115,7 +118,8 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
                 max_new_tokens=ask.max_new_tokens,
                 end_tokens=ask.end_tokens,
                 rows=rows,
-                capture=next(model.parameters()).is_cuda,
+                capture=cuda,
+                settings=settings,
                 sampler=ask.sampler,
                 seeds=[ask.seeds[i] for i in asked],
                 progress=partial(_tell_of_more, progress, before),
@@ -123,9 +127,10 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
             )
             return answers
         except (RuntimeError, MemoryError) as error:
-            if rows == 1 or not is_out_of_memory(error):
+            if (rows == 1 and settings.prefill_tokens == 1) or not is_out_of_memory(error):
                 raise
         rows = max(1, min(rows, len(missing)) * 3 // 4)  # here the error is gone, and with it what its frames held
+        settings = settings._replace(prefill_tokens=max(1, settings.prefill_tokens // 2))
         free_memory()
 
 

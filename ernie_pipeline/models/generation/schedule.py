@@ -41,6 +41,11 @@ ON_A_CPU = DecodeSettings(check_every=1, length_step=16, least_rows=1)
 """There a look waits for nothing, and a step takes as long as it has rows and tokens to read."""
 
 
+def settings_for(cuda: bool) -> DecodeSettings:
+    """Those of the device: a CUDA device, or a CPU."""
+    return DecodeSettings() if cuda else ON_A_CPU
+
+
 class Work:
     """What a decode has done so far, counted."""
 
