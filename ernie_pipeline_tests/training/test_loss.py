@@ -56,7 +56,7 @@ def test_each_packed_document_has_the_loss_that_it_has_alone(
     one_document["position_ids"] = torch.arange(one_document["input_ids"].shape[1]).expand(3, -1)
     seen = loss_of_each(demo_adapter.module, one_document, spans_of(batch))
     assert seen[0] == pytest.approx(alone[0], rel=1e-4)  # nothing is before it
-    assert seen[1:5] != pytest.approx(alone[1:5], rel=1e-2)  # so the comparison above can tell
+    assert seen[1:5] != pytest.approx(alone[1:5], rel=1e-3)  # so the comparison above can tell
 
 
 def test_a_document_s_first_token_prompt_and_padding_are_not_counted(sums: list[Row]) -> None:
