@@ -87,7 +87,7 @@ class Runs:
             method="grpo" if grpo else "supervised",
             samples_per_step=self.settings.grpo_answers if grpo else 16,
             max_steps=self.settings.updates,
-            learning_rate=self.settings.grpo_rate if grpo else 3e-3,
+            learning_rate=self.settings.grpo_rate if grpo else 1e-3,
             lr_scheduler="constant_with_warmup" if grpo else "cosine",
             optimizer="adamw_torch",
             eval_every=50 if grpo else 100,

@@ -53,7 +53,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "max_steps": 120,
         "max_samples": 0,
         "epochs": 1.0,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
         "lr_scheduler": "cosine",
         "warmup_fraction": 0.05,
         "optimizer": "adamw_torch",
