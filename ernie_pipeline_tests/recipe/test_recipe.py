@@ -190,7 +190,7 @@ def test_broken_toml_names_the_file(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml", "."])
 def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
-    with pytest.raises(PipelineError, match=r"is neither a preset \(demo, reference\) nor a TOML file"):
+    with pytest.raises(PipelineError, match=r"is neither a preset \(best, demo, reference\) nor a TOML file"):
         load_recipe(name)
 
 
