@@ -129,7 +129,10 @@ def test_asked_to_stop_at_a_validation_it_is_made_by_the_next_process(
     ended = train_small(tmp_path, at("step 10/10: loss ", ask(signal.SIGTERM)), every_s=300.0)
     assert ended.told.startswith("stopped by SIGTERM after step 10 of 10;")
     ended = train_small(tmp_path, every_s=300.0)
-    assert ended.result[:3] == undisturbed.result[:3]
+    adapter, curve, steps, *_ = undisturbed.result
+    assert (ended.result[0], ended.result[2]) == (adapter, steps)
+    # a validation in several pieces rounds otherwise
+    assert [*map(pytest.approx, curve)] == ended.result[1]
 
 
 def test_a_broken_checkpoint_is_passed_over_aloud(train_small: Any, undisturbed: Ended, tmp_path: Path) -> None:
