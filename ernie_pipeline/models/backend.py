@@ -163,6 +163,16 @@ class LoadedModel(Protocol):
         `on_answer` hears of each answer once, as soon as it is there; what was heard is not lost where memory runs out.
         """
 
+    def generating_again(self, rows: int) -> AbstractContextManager[None]:
+        """Meanwhile calls of `generate` are many, and the model learns between them: what they generate with is kept,
+        with the adapter's weights written again at each call, where it is small beside the free memory.
+
+        Then it is `rows` prompts that are answered at a time, in every call. Other memory is handed back after each.
+        """
+
+    def release_generator(self) -> bool:
+        """Keep nothing of that any more: memory ran out. Whether there was anything."""
+
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """Ready to learn. `steps`: the lengths in tokens of each step's documents, all that is to come."""
 

@@ -23,6 +23,12 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def to_device(values: Any, device: torch.device) -> torch.Tensor:
+    """Numbers as a tensor there. A CUDA device is not waited for, as `torch.tensor(values, device=device)` does."""
+    host = torch.tensor(values)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
 def does_not_fit(what: str, limit_gib: float | None) -> PipelineError:
     """The error for when the smallest piece of work does not fit; `limit_gib`: what is allowed of a GPU, if not all."""
     if torch.cuda.is_available():

@@ -11,8 +11,9 @@ from ernie_pipeline.models.backend import Generation, OnAnswer, Progress, Sampli
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, load_tokenizer
 from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.generation.again import Again
 from ernie_pipeline.models.generation.generate import generate_tokens
-from ernie_pipeline.models.generation.merged import fast_generator
+from ernie_pipeline.models.generation.merged import Generator, fast_generator
 from ernie_pipeline.models.generation.on_cpu import cpu_generator
 from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
@@ -44,6 +45,8 @@ class TransformersModel:
         self.spec, self.device, self.module = spec, device, module
         self.tokenizer: Tokenizer = load_tokenizer(spec.base.checkpoint, spec.base.revision)
         self.limit_gib: float | None = None
+        self.again: Again | None = None
+        """What is kept from one `generate` to the next, where it is asked for."""
 
     @property
     def base(self) -> Module:
@@ -83,15 +86,42 @@ class TransformersModel:
     ) -> Generation:
         """See `LoadedModel.generate`."""
         with self.evaluating():
-            module, how = self.module, "4-bit"
-            if len(prompts) >= MERGED_FROM:
-                longest = max(map(len, prompts)) + sampling.max_new_tokens
-                if torch.device(self.device).type == "cpu":
-                    module, how = cpu_generator(self.module, min(rows, len(prompts)), longest)
-                else:
-                    module, how = fast_generator(self.module, len(prompts), longest)
+            longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+            module, how = self._generator(len(prompts), rows, longest)
             answers = self.answers_of(module, prompts, sampling, rows, seeds, progress, on_answer)
+        del module
+        if self.again and self.again.decoder_kept is None:
+            free_memory()
         return Generation(*answers, how=how)
+
+    def _generator(self, prompts: int, rows: int, longest: int) -> Generator:
+        """What is fastest for so many prompts, `rows` at a time, of which the longest has so many tokens at the end."""
+
+        def make() -> Generator:
+            if torch.device(self.device).type == "cpu":
+                return cpu_generator(self.module, min(rows, prompts), longest)
+            return fast_generator(self.module, prompts, longest)
+
+        if self.again:
+            return self.again.generator_of(self.module, make)
+        return make() if prompts >= MERGED_FROM else Generator(self.module, "4-bit")
+
+    @contextmanager
+    def generating_again(self, rows: int) -> Iterator[None]:
+        """See `LoadedModel.generating_again`."""
+        self.again = Again(rows)
+        try:
+            yield
+        finally:
+            self.again = None
+            free_memory()
+
+    def release_generator(self) -> bool:
+        """See `LoadedModel.release_generator`."""
+        if self.again is None or not self.again.release():
+            return False
+        free_memory()
+        return True
 
     def answers_of(
         self,
@@ -104,6 +134,9 @@ class TransformersModel:
         on_answer: OnAnswer | None,
     ) -> Answers:
         """The answers that `module`, this model in whatever form, gives; see `generate_tokens`."""
+        decoder = None
+        if self.again and (decoder := self.again.decoder_kept):
+            rows = self.again.rows if torch.device(self.device).type == "cuda" else min(self.again.rows, rows)
         return generate_tokens(
             module,
             prompts,
@@ -115,6 +148,7 @@ class TransformersModel:
             rows=rows,
             progress=progress,
             on_answer=on_answer,
+            decoder=decoder,
         )
 
     @property
@@ -172,7 +206,9 @@ def batched_logprobs(
     """What `logprobs_of` says of each document, fp32 on the CPU, in batches, see `_over_batches`."""
 
     def of_batch(batch: list[int]) -> list[torch.Tensor]:
-        return [each.float().cpu() for each in logprobs_of(batch)]
+        found = list(logprobs_of(batch))
+        whole = torch.cat(found).float().cpu()  # a CUDA device is waited for once
+        return list(torch.split(whole, [len(each) for each in found]))
 
     found: dict[int, torch.Tensor] = {}
     for batch, logprobs in _over_batches(of_batch, documents, max_tokens, release, limit_gib):

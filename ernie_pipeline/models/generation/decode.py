@@ -43,6 +43,7 @@ def decode(
     progress: Progress = lambda done, total: None,
     on_answer: OnFinished = lambda index, tokens, logprobs: None,
     work: Work | None = None,
+    decoder: "Decoder | None" = None,
 ) -> Answers:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
     included.
@@ -50,7 +51,7 @@ def decode(
     At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `seeds` [prompts], if not greedy.
     `budgets` [prompts]: the most tokens of each answer, where it is not `max_new_tokens`. `progress` hears (done,
     total) as rows finish, `on_answer` each answer as soon as it is found to be whole. Settings: the device's, if none
-    are given.
+    are given. `decoder`: of this model, to go on with what earlier calls made.
     """
     answers = Answers([[] for _ in prompts], [[] for _ in prompts])
     if not prompts:
@@ -67,10 +68,13 @@ def decode(
         on_answer(index, tokens, logprobs)
 
     with torch.inference_mode(), _attention(model):
-        slots = Slots(model, min(rows, len(prompts)), capacity, most, end_tokens, sampler)
-        steps = _Steps(model, slots, capture)
+        if decoder is None:
+            slots = Slots(model, min(rows, len(prompts)), capacity, most, end_tokens, sampler)
+            steps = _Steps(model, slots, capture)
+        else:
+            steps = decoder.steps_for(model, rows, capacity, most, end_tokens, sampler, capture)
         waiting, asked = Waiting(model, prompts, settings.prefill_tokens), Asked(prompts, seeds, budgets)
-        Schedule(slots, waiting, asked, settings, work or Work()).run(steps.run, hear, progress)
+        Schedule(steps.state, waiting, asked, settings, work or Work()).run(steps.run, hear, progress)
     return answers
 
 
@@ -101,18 +105,19 @@ class _Steps:
     def __init__(self, model: Any, state: Slots, capture: bool):
         self.model, self.state, self.capture = model, state, capture
         self.fused = FusedStep(model) if fits(model) else None
-        self.graphs: dict[tuple[int, int], torch.cuda.CUDAGraph | None] = {}
+        self.graphs: dict[tuple[int, int, Sampler], torch.cuda.CUDAGraph | None] = {}
         self.pool = torch.cuda.graph_pool_handle() if capture else None
 
     def run(self, rows: int, length: int) -> None:
         length = length if self.fused is None else 0  # its kernels read each row as far as it goes
-        if not self.capture or (rows, length) not in self.graphs:
-            self.graphs[rows, length] = None
+        shape = rows, length, self.state.sampler
+        if not self.capture or shape not in self.graphs:
+            self.graphs[shape] = None
             self._step(rows, length)
             return
-        graph = self.graphs[rows, length]
+        graph = self.graphs[shape]
         if graph is None:
-            graph = self.graphs[rows, length] = torch.cuda.CUDAGraph()
+            graph = self.graphs[shape] = torch.cuda.CUDAGraph()
             with capture_graph(graph, self.pool):
                 self._step(rows, length)
         graph.replay()
@@ -141,6 +146,37 @@ class _Steps:
             use_cache=True,
         ).logits[:, -1]
         return logits
+
+
+class Decoder:
+    """The slots and captured steps of one model, kept from one decode to the next. A model's weights may change in
+    between, their places may not."""
+
+    def __init__(self) -> None:
+        self.steps: _Steps | None = None
+
+    def steps_for(
+        self,
+        model: Any,
+        rows: int,
+        capacity: int,
+        max_new_tokens: int,
+        end_tokens: Sequence[int],
+        sampler: Sampler,
+        capture: bool,
+    ) -> _Steps:
+        """Those that are there where they are large enough, else new ones; empty."""
+        if self.steps is None or not self.steps.state.serves(rows, capacity, max_new_tokens, end_tokens):
+            if self.steps is not None:  # not to grow again for each longer prompt
+                capacity = max(capacity, self.steps.state.capacity)
+            self.clear()
+            self.steps = _Steps(model, Slots(model, rows, capacity, max_new_tokens, end_tokens, sampler), capture)
+        self.steps.state.empty(sampler)
+        return self.steps
+
+    def clear(self) -> None:
+        """Let go of them."""
+        self.steps = None
 
 
 @contextmanager

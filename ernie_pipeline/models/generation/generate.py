@@ -58,18 +58,22 @@ def generate_tokens(
     rows: int,
     progress: Progress | None = None,
     on_answer: OnAnswer | None = None,
+    decoder: Any = None,
 ) -> Answers:
     """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
     `seeds` [prompts]: what a sampled answer follows from; None: drawn from torch's generator. A merged model on CUDA
-    answers as many at once as memory holds; any other `rows`.
+    answers as many at once as memory holds; any other `rows`. `decoder`: a `decode.Decoder` of this merged model, to go
+    on with what earlier calls made; then it is `rows` on CUDA too.
     """
     tell = progress or (lambda done, total: None)
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist() if sampler.temperature else [0] * len(prompts)
     ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens, on_answer or (lambda index, tokens: None))
     if decodable(model):
-        return _decode_all(model, prompts, _rows_at_once(model, prompts, rows, max_new_tokens), ask, tell)
+        if decoder is None:
+            rows = _rows_at_once(model, prompts, rows, max_new_tokens)
+        return _decode_all(model, prompts, rows, ask, tell, decoder)
     return _generate_in_batches(model, prompts, rows, ask, tell)
 
 
@@ -93,7 +97,7 @@ def _rows_at_once(model: Any, prompts: Prompts, rows: int, max_new_tokens: int) 
     return max(1, min(len(prompts), rows))
 
 
-def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress) -> Answers:
+def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Progress, decoder: Any) -> Answers:
     """By `decode`. Where memory runs out, what is not answered yet begins anew with fewer at once."""
     from ernie_pipeline.models.generation.decode import decode
     from ernie_pipeline.models.generation.schedule import settings_for
@@ -124,6 +128,7 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
                 seeds=[ask.seeds[i] for i in asked],
                 progress=partial(_tell_of_more, progress, before),
                 on_answer=hear,
+                decoder=decoder,
             )
             return answers
         except (RuntimeError, MemoryError) as error:
@@ -131,6 +136,8 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
                 raise
         rows = max(1, min(rows, len(missing)) * 3 // 4)  # here the error is gone, and with it what its frames held
         settings = settings._replace(prefill_tokens=max(1, settings.prefill_tokens // 2))
+        if decoder is not None:
+            decoder.clear()
         free_memory()
 
 

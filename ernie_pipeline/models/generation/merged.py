@@ -81,8 +81,28 @@ def merge(model: Any, quantized: Collection[str] = ()) -> Any:
     merged.set_attn_implementation("sdpa")
     _fill(merged, base, "", quantized)
     merged.generation_config = copy.deepcopy(base.generation_config)
-    merged.is_merged = True
+    merged.is_merged, merged.is_whole = True, not quantized
     return merged.requires_grad_(False).eval()
+
+
+@torch.inference_mode()  # which a step may have made weights in, and only there are they written to
+def merge_again(merged: Any, model: Any) -> None:
+    """Write the weights that `model` applies by now into `merged`, which `merge` made of it without leaving any
+    quantized. They stay where they are, so captured steps go on with them."""
+    _write(merged, _base_model(model))
+
+
+def _write(target: nn.Module, source: Any) -> None:
+    for name, child in target.named_children():
+        twin: Any = getattr(source, name)
+        own: Any = child
+        if hasattr(twin, "dense"):
+            for weight, new in zip((own.gate_up_proj, own.down_proj), twin.dense(), strict=True):
+                weight.copy_(new)
+        elif not is_linear(twin):
+            _write(child, twin)
+        elif hasattr(twin, "base_layer"):  # the others do not change
+            own.weight.copy_(dense_weight(twin))
 
 
 def decodable(model: Any) -> bool:

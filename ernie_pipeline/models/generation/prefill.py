@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
+from ernie_pipeline.models.memory import to_device
+
 LEAST_SHARED = 8
 """Tokens that all prompts must begin with for them to be computed apart: a pass of its own takes its launches."""
 
@@ -94,7 +96,7 @@ def _pass(model: Any, tokens: Sequence[Prompt], before: Prefilled | None) -> Pre
             cache.update(keys.expand(len(tokens), -1, -1, -1), values.expand(len(tokens), -1, -1, -1), layer)
     if width:
         device = model.get_input_embeddings().weight.device
-        inputs = torch.tensor([[*row, *[0] * (width - len(row))] for row in tokens], device=device)
+        inputs = to_device([[*row, *[0] * (width - len(row))] for row in tokens], device)
         model(
             input_ids=inputs,
             position_ids=torch.arange(start, start + width, device=device)[None],

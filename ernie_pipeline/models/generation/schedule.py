@@ -70,8 +70,9 @@ class Schedule:
 
     def __init__(self, slots: Slots, waiting: Waiting, asked: Asked, settings: DecodeSettings, work: Work):
         self.slots, self.waiting, self.asked, self.settings, self.work = slots, waiting, asked, settings, work
-        self.owners: list[int | None] = [None] * slots.rows
-        self.began = [0] * slots.rows
+        rows = _halved(slots.rows, len(waiting), settings.least_rows)
+        self.owners: list[int | None] = [None] * rows
+        self.began = [0] * rows
 
     def run(self, step: Callable[[int, int], None], hear: OnFinished, progress: Progress) -> None:
         """Answer all that wait. `step` takes the rows that take part and how many columns of the cache they read.

@@ -8,6 +8,7 @@ import torch
 from ernie_pipeline.models.generation.memory_plan import cache_shape
 from ernie_pipeline.models.generation.prefill import Prefilled
 from ernie_pipeline.models.generation.sampler import Drawn, Sampler
+from ernie_pipeline.models.memory import to_device
 
 
 class Ready(NamedTuple):
@@ -43,6 +44,7 @@ class Slots:
         embeddings = model.get_input_embeddings().weight
         device, (layers, heads, width) = embeddings.device, cache_shape(model.config)
         self.rows, self.capacity, self.device, self.sampler = rows, capacity, device, sampler
+        self.ends_at = tuple(end_tokens)
         self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long, device=device)
         of_rows = torch.zeros(5, rows, dtype=torch.long, device=device)
         self.tokens, self.positions, self.seeds, self.steps, self.budgets = of_rows
@@ -58,12 +60,23 @@ class Slots:
             for _ in range(2)
         )
 
+    def serves(self, rows: int, capacity: int, max_new_tokens: int, end_tokens: Sequence[int]) -> bool:
+        """Whether another decode, of so many rows and no more tokens than these, can have its answers made here."""
+        enough = self.capacity >= capacity and self.answers.shape[1] > max_new_tokens
+        return self.rows == rows and enough and self.ends_at == tuple(end_tokens)
+
+    def empty(self, sampler: Sampler) -> None:
+        """Begin anew, with tokens drawn by `sampler`."""
+        self.sampler = sampler
+        self.finished.fill_(True)
+        self._of_rows.zero_()
+
     def fill(self, slots: Sequence[int], prompts: Sequence[Ready], prefilled: Prefilled) -> None:
         """Begin `prompts` in `slots`: the last token of each is its first step's input, all before it is copied."""
         columns = [(each.last_token, each.length - 1, each.seed, 0, each.budget) for each in prompts]
         width = max(each.length for each in prompts) - 1
-        host = torch.tensor([list(slots), [each.source for each in prompts], *zip(*columns, strict=True)])
-        index, sources, *of_rows = host.to(self.device)
+        numbers = [list(slots), [each.source for each in prompts], *zip(*columns, strict=True)]
+        index, sources, *of_rows = to_device(numbers, self.device)
         self._of_rows.index_copy_(1, index, torch.stack(of_rows))
         self.finished.index_fill_(0, index, False)
         if width == 0:
@@ -90,18 +103,21 @@ class Slots:
 
     def answers_of(self, rows: Sequence[int], lengths: Sequence[int]) -> list[tuple[list[int], list[float]]]:
         """The answers in `rows`, of so many tokens each: tokens and their log-probabilities."""
-        index, longest = torch.tensor(rows, device=self.device), max(lengths)
-        tokens, logprobs = (every[:, :longest][index].tolist() for every in (self.answers, self.logprobs))
-        return [(tokens[i][:length], logprobs[i][:length]) for i, length in enumerate(lengths)]
+        index, longest = to_device(rows, self.device), max(lengths)
+        tokens, logprobs = (every[:, :longest][index] for every in (self.answers, self.logprobs))
+        both = torch.cat([tokens, logprobs.view(torch.int32).long()], dim=1).cpu()  # the device is waited for once
+        tokens, bits = both[:, :longest], both[:, longest:]
+        found = tokens.tolist(), bits.int().view(torch.float32).tolist()
+        return [(found[0][i][:length], found[1][i][:length]) for i, length in enumerate(lengths)]
 
     def leave_empty(self, rows: Sequence[int]) -> None:
         """Nothing follows in these rows, whose answers are taken: what they go on to read is as little as can be."""
         if rows:
-            self.positions.index_fill_(0, torch.tensor(rows, device=self.device), 0)
+            self.positions.index_fill_(0, to_device(rows, self.device), 0)
 
     def move_to_front(self, chosen: Sequence[int]) -> None:
         """Move the rows `chosen` (ascending) to the front. Of their answers nothing is lost."""
-        number, index = len(chosen), torch.tensor(chosen, device=self.device)
+        number, index = len(chosen), to_device(chosen, self.device)
         self._of_rows[:, :number] = self._of_rows[:, index]
         for tensor in (self.finished, self.answers, self.logprobs, *self.keys, *self.values):
             tensor[:number] = tensor[index]

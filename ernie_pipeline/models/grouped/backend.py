@@ -141,7 +141,7 @@ class GroupedModel(TransformersModel):
         return {name: value.to(self.device) for name, value in inputs.items()}
 
     def _release(self) -> bool:
-        return self.captures.release_captures() if self.captures else False
+        return self.release_generator() or (self.captures.release_captures() if self.captures else False)
 
     def generate(
         self,

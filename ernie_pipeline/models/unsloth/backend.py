@@ -15,6 +15,7 @@ from ernie_pipeline.models.backend import BackendName, Generation, OnAnswer, Pro
 from ernie_pipeline.models.checkpoint.adapter_file import name_base, read_into, read_shape
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.peft.rows import logprobs_of_rows, loss_sum_of_rows
 from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.models.spec import ModelSpec
@@ -148,6 +149,8 @@ class UnslothModel(TransformersModel):
         finally:
             if was_training:
                 self.to_training()
+        if self.again:
+            free_memory()
         return Generation(*answers, how="Unsloth's generate, 4-bit")
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts
 from ernie_pipeline.models.documents import Document, document
-from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.training.grpo.advantages import advantages, has_signal
 from ernie_pipeline.training.grpo.plan import GrpoPlan
 from ernie_pipeline.training.grpo.rewards import Judge, Reward, reward
@@ -57,7 +56,8 @@ class Batch:
     """What the steps of one batch learn from. `rollouts` are this rank's; all else is of all ranks'.
 
     `first`: the rewards of the first draw, whose prompts depend on nothing that was sampled. `sums`: of all answers
-    their number, tokens, those that ended, and the negative log-probabilities.
+    their number, tokens, those that ended, and the negative log-probabilities. `sampling_s` and `grading_s`: what this
+    rank took.
     """
 
     number: int
@@ -67,7 +67,8 @@ class Batch:
     groups_kept: int = 0
     draws: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
+    sampling_s: float = 0.0
+    grading_s: float = 0.0
 
 
 class RolloutSampler:
@@ -87,7 +88,7 @@ class RolloutSampler:
 
     def sample(self, number: int) -> Batch:
         """The batch of that number, on all ranks. Raises `Stopped`, on all ranks or none."""
-        start, grpo, batch = time.monotonic(), self.plan.grpo, Batch(number)
+        grpo, batch = self.plan.grpo, Batch(number)
         prompts = self.plan.prompts[number]
         wanted, used, kept = len(prompts), list[int](), list[Group]()
         while prompts and batch.draws < (grpo.max_draws if grpo.filter_groups else 1):
@@ -104,7 +105,6 @@ class RolloutSampler:
             prompts = self.plan.further_prompts(number, batch.draws + 1, used, further) if missing else []
         batch.groups_kept = len(kept)
         batch.rollouts = [rollout for group in kept for rollout in self._rollouts(group)]
-        batch.seconds = time.monotonic() - start
         return batch
 
     def _teaches(self, group: Group) -> bool:
@@ -120,8 +120,12 @@ class RolloutSampler:
         seeds = [self.plan.seed(batch.number, place + at, answer) for at, answer in own]
         problems = [self.plan.problems.practised[prompts[at]] for at, _ in own]
         sampling = self.sampling(self.plan.grpo.temperature, self.plan.grpo.top_p)
+        start = time.monotonic()
         answers = self.answers([problem.ids for problem in problems], sampling, seeds)
+        sampled = time.monotonic()
         values = self.rewards(answers, [problem.reference for problem in problems])
+        batch.sampling_s += sampled - start
+        batch.grading_s += time.monotonic() - sampled
         self._count(batch, answers, values)
         found = self._all_ranks(len(slots), dict(zip(own, values, strict=True)), group)
         mine = dict(zip(own, answers, strict=True))
@@ -149,7 +153,6 @@ class RolloutSampler:
         if prompts:
             made = self.loaded.generate(prompts, sampling, rows=self.rows, seeds=seeds, progress=hear, on_answer=hear)
             found = [Answer(*each) for each in zip(made.tokens, made.logprobs, strict=True)]
-            free_memory()  # of what it was sampled with, perhaps merged weights
         if self.ranks.any(self.asked_to_stop())[0]:
             raise Stopped
         return found

@@ -10,6 +10,8 @@ undisturbed one; and it draws no further prompts for groups that teach nothing. 
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +38,9 @@ from ernie_pipeline.utils.reporter import Reporter
 
 if TYPE_CHECKING:
     from ernie_pipeline.training.job import TrainingJob
+
+SECONDS = ("sampling_s", "grading_s", "logprobs_s", "training_s")
+"""Where a run's time goes: answers, their rewards, the trainer's log-probabilities, and the gradient."""
 
 Values = list[torch.Tensor]
 """Of each of this rank's rollouts, a value for each token of prompt and answer."""
@@ -75,15 +80,14 @@ class GrpoTrainer(AdapterTrainer):
         self.base: Values = []
         """The base model's, where they count."""
         self.totals: dict[str, float] = dict.fromkeys(
-            ("groups_skipped", "groups_trained", "steps_without_update", "tokens_sampled", "sampling_s", "training_s"),
-            0.0,
+            ("groups_skipped", "groups_trained", "steps_without_update", "tokens_sampled", *SECONDS), 0.0
         )
         self.tokens_computed = self.tokens_wanted = 0
 
     def fit(self) -> None:
         """See `AdapterTrainer.fit`. Raises `PipelineError` too when the policy diverges, and when there is nothing to
         learn."""
-        with self.grader:
+        with self.grader, self.loaded.generating_again(-(-self.plan.settings.samples_per_step // self.ranks.size)):
             super().fit()
 
     # The steps
@@ -97,15 +101,25 @@ class GrpoTrainer(AdapterTrainer):
         if fresh:
             self._sample(number // updates)
         assert self.batch is not None
-        start = time.monotonic()
-        kl = self._measure(self.batch) if fresh else None
-        loss = self._update(number, self.batch, first=fresh)
-        seconds = time.monotonic() - start
-        self.totals["training_s"] += seconds
-        self.progress.add("speed", {"training_s": seconds})
+        with self._timed("logprobs_s"):
+            kl = self._measure(self.batch) if fresh else None
+            now = self.old if fresh else self._logprobs(self.batch)
+        with self._timed("training_s"):
+            loss = self._update(number, self.batch, now)
         if fresh and (why := self.watch.updated(self.batch.groups_kept > 0, kl)):
             raise self._stopped_for(why, number)
         return loss
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """What the device has still to do counts: it is waited for at each step anyway, by the next answers."""
+        start = time.monotonic()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - start
+        self.totals[name] += seconds
+        self.progress.add("speed", {name: seconds})
 
     def _sample(self, number: int) -> None:
         self.batch, self.old, self.base = None, [], []
@@ -119,7 +133,8 @@ class GrpoTrainer(AdapterTrainer):
             "groups_skipped": batch.groups_skipped,
             "groups_trained": batch.groups_kept,
             "tokens_sampled": sums["tokens"],
-            "sampling_s": batch.seconds,
+            "sampling_s": batch.sampling_s,
+            "grading_s": batch.grading_s,
         }.items():
             self.totals[name] += value
         self.progress.add(
@@ -134,20 +149,18 @@ class GrpoTrainer(AdapterTrainer):
                 "groups_trained": batch.groups_kept,
             },
         )
-        self.progress.add(
-            "speed", {"sampling_s": batch.seconds, "sampled_tokens_per_s": sums["tokens"] / max(1e-9, batch.seconds)}
-        )
+        rate = sums["tokens"] / max(1e-9, batch.sampling_s)
+        speed = {"sampling_s": batch.sampling_s, "grading_s": batch.grading_s, "sampled_tokens_per_s": rate}
+        self.progress.add("speed", {**speed, "draws": batch.draws})
         if why := self.watch.sampled(len(rewards), sum(each.solved for each in rewards)):
             raise self._stopped_for(why, number * self.plan.grpo.updates_per_batch)
 
     def _measure(self, batch: Batch) -> float | None:
         """The trainer's log-probabilities; the mean mismatch KL over all ranks' tokens, None where there are none."""
-        documents = [rollout.document for rollout in batch.rollouts]
-        temperature = self.plan.grpo.temperature
-        self.old = self.loaded.token_logprobs(documents, temperature)
+        self.old = self._logprobs(batch)
         if self.objective.kl_to_base:
             with self.loaded.without_adapter():
-                self.base = self.loaded.token_logprobs(documents, temperature)
+                self.base = self._logprobs(batch)
         sampled = [torch.cat([torch.zeros(len(each.prompt)), torch.tensor(each.logprobs)]) for each in batch.rollouts]
         mismatch = self._mean_kl(self.old, sampled)
         if mismatch is not None:
@@ -155,6 +168,9 @@ class GrpoTrainer(AdapterTrainer):
         if self.objective.kl_to_base and (to_base := self._mean_kl(self.base, self.old)) is not None:
             self.progress.add("curve", {"kl_to_base": to_base})
         return mismatch
+
+    def _logprobs(self, batch: Batch) -> Values:
+        return self.loaded.token_logprobs([each.document for each in batch.rollouts], self.plan.grpo.temperature)
 
     def _mean_kl(self, p: Values, q: Values) -> float | None:
         """Over all ranks' tokens that are counted: those of the prompts are 0 in both."""
@@ -164,7 +180,8 @@ class GrpoTrainer(AdapterTrainer):
         total, tokens_of_all = self.ranks.sum(math.fsum(terms), tokens)
         return total / tokens_of_all if tokens_of_all else None
 
-    def _update(self, number: int, batch: Batch, *, first: bool) -> torch.Tensor:
+    def _update(self, number: int, batch: Batch, current: Values) -> torch.Tensor:
+        """The step of that number, with what the weights as they are `current`ly say of the batch's tokens."""
         documents = [rollout.document for rollout in batch.rollouts]
         lengths = [len(document.ids) for document in documents]
         self.tokens_computed += self.backend.computed_tokens(lengths)
@@ -178,7 +195,6 @@ class GrpoTrainer(AdapterTrainer):
             self.progress.add_loss(nothing)
             return nothing
         grpo = self.plan.grpo
-        current = self.old if first else self.loaded.token_logprobs(documents, grpo.temperature)
         bases: list[torch.Tensor | None] = [*self.base] or [None] * len(documents)
         weights = [
             self._weights(rollout, now, old, base)
@@ -202,6 +218,12 @@ class GrpoTrainer(AdapterTrainer):
         )
         scale = answer_scale(len(rollout.tokens), self.plan.grpo.normalization)
         return torch.cat([torch.zeros(start), own * scale])
+
+    def _need_less(self, step: int) -> None:
+        if self.loaded.release_generator():
+            self.report(f"step {step} ran out of memory: it begins anew, and merged weights are kept no more", {})
+        else:
+            super()._need_less(step)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Before the optimizer makes the weights what can no more be saved."""
@@ -253,7 +275,7 @@ class GrpoTrainer(AdapterTrainer):
     def restore_method(self, state: Facts) -> None:
         """See `AdapterTrainer.restore_method`."""
         self.watch.restore(state["watch"])
-        self.totals = state["totals"]
+        self.totals |= state["totals"]
         self.tokens_computed, self.tokens_wanted = state["tokens"]["computed"], state["tokens"]["wanted"]
 
     # What is told of it
@@ -270,7 +292,7 @@ class GrpoTrainer(AdapterTrainer):
             name: [entry[name] for entry in curve if name in entry] for name in ("reward", "solved", "mismatch_kl")
         }
         facts: dict[str, Any] = {"method": "grpo", **self.totals, "eval_problems": len(self.plan.problems.held)}
-        for name in ("sampling_s", "training_s"):
+        for name in SECONDS:
             facts[name] = round(facts[name], 1)
         if found["solved"]:
             facts |= {"solved_at_start": found["solved"][0], "solved_at_end": found["solved"][-1]}
