@@ -20,6 +20,7 @@ from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command
 from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.sections import Grpo, Lora, Quantization, Solutions, Training
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.training.job import TrainingJob
@@ -98,6 +99,7 @@ class Runs:
             spec=self.spec(),
             training=settings,
             grpo=Grpo(max_new_tokens=MAX_NEW_TOKENS, seed=self.seed) if grpo else None,
+            execution=_execution(settings.samples_per_step) if self.settings.cuda else ExecutionOverrides(),
             limits=LIMITS,
             split=self.split,
             solutions=self.folder / f"sampled_{round_}" / "out" if round_ else None,
@@ -137,6 +139,12 @@ class Runs:
         folder = self.folder / name
         report = json.loads((folder / "out" / "reports" / "run.json").read_text())
         return {**report, **json.loads((folder / "done.json").read_text())}
+
+
+def _execution(samples: int) -> ExecutionOverrides:
+    """A step at once: the profile for 8 GiB is for a model of the real size, 4 documents at a time and each computed
+    twice, which for 128 short answers of the demo's are 32 passes of thousands of small kernels."""
+    return ExecutionOverrides(micro_batch=samples, gradient_checkpointing=False)
 
 
 def _child(line: Sequence[str], log: Path) -> None:
