@@ -36,7 +36,7 @@ def test_it_learns_what_is_rewarded_and_tells_how(make_grpo: MakeGrpo) -> None:
     assert curve_of(trainer, "accuracy")[-1] > curve_of(trainer, "accuracy")[0]
     assert max(curve_of(trainer, "mismatch_kl")) < 1e-6  # in fp32 sampler and trainer are one
     told = {"reward", "solved", "ended", "entropy", "answer_tokens", "groups_skipped", "mismatch_kl", "sampling_s"}
-    told |= {"training_s", "sampled_tokens_per_s", "seconds_left", "tokens_per_s"}
+    told |= {"grading_s", "logprobs_s", "training_s", "sampled_tokens_per_s", "seconds_left", "tokens_per_s"}
     assert any(told <= {*values} for values in heard)
     facts = trainer.facts_of_method()
     assert facts["solved_at_start"] == solved[0]
