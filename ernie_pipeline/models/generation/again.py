@@ -5,13 +5,15 @@ third of a second. Kept, a call costs the writing of the merged weights, and the
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ernie_pipeline.models.generation.decode import Decoder
 from ernie_pipeline.models.generation.memory_plan import free_bytes
 from ernie_pipeline.models.generation.merged import Generator, merge_again
+
+if TYPE_CHECKING:
+    from ernie_pipeline.models.generation.decode import Decoder
 
 SHARE = 0.125
 """Of the memory that is free, what merged weights may take that stay beside a training."""
@@ -22,6 +24,8 @@ class Again:
     what a call answers does not depend on those before it."""
 
     def __init__(self, rows: int):
+        from ernie_pipeline.models.generation.decode import Decoder  # as `generate` imports it, where it is needed
+
         self.rows, self.decoder = rows, Decoder()
         self.generator: Generator | None = None
         self.keeps = True
@@ -38,7 +42,7 @@ class Again:
         return made
 
     @property
-    def decoder_kept(self) -> Decoder | None:
+    def decoder_kept(self) -> "Decoder | None":
         """What to decode with, if the model is kept."""
         return self.decoder if self.generator is not None else None
 
