@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ernie_pipeline.models import transformers_model
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, token_ids
 from ernie_pipeline.models.generation import decode as decode_module
 from ernie_pipeline.models.generation import memory_plan
+from ernie_pipeline.models.generation.again import Again
 from ernie_pipeline.models.generation.decode import decode
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import row_bytes
@@ -254,3 +256,23 @@ def test_layers_of_the_real_model_s_size_are_captured() -> None:
         for capture in (False, True)
     )
     assert_same_but_for_ties(merged, ids, captured, eager)
+
+
+def test_kept_captured_steps_follow_the_weights_that_are_written_again(adapted: Any, prompts: list[str]) -> None:
+    """As GRPO samples: the adapter learns in between, and the graphs of the first call are replayed in the others."""
+    ids = token_ids(load_tokenizer(str(BASE)), prompts)[:64]
+    usual: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "end_tokens": [2], "rows": 64}
+    keeping, graphs = Again(64), []
+    for factor in (1.0, 4.0, 0.25):
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(factor)
+        made = keeping.generator_of(adapted, partial(fast_generator, adapted, 64, 512))
+        found = generate_tokens(made.model, ids, pad_token_id=0, decoder=keeping.decoder_kept, **usual).tokens
+        fresh = merge(adapted)
+        assert_same_but_for_ties(fresh, ids, found, decode(fresh, ids, capture=False, **usual).tokens)
+        assert keeping.decoder.steps is not None
+        graphs.append({shape: id(graph) for shape, graph in keeping.decoder.steps.graphs.items() if graph})
+    assert graphs[0].items() <= graphs[1].items() <= graphs[2].items()
+    assert graphs[0]
