@@ -13,8 +13,8 @@ from typing import Any
 from ernie_pipeline.store.sealed import read_sealed
 from ernie_pipeline.store.user_cache import remember, users_cache
 
-MOST = 2000
-"""Entries that are kept; this package has a hundred modules, and each edit of one makes an entry."""
+MOST = 800
+"""Entries that are kept; this package has three hundred modules, and each edit of one makes an entry."""
 
 
 class Parsed:
