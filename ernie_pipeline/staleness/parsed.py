@@ -32,7 +32,9 @@ class Parsed:
             entries, problem = read_sealed(self._place)
             self._found = {} if problem else dict(entries["found"])
         key = hashlib.sha256(self._salt + text.encode()).hexdigest()
-        if key not in self._found:
+        if key in self._found:
+            self._found[key] = self._found.pop(key)  # what is asked for moves to the end: the others are let go first
+        else:
             self._found[key] = self._parse(text)
             self._is_new = True
         return self._found[key]

@@ -113,13 +113,13 @@ def test_when_all_is_fresh_the_plan_exits_0_and_says_so(run: Run, fresh: Path) -
 def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: Path) -> None:
     recipe = fresh / "recipe.toml"
     demo = (PRESETS / "demo.toml").read_text()
-    recipe.write_text(demo.replace("eval_every = 100", "eval_every = 50"))
+    recipe.write_text(demo.replace("eval_every = 50", "eval_every = 25"))
     done = run(*MODULE, "plan", "--json", ERNIE_PIPELINE_RECIPE=str(recipe))
     plan = json.loads(done.stdout)
     assert (done.returncode, plan["fresh"], plan["assets"][0]["state"]) == (3, False, "fresh")
     assert (plan["assets"][3]["state"], plan["assets"][3]["reasons"]) == (
         "stale",
-        ["recipe training.eval_every 100 -> 50"],
+        ["recipe training.eval_every 50 -> 25"],
     )
     assert len(plan["target"]) == 16
     assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]

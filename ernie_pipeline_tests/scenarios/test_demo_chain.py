@@ -170,7 +170,7 @@ def test_the_registered_model_is_the_champion_with_its_origin(demo: Demo) -> Non
     manifest = demo.json("qlora_adapter", "manifest.json")
     assert run.data.tags["fingerprint.qlora_adapter"] == manifest["fingerprint"]
     assert run.data.tags["data_version.qlora_adapter"] == manifest["data_version"]
-    assert run.data.params["training.learning_rate"] == "0.003"
+    assert run.data.params["training.learning_rate"] == "0.001"
     assert run.data.metrics["adapter.accuracy"] == demo.json("adapter_evaluation", "metrics.json")["accuracy"]
     assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"math_split/train", "math_split/eval"}
     assert registration["max_logit_difference"] < 1e-3

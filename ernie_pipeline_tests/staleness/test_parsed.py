@@ -36,6 +36,19 @@ def test_a_text_is_parsed_once_whatever_process_asks(tmp_path: Path, reader: Pat
     assert [file.name for file in place.parent.iterdir()] == ["modules.json"]
 
 
+def test_what_is_asked_for_stays_when_others_are_let_go(
+    tmp_path: Path, reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ernie_pipeline.staleness.parsed.MOST", 2)
+    parse, place = Counting(), tmp_path / "modules.json"
+    for text in ("kept", "edited once", "edited twice", "edited again"):
+        parsed = Parsed(parse, reader, place)
+        parsed.of("kept")
+        parsed.of(text)
+        parsed.keep()
+    assert parse.calls == 4
+
+
 def test_other_code_of_the_reader_parses_again(tmp_path: Path, reader: Path) -> None:
     parse, place = Counting(), tmp_path / "modules.json"
     for text in ("1", "2"):
