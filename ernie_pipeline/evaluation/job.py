@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.models.spec import ModelSpec, model_spec
+from ernie_pipeline.models.spec import ModelSpec, asked_model_spec
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
-from ernie_pipeline.recipe.sections import Evaluation, Lora, Recipe
+from ernie_pipeline.recipe.sections import Evaluation, Recipe
 from ernie_pipeline.store.row_cache import KeptRows
 
 
@@ -31,6 +31,5 @@ def evaluation_job(
 ) -> EvaluationJob:
     """`recipe` needs the sections base_model, quantization and evaluation, the key training.backend (resolved), and
     with an `adapter` (the artifact's folder) lora; `given` are the job's other fields."""
-    lora = recipe.lora if adapter else Lora()  # of a base model all targets are checked, whatever is trained
-    spec = model_spec(recipe, base_version, lora, adapter / "adapter" if adapter else None, quantized_bases)
+    spec = asked_model_spec(recipe, base_version, adapter, quantized_bases)
     return EvaluationJob(spec=spec, evaluation=recipe.evaluation, **given)

@@ -50,3 +50,9 @@ def model_spec(
         adapter=adapter,
         quantized_bases=quantized_bases,
     )
+
+
+def asked_model_spec(recipe: Recipe, version: str, adapter: Path | None, quantized_bases: Path) -> ModelSpec:
+    """The model that answers: the base, or with an `adapter` (its artifact's folder) that, as recipe.lora has it."""
+    lora = recipe.lora if adapter else Lora()  # of a base model all targets are checked, whatever is trained
+    return model_spec(recipe, version, lora, adapter / "adapter" if adapter else None, quantized_bases)

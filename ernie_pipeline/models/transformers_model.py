@@ -13,7 +13,7 @@ from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, end_tokens, lo
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.generation.again import Again
 from ernie_pipeline.models.generation.generate import generate_tokens
-from ernie_pipeline.models.generation.merged import Generator, fast_generator
+from ernie_pipeline.models.generation.merged import Generator, base_model, fast_generator
 from ernie_pipeline.models.generation.on_cpu import cpu_generator
 from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
@@ -51,7 +51,7 @@ class TransformersModel:
     @property
     def base(self) -> Module:
         """The model without PEFT's wrapper."""
-        return self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
+        return base_model(self.module)
 
     def audit(self, *, training: bool) -> list[TargetCount]:
         """See `LoadedModel.audit`."""
@@ -85,6 +85,7 @@ class TransformersModel:
         on_answer: OnAnswer | None = None,
     ) -> Generation:
         """See `LoadedModel.generate`."""
+        self.before_generating()
         with self.evaluating():
             longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
             module, how = self._generator(len(prompts), rows, longest)
@@ -93,6 +94,9 @@ class TransformersModel:
         if self.again and self.again.decoder_kept is None:
             free_memory()
         return Generation(*answers, how=how)
+
+    def before_generating(self) -> None:
+        """What a backend has to do first; nothing."""
 
     def _generator(self, prompts: int, rows: int, longest: int) -> Generator:
         """What is fastest for so many prompts, `rows` at a time, of which the longest has so many tokens at the end."""

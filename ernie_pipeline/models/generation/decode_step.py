@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ernie_pipeline.models.generation import decode_ops as ops
 from ernie_pipeline.models.generation.decode_ops import AttentionTiles, ExpertTiles
 from ernie_pipeline.models.generation.fused import FusedExperts
+from ernie_pipeline.models.generation.memory_plan import cache_shape
 from ernie_pipeline.models.generation.quantized_experts import QuantizedExperts, pairs_of, quantized_experts
 
 MODEL_TYPE = "ernie4_5_moe"
@@ -102,7 +103,7 @@ def fits(model: Any) -> bool:
         and weight.dtype == torch.bfloat16
         and config.hidden_act == "silu"
         and not config.use_bias
-        and _head_width(config) in (32, 64, 128, 256)
+        and cache_shape(config)[2] in (32, 64, 128, 256)
     )
 
 
@@ -232,7 +233,3 @@ def joined(*layers: Any) -> torch.Tensor:
             layer.weight = nn.Parameter(whole[start:end], requires_grad=False)
             start = end
     return whole
-
-
-def _head_width(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

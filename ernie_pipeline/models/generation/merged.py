@@ -54,7 +54,7 @@ def fast_generator(model: Any, rows: int, length: int) -> Generator:
 
     `rows` are the prompts to answer, `length` the tokens of the longest with its answer.
     """
-    base = _base_model(model)
+    base = base_model(model)
     device, dtype = next(base.parameters()).device, _dtype(base)
     capturable = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= BFLOAT16_CAPABILITY
     if capturable and dtype == torch.bfloat16 and only_argmax(base.generation_config):
@@ -76,7 +76,7 @@ def merge(model: Any, quantized: Collection[str] = ()) -> Any:
     which stays as it is, and so are the modules of routed experts named in `quantized`. Raises `PipelineError` for
     a part that cannot be merged.
     """
-    base = _base_model(model)
+    base = base_model(model)
     merged = _skeleton(base)
     merged.set_attn_implementation("sdpa")
     _fill(merged, base, "", quantized)
@@ -89,7 +89,7 @@ def merge(model: Any, quantized: Collection[str] = ()) -> Any:
 def merge_again(merged: Any, model: Any) -> None:
     """Write the weights that `model` applies by now into `merged`, which `merge` made of it without leaving any
     quantized. They stay where they are, so captured steps go on with them."""
-    _write(merged, _base_model(model))
+    _write(merged, base_model(model))
 
 
 def _write(target: nn.Module, source: Any) -> None:
@@ -117,7 +117,7 @@ def only_argmax(generation_config: Any) -> bool:
 
 def merged_weights(model: Any) -> Weights:
     """The bytes of the weights of `merge(model)`, those that it would share with `model` included."""
-    base = _base_model(model)
+    base = base_model(model)
     skeleton = _skeleton(base)
     experts = {name: module for name, module in base.named_modules() if hasattr(module, "dense")}
     of_experts = {name: _bytes(skeleton.get_submodule(name)) for name in experts}
@@ -178,7 +178,8 @@ def _fitting(found: torch.Tensor | None, wanted: torch.Tensor, place: str) -> to
     return found.detach().to(wanted.dtype)
 
 
-def _base_model(model: Any) -> Any:
+def base_model(model: Any) -> Any:
+    """The model without PEFT's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

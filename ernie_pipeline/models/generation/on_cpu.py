@@ -12,7 +12,7 @@ from torch import nn
 
 from ernie_pipeline.models.generation.fused import FusedExperts
 from ernie_pipeline.models.generation.memory_plan import row_bytes
-from ernie_pipeline.models.generation.merged import Generator, merge, merged_weights, only_argmax
+from ernie_pipeline.models.generation.merged import Generator, base_model, merge, merged_weights, only_argmax
 
 SHARE = 0.5
 """Of the memory that is free, what a merged model and its cache may take."""
@@ -24,7 +24,7 @@ def cpu_generator(model: Any, rows: int, length: int) -> Generator:
 
     `rows` are the prompts that are answered at a time, `length` the tokens of the longest with its answer.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     if not only_argmax(base.generation_config):
         return Generator(model, "4-bit")
     weights, dtype = merged_weights(base), base.get_input_embeddings().weight.dtype

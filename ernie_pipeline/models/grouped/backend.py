@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ernie_pipeline.models.backend import BackendName, Generation, OnAnswer, Progress, Sampling, TrainingBackend
+from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape, write_adapter
 from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
@@ -143,20 +143,10 @@ class GroupedModel(TransformersModel):
     def _release(self) -> bool:
         return self.release_generator() or (self.captures.release_captures() if self.captures else False)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        *,
-        rows: int,
-        seeds: Sequence[int] | None = None,
-        progress: Progress | None = None,
-        on_answer: OnAnswer | None = None,
-    ) -> Generation:
-        """See `LoadedModel.generate`. A training that is under way lends it the memory that only makes it faster."""
+    def before_generating(self) -> None:
+        """A training that is under way lends the memory that only makes it faster."""
         if self.captures:
             self.captures.lend_memory()
-        return super().generate(prompts, sampling, rows=rows, seeds=seeds, progress=progress, on_answer=on_answer)
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""
