@@ -13,6 +13,7 @@ from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.assets.registered_model import registered_model
 from ernie_pipeline.orchestration.assets.verified_solutions import verified_solutions
 from ernie_pipeline.orchestration.automation import SETTINGS, ernie_refresh, refresh, source_changed
+from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.staleness.stages import declared_versions
 
@@ -38,5 +39,6 @@ defs = dg.Definitions(
     jobs=[refresh],
     schedules=[ernie_refresh],
     sensors=[source_changed],
+    executor=executor,
     resources={"gpu": GpuResource.configure_at_launch()},
 )
