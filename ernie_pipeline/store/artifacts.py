@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.store.aside import clear_way, is_folder, make_folder
+from ernie_pipeline.store.manifest import is_manifest
 from ernie_pipeline.store.sealed import (
     Files,
     damaged_file,
     read_sealed,
     remove_folder,
     remove_temporary,
+    sealed_files,
     temporary_folders,
     temporary_place,
     write_sealed_folder,
@@ -109,23 +112,25 @@ class ArtifactStore:
         """The intact artifact, or None and the reason: "not built yet", or what is wrong with what is there."""
         folder = self.folder(stage, fingerprint)
         manifest, problem = self.manifest(stage, fingerprint)
-        if not problem and (damaged := damaged_file(folder, manifest["files"])):
+        if not problem and (damaged := damaged_file(folder, manifest["files"], besides=[MANIFEST])):
             problem = f"artifact altered: {damaged}"
         return (None, problem) if problem else (Artifact(folder, manifest), "")
 
     def manifest(self, stage: str, fingerprint: str) -> tuple[dict[str, Any], str]:
         """The intact manifest, or {} and the reason, as of `find`; the artifact's other files are not looked at."""
         folder = self.folder(stage, fingerprint)
-        if not folder.is_dir():
+        if not is_folder(folder):
             return {}, "artifact altered: it is no folder" if os.path.lexists(folder) else NOT_BUILT
         manifest, problem = read_sealed(folder / MANIFEST)
-        if not problem and manifest.get("fingerprint") != fingerprint:
+        if not problem and not (is_manifest(manifest) and sealed_files(manifest) is not None):
+            problem = f"{MANIFEST} is not readable"
+        if not problem and manifest["fingerprint"] != fingerprint:
             problem = MANIFEST
         return ({}, f"artifact altered: {problem}") if problem else (manifest, "")
 
     def stages(self) -> list[str]:
         """The stages of which there is an artifact, or was one."""
-        return sorted(p.name for p in self.root.glob("[!.]*") if p.is_dir())
+        return sorted(p.name for p in self.root.glob("[!.]*") if is_folder(p))
 
     def fingerprints(self, stage: str) -> list[str]:
         """Those of the stage's artifacts, intact or not."""
@@ -149,7 +154,7 @@ class ArtifactStore:
         """Remove what a build had kept: out of its place in one step, then from the disk. For its sole builder only."""
         kept = self.unfinished(stage, fingerprint)
         if os.path.lexists(kept):
-            (self.root / stage).mkdir(parents=True, exist_ok=True)
+            make_folder(self.root / stage, below=self.root)
             # into the stage's folder, where `temporary` finds what a kill leaves of it
             kept.rename(temporary_place(self.folder(stage, fingerprint)))
             self.remove_temporary(stage, fingerprint)
@@ -157,9 +162,11 @@ class ArtifactStore:
     def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
         """Let `write` write the artifact's files; they and the manifest are in its place in one step, or not at all.
 
-        Only for the fingerprint's sole builder (see `lock.py`). A folder that stood there, altered, is replaced. Raises
+        Only for the fingerprint's sole builder (see `lock.py`). A folder that stood there, altered, is replaced. What
+        stands in the place of the stage's folder, or of an unfinished build's, and is none is set aside. Raises
         `PipelineError` when the disk is full.
         """
+        clear_way(self.unfinished(made_from.stage, made_from.fingerprint), below=self.root)
         checks: list[Check] = []
         start = end = time.monotonic()
 

@@ -7,30 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.store.artifacts import ArtifactStore
-
-KEPT = {
-    "stage": str,
-    "fingerprint": str,
-    "declared_version": str,
-    "inputs": dict,
-    "recipe": dict,
-    "modules": dict,
-    "libraries": dict,
-    "data_version": str,
-    "seconds": float,
-    "built": str,
-}
+from ernie_pipeline.store.aside import make_way
+from ernie_pipeline.store.manifest import KEPT, is_build
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
 
 Build = dict[str, Any]
 """A manifest without its files: what was built when, from what, in how many seconds."""
 
 
 def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
-    """Add a build to the stage's history."""
-    file = _file(store, manifest["stage"])
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Add a build to the stage's history; what stands in the history's place and is none is set aside."""
+    file = make_way(_file(store, manifest["stage"]), store.root)
     line = json.dumps({key: manifest[key] for key in KEPT}).encode() + b"\n"
-    log = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)  # less the umask
     try:
         size = os.fstat(log).st_size
         cut_off = size and os.pread(log, 1, size - 1) != b"\n"  # by a crash: this line must not hang on to it
@@ -40,9 +29,11 @@ def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
 
 
 def recorded(store: ArtifactStore, stage: str) -> list[Build]:
-    """The builds in the stage's history, in its order."""
-    file = _file(store, stage)
-    lines = file.read_bytes().splitlines() if file.is_file() else []
+    """The builds in the stage's history, in its order; of a history that cannot be read, none."""
+    try:
+        lines = read_file(_file(store, stage)).splitlines()
+    except OSError:
+        return []
     return [build for line in lines if (build := _parsed(line))]
 
 
@@ -60,7 +51,7 @@ def _file(store: ArtifactStore, stage: str) -> Path:
 def _parsed(line: bytes) -> Build | None:
     """None for a line that a crash cut off or that somebody altered: history is advice, never a reason to fail."""
     try:
-        build = json.loads(line)
-        return build if all(isinstance(build[key], kind) for key, kind in KEPT.items()) else None
-    except (ValueError, KeyError, TypeError):
+        build = parse_json(line)
+    except NOT_READABLE:
         return None
+    return build if is_build(build) else None

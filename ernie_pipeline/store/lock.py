@@ -1,14 +1,19 @@
 """One builder per fingerprint at a time, across processes: the others wait, then reuse what it made."""
 
+import fcntl
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from ernie_pipeline.store.aside import is_own_file, make_way
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
 
 POLL_S = 0.25
 
@@ -45,15 +50,36 @@ def unless_held(root: Path, stage: str, fingerprint: str) -> Iterator[str]:
 
 
 def holder(root: Path, stage: str, fingerprint: str) -> str:
-    """Who holds the lock of one artifact now, or "". Makes no file."""
-    if not _path(root, stage, fingerprint).is_file():
-        return ""
-    lock, owner = _files(root, stage, fingerprint)
+    """Who holds the lock of one artifact now, or "". Makes no file, and needs no right to write."""
+    path = _path(root, stage, fingerprint)
+    return _who(path.with_suffix(".owner")) if is_held(path) else ""
+
+
+def open_lock(path: Path, below: Path) -> FileLock:
+    """The lock of that path, not yet held; what is no file, in its place or in that of a folder of it, is set aside.
+
+    Whoever may write in its folder may hold it: its file has the rights that the umask leaves, and keeps them.
+    """
+    make_way(path, below)
+    os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666))
+    return FileLock(path, mode=stat.S_IMODE(path.stat().st_mode))
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of that path now; one that may not be read counts as not held. Makes no file."""
+    if not is_own_file(path):
+        return False
     try:
-        with lock.acquire(blocking=False):
-            return ""
-    except Timeout:
-        return _who(owner)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _path(root: Path, stage: str, fingerprint: str) -> Path:
@@ -63,8 +89,7 @@ def _path(root: Path, stage: str, fingerprint: str) -> Path:
 def _files(root: Path, stage: str, fingerprint: str) -> tuple[FileLock, Path]:
     """The lock, and the file that says who holds it."""
     path = _path(root, stage, fingerprint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path), path.with_suffix(".owner")
+    return open_lock(path, root), make_way(path.with_suffix(".owner"), root)
 
 
 @contextmanager
@@ -80,7 +105,7 @@ def _held(lock: FileLock, owner: Path) -> Iterator[None]:
 
 def _who(owner: Path) -> str:
     try:
-        who = json.loads(owner.read_text())
+        who = read_json(owner)
         return f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has not yet said who it is
+    except NOT_READABLE:  # it has not yet said who it is
         return "another process"

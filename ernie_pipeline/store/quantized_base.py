@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.store.hashing.file_hash import sha256_of
-from ernie_pipeline.store.sealed import damaged_file, read_sealed
+from ernie_pipeline.store.sealed import Values, damaged_entry, read_sealed, sealed_files
+from ernie_pipeline.store.unlisted import unlisted
 
 FOLDER = ".bases"
 """Where they are in the store: `<key>/` each, `<key>.lock` beside it, and `.<key>.<8 hex digits>/` while it is made."""
@@ -22,6 +23,8 @@ MANIFEST = "base.json"
 LIBRARIES = ("bitsandbytes",)
 """Those whose versions decide what is written."""
 FORMAT = 2
+DICTIONARIES = ("quantization", "libraries")
+"""Of what it is made of, the parts that are dictionaries."""
 
 MadeOf = dict[str, Any]
 """What decides every byte of a quantized base: the base model's `version`, `quantization`, `format` and `libraries`."""
@@ -45,11 +48,29 @@ def key_of(made: MadeOf) -> str:
 def damage(place: Path, hash_of: Callable[[Path], str] = sha256_of) -> str:
     """What is wrong with a quantized base, "" if nothing. `hash_of` gives each file's SHA-256, several at a time."""
     manifest, problem = read_sealed(place / MANIFEST)
-    if problem:
-        return problem
+    files, made = sealed_files(manifest), _made_of(manifest)
+    if problem or files is None or made is None:
+        return problem or f"{MANIFEST} is not readable"
+    if key_of(made) != place.name:
+        return f"{MANIFEST} is that of another one"
+    if more := unlisted(place, {*files, MANIFEST}):
+        return more
     with ThreadPoolExecutor() as threads:  # hashing leaves the interpreter to the others
-        found = threads.map(lambda entry: damaged_file(place, dict([entry]), hash_of), manifest["files"].items())
+        found = threads.map(lambda entry: damaged_entry(place, entry[0], entry[1], hash_of), files.items())
         return next(filter(None, found), "")
+
+
+def read_made_of(place: Path) -> MadeOf:
+    """What the quantized base in that place says that it is made of; {} where that is not readable."""
+    return _made_of(read_sealed(place / MANIFEST)[0]) or {}
+
+
+def _made_of(manifest: Values) -> MadeOf | None:
+    made = manifest.get("made_of")
+    if not isinstance(made, dict):
+        return None
+    fits = [isinstance(made.get("version"), str), *(isinstance(made.get(name), dict) for name in DICTIONARIES)]
+    return made if all(fits) else None
 
 
 def _version(library: str) -> str:

@@ -17,6 +17,8 @@ from typing import TextIO
 from pydantic import Field, JsonValue
 
 from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.store.aside import make_way
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
 FOLDER = ".rows"
@@ -68,9 +70,9 @@ def open_rows(kept: KeptRows | None) -> Iterator[RowCache]:
             yield rows
         return
     folder = kept.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    about = make_way(folder / ABOUT, below=folder.parent.parent)
     known = read_rows(folder)
-    (folder / ABOUT).write_text(json.dumps(kept.about, indent=1) + "\n", encoding="utf-8")
+    about.write_text(json.dumps(kept.about, indent=1) + "\n", encoding="utf-8")
     own = folder / f"{uuid.uuid4().hex}.jsonl"
     try:
         with own.open("x", encoding="utf-8") as lines:
@@ -82,13 +84,23 @@ def open_rows(kept: KeptRows | None) -> Iterator[RowCache]:
 
 
 def read_rows(folder: Path) -> dict[str, Tokens]:
-    """What a set holds, without the lines that are cut off or altered."""
+    """What a set holds, without the lines that are cut off or altered, and the files that cannot be read."""
     known: dict[str, Tokens] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        with suppress(OSError), file.open("rb") as lines:
-            for line in lines:
-                checksum, _, text = line.rstrip(b"\n").partition(b" ")
-                if checksum == b"%08x" % zlib.crc32(text):
-                    key, tokens = json.loads(text)
-                    known[key] = tokens
+        with suppress(OSError):
+            for line in read_file(file).splitlines():
+                known.update(_row(line))
     return known
+
+
+def _row(line: bytes) -> dict[str, Tokens]:
+    """The row of a line; {} for one that is cut off or altered."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return {}
+    try:
+        key, tokens = parse_json(text)
+    except NOT_READABLE:
+        return {}
+    fits = isinstance(key, str) and isinstance(tokens, list) and all(type(token) is int for token in tokens)
+    return {key: tokens} if fits else {}

@@ -6,13 +6,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ernie_pipeline.store.aside import is_own_file, make_folder
 from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
+from ernie_pipeline.store.unlisted import shown, unlisted
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
 
@@ -46,18 +49,21 @@ def write_sealed_folder(
 
     They are written into a temporary folder beside it, which is renamed in one step: whatever ends this early, an
     error, a full disk, a kill, leaves nothing half-written in that place. What stands there stays until then, and is
-    replaced. `values` gives, from the list of the files, what the manifest says besides that list. `durable`: it is on
-    the disk when this returns.
+    replaced; a file in the place of the folder of both is set aside. `values` gives, from the list of the files, what
+    the manifest says besides that list. `durable`: it is on the disk when this returns.
 
     Only for the sole writer of `final`: what killed ones left is removed. Raises `PipelineError` when the disk is full,
     which begins with `what`.
     """
+    make_folder(final.parent, below=final.parent.parent)
     remove_temporary(final)
     temporary = temporary_place(final)
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         fill(temporary)
         files = list_files(temporary)
+        if more := unlisted(temporary, files):
+            raise RuntimeError(f"{what} writes what no manifest can list: {more}")
         sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
         if durable:
             _synchronise(temporary)
@@ -106,7 +112,7 @@ def temporary_folders(parent: Path) -> dict[str, list[Path]]:
 def list_files(folder: Path) -> Files:
     """All files in the folder, as a manifest names them. Several are read at a time: hashing leaves the interpreter to
     others."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(folder.rglob("*")) if is_own_file(path)]
     with ThreadPoolExecutor(8) as threads:
         hashes = list(threads.map(sha256_of, paths))
     return {
@@ -115,21 +121,44 @@ def list_files(folder: Path) -> Files:
     }
 
 
-def damaged_file(folder: Path, files: Files, hash_of: Callable[[Path], str] = sha256_of) -> str:
+def damaged_file(
+    folder: Path,
+    files: Files,
+    hash_of: Callable[[Path], str] = sha256_of,
+    *,
+    besides: Collection[str] = (),
+    tolerated: "re.Pattern[str] | None" = None,
+) -> str:
     """The first file that is not as it was listed, with what is wrong with it unless it was altered; "" if none.
 
-    `hash_of` gives the SHA-256 of a file, in hex digits.
+    So is one that is not listed: the folder holds what is in `files`, `besides` them the file with that list, paths
+    that match `tolerated` and nothing else (see `unlisted`). `hash_of` gives the SHA-256 of a file, in hex digits.
     """
-    for name, wanted in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        try:
-            if file.stat().st_size != wanted["size"] or hash_of(file) != wanted["sha256"]:
-                return name
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return ""
+    if more := unlisted(folder, {*files, *besides}, tolerated):
+        return more
+    return next(filter(None, (damaged_entry(folder, name, entry, hash_of) for name, entry in files.items())), "")
+
+
+def damaged_entry(folder: Path, name: str, wanted: FileEntry, hash_of: Callable[[Path], str] = sha256_of) -> str:
+    """The file's name if it is not as it was listed, with what is wrong with it unless it was altered; "" if it is."""
+    file = folder / name
+    if not is_own_file(file):
+        return f"{shown(name)} is missing"
+    try:
+        return shown(name) if file.stat().st_size != wanted["size"] or hash_of(file) != wanted["sha256"] else ""
+    except OSError as error:
+        return f"{shown(name)} cannot be read ({error.strerror})"
+
+
+def sealed_files(values: Values) -> Files | None:
+    """The list of files in a manifest's values; None where it is none, whoever has sealed it."""
+    files = values.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    fits = all(
+        isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+        for entry in entries
+    )
+    return files if fits else None
 
 
 def write_sealed(file: Path, values: Values) -> Values:
@@ -145,12 +174,12 @@ def write_sealed(file: Path, values: Values) -> Values:
 def read_sealed(file: Path) -> tuple[Values, str]:
     """What `write_sealed` wrote, or {} and what is wrong with the file."""
     try:
-        content = file.read_bytes()
-        values = json.loads(content)
+        content = read_file(file)
+        values = parse_json(content)
         intact = values["seal"] == _seal(values) and content == _text(values).encode()
     except FileNotFoundError:
         return {}, f"{file.name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except NOT_READABLE:
         return {}, f"{file.name} is not readable"
     return (values, "") if intact else ({}, file.name)
 
@@ -158,7 +187,8 @@ def read_sealed(file: Path) -> tuple[Values, str]:
 def discard(path: Path) -> None:
     """Remove a folder, or what stands in the place of one, as far as it can be."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(RecursionError):  # a thousand folders in one another, which nobody here has made
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
             path.unlink()

@@ -49,7 +49,7 @@ class Checkpoints:
         for step in sorted(self._steps(), reverse=True):
             folder = self._place(step)
             manifest, problem = read_sealed(folder / MANIFEST)
-            problem = problem or damaged_file(folder, manifest["files"])
+            problem = problem or damaged_file(folder, manifest["files"], besides=[MANIFEST])
             if not problem and manifest["step"] == step:
                 return Checkpoint(step, folder, manifest["facts"])
             on_broken(f"checkpoint {folder} is altered ({problem or 'it is of another step'}) and is passed over")

@@ -117,7 +117,8 @@ def test_a_written_folder_is_listed_and_sealed_and_replaces_what_stood_there(tmp
         manifest, problem = read_sealed(final / "made.json")
         assert (manifest["bytes"], problem) == (len(content), "")
         assert list(manifest["files"]) == ["deep/a.bin"]
-        assert damaged_file(final, manifest["files"]) == ""
+        assert damaged_file(final, manifest["files"], besides=["made.json"]) == ""
+        assert damaged_file(final, manifest["files"]) == "made.json is not in its manifest"
     assert [path.name for path in final.parent.iterdir()] == ["one"]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
@@ -19,6 +18,7 @@ from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skel
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
+from ernie_pipeline.store.lock import open_lock
 from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, damage, key_of, made_of
 from ernie_pipeline.store.sealed import write_sealed_folder
 from ernie_pipeline.store.user_cache import users_cache
@@ -38,12 +38,12 @@ def quantized_base(
     made = made_of(base.version, quantization)
     folder = bases or os.environ.get(PLACE)
     place = (Path(folder) if folder else users_cache() / "bases") / key_of(made)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    place.parent.parent.mkdir(parents=True, exist_ok=True)
 
     def fill(temporary: Path) -> None:
         quantize_checkpoint(base.checkpoint, base.revision, config, quantization, temporary, device)
 
-    with FileLock(f"{place}.lock"):
+    with open_lock(Path(f"{place}.lock"), below=place.parent.parent):
         if damage(place, remembered_sha256):
             what = "the quantized base model was not kept"
             write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)

@@ -1,14 +1,15 @@
 """The sets of rows that the store keeps (see `store/row_cache.py`): which there are, and removing those out of use."""
 
-import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.store.aside import is_folder
 from ernie_pipeline.store.housekeeping.disk_usage import last_change, size_of
 from ernie_pipeline.store.housekeeping.quantized_bases import ASKED_FOR, PERHAPS
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.row_cache import ABOUT, FOLDER
 from ernie_pipeline.store.sealed import remove_folder
 
@@ -30,7 +31,7 @@ class KeptSet:
 def take_stock(root: Path, asked_for: Collection[str] | None) -> tuple[KeptSet, ...]:
     """The sets in the store `root`. `asked_for`: the keys that the recipe asks for; None where that is not known, when
     all are kept."""
-    folders = sorted(path for path in (root / FOLDER).glob("*") if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in (root / FOLDER).glob("*") if is_folder(path) and not path.name.startswith("."))
     return tuple(KeptSet(p.name, size_of(p), _about(p), _needed_for(p, asked_for)) for p in folders)
 
 
@@ -61,7 +62,7 @@ def _young(folder: Path) -> bool:
 
 def _about(folder: Path) -> dict[str, Any]:
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError):
+        about = read_json(folder / ABOUT)
+    except NOT_READABLE:
         return {}
     return about if isinstance(about, dict) else {}

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ernie_pipeline.store.artifacts import FINGERPRINT
 from ernie_pipeline.store.housekeeping.disk_usage import size_of
-from ernie_pipeline.store.quantized_base import FOLDER, MANIFEST, MadeOf, damage, key_of
-from ernie_pipeline.store.sealed import read_sealed, remove_folder, remove_temporary, temporary_folders
+from ernie_pipeline.store.lock import is_held, open_lock
+from ernie_pipeline.store.quantized_base import FOLDER, MadeOf, damage, key_of, read_made_of
+from ernie_pipeline.store.sealed import remove_folder, remove_temporary, temporary_folders
 from ernie_pipeline.utils.errors import PipelineError
 
 ASKED_FOR = "asked for by the recipe"
@@ -111,7 +112,7 @@ def prune(root: Path, bases: Bases, delete: bool = False) -> Bases:
 
 def _found(root: Path, key: str, wanted: MadeOf | None, doubt: str) -> QuantizedBase:
     place = root / FOLDER / key
-    made = read_sealed(place / MANIFEST)[0].get("made_of", {})
+    made = read_made_of(place)
     why = (PERHAPS,) if doubt else (ASKED_FOR,) if _is(wanted, key, made) else ()
     return QuantizedBase(key, size_of(place), made.get("version"), made.get("quantization"), why)
 
@@ -136,14 +137,14 @@ def _interrupted(root: Path) -> dict[str, list[Path]]:
 
 @contextmanager
 def _unless_held(lock: Path, make: bool) -> Iterator[bool]:
-    """Hold the lock if that needs no waiting, else yield True. Unless `make`, a lock that is no file stays none.
+    """Hold the lock if that needs no waiting, else yield True. Unless `make`, only look: nothing is written.
 
     The file stays: to unlink a lock that others wait for would split them.
     """
-    if not make and not lock.is_file():
-        yield False
+    if not make:
+        yield is_held(lock)
         return
-    held = FileLock(lock)
+    held = open_lock(lock, below=lock.parent.parent)
     try:
         held.acquire(blocking=False)
     except Timeout:
