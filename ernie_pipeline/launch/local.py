@@ -55,15 +55,17 @@ def run_work(
     processes: int = 1,
     stop_grace_s: float = STOP_GRACE_S,
     environment: Mapping[str, str] = MappingProxyType({}),
+    stop_if: Callable[[], str] = lambda: "",
 ) -> None:
     """Do `work`, by its name in `WORK`, in a child until it ends; its log lines and progress reach Dagster meanwhile.
 
     Several `processes` run under torchrun, with `threads` each; all get `environment` too. Raises `PipelineError` with
     the child's own sentence, or one that says how it died. Whatever ends this call ends the child and all that it
-    started: an interrupt and the time limit ask it to stop, and it has `stop_grace_s` seconds to save its work.
+    started: an interrupt and the time limit ask it to stop, and it has `stop_grace_s` seconds to save its work. So does
+    `stop_if`, which is asked several times a second, as soon as it gives a sentence that says why.
     """
     name = find_work(work).name
-    limits = _Limits(name, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0))
+    limits = _Limits(name, time_limit_s, memory_gib, stop_grace_s + (AGENT_S if processes > 1 else 0), stop_if)
     variables = {**QUIET, **environment, **surroundings(processes, stop_grace_s), "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
         job_file = write_job(Path(folder), work, job, this_process())
@@ -134,8 +136,16 @@ def _last_words_when_interrupted(context: dg.AssetExecutionContext, listener: _L
 class _Limits:
     """What the child may take, how long it has to end once it is asked to, and in `passed` of what it took more."""
 
-    def __init__(self, work: str, time_limit_s: float | None, memory_gib: float | None, grace_s: float):
+    def __init__(
+        self,
+        work: str,
+        time_limit_s: float | None,
+        memory_gib: float | None,
+        grace_s: float,
+        stop_if: Callable[[], str],
+    ):
         self.work, self.time_limit_s, self.memory_gib, self.grace_s = work, time_limit_s, memory_gib, grace_s
+        self.stop_if = stop_if
         self.start, self.passed = time.monotonic(), ""
 
     def check(self, pid: int) -> bool:
@@ -143,6 +153,8 @@ class _Limits:
         if self.time_limit_s and time.monotonic() - self.start > self.time_limit_s:
             past = f"{self.work} ran past gpu.time_limit_s = {self.time_limit_s:g} and was ended"
             self.passed = f"{past}; raise the limit, or {AGAIN}"
+        elif sentence := self.stop_if():
+            self.passed = sentence
         elif self.memory_gib and (taken := _resident_gib(pid)) > self.memory_gib:
             past = f"{self.work} took {taken:.1f} GiB where gpu.memory_gib = {self.memory_gib:g} and was ended"
             self.passed = f"{past}; raise the limit"

@@ -14,6 +14,7 @@ from ernie_pipeline.launch.local import STOP_GRACE_S, run_work
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
@@ -60,17 +61,27 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
 
     def run(
-        self, context: dg.AssetExecutionContext, work: str | WorkKind, job: BaseModel, *, processes: int = 1
+        self,
+        context: dg.AssetExecutionContext,
+        work: str | WorkKind,
+        job: BaseModel,
+        *,
+        unfinished: Path | None = None,
+        processes: int = 1,
     ) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
+        What it spends is recorded in `unfinished`, the folder of the build that it is for, from when it has the GPU.
         Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.
-        Raises `PipelineError`, see `run_work`.
+        Raises `PipelineError`, see `run_work` and `metered`.
         """
         on_gpu = Path("/dev/nvidiactl").exists()
         if on_gpu and processes > 1 and (here := gpus_here()) < processes:
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
-        with _one_at_a_time() if on_gpu else contextlib.nullcontext():
+        with (
+            _one_at_a_time() if on_gpu else contextlib.nullcontext(),
+            metered(context, unfinished, processes if on_gpu else 0) as meter,
+        ):
             run_work(
                 context,
                 work,
@@ -82,6 +93,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 processes=processes,
                 stop_grace_s=self.stop_grace_s,
                 environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
+                stop_if=meter.passed,
             )
 
 
