@@ -81,8 +81,8 @@ def _forecast(costs: Forecast, budget: Budget) -> str:
         return ""
     lines = [f"Estimated for its jobs: {costs.words(budget)}."]
     lines += [f"  {name}: {estimate.basis}" for name, estimate in costs.estimates.items()]
-    if over := costs.over(budget):
-        lines.append(f"Over the budget: {over}.")
+    if costs.over(budget):
+        lines.append(f"That is above {CAP} = {budget.text}: a refresh is not started.")
     elif budget.passed_by(costs.seconds[1], costs.gpu_seconds[1]):
         lines.append(f"It may pass {CAP} = {budget.text}: it is stopped there, and what it has made is kept.")
     return "\n" + "\n".join(lines)

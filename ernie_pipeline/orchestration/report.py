@@ -1,13 +1,20 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.metering import cost_metadata, spent_by_run
+from ernie_pipeline.recipe.budget import Budget, Price
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.chain import Chain, Write
+from ernie_pipeline.staleness.cost import cost_of
+from ernie_pipeline.staleness.forecast import estimate_build
+from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.utils.errors import PipelineError
@@ -43,14 +50,23 @@ def build_or_reuse(
             if upstream in SOURCES:
                 _log_observation(context, upstream, chain.version(upstream))
         build_above(chain)
-        artifact = chain.reuse_or_build(name, write, on_wait=context.log.info)
+        budget, estimated = Budget.from_environment(), dict[str, str]()
+
+        def estimate_and_write(work: Work, out: Path) -> Iterable[Check] | None:
+            estimated.update(_estimated(chain, name, budget.price))
+            for words in estimated.values():
+                context.log.info(f"{name} is estimated at {words}")
+            return write(work, out)
+
+        artifact = chain.reuse_or_build(name, estimate_and_write, on_wait=context.log.info)
         if artifact.reused:
             context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
         elif artifact.note:
             context.log.warning(f"{name} was built again: {artifact.note}")
-        metadata, unread = show(artifact), _unread(chain, name)
+        metadata = {**show(artifact), **origin(artifact), **estimated, **_spent(context.run_id, artifact, budget.price)}
+        unread = _unread(chain, name)
     return dg.MaterializeResult(
-        metadata={**metadata, **origin(artifact)},
+        metadata=metadata,
         data_version=dg.DataVersion(artifact.data_version),
         tags=version_tags(artifact.manifest, unread),
         check_results=[_check_result(check) for check in artifact.checks],
@@ -93,7 +109,7 @@ def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dic
 
 
 def origin(artifact: Artifact) -> dict[str, Any]:
-    """Where an artifact came from, for the asset's page."""
+    """Where an artifact came from and what it cost, for the asset's page. Raises `PipelineError` for a bad price."""
     manifest = artifact.manifest
     return {
         "reused": artifact.reused,
@@ -101,7 +117,26 @@ def origin(artifact: Artifact) -> dict[str, Any]:
         "build seconds": manifest["seconds"],
         "built": manifest["built"],
         "artifact": dg.MetadataValue.path(str(artifact.folder)),
+        **cost_metadata(manifest, Budget.from_environment().price),
     }
+
+
+def _estimated(chain: Chain, name: str, price: Price | None) -> dict[str, str]:
+    """What the work that begins now is likely to cost; {} for a stage that no job makes."""
+    estimate = estimate_build(chain, name)
+    if estimate is None:
+        return {}
+    if estimate.seconds is None or estimate.gpu_seconds is None:
+        return {"estimate before": f"unknown ({estimate.basis})"}
+    return {"estimate before": f"{range_words(estimate.seconds, estimate.gpu_seconds, price)} ({estimate.basis})"}
+
+
+def _spent(run_id: str, artifact: Artifact, price: Price | None) -> dict[str, str]:
+    """What the run has spent so far, on the page of what a job makes."""
+    if cost_of(artifact.manifest) is None:
+        return {}
+    spent = spent_by_run(run_id)
+    return {"spent by this run so far": spent_words(spent.counted, spent.gpu_seconds, price)}
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.store.artifacts import COST
-from ernie_pipeline.store.history import Build
 from ernie_pipeline.store.spending import read_spent, total, unfinished_place
 
 Report = Mapping[str, Any]
@@ -50,7 +49,7 @@ class _Work:
     all_jobs: bool = False
 
 
-def cost_of(build: Build) -> Cost | None:
+def cost_of(build: Mapping[str, Any]) -> Cost | None:
     """What a manifest or a line of the history says of it, None for nothing that can be read."""
     try:
         return Cost.model_validate(build[COST])

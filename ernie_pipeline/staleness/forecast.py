@@ -1,6 +1,7 @@
 """What a refresh is likely to cost: of each asset whose work is a job, from its earlier builds and what is to do."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.staleness.amounts import Range, cap_words, range_words
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import SAMPLES, Cost, cost_of
-from ernie_pipeline.staleness.left_to_do import Left, answers_left, samples_left
+from ernie_pipeline.staleness.left_to_do import Left, answers_left, count_answers_left, samples_left
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, plan_assets, plan_round_before
 from ernie_pipeline.staleness.reasons import nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND
@@ -21,6 +22,8 @@ JOBS = ("verified_solutions", "qlora_adapter", "base_evaluation", "adapter_evalu
 """The assets that are made by jobs on a GPU."""
 DOUBT = 2.0
 """A build with another backend, quantization, LoRA or version of a library may be so many times slower or faster."""
+LOOKED_UP_ABOVE_S = 60.0
+"""To look up which answers are kept takes seconds: it is done where otherwise so many are in doubt."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,11 @@ class Forecast:
         least, gpu_least = self.seconds[0], self.gpu_seconds[0]
         if not budget.passed_by(least, gpu_least):
             return ""
+        more = " or more" if self.seconds[1] > least or self.unknown else ""
         return (
-            f"the refresh is not started: it is estimated at {cap_words(budget, least, gpu_least)} or more, and "
-            f"{CAP} = {budget.text} is its cap; raise it, or build a part of it at a time"
+            f"the refresh is not started: it is estimated at {cap_words(budget, least, gpu_least)}{more}, and "
+            f"{CAP} = {budget.text} is its cap; raise it, or build a part at a time with "
+            '"dagster asset materialize --select"'
         )
 
     def words(self, budget: Budget) -> str:
@@ -113,8 +118,19 @@ def forecast(chain: Chain, plan: RefreshPlan) -> Forecast:
 
 
 def estimate_build(chain: Chain, name: str) -> Estimate | None:
-    """What a stage whose inputs stand is likely to cost; None for one that no job makes."""
-    return _estimate(chain, AssetPlan(name, "stale"), {}) if _by_job(chain, name) else None
+    """What a stage whose inputs stand is likely to cost, said at once; None for one that no job makes."""
+    return _estimate(chain, AssetPlan(name, "stale"), {}, look_up=False) if _by_job(chain, name) else None
+
+
+def standing_costs(chain: Chain) -> dict[str, Cost]:
+    """What the artifacts that the recipe asks for cost, by asset; of rounds before as "qlora_adapter.round_1"."""
+    found: dict[str, Cost] = {}
+    for each in chain.rounds():
+        for name in ("verified_solutions", "qlora_adapter") if each is not chain else JOBS:
+            with suppress(PipelineError):  # it need not be there
+                if cost := cost_of(each.artifact(name).manifest):
+                    found[name if each is chain else f"{name}.round_{each.recipe.solutions.rounds}"] = cost
+    return found
 
 
 def _estimates(chain: Chain, planned: Mapping[str, AssetPlan]) -> dict[str, Estimate]:
@@ -142,7 +158,7 @@ def _last_cost(chain: Chain, asset: AssetPlan) -> Cost | None:
     return next((cost_of(build) for build in reversed(history) if build["built"] == asset.built), None)
 
 
-def _estimate(chain: Chain, asset: AssetPlan, above: Mapping[str, AssetPlan]) -> Estimate:
+def _estimate(chain: Chain, asset: AssetPlan, above: Mapping[str, AssetPlan], look_up: bool = True) -> Estimate:
     name = asset.asset
     unsettled = [i for i in chain.stages[name].inputs if i in above and above[i].state != "fresh"]
     waits = asset.state == "waiting"
@@ -150,9 +166,8 @@ def _estimate(chain: Chain, asset: AssetPlan, above: Mapping[str, AssetPlan]) ->
         wanted = chain.provenance(name, {i: above[i].data_version or "unknown" for i in unsettled})
         comparable = _comparable(chain, wanted)
         if not comparable:
-            needed = "a first build of it with this base model is what an estimate is made from"
-            return Estimate(None, None, waits, f"never built with this base model: {needed}")
-        return _from_builds(chain, wanted, comparable, settled=not unsettled, waits=waits)
+            return Estimate(None, None, waits, "never built with this base model; one build of it makes an estimate")
+        return _from_builds(chain, wanted, comparable, unsettled, waits, look_up and not unsettled)
     except (PipelineError, OSError, ValueError, KeyError, TypeError) as error:
         return Estimate(None, None, waits, f"what is to be done cannot be told: {error}")
 
@@ -176,7 +191,12 @@ def _unmeasured(build: Build) -> Cost:
 
 
 def _from_builds(
-    chain: Chain, wanted: Provenance, comparable: Sequence[tuple[Build, Cost]], *, settled: bool, waits: bool
+    chain: Chain,
+    wanted: Provenance,
+    comparable: Sequence[tuple[Build, Cost]],
+    unsettled: Sequence[str],
+    waits: bool,
+    look_up: bool,
 ) -> Estimate:
     costs = {id(build): cost for build, cost in comparable}
     measured = [build for build, cost in comparable if cost.made and cost.amount]
@@ -187,29 +207,26 @@ def _from_builds(
         seconds, basis = (0.0, cost.seconds), "all that is known is how long a whole build took"
         doubt = DOUBT
     else:
-        left = _left(chain, wanted, build, cost, settled)
+        left = (samples_left if cost.unit == SAMPLES else answers_left)(chain, wanted, cost, build, unsettled)
         few, many = sorted((1.0, _longer(wanted, build)))
         rate = cost.work_s / cost.made
+        if look_up and rate * (left.most - left.least) > LOOKED_UP_ABOVE_S:
+            left = count_answers_left(chain, wanted, left)
         seconds = (cost.overhead_s + rate * few * left.least, cost.overhead_s + rate * many * left.most)
-        basis = _basis(left, cost, build, settled)
+        basis = _basis(left, cost, build, unsettled)
     low, high = seconds[0] / doubt, seconds[1] * doubt
     on_gpu = cost.gpu_seconds / cost.seconds if cost.seconds else 0.0
     return Estimate((round(low, 1), round(high, 1)), (round(low * on_gpu, 1), round(high * on_gpu, 1)), waits, basis)
 
 
-def _left(chain: Chain, wanted: Provenance, build: Build, cost: Cost, settled: bool) -> Left:
-    if cost.unit == SAMPLES:
-        return samples_left(chain, wanted, cost, build, settled)
-    return answers_left(chain, wanted, cost, settled)
-
-
-def _basis(left: Left, cost: Cost, build: Build, settled: bool) -> str:
+def _basis(left: Left, cost: Cost, build: Build, unsettled: Sequence[str]) -> str:
     to_do = f"{left.most:.0f}" if left.least == left.most else f"{left.least:.0f} to {left.most:.0f}"
-    on = f" on {cost.device}" if cost.device else ""
-    if_so = "" if settled else ", if what is above comes out with as many rows"
+    on = f" ({cost.device})" if cost.device else ""
+    rows_from = [name for name in unsettled if name in ("math_split", "verified_solutions")]
+    if_so = f", if {' and '.join(rows_from)} comes out as large as before" if rows_from else ""
     return (
-        f"{to_do} of {left.amount:.0f} {cost.unit} to do{if_so}; the build of {build['built'][:10]} made {cost.made} "
-        f"in {cost.work_s:.1f} s, and took {cost.overhead_s:.1f} s besides{on}"
+        f"{to_do} of {left.amount:.0f} {cost.unit} to do{if_so}; the build of {build['built'][:10]}{on} made "
+        f"{cost.made} in {cost.work_s:.1f} s and took {cost.overhead_s:.1f} s besides"
     )
 
 

@@ -1,7 +1,7 @@
 """How much work a stage's artifact would be, and how much of that is done already: kept rows and checkpoints."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,40 +20,45 @@ class Left(NamedTuple):
     amount: float
 
 
-def answers_left(chain: Chain, wanted: Provenance, like: Cost, settled: bool) -> Left:
-    """The answers that `wanted`, a stage that works by row, needs and that are not kept.
+def answers_left(chain: Chain, wanted: Provenance, like: Cost, build: Build, unsettled: Collection[str]) -> Left:
+    """The answers that `wanted`, a stage that works by row, needs and that are not kept; see `count_answers_left` too.
 
-    `settled`: whether its inputs stand; else its rows are taken to be as many as those of `like`.
+    `unsettled`: its inputs that are to be built; where the split is, its rows are taken to be as many as those of
+    `build`, whose cost was `like`.
     """
-    name, rows = wanted.stage, like.rows
-    solving = "solutions" in wanted.recipe
-    asked = int(wanted.recipe["solutions" if solving else "evaluation"]["rows"])
-    samples = int(wanted.recipe["solutions"]["samples"]) if solving else 1
-    if settled:
-        rows = _rows_of(chain.artifact("math_split").folder / ("train.parquet" if solving else "eval.parquet"))
-    amount = samples * (min(asked, rows) if asked else rows)
-    try:
-        kept = chain.rows(name)
-    except PipelineError:  # of a model that is to be built, no answer is kept
-        return Left(amount, amount, amount)
-    if kept is None or not any(kept.folder.glob("*.jsonl")):
-        return Left(amount, amount, amount)
-    if not settled:
-        return Left(0, amount, amount)
-    missing = _missing(chain, wanted, kept.folder)
-    return Left(missing, missing, amount)
+    section, file = _section(wanted), "train.parquet" if "solutions" in wanted.recipe else "eval.parquet"
+    asked, samples = int(wanted.recipe[section]["rows"]), int(wanted.recipe[section].get("samples", 1))
+    if "math_split" not in unsettled:
+        rows = _rows_of(chain.artifact("math_split").folder / file)
+        rows = min(asked, rows) if asked else rows
+    else:
+        were_all = like.rows < int(build["recipe"][section]["rows"]) or not build["recipe"][section]["rows"]
+        rows = min(asked or like.rows, like.rows) if were_all else asked or like.rows
+    kept = _kept_rows(chain, wanted.stage)
+    if kept is None:
+        return Left(samples * rows, samples * rows, samples * rows)
+    return Left(max(0, samples * rows - _lines(kept)), samples * rows, samples * rows)
 
 
-def samples_left(chain: Chain, wanted: Provenance, like: Cost, build: Build, settled: bool) -> Left:
-    """The samples that a training has to see after its newest checkpoint; `build`, of the cost `like`, saw some too."""
+def count_answers_left(chain: Chain, wanted: Provenance, left: Left) -> Left:
+    """The same, each answer looked up. Takes the seconds that it is to import the tokenizer. Its inputs must stand."""
+    kept = _kept_rows(chain, wanted.stage)
+    if kept is None:
+        return left
+    missing = _missing(chain, wanted, kept)
+    return Left(missing, missing, left.amount)
+
+
+def samples_left(chain: Chain, wanted: Provenance, like: Cost, build: Build, unsettled: Collection[str]) -> Left:
+    """The samples that a training has to see after its newest checkpoint; see `answers_left`."""
     new, old, rows = wanted.recipe["training"], build["recipe"]["training"], like.rows
-    read = next((name for name in ("verified_solutions", "math_split") if name in wanted.inputs), "")
-    if settled and wanted.inputs[read] != build["inputs"].get(read):
+    read = next(name for name in ("verified_solutions", "math_split") if name in wanted.inputs)
+    if read not in unsettled and wanted.inputs[read] != build["inputs"].get(read):
         rows = _rows_of(chain.artifact(read).folder / "train.parquet")
     amount = like.amount * number_of_samples(new, rows) / max(1, number_of_samples(old, like.rows))
-    steps = newest_step(chain.store.unfinished(wanted.stage, wanted.fingerprint) / "checkpoints") if settled else 0
-    left = max(0.0, amount - steps * int(new["samples_per_step"]))
-    return Left(left, left, amount)
+    checkpoints = chain.store.unfinished(wanted.stage, wanted.fingerprint) / "checkpoints"
+    done = 0 if unsettled else newest_step(checkpoints) * int(new["samples_per_step"])
+    return Left(max(0.0, amount - done), max(0.0, amount - done), amount)
 
 
 def number_of_samples(training: Mapping[str, Any], rows: int) -> int:
@@ -69,6 +74,23 @@ def newest_step(checkpoints: Path) -> int:
     """The step of the newest checkpoint in a folder, by its name, 0 where there is none."""
     steps = [path.name.rpartition("-")[2] for path in checkpoints.glob("checkpoint-*")]
     return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
+def _section(wanted: Provenance) -> str:
+    return "solutions" if "solutions" in wanted.recipe else "evaluation"
+
+
+def _kept_rows(chain: Chain, stage: str) -> Path | None:
+    """The folder of the stage's set of kept rows, None where there is none yet."""
+    try:
+        kept = chain.rows(stage)
+    except PipelineError:  # of a model that is to be built, no answer is kept
+        return None
+    return kept.folder if kept and any(kept.folder.glob("*.jsonl")) else None
+
+
+def _lines(kept: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in kept.glob("*.jsonl"))
 
 
 def _missing(chain: Chain, wanted: Provenance, kept: Path) -> int:
