@@ -36,6 +36,7 @@ SLOW = (
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",
+    "orchestration/test_metering.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""
