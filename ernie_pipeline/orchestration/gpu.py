@@ -80,7 +80,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
         with (
             _one_at_a_time() if on_gpu else contextlib.nullcontext(),
-            metered(context, unfinished, processes if on_gpu else 0) as meter,
+            metered(context, unfinished, processes if gpus_here() else 0) as meter,
         ):
             run_work(
                 context,

@@ -2,17 +2,15 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.recipe.budget import CAP, Budget, Price
+from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import cap_words, spent_words
-from ernie_pipeline.staleness.cost import Cost, cost_of
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.spending import REFRESH, SpendingRecord, Total, read_spent, total, unfinished_place
 from ernie_pipeline.utils.errors import PipelineError
@@ -66,39 +64,6 @@ def run_folder(run_id: str) -> Path:
 def spent_by_run(run_id: str) -> Total:
     """What the jobs of a run have spent so far, together."""
     return total(read_spent(run_folder(run_id)))
-
-
-def cost_metadata(manifest: Mapping[str, Any], price: Price | None) -> dict[str, Any]:
-    """What an artifact cost, for its asset's page: nothing where no job made it."""
-    cost = cost_of(manifest)
-    if cost is None:
-        return {}
-    return {
-        "cost": spent_words(cost.seconds, cost.gpu_seconds, price),
-        "GPU seconds": cost.gpu_seconds,
-        "job seconds": cost.seconds,
-        "jobs": cost.jobs,
-        **({f"cost ({price.currency})": round(price.of(cost.gpu_seconds), 4)} if price else {}),
-    }
-
-
-def cost_figures(costs: Mapping[str, Cost], run_id: str) -> dict[str, Any]:
-    """For MLflow: what each asset of a model cost, all of them together, and what the run has spent so far.
-
-    GPU seconds, job seconds and, where there is a price, money: "gpu_seconds", "job_seconds", "usd".
-    """
-    price, spent = Budget.from_environment().price, spent_by_run(run_id)
-
-    def figures(seconds: float, gpu_seconds: float) -> dict[str, float]:
-        money = {price.currency.lower(): round(price.of(gpu_seconds), 6)} if price else {}
-        return {"gpu_seconds": round(gpu_seconds, 3), "job_seconds": round(seconds, 3), **money}
-
-    whole = (sum(cost.seconds for cost in costs.values()), sum(cost.gpu_seconds for cost in costs.values()))
-    return {
-        **{name: figures(cost.seconds, cost.gpu_seconds) for name, cost in costs.items()},
-        "model": figures(*whole),
-        "run": figures(spent.counted, spent.gpu_seconds),
-    }
 
 
 def _of_cap(budget: Budget, spent: Total) -> str:

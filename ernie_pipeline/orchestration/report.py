@@ -7,13 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.metering import cost_metadata, spent_by_run
-from ernie_pipeline.recipe.budget import Budget, Price
+from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_metadata, spent_metadata
+from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.chain import Chain, Write
-from ernie_pipeline.staleness.cost import cost_of
-from ernie_pipeline.staleness.forecast import estimate_build
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
 from ernie_pipeline.store.artifacts import Artifact, Check
@@ -53,7 +50,7 @@ def build_or_reuse(
         budget, estimated = Budget.from_environment(), dict[str, str]()
 
         def estimate_and_write(work: Work, out: Path) -> Iterable[Check] | None:
-            estimated.update(_estimated(chain, name, budget.price))
+            estimated.update(estimate_metadata(chain, name, budget.price))
             for words in estimated.values():
                 context.log.info(f"{name} is estimated at {words}")
             return write(work, out)
@@ -63,7 +60,12 @@ def build_or_reuse(
             context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
         elif artifact.note:
             context.log.warning(f"{name} was built again: {artifact.note}")
-        metadata = {**show(artifact), **origin(artifact), **estimated, **_spent(context.run_id, artifact, budget.price)}
+        metadata = {
+            **show(artifact),
+            **origin(artifact),
+            **estimated,
+            **spent_metadata(context.run_id, artifact, budget.price),
+        }
         unread = _unread(chain, name)
     return dg.MaterializeResult(
         metadata=metadata,
@@ -119,24 +121,6 @@ def origin(artifact: Artifact) -> dict[str, Any]:
         "artifact": dg.MetadataValue.path(str(artifact.folder)),
         **cost_metadata(manifest, Budget.from_environment().price),
     }
-
-
-def _estimated(chain: Chain, name: str, price: Price | None) -> dict[str, str]:
-    """What the work that begins now is likely to cost; {} for a stage that no job makes."""
-    estimate = estimate_build(chain, name)
-    if estimate is None:
-        return {}
-    if estimate.seconds is None or estimate.gpu_seconds is None:
-        return {"estimate before": f"unknown ({estimate.basis})"}
-    return {"estimate before": f"{range_words(estimate.seconds, estimate.gpu_seconds, price)} ({estimate.basis})"}
-
-
-def _spent(run_id: str, artifact: Artifact, price: Price | None) -> dict[str, str]:
-    """What the run has spent so far, on the page of what a job makes."""
-    if cost_of(artifact.manifest) is None:
-        return {}
-    spent = spent_by_run(run_id)
-    return {"spent by this run so far": spent_words(spent.counted, spent.gpu_seconds, price)}
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.metering import cost_figures
+from ernie_pipeline.orchestration.cost_report import cost_figures
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.cost import Cost
