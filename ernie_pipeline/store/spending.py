@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
+
 PREFIX = "spent-"
 REFRESH = "ERNIE_PIPELINE_REFRESH_NAME"
 """Set by `refresh` for the processes that it starts: the name under which they record what they spend."""
@@ -97,7 +99,7 @@ def read_spent(folder: Path) -> list[Spent]:
 
 def _parsed(file: Path) -> Spent | None:
     try:
-        values = json.loads(file.read_bytes())
+        values = parse_json(read_file(file))
         return Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except NOT_READABLE:
         return None

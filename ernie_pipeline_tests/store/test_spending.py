@@ -1,5 +1,6 @@
 """What jobs spend, on the disk while they run."""
 
+import os
 from pathlib import Path
 
 from ernie_pipeline.store.spending import SpendingRecord, Spent, Total, read_spent, total
@@ -46,6 +47,7 @@ def test_jobs_come_in_their_order_and_what_cannot_be_read_is_passed_over(tmp_pat
     (tmp_path / "spent-2.json").write_text('{"stage": "a", "seconds": "many", "gpus": 1, "began": 0}')
     (tmp_path / "spent-3.json").write_bytes(b"[" * 100_000)
     (tmp_path / "spent-4.json").mkdir()
+    os.mkfifo(tmp_path / "spent-5.json")
     (tmp_path / "recipe").write_text("{}")
     assert [job.stage for job in read_spent(tmp_path)] == ["job 1", "job 2", "job 3"]
 
