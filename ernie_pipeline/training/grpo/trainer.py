@@ -28,7 +28,7 @@ from ernie_pipeline.training.grpo.plan import GrpoPlan, grpo_plan
 from ernie_pipeline.training.grpo.problems import read_problems, set_aside
 from ernie_pipeline.training.grpo.rewards import Judge, graded
 from ernie_pipeline.training.grpo.rollouts import Batch, Rollout, RolloutSampler, Stopped
-from ernie_pipeline.training.grpo.watch import Watch
+from ernie_pipeline.training.grpo.watch import NO_NUMBERS, Watch
 from ernie_pipeline.training.grpo.weights import Objective, kl_terms, token_weights
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.resume import Saved, run_key
@@ -89,6 +89,8 @@ class GrpoTrainer(AdapterTrainer):
         learn."""
         with self.grader, self.loaded.generating_again(-(-self.plan.settings.samples_per_step // self.ranks.size)):
             super().fit()
+        if self.totals["steps_without_update"] == len(self.plan.steps):
+            raise PipelineError(self.watch.no_update_in(len(self.plan.steps)))
 
     # The steps
 
@@ -128,6 +130,13 @@ class GrpoTrainer(AdapterTrainer):
         except Stopped:
             self.stop_here()
         self.batch = batch
+        why = self.watch.sampled(len(batch.first), sum(each.solved for each in batch.first), batch.sums)
+        if why != NO_NUMBERS:
+            self._tell(batch)
+        if why:
+            raise self._stopped_for(why, number * self.plan.grpo.updates_per_batch)
+
+    def _tell(self, batch: Batch) -> None:
         rewards, sums = batch.first, batch.sums
         for name, value in {
             "groups_skipped": batch.groups_skipped,
@@ -152,8 +161,6 @@ class GrpoTrainer(AdapterTrainer):
         rate = sums["tokens"] / max(1e-9, batch.sampling_s)
         speed = {"sampling_s": batch.sampling_s, "grading_s": batch.grading_s, "sampled_tokens_per_s": rate}
         self.progress.add("speed", {**speed, "draws": batch.draws})
-        if why := self.watch.sampled(len(rewards), sum(each.solved for each in rewards)):
-            raise self._stopped_for(why, number * self.plan.grpo.updates_per_batch)
 
     def _measure(self, batch: Batch) -> float | None:
         """The trainer's log-probabilities; the mean mismatch KL over all ranks' tokens, None where there are none."""
@@ -163,7 +170,7 @@ class GrpoTrainer(AdapterTrainer):
                 self.base = self._logprobs(batch)
         sampled = [torch.cat([torch.zeros(len(each.prompt)), torch.tensor(each.logprobs)]) for each in batch.rollouts]
         mismatch = self._mean_kl(self.old, sampled)
-        if mismatch is not None:
+        if mismatch is not None and math.isfinite(mismatch):
             self.progress.add("curve", {"mismatch_kl": mismatch})
         if self.objective.kl_to_base and (to_base := self._mean_kl(self.base, self.old)) is not None:
             self.progress.add("curve", {"kl_to_base": to_base})
