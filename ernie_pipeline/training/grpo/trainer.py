@@ -19,6 +19,7 @@ from trl import SFTConfig
 
 from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.models.backend import LoadedModel
+from ernie_pipeline.models.checkpoint.context import check_context
 from ernie_pipeline.models.device import Device
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.checkpoints import Facts
@@ -317,6 +318,8 @@ def grpo_trainer(
     settings, grpo = job.training, job.grpo
     assert grpo is not None
     found = read_problems(job.split, loaded.tokenizer, job.solutions)
+    base, prompts = job.spec.base, [problem.ids for problem in found]
+    check_context(base.checkpoint, base.revision, prompts, grpo.max_new_tokens, "grpo.max_new_tokens")
     plan = grpo_plan(settings, grpo, set_aside(found, grpo.eval_problems, settings.samples_per_step // grpo.group))
     key = run_key(job.spec, settings, plan.rows, plan.eval_rows, grpo.model_dump(mode="json"))
     return GrpoTrainer(
