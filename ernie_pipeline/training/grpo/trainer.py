@@ -302,9 +302,11 @@ class GrpoTrainer(AdapterTrainer):
         facts: dict[str, Any] = {"method": "grpo", **self.totals, "eval_problems": len(self.plan.problems.held)}
         for name in SECONDS:
             facts[name] = round(facts[name], 1)
-        if found["solved"]:
-            facts |= {"solved_at_start": found["solved"][0], "solved_at_end": found["solved"][-1]}
-            facts |= {"reward_at_start": found["reward"][0], "reward_at_end": found["reward"][-1]}
+        for name in ("solved", "reward"):
+            if values := found[name]:
+                tenth = max(1, len(values) // 10)
+                facts[f"{name}_at_start"] = sum(values[:tenth]) / tenth
+                facts[f"{name}_at_end"] = sum(values[-tenth:]) / tenth
         if found["mismatch_kl"]:
             kls = found["mismatch_kl"]
             facts |= {"mismatch_kl": sum(kls) / len(kls), "highest_mismatch_kl": max(kls)}

@@ -142,6 +142,15 @@ def test_a_base_that_solves_nothing_stops_the_run_in_one_sentence(make_grpo: Mak
     )
 
 
+def test_start_and_end_are_a_tenth_of_the_batches_each(make_grpo: MakeGrpo) -> None:
+    """One step's few answers say little."""
+    trainer = make_grpo()
+    trainer.progress.curve += [{"step": n, "solved": n / 20, "reward": 2 * n / 20} for n in range(20)]
+    facts = trainer.facts_of_method()
+    assert (facts["solved_at_start"], facts["solved_at_end"]) == pytest.approx((0.5 / 20, 18.5 / 20))
+    assert (facts["reward_at_start"], facts["reward_at_end"]) == pytest.approx((1 / 20, 37 / 20))
+
+
 @pytest.mark.parametrize(("right", "told"), [(True, "too easy for this base model"), (False, "raise grpo.group = 4")])
 def test_a_run_that_never_updates_anything_says_why_at_its_end(make_grpo: MakeGrpo, right: bool, told: str) -> None:
     """Shorter than `patience`, or with nothing but right answers: what comes out would be the base model."""
