@@ -92,15 +92,16 @@ class Cluster:
         return self._run("psql", "-XAtq", "-vON_ERROR_STOP=1", "-d", database, "-c", statement).strip()
 
     def run_file(self, file: Path) -> None:
-        """A file of statements, one after the other."""
-        self._run("psql", "-Xq", "-vON_ERROR_STOP=1", "-d", "postgres", "-c", file.read_text().replace("\n", " "))
+        """A file of statements, as PostgreSQL's image runs those of docker-entrypoint-initdb.d."""
+        self._run("psql", "-Xq", "-vON_ERROR_STOP=1", "-d", "postgres", statements=file.read_text())
 
-    def _run(self, name: str, *arguments: str) -> str:
+    def _run(self, name: str, *arguments: str, statements: str = "") -> str:
         run = subprocess.run(
             [self._binary(name), *arguments],
             env=self._with_login(),
             user=self.owner,
             cwd=self.folder,
+            input=statements,
             capture_output=True,
             text=True,
         )
