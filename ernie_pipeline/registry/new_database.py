@@ -17,7 +17,7 @@ LOCK = 0x65726E6965  # "ernie"
 
 @contextmanager
 def one_at_a_time(address: str, sqlite_file: Path | None) -> Iterator[None]:
-    """Hold the lock of a database that MLflow may have to make: `sqlite_file` for SQLite, else of PostgreSQL at `address`.
+    """Hold the lock of a database that MLflow may have to make: that of `sqlite_file`, else of PostgreSQL at `address`.
 
     Other addresses (a server, MySQL) have none here. Raises SQLAlchemy's errors where the database does not answer.
     """

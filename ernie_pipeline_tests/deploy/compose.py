@@ -98,12 +98,12 @@ class Services:
         run = subprocess.run(command, env=self.environment(service), cwd=self.folder, capture_output=True)
         return run.returncode == 0
 
-    def wait_healthy(self, service: str, seconds: float = 90) -> None:
+    def wait_healthy(self, service: str, seconds: float = 240) -> None:
         """Wait for it; fails with its log."""
         deadline = time.monotonic() + seconds
         while not self.healthy(service):
-            alive = self.running[service].poll() is None
-            assert alive and time.monotonic() < deadline, self.log(service).read_text()[-5000:]
+            assert self.running[service].poll() is None, self.log(service).read_text()[-5000:]
+            assert time.monotonic() < deadline, self.log(service).read_text()[-5000:]
             time.sleep(0.5)
 
     def kill(self, service: str) -> None:

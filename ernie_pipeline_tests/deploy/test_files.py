@@ -46,7 +46,7 @@ def test_no_service_starts_without_its_secrets(compose: dict[str, Any]) -> None:
     text = (DEPLOY / "compose.yaml").read_text()
     asked_for = set(re.findall(r"\$\{(\w+):\?", text))
     assert asked_for == secrets, "a secret has no default, and stands in .env.example without a value"
-    with pytest.raises(AssertionError, match="copy deploy/.env.example"):
+    with pytest.raises(AssertionError, match=r"copy deploy/\.env\.example"):
         filled(text, example)
     for service in compose["services"].values():
         for name, value in service["environment"].items():
@@ -54,7 +54,9 @@ def test_no_service_starts_without_its_secrets(compose: dict[str, Any]) -> None:
 
 
 def test_both_dagster_yaml_agree_but_for_what_a_database_brings() -> None:
-    one, with_database = (yaml.safe_load((DEPLOY / name).read_text()) for name in ("dagster.yaml", "postgres/dagster.yaml"))
+    one, with_database = (
+        yaml.safe_load((DEPLOY / name).read_text()) for name in ("dagster.yaml", "postgres/dagster.yaml")
+    )
     assert set(with_database) - set(one) == {"storage", "nux", "run_queue", "run_retries"}
     for name, section in one.items():
         shared = {key: with_database[name][key] for key in section}

@@ -18,6 +18,7 @@ from ernie_pipeline_tests.deploy.cluster import Cluster
 from ernie_pipeline_tests.deploy.compose import SECRETS, Services
 from ernie_pipeline_tests.registry.conftest import adapter, card, make_request  # noqa: F401
 
+
 @pytest.fixture(scope="module")
 def server(services: Services) -> str:
     """Its address, once it is healthy."""
