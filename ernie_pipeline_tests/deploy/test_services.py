@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -33,8 +32,8 @@ def services(services: Services) -> Services:
 
 
 @pytest.fixture(scope="module")
-def webserver(services: Services) -> Iterator[Webserver]:
-    yield Webserver(services.url("3000"))
+def webserver(services: Services) -> Webserver:
+    return Webserver(services.url("3000"))
 
 
 def write_recipe(services: Services, steps: int) -> None:
