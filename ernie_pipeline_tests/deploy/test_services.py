@@ -86,7 +86,7 @@ def test_20_runs_in_the_queue_end_once_each_though_the_daemon_is_killed(
     services.kill("daemon")
     assert "QUEUED" in webserver.statuses(ours), "it was killed while runs waited"
     services.start("daemon")
-    until(lambda: ENDED.issuperset(webserver.statuses(ours)), "all ended", seconds=500)
+    until(lambda: ENDED.issuperset(webserver.statuses(ours)), "all ended", seconds=900)
     assert webserver.statuses(ours) == ["SUCCESS"] * QUEUED
     started = [run for run, _ in events(services, "PIPELINE_START") if run in ours]
     assert sorted(started) == sorted(ours), "each began once"

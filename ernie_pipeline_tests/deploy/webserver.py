@@ -72,7 +72,7 @@ class Webserver:
         return [(tick["status"], tick["skipReason"] or "") for tick in told["ticks"]]
 
 
-def until(reached: Callable[[], Any], what: str, seconds: float = 300) -> None:
+def until(reached: Callable[[], Any], what: str, seconds: float = 600) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
     while not reached():
