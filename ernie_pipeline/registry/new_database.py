@@ -5,14 +5,20 @@ without more, the second one fails in the middle of MLflow's migrations.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
 LOCK = 0x65726E6965  # "ernie"
 """PostgreSQL's advisory lock: any number that others do not use in the same database."""
+TRIES = 5
 
 
 @contextmanager
@@ -30,10 +36,22 @@ def one_at_a_time(address: str, sqlite_file: Path | None) -> Iterator[None]:
 
         engine = create_engine(address, isolation_level="AUTOCOMMIT")
         try:
-            with engine.connect() as connection:  # the lock goes with the connection, whatever ends it
+            with _connection(engine) as connection:  # the lock goes with the connection, whatever ends it
                 connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
                 yield
         finally:
             engine.dispose()
     else:
         yield
+
+
+def _connection(engine: "Engine") -> "Connection":
+    """A connection, asked for again for some seconds: PostgreSQL may be restarting just now."""
+    from sqlalchemy.exc import OperationalError
+
+    for _ in range(TRIES - 1):
+        try:
+            return engine.connect()
+        except OperationalError:
+            time.sleep(1)
+    return engine.connect()
