@@ -37,6 +37,8 @@ SLOW = (
     "launch/test_local.py",
     "launch/test_torchrun.py",
     "orchestration/test_metering.py",
+    "deploy/test_services.py",
+    "deploy/test_mlflow_server.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""
@@ -53,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(place in item.nodeid for place in SLOW):
             item.add_marker("slow")
-    folders = ("scenarios", "registry", "training", "launch")
+    folders = ("scenarios", "deploy", "registry", "training", "launch")
     items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ernie_pipeline.registry.new_database import one_at_a_time
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -60,10 +61,13 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
         mlflow.set_tracking_uri(address)
         os.environ["MLFLOW_TRACKING_URI"] = address  # MLflow exports it only when it changes
         try:
-            yield mlflow.MlflowClient()
+            with one_at_a_time(address, sqlite_file(address) if address.startswith(SQLITE) else None):
+                client = mlflow.MlflowClient()  # makes the database, where there is none
+            yield client
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             # "from None": the original, which Dagster would print too, may hold the address of a database in full
-            raise PipelineError(f"MLflow at {public_uri(address)}: {_said(error, tracking_uri)}") from None
+            said = _not_let_in(error) or f": {_said(error, tracking_uri)}"
+            raise PipelineError(f"MLflow at {public_uri(address)}{said}") from None
         finally:
             mlflow.set_tracking_uri(before)
 
@@ -121,6 +125,19 @@ def _without_login(uri: str) -> tuple[str, dict[str, str]]:
         "MLFLOW_TRACKING_PASSWORD": unquote(parts.password or ""),
     }
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), login
+
+
+def _not_let_in(error: Exception) -> str:
+    """What to do about a server's own authentication, for its 401 and 403; "" for all else."""
+    code = getattr(error, "error_code", "")
+    if code == "PERMISSION_DENIED":
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this user"
+        return f" does not let {user} do this (403); ask its administrator for the permission"
+    if code != "UNAUTHENTICATED":
+        return ""
+    given = os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN")
+    why = "does not know the login that was given" if given else "asks for a login, and none was given"
+    return f" {why} (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
 
 def _said(error: Exception, tracking_uri: str) -> str:
