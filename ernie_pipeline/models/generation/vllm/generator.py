@@ -8,7 +8,7 @@ import torch
 
 from ernie_pipeline.models.backend import Generation, LoadedModel, OnAnswer, Progress, Sampling
 from ernie_pipeline.models.generation.vllm.engine import Size, has_logprobs, loaded_vllm, sampling_params
-from ernie_pipeline.models.generation.vllm.interpreter import OWN
+from ernie_pipeline.models.generation.vllm.interpreter import OWN, resolve_generator
 from ernie_pipeline.models.generation.vllm.process import Batch
 from ernie_pipeline.recipe.execution import Execution
 
@@ -33,10 +33,9 @@ class Generates(Protocol):
 
 
 def generator_of(loaded: LoadedModel, execution: Execution) -> Generates:
-    """What answers as the model does, as `execution.generator` says, which is resolved."""
-    if execution.generator == OWN:
-        return loaded
-    return VllmGenerator(loaded, execution.generator, execution.memory_limit_gib)
+    """What answers as the model does, as `execution.generator` says. Raises `PipelineError` where it cannot be had."""
+    generator = resolve_generator(execution.generator)
+    return loaded if generator == OWN else VllmGenerator(loaded, generator, execution.memory_limit_gib)
 
 
 class VllmGenerator:

@@ -106,6 +106,7 @@ def _answer(engine: Any, batch: dict[str, Any], tell: Any) -> None:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    engine.reset_prefix_cache()  # a batch owes nothing to those before it
     rows = list(zip(batch["prompts"], batch["budgets"], batch["seeds"], strict=True))
     added = 0
     while added < len(rows) or engine.has_unfinished_requests():
@@ -114,7 +115,7 @@ def _answer(engine: Any, batch: dict[str, Any], tell: Any) -> None:
             how = SamplingParams(
                 max_tokens=budget, seed=seed, output_kind=RequestOutputKind.FINAL_ONLY, **batch["sampling"]
             )
-            engine.add_request(str(added), {"prompt_token_ids": prompt}, how)
+            engine.add_request(str(added), {"type": "token", "prompt_token_ids": prompt}, how)
             added += 1
         for done in engine.step():
             if done.finished:
