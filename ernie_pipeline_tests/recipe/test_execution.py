@@ -214,7 +214,9 @@ def test_the_generator_makes_stale_what_it_answers_for_and_its_rows_and_nothing_
     for name in ("verified_solutions", "base_evaluation"):
         rows = [chain(each).rows(name) for each in ("own", "vllm==0.23.0", "vllm==0.32.0")]
         assert len({each.folder for each in rows if each}) == 3
-    reasons = {each.asset: str(each.reasons) for each in make_plan(chain("vllm==0.23.0")).assets if each.asset in answers}
+    reasons = {
+        each.asset: str(each.reasons) for each in make_plan(chain("vllm==0.23.0")).assets if each.asset in answers
+    }
     assert "execution.generator own -> vllm==0.23.0" in reasons["base_evaluation"]
 
 
