@@ -154,3 +154,4 @@ def end_with_parent() -> None:
 if __name__ == "__main__":
     end_with_parent()
     main()
+    os._exit(0)  # all is told: vLLM would take many seconds to put its things away
