@@ -2,6 +2,7 @@
 
     python benchmarks/evaluation/generate.py CHECKPOINT [--backend grouped] [--variants ours transformers four_bit]
     python benchmarks/evaluation/generate.py CHECKPOINT --variants lognormal [--sampled 8000 4]
+    python benchmarks/evaluation/generate.py CHECKPOINT --variants ours lognormal vllm --repeat 2
     python benchmarks/evaluation/generate.py CHECKPOINT --variants unsloth
 
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (benchmarks/full_size/make_checkpoint.py). No
@@ -41,17 +42,21 @@ def main() -> None:
 
     choose_device(DeviceLimits(memory_gib=options.limit_gib), ExecutionOverrides(), lambda line, values: None)
     start = time.time()
-    model, tokenizer = _loaded(options)
+    loaded = _loaded(options)
+    model, tokenizer = loaded.module, loaded.tokenizer
     _tell("loaded", backend=options.backend, load_s=round(time.time() - start, 1))
     prompts = _prompts(tokenizer, options.rows)
     if "four_bit" in options.variants:
         _timed("four_bit", options.four_bit, prompts, lambda p, n: _plain(model, tokenizer, p, n))
+    answers: Answers = []
     if {"ours", "transformers", "profile", "lognormal"} & set(options.variants):
-        _merged(options, model, tokenizer, prompts)
+        answers = _merged(options, model, tokenizer, prompts)
+    if "vllm" in options.variants:
+        _vllm(options, loaded, prompts, answers)
 
 
-def _loaded(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The checkpoint in 4 bits with an adapter that changes its answers, as PEFT has it, and its tokenizer."""
+def _loaded(options: argparse.Namespace) -> Any:
+    """The checkpoint in 4 bits with an adapter that changes its answers: a `LoadedModel`."""
     from ernie_pipeline.models import backend_named
     from ernie_pipeline.models.checkpoint.version import checkpoint_version
     from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
@@ -67,11 +72,14 @@ def _loaded(options: argparse.Namespace) -> tuple[Any, Any]:
     )
     loaded: Any = backend_named(options.backend).load(spec, "cuda")
     loaded.add_adapter(Lora(), seed=0)
-    return _with_adapter(loaded.module), loaded.tokenizer
+    _with_adapter(loaded.module)
+    return loaded
 
 
-def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: list[str]) -> None:
-    """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree."""
+def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: list[str]) -> Answers:
+    """What is measured with the merged model: ours, transformers' own `generate`, and how far their answers agree.
+
+    Our greedy answers, if they were asked for."""
     import torch
 
     from ernie_pipeline.models.checkpoint.tokenizer import token_ids
@@ -112,6 +120,22 @@ def _merged(options: argparse.Namespace, model: Any, tokenizer: Any, prompts: li
         _agreement("ours and transformers", merged, tokenizer, prompts[:rows], answers, theirs)
         half = _plain(merged, tokenizer, prompts[: rows // 2], new_tokens)
         _agreement("transformers and itself in half the batch", merged, tokenizer, prompts[: rows // 2], half, theirs)
+    return answers
+
+
+def _vllm(options: argparse.Namespace, loaded: Any, prompts: list[str], ours: Answers) -> None:
+    """By vLLM, once the merged model is gone: each has the card to itself, but for the 4-bit model."""
+    from by_vllm import measure
+    from unlike_lengths import work_of
+
+    from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+
+    unlike = None
+    if "lognormal" in options.variants:
+        unlike = work_of(
+            token_ids(loaded.tokenizer, _prompts(loaded.tokenizer, options.sampled[0])), options.sampled[1]
+        )
+    measure(loaded, token_ids(loaded.tokenizer, prompts), ours, options, unlike, _tell)
 
 
 def _unsloth(options: argparse.Namespace) -> None:
@@ -269,7 +293,7 @@ def _options() -> argparse.Namespace:
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
     parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
     parser.add_argument("--backend", default="grouped", choices=["peft", "grouped"])
-    variants = ["ours", "transformers", "four_bit", "profile", "lognormal", "unsloth"]
+    variants = ["ours", "transformers", "four_bit", "profile", "lognormal", "vllm", "unsloth"]
     parser.add_argument("--variants", nargs="+", default=variants[:3], choices=variants)
     parser.add_argument("--rows", type=int, default=400, help="prompts that ours answers")
     parser.add_argument("--new-tokens", type=int, default=512, help="tokens of each of its answers")
@@ -277,7 +301,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sampled", help="of lognormal, before which a full batch goes", **size | sampled)
     parser.add_argument("--slots", type=int, default=400, help="rows that lognormal decodes at once, if they fit")
     parser.add_argument("--limit-gib", type=float, help="GPU memory that may be taken; all of it by default")
-    parser.add_argument("--repeat", type=int, default=1, help="times that ours, or unsloth's, is measured")
+    parser.add_argument("--repeat", type=int, default=1, help="times that ours, vllm's or unsloth's is measured")
+    more = "further arguments of vLLM's engine, as JSON"
+    parser.add_argument("--vllm-arguments", type=json.loads, default={}, help=more)
     parser.add_argument("--transformers", default=[64, 128], help="its prompts and new tokens", **size)
     parser.add_argument("--four-bit", default=[64, 16], help="the 4-bit model's", **size)
     parser.add_argument("--unsloth", default=[64, 128], help="unsloth's", **size)

@@ -23,9 +23,7 @@ Prompts = list[list[int]]
 def measure(model: Any, prompts: Prompts, samples: int, slots: int, new_tokens: int, tell: Callable[..., None]) -> None:
     """`samples` answers to each prompt, of log-normal lengths, in at most `slots` rows at once; and before it as many
     rows, all of `new_tokens`: the full batch."""
-    rng = random.Random(0)
-    every = [prompt for prompt in prompts for _ in range(samples)]
-    lengths = [max(1, min(MOST, round(MEDIAN * rng.lognormvariate(0, SIGMA)))) for _ in every]
+    every, lengths = work_of(prompts, samples)
     a_row = row_bytes(model.config, max(map(len, prompts)) + MOST, torch.bfloat16)
     rows = min(slots, len(every), rows_that_fit(a_row, free_bytes(torch.device("cuda", torch.cuda.current_device()))))
     full = _timed(model, every[:rows], [new_tokens] * rows, rows)
@@ -33,6 +31,13 @@ def measure(model: Any, prompts: Prompts, samples: int, slots: int, new_tokens: 
     found = _timed(model, every, lengths, rows)
     rates = [found[name] / full["tokens_per_s"] if found[name] else None for name in ("tokens_per_s", "steady")]
     tell("lognormal", **found, of_the_full_batch=rates[0], steady_of_the_full_batch=rates[1])
+
+
+def work_of(prompts: Prompts, samples: int) -> tuple[Prompts, list[int]]:
+    """Each prompt `samples` times, and the tokens of each answer."""
+    rng = random.Random(0)
+    every = [prompt for prompt in prompts for _ in range(samples)]
+    return every, [max(1, min(MOST, round(MEDIAN * rng.lognormvariate(0, SIGMA)))) for _ in every]
 
 
 def _timed(model: Any, prompts: Prompts, budgets: Sequence[int], rows: int) -> dict[str, Any]:

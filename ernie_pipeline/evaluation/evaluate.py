@@ -18,6 +18,8 @@ from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
 from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
 from ernie_pipeline.models.generation.kept import answer_rows
+from ernie_pipeline.models.generation.vllm.generator import generator_of
+from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.store.row_cache import open_rows
 from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
@@ -48,7 +50,7 @@ def evaluate(job: EvaluationJob, report: Reporter) -> None:
     loss = completion_loss(loaded, prompts, completions)
     report(f"loss on the completions {loss:.4f} on {len(rows)} rows", {"loss_completion": loss})
 
-    answers, ended, ran_on = _answer(loaded, prompts[: len(asked)], job, device.execution.generation_rows, report)
+    answers, ended, ran_on = _answer(loaded, prompts[: len(asked)], job, device.execution, report)
     grades = grade(answers, [row["answer"] for row in asked], timeout_s=settings.grading_timeout_s)
     kinds = by_kind([row["kind"] for row in asked], grades)
     metrics = {"loss_completion": loss, "validation_rows": len(rows), **summarise(grades, ended), "by_kind": kinds}
@@ -77,18 +79,18 @@ def completion_loss(loaded: LoadedModel, prompts: Sequence[list[int]], completio
 
 
 def _answer(
-    loaded: LoadedModel, prompts: Sequence[list[int]], job: EvaluationJob, rows: int, report: Reporter
+    loaded: LoadedModel, prompts: Sequence[list[int]], job: EvaluationJob, execution: Execution, report: Reporter
 ) -> tuple[list[str], list[bool], dict[str, str | int | float]]:
     """An answer to each prompt, whether it ended by itself, and how they were made."""
     report(f"answering {len(prompts)} rows", {})
     start = time.monotonic()
     with open_rows(job.rows) as kept:
         made = answer_rows(
-            loaded,
+            generator_of(loaded, execution),
             prompts,
             Sampling(job.evaluation.max_new_tokens),
             kept,
-            rows=rows,
+            rows=execution.generation_rows,
             progress=lambda done, total: report(f"answered {done} of {total}", {}),
         )
     seconds = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""Execution: how the work is computed. It changes rounding at most, so it is in no fingerprint.
+"""Execution: how the work is computed. It changes rounding at most, so it is in no fingerprint, `generator` aside.
 
 A profile per size of device, chosen from the device that is there unless one is named; single values over it, from the
 recipe's table `[execution]`, the environment or the launchpad.
@@ -15,6 +15,10 @@ ProfileName = Literal["cpu", "24gb", "40gb", "80gb"]
 Gib = Annotated[float, Field(gt=0)]
 
 
+GeneratorName = Annotated[str, Field(pattern=r"^(own|vllm|vllm==[0-9][0-9A-Za-z.+!-]*)$")]
+"""Which program makes answers: this project's own, or vLLM, of whatever version is installed or of the one named."""
+
+
 class Execution(Section):
     """How training and generation are computed on a device."""
 
@@ -27,6 +31,9 @@ class Execution(Section):
     gradient_checkpointing: bool = Field(description="activations computed twice instead of kept")
     generation_rows: Positive = Field(description="prompts answered at a time, where memory does not decide")
     checkpoint_s: Annotated[float, Field(gt=0)] = Field(300.0, description="seconds between two checkpoints")
+    generator: GeneratorName = Field(
+        "own", description="what answers for evaluations and solutions; it changes answers, so it is in fingerprints"
+    )
 
 
 class ExecutionOverrides(Section):
@@ -40,6 +47,9 @@ class ExecutionOverrides(Section):
     gradient_checkpointing: bool | None = None
     generation_rows: Positive | None = None
     checkpoint_s: Annotated[float, Field(gt=0)] | None = None
+    generator: GeneratorName | None = Field(
+        None, description="own, vllm or vllm==VERSION; of the recipe or the environment, resolved before a fingerprint"
+    )
 
     def over(self, other: "ExecutionOverrides") -> "ExecutionOverrides":
         """These values, and those of `other` where there are none here."""

@@ -11,6 +11,7 @@ from ernie_pipeline.models.checkpoint.context import check_context
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, answer_texts, end_tokens, load_tokenizer, token_ids
 from ernie_pipeline.models.device import Device
 from ernie_pipeline.models.generation.kept import Answered, answer_rows, row_key
+from ernie_pipeline.models.generation.vllm.generator import generator_of
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.solutions.problems import Problem, seeds_of
@@ -89,7 +90,7 @@ def _from_the_model(
     loaded = backend_named(spec.backend).load(spec, device.name)
     ready = time.monotonic()
     made = answer_rows(
-        loaded,
+        generator_of(loaded, device.execution),
         prompts,
         Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
         kept,

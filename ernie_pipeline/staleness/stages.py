@@ -53,7 +53,7 @@ SOURCES: Mapping[str, ObservedSource] = {
 
 ANSWERS_BY_ROW = ByRow(
     inputs=("base_model",),
-    recipe=("quantization", "evaluation.max_new_tokens", "training.backend"),
+    recipe=("quantization", "evaluation.max_new_tokens", "training.backend", "execution.generator"),
     code=("ernie_pipeline.models", "ernie_pipeline.models.generation.kept"),
     libraries=MODEL_LIBRARIES,
 )
@@ -90,7 +90,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             name="verified_solutions",
             inputs=("math_split", "base_model"),
-            recipe=("quantization", "solutions", "training.backend", "training.on"),
+            recipe=("quantization", "solutions", "training.backend", "training.on", "execution.generator"),
             code=("ernie_pipeline.solutions.job", "ernie_pipeline.solutions.make_solutions"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
@@ -102,6 +102,7 @@ STAGES: Mapping[str, Stage] = {
                     "solutions.top_p",
                     "solutions.max_new_tokens",
                     "training.backend",
+                    "execution.generator",
                 ),
                 code=ANSWERS_BY_ROW.code,
                 libraries=MODEL_LIBRARIES,
@@ -118,7 +119,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             name="base_evaluation",
             inputs=("math_split", "base_model"),
-            recipe=("quantization", "evaluation", "training.backend"),
+            recipe=("quantization", "evaluation", "training.backend", "execution.generator"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
@@ -127,7 +128,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             name="adapter_evaluation",
             inputs=("math_split", "base_model", "qlora_adapter"),
-            recipe=("quantization", "lora", "evaluation", "training.backend"),
+            recipe=("quantization", "lora", "evaluation", "training.backend", "execution.generator"),
             code=("ernie_pipeline.evaluation.job", "ernie_pipeline.evaluation.evaluate"),
             labels=("execution",),
             libraries=(*MODEL_LIBRARIES, *GRADING_LIBRARIES),
@@ -233,11 +234,12 @@ def _round_before(recipe: Recipe) -> Recipe | None:
 
 
 def with_backend(recipe: Recipe) -> Recipe:
-    """The recipe with its training.backend resolved on this machine, so that what changes the output is in the
-    fingerprint. Raises `PipelineError` where the backend cannot be had."""
+    """The recipe with its training.backend and execution.generator resolved on this machine, so that what changes the
+    output is in the fingerprint. Raises `PipelineError` where one cannot be had."""
     from ernie_pipeline.launch.torchrun import gpus_here
     from ernie_pipeline.models import resolve_backend
     from ernie_pipeline.models.checkpoint.config import model_type
+    from ernie_pipeline.models.generation.vllm.interpreter import resolve_generator
 
     backend = resolve_backend(
         recipe.training.backend,
@@ -246,7 +248,13 @@ def with_backend(recipe: Recipe) -> Recipe:
         cuda=gpus_here() > 0,
         model_type=lambda: model_type(recipe.base_model.name, recipe.base_model.revision),
     )
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"backend": backend})})
+    generator = resolve_generator(recipe.execution.generator)
+    return recipe.model_copy(
+        update={
+            "training": recipe.training.model_copy(update={"backend": backend}),
+            "execution": recipe.execution.model_copy(update={"generator": generator}),
+        }
+    )
 
 
 def stages_for(recipe: Recipe) -> Mapping[str, Stage]:

@@ -1,4 +1,5 @@
-"""How the work is computed: a profile chosen by the device, single values over it, and none of it in a fingerprint."""
+"""How the work is computed: a profile chosen by the device, single values over it, and none of it in a fingerprint but
+which program makes answers."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from ernie_pipeline.recipe.execution import (
 )
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import make_plan
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.utils.errors import PipelineError
@@ -32,11 +34,13 @@ ALL = {
     "generation_rows": 7,
     "checkpoint_s": 12.5,
 }
+GENERATOR = "generator"
+"""Not in the launchpad, which comes after the fingerprint."""
 
 
 def test_each_profile_has_a_name_and_the_overrides_say_the_same_keys_and_a_profile() -> None:
     assert set(PROFILES) == {*get_args(ProfileName)}
-    assert {*ExecutionOverrides.model_fields} == {"profile", *Execution.model_fields} == {*ALL}
+    assert {*ExecutionOverrides.model_fields} == {"profile", *Execution.model_fields} == {*ALL, GENERATOR}
     assert {*ExecutionConfig.model_fields} == {*ALL}  # what the launchpad takes
 
 
@@ -87,6 +91,7 @@ def test_the_recipe_s_file_may_say_it(tmp_path: Path) -> None:
         ("24gb", {"profile": "24gb"}),
         ("micro_batch = 4, packing = true", {"micro_batch": 4, "packing": True}),
         ('profile = "80gb", memory_limit_gib = 60', {"profile": "80gb", "memory_limit_gib": 60.0}),
+        ('generator = "vllm"', {"generator": "vllm"}),
     ],
 )
 def test_the_environment_may_say_it(text: str, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +121,7 @@ def test_what_the_launchpad_switches_off_is_off() -> None:
     [
         ("12gb", "execution.profile = '12gb': input should be 'cpu', '24gb', '40gb' or '80gb'"),
         ("micro_bach = 4", "unknown key execution.micro_bach; did you mean 'micro_batch'?"),
+        ("generator = 'VLLM'", "execution.generator = 'VLLM': string should match pattern '^(own|vllm|vllm==[0-9]"),
         ("packing = 3.5", "execution.packing = 3.5: input should be a valid boolean"),
         ("micro_batch = 4 packing", "ERNIE_PIPELINE_EXECUTION = 'micro_batch = 4 packing' is neither the name of a "),
     ],
@@ -182,3 +188,42 @@ def test_a_change_of_it_leaves_every_stage_as_it_was(tmp_path: Path, key: str) -
     other = settings(toml(tmp_path, '[quantization]\ncompute_dtype = "float32"\n[training]\nsamples_per_step = 4\n'))
     assert {name for name, version in declared(other).items() if version != before[name]} == {"qlora_adapter"}
     assert "qlora_adapter" in stale(other)
+
+
+def test_the_generator_makes_stale_what_it_answers_for_and_its_rows_and_nothing_else(tmp_path: Path) -> None:
+    """As another backend does: `vllm` is resolved to a version, and each version answers in its own way."""
+    text = '[quantization]\ncompute_dtype = "float32"\n[training]\non = "solutions"\n'
+    recipe = toml(tmp_path, text)
+
+    def chain(generator: str | None) -> Chain:
+        execution = f"generator = '{generator}'" if generator else None
+        return open_chain(
+            Settings(tmp_path / "home", recipe, None, f"sqlite:///{tmp_path}/mlflow.db", execution=execution),
+            ask_registry=False,
+        )
+
+    def declared(generator: str | None) -> dict[str, str]:
+        return {name: chain(generator).declared_version(name) for name in STAGES}
+
+    walk(chain(None))
+    own, vllm, later = declared(None), declared("vllm==0.23.0"), declared("vllm==0.32.0")
+    assert declared("own") == own
+    answers = {"verified_solutions", "base_evaluation", "adapter_evaluation"}
+    assert {name for name in STAGES if vllm[name] != own[name]} == answers
+    assert {name for name in STAGES if vllm[name] != later[name]} == answers
+    for name in ("verified_solutions", "base_evaluation"):
+        rows = [chain(each).rows(name) for each in ("own", "vllm==0.23.0", "vllm==0.32.0")]
+        assert len({each.folder for each in rows if each}) == 3
+    reasons = {
+        each.asset: str(each.reasons) for each in make_plan(chain("vllm==0.23.0")).assets if each.asset in answers
+    }
+    assert "execution.generator own -> vllm==0.23.0" in reasons["base_evaluation"]
+
+
+def test_a_generator_that_is_not_there_is_told_before_anything_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_VLLM_PYTHON", "/nowhere/python")
+    place = Settings(tmp_path / "home", "demo", None, "sqlite:///mlflow.db", execution="generator = 'vllm'")
+    with pytest.raises(PipelineError, match="ERNIE_PIPELINE_VLLM_PYTHON = '/nowhere/python' is no Python"):
+        open_chain(place, ask_registry=False)

@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ernie_pipeline.models.backend import Generation, LoadedModel, Progress, Sampling
+from ernie_pipeline.models.backend import Generation, Progress, Sampling
+from ernie_pipeline.models.generation.vllm.generator import Generates
 from ernie_pipeline.store.row_cache import RowCache
 
 
@@ -26,7 +27,7 @@ def row_key(prompt: Sequence[int], seed: int) -> str:
 
 
 def answer_rows(
-    loaded: LoadedModel,
+    loaded: Generates,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     kept: RowCache,

@@ -77,7 +77,7 @@ def merge(model: Any, quantized: Collection[str] = ()) -> Any:
     a part that cannot be merged.
     """
     base = base_model(model)
-    merged = _skeleton(base)
+    merged = skeleton(base)
     merged.set_attn_implementation("sdpa")
     _fill(merged, base, "", quantized)
     merged.generation_config = copy.deepcopy(base.generation_config)
@@ -118,18 +118,18 @@ def only_argmax(generation_config: Any) -> bool:
 def merged_weights(model: Any) -> Weights:
     """The bytes of the weights of `merge(model)`, those that it would share with `model` included."""
     base = base_model(model)
-    skeleton = _skeleton(base)
+    whole = skeleton(base)
     experts = {name: module for name, module in base.named_modules() if hasattr(module, "dense")}
-    of_experts = {name: _bytes(skeleton.get_submodule(name)) for name in experts}
+    of_experts = {name: _bytes(whole.get_submodule(name)) for name in experts}
     capturable = all(module.capturable for module in experts.values())
-    return Weights(_bytes(skeleton) - sum(of_experts.values()), of_experts, capturable)
+    return Weights(_bytes(whole) - sum(of_experts.values()), of_experts, capturable)
 
 
 def _bytes(module: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def _skeleton(base: Any) -> Any:
+def skeleton(base: Any) -> Any:
     """A model of the base's class without weights, on the meta device."""
     from transformers import AutoModelForCausalLM
 
