@@ -59,6 +59,8 @@ def _lost_registrations(settings: Settings, store: ArtifactStore) -> list[Damage
 def prune(options: argparse.Namespace) -> int:
     """Print what nothing needs and, with `--delete`, remove it."""
     settings = Settings.from_environment()
+    if options.delete and settings.store.exists():
+        settings.make_home()
     pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), options.delete)
     print_answer(options, asdict(pruned), render_pruned(pruned))
     return FRESH

@@ -1,13 +1,20 @@
 """Whether the process that waits for this one is still there: nobody else reads what this one goes on to make."""
 
 import os
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 POLL_S = 1.0
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
+RUN_PROCESS = "ERNIE_PIPELINE_RUN_PROCESS"
+"""The environment variable that tells a run's steps which process is the run's own."""
+WATCH = "ends with the run"
+GRACE_S = 5.0
+"""What a step's children get to save their work when the run's own process is gone, before they are killed."""
 
 
 class Parent(BaseModel):
@@ -34,6 +41,49 @@ def end_with(step: Parent) -> None:
     while os.getppid() == parent and _start(step.pid) == step.start:
         time.sleep(POLL_S)
     os._exit(1)
+
+
+def tell_steps_who_runs_them() -> None:
+    """Say to the processes that this one starts, and those that they start, that this is the run's own."""
+    os.environ[RUN_PROCESS] = this_process().model_dump_json()
+
+
+def end_with_run() -> None:
+    """From now on, end this step's process and all that it started as soon as the run's own process is gone.
+
+    Dagster's does not see to it, however the step was started: what it reports is then read by nobody, and the next run
+    would wait for its lock. Does nothing in the run's own process, nor where none has said that it is it.
+    """
+    told = os.environ.get(RUN_PROCESS)
+    run = Parent.model_validate_json(told) if told else None
+    if run and run.pid != os.getpid() and WATCH not in (thread.name for thread in threading.enumerate()):
+        threading.Thread(target=_end_after, args=(run,), name=WATCH, daemon=True).start()
+
+
+def _end_after(run: Parent) -> None:
+    while _start(run.pid) == run.start:
+        time.sleep(POLL_S)
+    try:
+        _end_children(GRACE_S)
+    finally:
+        os._exit(1)
+
+
+def _end_children(grace_s: float) -> None:
+    """Ask those that the launcher started to save their work and end; then kill them, and all that there is."""
+    import psutil  # not needed to open the code location
+
+    own = psutil.Process()
+    family, asked = own.children(recursive=True), list[psutil.Process]()
+    for process in own.children():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == process.pid:  # Dagster's own, which copy the output, are in this one's session
+                process.terminate()
+                asked.append(process)
+    psutil.wait_procs(asked, timeout=grace_s)
+    for process in {*family, *own.children(recursive=True)}:
+        with suppress(psutil.Error):
+            process.kill()  # psutil makes sure that it is still the same one
 
 
 def _start(pid: int) -> str:

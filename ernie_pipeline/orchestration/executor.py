@@ -8,6 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.launch.parent import tell_steps_who_runs_them
+
+EITHER = dg.multi_or_in_process_executor
 PRELOADED = ("ernie_pipeline.definitions", "matplotlib.figure")
 """Imported once a run, by the process that steps are forked from. Not polars, whose threads do not outlive a fork."""
 
@@ -20,7 +23,14 @@ def _forked(config: dict[str, Any]) -> dict[str, Any]:
     return {"multiprocess": start | config["multiprocess"]}
 
 
-executor = dg.multi_or_in_process_executor.configured(
-    _forked, config_schema=dg.multi_or_in_process_executor.config_schema.as_field()
-)
+@dg.executor(name=EITHER.name, config_schema=EITHER.config_schema.as_field(), requirements=EITHER.get_requirements)
+def _either(init_context: dg.InitExecutorContext) -> dg.Executor:
+    """Made in the run's own process, and nowhere else: its steps end when it does."""
+    tell_steps_who_runs_them()
+    make = EITHER.executor_creation_fn
+    assert make, "Dagster's own executor can be made"
+    return make(init_context)
+
+
+executor = _either.configured(_forked, config_schema=EITHER.config_schema.as_field())
 """Dagster's own, with its settings: `in_process`, or `multiprocess` with `max_concurrent` and the rest."""

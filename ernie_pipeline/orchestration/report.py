@@ -1,5 +1,6 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.launch.parent import end_with_run
 from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_metadata, spent_metadata
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
+from ernie_pipeline.store import aside
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -30,6 +33,28 @@ def pipeline_errors_as_failures() -> Iterator[None]:
         raise dg.Failure(description=str(error), allow_retries=False) from None  # the sentence says it
 
 
+@contextmanager
+def told_in_the_run(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """What the store sets aside meanwhile is told in the run's log too."""
+    handler = _Hand(context)
+    aside.log.addHandler(handler)
+    try:
+        yield
+    finally:
+        aside.log.removeHandler(handler)
+
+
+class _Hand(logging.Handler):
+    """Hands a record's sentence on to a run."""
+
+    def __init__(self, context: dg.AssetExecutionContext):
+        super().__init__(logging.WARNING)
+        self.context = context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.context.log.warning(record.getMessage())
+
+
 def build_or_reuse(
     context: dg.AssetExecutionContext,
     write: Write,
@@ -41,7 +66,8 @@ def build_or_reuse(
     `build_above` is called first, to build what it reads and what no other asset stands for.
     """
     name = context.asset_key.to_user_string()
-    with pipeline_errors_as_failures():
+    end_with_run()
+    with told_in_the_run(context), pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
         for upstream in STAGES[name].inputs:
             if upstream in SOURCES:

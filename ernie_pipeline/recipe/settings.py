@@ -5,8 +5,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernie_pipeline.recipe.home import check_rights, refusal, share_with_group
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
 
 DATABASES = frozenset({"postgresql", "mysql", "mssql"})
@@ -75,12 +77,13 @@ class Settings:
                 f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be a folder, because {nearest} is a file; "
                 "set it to a folder, or to one that can be made"
             )
+        check_rights(self.home, to_write=False)
         if self.artifact_root and (escape := ESCAPE.search(str(self.home))):
             raise PipelineError(
                 f"ERNIE_PIPELINE_HOME = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
                 "character when it loads a model from there; set it to a folder without"
             )
-        address = self.tracking_uri.rpartition("@")[2]  # without a user and a password
+        address = public_uri(self.tracking_uri)
         if not _keeps_a_registry(self.tracking_uri):
             raise PipelineError(
                 f"MLFLOW_TRACKING_URI = {address!r} names no place where MLflow keeps a model registry; set it to a "
@@ -93,16 +96,22 @@ class Settings:
             )
 
     def make_home(self) -> None:
-        """Make the home and its store. Raises `PipelineError` where they cannot be made, or not be written."""
+        """Make the home and its store. Raises `PipelineError` where they cannot be made, or not be written.
+
+        A home in which its group may write is shared: from now on this process makes nothing for its user alone.
+        """
         try:
-            self.store.mkdir(parents=True, exist_ok=True)
-            reason = "" if os.access(self.store, os.W_OK | os.X_OK) else "no write permission"
+            self.home.mkdir(parents=True, exist_ok=True)
+            share_with_group(self.home)
+            self.store.mkdir(exist_ok=True)
+        except PermissionError:
+            raise refusal(self.home, self.home, "write") from None
         except OSError as error:
-            reason = str(error.strerror)
-        if reason:
             raise PipelineError(
-                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be written ({reason}); set it to a folder that can"
-            )
+                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be written ({error.strerror}); set it to a "
+                "folder that can"
+            ) from None
+        check_rights(self.home, to_write=True)
 
     def load_recipe(self) -> Recipe:
         """The recipe that these settings name. Raises `PipelineError`."""

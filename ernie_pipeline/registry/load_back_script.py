@@ -4,7 +4,10 @@ It imports nothing of its package: the code that is to be tried is the one that 
 """
 
 import json
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,14 @@ def _answer(uri: str, input_ids: list[int], question: str) -> dict[str, Any]:
     return {"logits": logits, "answer": model.predict([{"question": question}])["answer"][0]}
 
 
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _main(asked: Path, answered: Path) -> None:
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()  # nobody else reads the answer
     try:
         answer = _answer(**json.loads(asked.read_text(encoding="utf-8")))
     except Exception as error:

@@ -5,6 +5,7 @@ when nothing is stale. Only a "yes" is taken from there: what seems to be gone i
 is a registry with other tables (another version of MLflow) and a server.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ernie_pipeline.registry.tracking import CHECKED, SQLITE, connected, public_uri, sqlite_file
+from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
+from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 
 CHECKED_VERSION = """
 SELECT workspace, storage_location FROM model_versions JOIN model_version_tags USING (workspace, name, version)
 WHERE name = ? AND version = ? AND key = ? AND current_stage <> 'Deleted_Internal'
 """
+LATER = re.compile(r"registered_model_meta|(?:.*/)?__pycache__/[^/]+\.pyc")
+"""What MLflow writes into a version's folder when it is loaded from there, and Python beside the code that it runs."""
 ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = ? AND name = ?"
 
 
@@ -103,7 +107,9 @@ def _damaged(location: str, made: Registered, tracking_uri: str, hash_of: Callab
     if not folder.is_dir():  # a server's own folder may be on another machine
         gone = f"the files of version {made.version} of {made.name}, {folder}, are gone"
         return gone if tracking_uri.startswith(SQLITE) else ""
-    damaged = damaged_file(folder, made.files or {}, hash_of)
+    if made.files is None:
+        return ""
+    damaged = damaged_file(folder, made.files, hash_of, tolerated=LATER)
     return f"version {made.version} of {made.name} is damaged in {folder}: {damaged}" if damaged else ""
 
 

@@ -14,8 +14,9 @@ from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
-from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, run_link
 from ernie_pipeline.store.sealed import Files, list_files
+from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ernie_pipeline.registry.first_opening import open_client
+from ernie_pipeline.utils.address import SQLITE, public_uri, without_secrets
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
 CHECKED = "check.max_logit_difference"
 """Tag of a version that was loaded back and compared; one without it is unfinished."""
-
-SQLITE = "sqlite:///"
 
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # since 3.2 MLflow reports what is called, and how, to its makers
@@ -27,20 +27,6 @@ DEFAULTS = {
 """How MLflow is used here, where the environment does not say otherwise."""
 
 
-def public_uri(uri: str) -> str:
-    """The URI without user, password and query: what may be stored, logged and shown."""
-    scheme, separator, rest = uri.partition("://")
-    if not rest.startswith("/"):  # a local database or folder has no login, but may well have an @ in its path
-        # the last @: passwords are pasted with / and @ in them, whatever the standard says
-        rest = rest.rpartition("@")[2]
-    return (scheme + separator + rest).partition("?")[0].partition("#")[0]
-
-
-def sqlite_file(uri: str) -> Path:
-    """The file that MLflow opens for an SQLite address: SQLAlchemy takes %20 for a space."""
-    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
-
-
 @contextmanager
 def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
     """An `MlflowClient` of the server or database; MLflow's own errors leave as a `PipelineError` without secrets.
@@ -49,8 +35,6 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
     MLflow keeps the address in the process and exports it to its environment: both are put back.
     """
     address, environment = _without_login(tracking_uri)
-    if address.startswith(SQLITE):
-        sqlite_file(address).parent.mkdir(parents=True, exist_ok=True)
     with _environment(DEFAULTS, environment), _without_stray_folders(address):
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
@@ -60,10 +44,10 @@ def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
         mlflow.set_tracking_uri(address)
         os.environ["MLFLOW_TRACKING_URI"] = address  # MLflow exports it only when it changes
         try:
-            yield mlflow.MlflowClient()
+            yield open_client(address)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             # "from None": the original, which Dagster would print too, may hold the address of a database in full
-            raise PipelineError(f"MLflow at {public_uri(address)}: {_said(error, tracking_uri)}") from None
+            raise PipelineError(f"MLflow at {public_uri(tracking_uri)}: {_said(error, tracking_uri)}") from None
         finally:
             mlflow.set_tracking_uri(before)
 
@@ -113,8 +97,16 @@ def _without_stray_folders(address: str) -> Iterator[None]:
 
 
 def _without_login(uri: str) -> tuple[str, dict[str, str]]:
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+    if "@" not in uri or not uri.startswith(("http://", "https://")):
+        return uri, {}
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # such as "Invalid IPv6 URL"
+        raise PipelineError(
+            f"MLFLOW_TRACKING_URI = {public_uri(uri)!r} is no address; escape what is special in its user and password "
+            '(such as "%2F" for "/")'
+        ) from None
+    if "@" not in parts.netloc:
         return uri, {}
     login = {
         "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
@@ -124,11 +116,7 @@ def _without_login(uri: str) -> tuple[str, dict[str, str]]:
 
 
 def _said(error: Exception, tracking_uri: str) -> str:
-    message = " ".join(str(error).split())[:1000].replace(tracking_uri, public_uri(tracking_uri))
-    password = urlsplit(tracking_uri).password
-    for secret in filter(None, (password, unquote(password or ""))):
-        message = message.replace(secret, "***")
-    return message
+    return without_secrets(" ".join(str(error).split()), tracking_uri)[:1000]
 
 
 @contextmanager

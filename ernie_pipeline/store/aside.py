@@ -60,7 +60,7 @@ def set_aside_unless(place: Path, fits: Callable[[Path], bool], wanted: str) -> 
     """Rename what stands there, and tell it, unless there is nothing or it `fits`; `wanted` is what fits, in words."""
     if not os.path.lexists(place) or fits(place):
         return
-    with _alone_in(place.parent):
+    with alone_in(place.parent):
         if not os.path.lexists(place) or fits(place):
             return  # another process was faster, and what stands there now is its
         aside = place.with_name(f".{place.name}.aside-{datetime.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}")
@@ -69,8 +69,11 @@ def set_aside_unless(place: Path, fits: Callable[[Path], bool], wanted: str) -> 
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """No other process renames anything there meanwhile, where the file system has locks of folders."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else who asks for this folder is in here meanwhile, where its file system has locks of folders.
+
+    The kernel lets go of a dead process's. Makes no file, and needs no right to write.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):

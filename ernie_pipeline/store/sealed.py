@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,7 @@ def write_sealed_folder(
         if more := unlisted(temporary, files):
             raise RuntimeError(f"{what} writes what no manifest can list: {more}")
         sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
+        _same_rights(temporary / manifest, [temporary / name for name in files])
         if durable:
             _synchronise(temporary)
         _move_away(final)
@@ -192,6 +194,15 @@ def discard(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def _same_rights(model: Path, files: list[Path]) -> None:
+    """Whoever may read the manifest, as the umask says, may read all: safetensors writes for the user alone."""
+    rights = stat.S_IMODE(model.stat().st_mode)
+    for file in files:
+        if stat.S_IMODE(file.stat().st_mode) != rights:
+            with suppress(OSError):  # a file system without rights
+                file.chmod(rights)
 
 
 def _move_away(final: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ernie_pipeline.registry.register import RegistrationRequest, register
-from ernie_pipeline.registry.tracking import connected, ensure_experiment, public_uri, run_link
+from ernie_pipeline.registry.tracking import connected, ensure_experiment, run_link
+from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -17,7 +18,8 @@ from ernie_pipeline.utils.errors import PipelineError
     [
         ("http://me:s3cret@host:5000/base", "http://host:5000/base"),
         ("https://token@host", "https://host"),
-        ("https://me:s3/c@r#et@host/x?key=s3cret", "https://host/x"),
+        ("https://me:s3/c@ret@host/x?key=s3cret", "https://host/x"),
+        ("https://me:s3/c@r#et@host/x?key=s3cret", "https://***"),  # the "#" may as well begin what follows a path
         ("postgresql://me:s3cret@db/mlflow?password=s3cret", "postgresql://db/mlflow"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),

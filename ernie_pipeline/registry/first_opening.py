@@ -1,0 +1,84 @@
+"""MLflow makes a database's tables, or brings them up to date, as it opens it: two at once break each other's work.
+
+Its own lock (3.17) covers some of the tables, by a file in /tmp, so on one machine. Here one process at a time opens a
+database: by a lock of the folder of an SQLite file, or one that PostgreSQL keeps. What that does not cover, another
+kind of database or an MLflow server that starts just then, is seen by its error, and tried again.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ernie_pipeline.store.aside import alone_in
+from ernie_pipeline.utils.address import SQLITE, sqlite_file
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from mlflow import MlflowClient
+
+LOCK = 0x65726E6965
+"""The number of PostgreSQL's lock, the same for all of this package ("ernie")."""
+TRIES = 5
+PAUSE_S = 0.5
+"""Before the second try; each pause is twice the one before."""
+ANOTHER_WAS_AT_IT = re.compile(
+    r"already exists|duplicate (column|key|entry|table)|expected to match 1 row"
+    r"|UNIQUE constraint failed: (alembic|exper)"
+    r"|out-of-date database schema|database is locked|no such (table|column)|deadlock detected",
+    re.IGNORECASE,
+)
+"""What databases, alembic and MLflow say of tables that somebody else is making."""
+
+
+def open_client(address: str) -> "MlflowClient":
+    """MLflow's client of the address that is set, its database's tables made. Raises what MLflow and SQLAlchemy do."""
+    import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for attempt in range(TRIES):
+        try:
+            with _alone(address):
+                return mlflow.MlflowClient()
+        except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
+            if attempt == TRIES - 1 or not ANOTHER_WAS_AT_IT.search(str(error)):
+                raise
+            time.sleep(PAUSE_S * 2**attempt)
+    raise AssertionError("the last try returns or raises")
+
+
+def _alone(address: str) -> "AbstractContextManager[None]":
+    if address.startswith(SQLITE):
+        return _alone_with_file(sqlite_file(address))
+    return _alone_in_postgresql(address) if address.startswith("postgresql") else nullcontext()
+
+
+@contextmanager
+def _alone_with_file(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(file.parent):
+        if not file.exists():  # SQLite would make it for its owner alone to write, whatever the umask
+            os.close(os.open(file, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666))
+        yield
+
+
+@contextmanager
+def _alone_in_postgresql(address: str) -> Iterator[None]:
+    """Hold the database's lock, which goes with the connection; where there is none to be had, MLflow says why."""
+    from sqlalchemy import NullPool, create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    connection = None
+    with suppress(SQLAlchemyError):
+        connection = create_engine(address, poolclass=NullPool).connect()
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+    try:
+        yield
+    finally:
+        if connection is not None:
+            with suppress(SQLAlchemyError):
+                connection.close()
