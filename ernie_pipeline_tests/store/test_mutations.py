@@ -1,4 +1,4 @@
-"""Sixty stores, each altered at random (two hundred have been): no altered artifact is reused, nothing fails, and looking writes nothing.
+"""Sixty stores, each altered at random (as two hundred were once): no altered artifact is reused, and nothing fails.
 
 A mutation hits any file or folder of a small store: artifacts, manifests, locks, histories, pins, kept rows, unfinished
 builds and a quantized base model.
