@@ -1,6 +1,5 @@
 """The chain in one table: what each asset reads, and so what makes it stale."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES as PARSING_LIBRARIES
 
@@ -363,8 +363,8 @@ def registered_as(settings: Settings, folder: Path) -> str:
     from ernie_pipeline.registry.lookup import is_registered
 
     try:
-        registration = json.loads((folder / "registration.json").read_bytes())
+        registration = read_json(folder / "registration.json")
         name, version = str(registration["name"]), str(registration["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except NOT_READABLE:
         return ""  # a damaged artifact, which speaks of nothing
     return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""

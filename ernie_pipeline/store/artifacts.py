@@ -126,7 +126,10 @@ class ArtifactStore:
         manifest, problem = read_sealed(folder / MANIFEST)
         if not problem and not (is_manifest(manifest) and sealed_files(manifest) is not None):
             problem = f"{MANIFEST} is not readable"
-        if not problem and manifest["fingerprint"] != fingerprint:
+        if not problem and (manifest["fingerprint"], manifest["data_version"]) != (
+            fingerprint,
+            _data_version(manifest["files"]),
+        ):
             problem = MANIFEST
         return ({}, f"artifact altered: {problem}") if problem else (manifest, "")
 

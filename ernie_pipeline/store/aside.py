@@ -63,7 +63,9 @@ def set_aside_unless(place: Path, fits: Callable[[Path], bool], wanted: str) -> 
     with alone_in(place.parent):
         if not os.path.lexists(place) or fits(place):
             return  # another process was faster, and what stands there now is its
-        aside = place.with_name(f".{place.name}.aside-{datetime.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}")
+        aside = place.with_name(
+            f".{place.name.lstrip('.')}.aside-{datetime.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:4]}"
+        )
         place.rename(aside)
     log.warning("%s was not %s that can be used; it is set aside as %s, and made anew", place, wanted, aside.name)
 
