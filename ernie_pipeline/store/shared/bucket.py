@@ -15,7 +15,7 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -137,7 +137,7 @@ class Bucket:
 
         return self._or_missing(request)
 
-    def delete(self, keys: "list[str]") -> None:
+    def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""
         import obstore
 
@@ -153,17 +153,14 @@ class Bucket:
         Then two machines would build over one another. `key`: of an object to try it with, which is removed.
         """
         first = self.create(key, b"first")
-        honoured = first is not None and self.create(key, b"second") is None
-        if first is not None and honoured:
-            honoured = (
-                self.replace(key, b"third", {"e_tag": "0" * 32}) is None
-                and self.replace(key, b"third", first) is not None
-            )
+        refused = self.create(key, b"second") is None
+        second = self.replace(key, b"third", first) if first else None
+        honoured = bool(refused and second and first and self.replace(key, b"fourth", first) is None)
         self.delete([key])
         if not honoured:
             raise BucketError(
-                f"{self.address}: the server writes without regard to conditions (If-None-Match, If-Match), so machines "
-                "that share it would overwrite each other; use one that honours them"
+                f"{self.address}: the server writes without regard to conditions (If-None-Match, If-Match), so "
+                "machines that share it would overwrite each other; use one that honours them"
             )
 
     def _or_missing(self, request: Callable[[], str]) -> str:
@@ -269,7 +266,8 @@ def _open(address: str, read_timeout_s: float) -> Any:
         from obstore.store import from_url
     except ModuleNotFoundError:
         raise BucketError(
-            f'ERNIE_PIPELINE_HOME = {address!r} needs obstore, which is not installed; pip install "ernie_pipeline[bucket]"'
+            f"ERNIE_PIPELINE_HOME = {address!r} needs obstore, which is not installed: "
+            'pip install "ernie_pipeline[bucket]"'
         ) from None
     options: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=5),

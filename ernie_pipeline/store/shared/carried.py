@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.artifacts import UNFINISHED as LOCAL_UNFINISHED
+from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.sealed import discard
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.publication import side_by_side

@@ -4,9 +4,9 @@ Clocks of two machines need not agree. An owner writes its lease anew every thir
 and takes it over once it has not changed for `seconds` by the waiter's own clock. As the waiter saw it after it was
 written, and the owner counts from before, the owner always thinks it lost first.
 
-A paused owner may wake up after that and go on. Nothing that it then writes counts: each lease has a number, the fencing
-token, one more than the one before; what a build leaves for the next stands below its token; and a publication is
-written on the condition that nobody else has published since (see publication.py), after `confirm`.
+A paused owner may wake up after that and go on. Nothing that it then writes counts: each lease has a number, the
+fencing token, one more than the one before; what a build leaves for the next stands below its token; and an artifact is
+published after `confirm`, on the condition that nobody else has published since (see publication.py).
 """
 
 import os

@@ -1,8 +1,8 @@
 """An artifact in the bucket: its files below a name of their own, and last the record that says which they are.
 
-There is no rename in a bucket. Until the record stands, nothing counts of what was written; it is written on a condition,
-"nobody has before" or "it is still the one that I found damaged", so the first publisher wins and a second one takes
-what the first one made. A record is never written by halves: a bucket shows an object whole or not at all.
+There is no rename in a bucket. Until the record stands, nothing counts of what was written; it is written on a
+condition, "nobody has before" or "it is still the one that I found damaged", so the first publisher wins and a second
+one takes what the first one made. A record is never written by halves: a bucket shows an object whole or not at all.
 """
 
 import json
@@ -97,25 +97,19 @@ def download(bucket: Bucket, stage: str, fingerprint: str, published: Publicatio
 
 
 def publish(
-    bucket: Bucket,
-    stage: str,
-    fingerprint: str,
-    folder: Path,
-    token: int,
-    may: Callable[[], bool],
-    over: Version | None,
+    bucket: Bucket, key: tuple[str, str], folder: Path, token: int, may: Callable[[], bool], over: Version | None
 ) -> bool:
-    """Publish the local artifact `folder`; whether it was, and not another's first.
+    """Publish the local artifact `folder` of `key`, stage and fingerprint; whether it was, and not another's first.
 
     `over`: the version of a record that it may replace; None where none was. `may` is asked right before the record is
     written, when the files are there. Raises `BucketError`.
     """
-    place, build = place_of(stage, fingerprint), uuid.uuid4().hex[:12]
+    place, build = place_of(*key), uuid.uuid4().hex[:12]
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     etags = upload(bucket, folder, manifest["files"], f"{place}/{build}")
     record = packed({"manifest": manifest, "build": build, "etags": etags, "token": token})
-    key = f"{place}/{RECORD}"
-    written = may() and (bucket.replace(key, record, over) if over else bucket.create(key, record))
+    name = f"{place}/{RECORD}"
+    written = may() and (bucket.replace(name, record, over) if over else bucket.create(name, record))
     remove_builds(bucket, place, lambda other: (other != build) if written else (other == build))
     return bool(written)
 

@@ -3,19 +3,22 @@
 Every stage goes on reading local folders. What was built is published before anything below may use it.
 """
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.artifacts import MANIFEST, NOT_BUILT, Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactStore, Check, Provenance
 from ernie_pipeline.store.lock import sole_builder
+from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.sealed import damaged_file, read_sealed
 from ernie_pipeline.store.shared import history
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError, Version
 from ernie_pipeline.store.shared.carried import Carrier, forget, forget_before
 from ernie_pipeline.store.shared.lease import SECONDS, Lease
+from ernie_pipeline.store.shared.pins import SharedPins
 from ernie_pipeline.store.shared.publication import (
     DamagedError,
     Publication,
@@ -109,7 +112,7 @@ class SharedStore(ArtifactStore):
 
     @contextmanager
     def carried(self, stage: str, fingerprint: str, rows: Path | None) -> Iterator[None]:
-        """Within it, a build finds what others left of this work, and leaves its own in the bucket, see `carried.py`."""
+        """Within it, a build finds what others left of this work, and leaves its own: see `carried.py`."""
         lease = self._leases[stage, fingerprint]
         with Carrier(self.bucket, self.root, (stage, fingerprint), lease.token, rows).at_work():
             yield
@@ -123,6 +126,14 @@ class SharedStore(ArtifactStore):
                 forget_before(self.bucket, (stage, fingerprint), lease.token)
             else:
                 forget(self.bucket, (stage, fingerprint))
+
+    def check_bucket(self) -> None:
+        """Raise `BucketError` for a bucket that is not there, denies access, or takes no notice of conditions."""
+        self.bucket.check_conditions(f"{LEASES}/.probe-{uuid.uuid4().hex}")
+
+    def pins(self, run: str) -> Pins:
+        """What the steps of a run agree on, on whichever machines they are."""
+        return SharedPins(self.root, run, self.bucket)
 
     def add_build(self, build: Mapping[str, Any]) -> None:
         """Add a build to the history that all machines share."""
@@ -153,14 +164,13 @@ class SharedStore(ArtifactStore):
         """
         if (stage, fingerprint) in self._leases:  # then the machine's lock is held
             return self._fetch(stage, fingerprint)
-        published, problem, _ = read_record(self.bucket, stage, fingerprint)
+        published = read_record(self.bucket, stage, fingerprint)[0]
         if published and self._is_here(stage, fingerprint, published):
             return self.folder(stage, fingerprint)
         with sole_builder(self.root, stage, fingerprint, lambda _: None):
             return self._fetch(stage, fingerprint)
 
     def _fetch(self, stage: str, fingerprint: str) -> Path:
-        problem = NOT_BUILT
         for _ in range(TRIES):
             published, problem = self._published(stage, fingerprint)
             if published is None:
@@ -183,7 +193,7 @@ class SharedStore(ArtifactStore):
         lease = self._leases[stage, fingerprint]
         for _ in range(TRIES):
             over = self._seen.get((stage, fingerprint))
-            if publish(self.bucket, stage, fingerprint, built.folder, lease.token, lease.confirm, over):
+            if publish(self.bucket, (stage, fingerprint), built.folder, lease.token, lease.confirm, over):
                 return built
             # the lease ran out, or another machine has published; once we hold it again, one of the two is settled
             if not lease.confirm():
