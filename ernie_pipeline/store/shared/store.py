@@ -82,8 +82,11 @@ class SharedStore(ArtifactStore):
     def sole_builder(self, stage: str, fingerprint: str, on_wait: Callable[[str], None]) -> Iterator[None]:
         """Hold the machine's lock of an artifact, and the lease of it among all machines."""
         lease = Lease(self.bucket, f"{LEASES}/{stage}-{fingerprint}", self._lease_s)
+        what = f"{stage} {fingerprint}"
         with sole_builder(self.root, stage, fingerprint, on_wait):
-            lease.acquire(on_wait)
+            lease.acquire(
+                lambda who: on_wait(f"{what} is being built by {who}; waiting for it, to reuse what it makes")
+            )
             self._leases[stage, fingerprint] = lease
             try:
                 yield

@@ -103,15 +103,15 @@ def test_a_killed_owner_loses_it(bucket: Bucket) -> None:
 
 def test_of_many_that_wait_for_a_dead_owner_one_takes_it(bucket: Bucket) -> None:
     bucket.create(KEY, packed({"pid": 1, "host": "gone", "since": "", "token": 7, "seconds": 1.0, "free": False}))
-    leases = [Lease(bucket, KEY, 30) for _ in range(5)]
+    leases = [Lease(bucket, KEY, 5) for _ in range(4)]
     for lease in leases:
         threading.Thread(target=lease.acquire, args=(lambda _: None,), daemon=True).start()
-    time.sleep(3)
-    assert sorted(lease.token for lease in leases) == [0, 0, 0, 0, 8]
-    for _ in range(4):  # and each gets it once
+    time.sleep(2.5)
+    assert sorted(lease.token for lease in leases) == [0, 0, 0, 8]
+    for _ in range(3):  # and each gets it once
         next(lease for lease in leases if lease.confirm()).release()
-        time.sleep(3.5)
-    assert sorted(lease.token for lease in leases) == [8, 9, 10, 11, 12]
+        time.sleep(1.2)
+    assert sorted(lease.token for lease in leases) == [8, 9, 10, 11]
     next(lease for lease in leases if lease.confirm()).release()
 
 
