@@ -10,6 +10,6 @@ history.py      one object for each build
 pins.py         what the steps of a run agree on
 settled.py      from the settings to the store: local, or in a bucket
 
-Below the address: `store/<stage>/<fingerprint>/record` and `.../<build>/<file>`, `leases/`, `unfinished/`, `rows/`,
-`builds/`, `runs/`. Nothing of it is ever renamed.
+Below the address: `store/<stage>/<fingerprint>/manifest.json` and `.../<build>/<file>`, `leases/`, `unfinished/`,
+`rows/`, `builds/`, `runs/`. Nothing of it is ever renamed.
 """

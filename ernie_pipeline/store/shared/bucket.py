@@ -216,6 +216,8 @@ class Bucket:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
         text = str(error)
+        if any(word in text for word in CREDENTIALS):
+            return self._away(error)
         if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
             return BucketError(
                 f"{self.address}: access is denied; check the credentials in the environment (AWS_ACCESS_KEY_ID and "

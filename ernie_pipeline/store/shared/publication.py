@@ -19,7 +19,7 @@ from ernie_pipeline.store.shared.bucket import Bucket, BucketError, Version
 from ernie_pipeline.store.shared.records import packed, unpacked
 
 FOLDER = "store"
-RECORD = "record"
+RECORD = "manifest.json"
 AT_ONCE = 8
 
 Item = TypeVar("Item")

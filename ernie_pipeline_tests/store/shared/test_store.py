@@ -106,9 +106,9 @@ def test_a_damaged_object_is_told_the_artifact_built_again_and_replaced(
 def test_a_record_that_is_garbage_is_replaced(bucket: Bucket, tmp_path: Path, body: bytes) -> None:
     store = machine(tmp_path, bucket)
     build(store)
-    bucket.put(f"{OBJECTS}/record", body)
-    assert store.find(*KEY) == (None, "artifact altered: record")
-    assert build(store).note == "artifact altered: record"
+    bucket.put(f"{OBJECTS}/manifest.json", body)
+    assert store.find(*KEY) == (None, "artifact altered: manifest.json")
+    assert build(store).note == "artifact altered: manifest.json"
     assert store.find(*KEY)[0]
 
 
@@ -150,11 +150,11 @@ def test_a_paused_builder_does_not_overwrite_what_its_successor_published(bucket
             assert heard(successor) == "building"
             out, _ = successor.communicate("go on\n", timeout=30)
         assert out == "built successor\n"
-        record = bucket.get(f"{OBJECTS}/record")
+        record = bucket.get(f"{OBJECTS}/manifest.json")
         paused.send_signal(signal.SIGCONT)
         out, _ = paused.communicate("go on\n", timeout=30)
     assert out == "reused successor\n"
-    assert bucket.get(f"{OBJECTS}/record") == record
+    assert bucket.get(f"{OBJECTS}/manifest.json") == record
 
 
 def test_a_paused_builder_waits_for_a_successor_that_still_builds(bucket: Bucket, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_build_that_could_not_be_published_is_published_later_and_not_made_aga
 def test_what_was_deleted_in_the_bucket_is_built_again_though_a_copy_is_here(bucket: Bucket, tmp_path: Path) -> None:
     store = machine(tmp_path, bucket)
     build(store)
-    bucket.delete([f"{OBJECTS}/record"])
+    bucket.delete([f"{OBJECTS}/manifest.json"])
     assert store.find(*KEY) == (None, NOT_BUILT)
     assert not build(store).reused
 
