@@ -20,7 +20,7 @@ from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.sealed import discard
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.publication import side_by_side
-from ernie_pipeline.store.shared.records import packed, unpacked
+from ernie_pipeline.store.shared.records import is_inside, packed, unpacked
 
 UNFINISHED, ROWS = "unfinished", "rows"
 INDEX = "index"
@@ -86,7 +86,8 @@ class Carrier:
             there = self._bucket.get(f"{below}/{last}/{INDEX}")
             files = (unpacked(there.body) or {}) if there else {}
             discard(self._folder)
-            side_by_side(lambda name: self._bring_file(f"{below}/{last}", name, files[name]), files)
+            inside = [name for name in files if is_inside(name)]
+            side_by_side(lambda name: self._bring_file(f"{below}/{last}", name, files[name]), inside)
         self._token_file.parent.mkdir(parents=True, exist_ok=True)
         self._token_file.write_text(str(self._token))
 
@@ -127,7 +128,7 @@ class Carrier:
 
         def bring(name: str) -> None:
             origin, _, first = name.rpartition(".")
-            if (folder / f"{origin}.jsonl").is_file() or (folder / f"{origin}.{first}.jsonl").is_file():
+            if "/" in name or (folder / f"{origin}.jsonl").is_file() or (folder / f"{origin}.{first}.jsonl").is_file():
                 return
             there = self._bucket.get(f"{below}/{name}")
             if there:

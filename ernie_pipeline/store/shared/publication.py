@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ernie_pipeline.store.artifacts import MANIFEST, NOT_BUILT
-from ernie_pipeline.store.sealed import Files, write_sealed_folder
+from ernie_pipeline.store.manifest import is_manifest
+from ernie_pipeline.store.sealed import Files, sealed_files, write_sealed_folder
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError, Version
-from ernie_pipeline.store.shared.records import packed, unpacked
+from ernie_pipeline.store.shared.records import is_inside, packed, unpacked
 
 FOLDER = "store"
 RECORD = "manifest.json"
@@ -46,7 +47,9 @@ def read_record(bucket: Bucket, stage: str, fingerprint: str) -> tuple[Publicati
     if there is None:
         return None, NOT_BUILT, None
     values = unpacked(there.body)
-    if values is None or values["manifest"].get("fingerprint") != fingerprint:
+    manifest = values["manifest"] if values else {}
+    files = sealed_files(manifest) if is_manifest(manifest) else None
+    if not values or files is None or not all(map(is_inside, files)) or manifest["fingerprint"] != fingerprint:
         return None, f"artifact altered: {RECORD}", there.version
     return Publication(values["manifest"], values["build"], values["etags"], there.version), "", there.version
 

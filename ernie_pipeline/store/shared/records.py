@@ -3,7 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
+
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json
 
 Values = dict[str, Any]
 
@@ -20,7 +23,13 @@ def unpacked(body: bytes) -> Values | None:
     if line != hashlib.sha256(text).hexdigest().encode():
         return None
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except NOT_READABLE:
         return None
     return values if isinstance(values, dict) else None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name of a file, which anybody with access to the bucket may have written, stays in its folder."""
+    parts = name.split("/")
+    return not PurePosixPath(name).is_absolute() and not {"", ".", ".."} & {*parts} and "\0" not in name

@@ -189,7 +189,8 @@ class SharedStore(ArtifactStore):
     def _is_here(self, stage: str, fingerprint: str, published: Publication) -> bool:
         folder = self.folder(stage, fingerprint)
         manifest, problem = read_sealed(folder / MANIFEST)
-        return not problem and manifest == published.manifest and not damaged_file(folder, manifest["files"])
+        same = not problem and manifest == published.manifest
+        return same and not damaged_file(folder, manifest["files"], besides=[MANIFEST])
 
     def _publish(self, built: Artifact, stage: str, fingerprint: str) -> Artifact:
         """Publish what was built here, or take what was published first."""

@@ -11,6 +11,7 @@ import pytest
 from ernie_pipeline.store.artifacts import NOT_BUILT, Provenance
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
+from ernie_pipeline.store.shared.records import packed, unpacked
 from ernie_pipeline_tests.store.shared.machines import KEY, OBJECTS, build, builder, machine, made_from, write_files
 from ernie_pipeline_tests.store.shared.server import Server
 
@@ -110,6 +111,19 @@ def test_a_record_that_is_garbage_is_replaced(bucket: Bucket, tmp_path: Path, bo
     assert store.find(*KEY) == (None, "artifact altered: manifest.json")
     assert build(store).note == "artifact altered: manifest.json"
     assert store.find(*KEY)[0]
+
+
+def test_a_record_that_names_files_elsewhere_is_altered(bucket: Bucket, tmp_path: Path) -> None:
+    store = machine(tmp_path, bucket)
+    build(store)
+    stored = bucket.get(f"{OBJECTS}/manifest.json")
+    assert stored
+    values = unpacked(stored.body)
+    assert values
+    for name in ("../evil", "/evil", "a/../../evil"):
+        values["manifest"]["files"] = {name: {"size": 1, "sha256": "0"}}
+        bucket.put(f"{OBJECTS}/manifest.json", packed(values))
+        assert store.find(*KEY) == (None, "artifact altered: manifest.json")
 
 
 def test_objects_copied_to_another_bucket_are_verified_by_their_content(
