@@ -37,6 +37,8 @@ SLOW = (
     "launch/test_local.py",
     "launch/test_torchrun.py",
     "orchestration/test_metering.py",
+    "store/shared/test_lease.py",
+    "store/shared/test_store.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""

@@ -122,6 +122,3 @@ def in_a_bucket(host: str = "127.0.0.1") -> Iterator[InBucket]:
                 yield Homes.in_bucket
         finally:
             Homes.in_bucket = None
-
-
-only_folders = pytest.mark.skipif(ALL_IN_A_BUCKET, reason="of a home that is a folder")
