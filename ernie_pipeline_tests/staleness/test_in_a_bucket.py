@@ -34,6 +34,10 @@ def store(homes: InBucket, tmp_path: Path) -> ArtifactStore:
     return machine(tmp_path, Bucket(f"s3://homes/{next(numbers)}"))
 
 
-for name, test in inspect.getmembers(test_chain, inspect.isfunction):
-    if name.startswith("test_") and name not in OF_FOLDERS:
-        globals()[name] = test
+globals().update(
+    {
+        name: function
+        for name, function in inspect.getmembers(test_chain, inspect.isfunction)
+        if name.startswith("test_") and name not in OF_FOLDERS
+    }
+)

@@ -44,7 +44,7 @@ Key = tuple[str, str]
 class PublishedArtifact(Artifact):
     """An artifact that is intact in the bucket, and not yet here: what it says is downloaded when it is asked for."""
 
-    fetch: Callable[[], Path] = Path
+    fetch: Callable[[], object] = object
 
     def json(self, name: str) -> Any:
         """The parsed JSON file `name` of the artifact. Raises `PipelineError` if it cannot be had as published."""
@@ -71,10 +71,10 @@ class SharedStore(ArtifactStore):
         if published is None:
             return None, problem
         if not self._fetch_at_once:
-            folder = self.folder(stage, fingerprint)
-            return PublishedArtifact(folder, published.manifest, fetch=lambda: self._folder_of(stage, fingerprint)), ""
+            folder, manifest = self.folder(stage, fingerprint), published.manifest
+            return PublishedArtifact(folder, manifest, fetch=lambda: self._local(stage, fingerprint, published)), ""
         try:
-            return Artifact(self._folder_of(stage, fingerprint), published.manifest), ""
+            return self._local(stage, fingerprint, published), ""
         except NotIntactError as error:
             return None, str(error)
 
@@ -160,30 +160,32 @@ class SharedStore(ArtifactStore):
                 return None, f"artifact altered: {damaged}"
         return None, f"artifact altered: {damaged}"
 
-    def _folder_of(self, stage: str, fingerprint: str) -> Path:
-        """The local folder of a published artifact, downloaded unless it is there, intact.
+    def _local(self, stage: str, fingerprint: str, published: Publication) -> Artifact:
+        """A published artifact here: downloaded, unless it is here already, intact.
 
         Raises `NotIntactError` if what is in the bucket is not what was published.
         """
+        if self._is_here(stage, fingerprint, published):
+            return Artifact(self.folder(stage, fingerprint), published.manifest)
         if (stage, fingerprint) in self._leases:  # then the machine's lock is held
             return self._fetch(stage, fingerprint)
-        published = read_record(self.bucket, stage, fingerprint)[0]
-        if published and self._is_here(stage, fingerprint, published):
-            return self.folder(stage, fingerprint)
         with sole_builder(self.root, stage, fingerprint, lambda _: None):
             return self._fetch(stage, fingerprint)
 
-    def _fetch(self, stage: str, fingerprint: str) -> Path:
+    def _fetch(self, stage: str, fingerprint: str) -> Artifact:
+        """What is published now, which another machine may have replaced since it was looked at."""
         for _ in range(TRIES):
             published, problem = self._published(stage, fingerprint)
             if published is None:
                 break
-            if self._is_here(stage, fingerprint, published):
-                return self.folder(stage, fingerprint)
-            try:
-                download(self.bucket, stage, fingerprint, published, self.folder(stage, fingerprint))
-            except DamagedError as error:  # or replaced by another machine meanwhile
-                problem = f"artifact altered: {error}"
+            folder = self.folder(stage, fingerprint)
+            if not self._is_here(stage, fingerprint, published):
+                try:
+                    download(self.bucket, stage, fingerprint, published, folder)
+                except DamagedError as error:
+                    problem = f"artifact altered: {error}"
+                    continue
+            return Artifact(folder, published.manifest)
         raise NotIntactError(stage, fingerprint, problem)
 
     def _is_here(self, stage: str, fingerprint: str, published: Publication) -> bool:
@@ -203,9 +205,8 @@ class SharedStore(ArtifactStore):
             if not lease.confirm():
                 lease.release()
                 lease.acquire(lambda _: None)
-            published, _problem = self._published(stage, fingerprint)
-            if published is not None and self._seen[stage, fingerprint] != over:
-                return Artifact(self._fetch(stage, fingerprint), published.manifest)
+            if self._published(stage, fingerprint)[0] and self._seen[stage, fingerprint] != over:
+                return self._fetch(stage, fingerprint)
         raise PipelineError(
             f"{stage} {fingerprint} was built, but not published in {self.bucket.address}: other machines keep "
             "replacing it; run again, and it is published without being built again"
