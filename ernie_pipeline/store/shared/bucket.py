@@ -213,18 +213,20 @@ class Bucket:
 
     def _told(self, error: Exception) -> Exception:
         """The sentence for a refusal; an error that callers look for stays as it is."""
-        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
 
-        text = str(error)
+        text, status = str(error), _status(error)
         if any(word in text for word in CREDENTIALS):
             return self._away(error)
-        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+        if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
             return BucketError(
                 f"{self.address}: access is denied; check the credentials in the environment (AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY for S3) and that they may list, read, write and delete there"
             )
-        if "NoSuchBucket" in text or ("list request" in text and _status(error) == 404):
+        if "NoSuchBucket" in text or ("list request" in text and status == 404):
             return BucketError(f"{self.address}: there is no such bucket; make it, or correct ERNIE_PIPELINE_HOME")
+        if isinstance(error, GenericError):
+            return BucketError(f"{self.address} refuses a request: {first_line(error)[:400]}")
         return error
 
     def _away(self, error: Exception) -> BucketError:

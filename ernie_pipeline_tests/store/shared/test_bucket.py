@@ -90,6 +90,17 @@ def test_a_bucket_that_is_not_there_is_named(server: Server) -> None:
 def test_denied_access_is_told(server: Server, bucket: Bucket) -> None:
     server.fail({"kind": "denied", "times": 9})
     assert "access is denied; check the credentials" in said(bucket)
+    for request in (lambda: bucket.list("store"), lambda: bucket.get("key"), lambda: bucket.delete(["key"])):
+        with pytest.raises(BucketError, match="access is denied"):
+            request()
+
+
+def test_without_credentials_it_says_which_to_set(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9/metadata")
+    monkeypatch.setattr("ernie_pipeline.store.shared.bucket.FIRST_S", 1.0)
+    assert "no credentials were found; set those of the bucket" in said(bucket)
 
 
 def test_a_server_that_only_fails_is_told_after_a_while(server: Server, address: str) -> None:
