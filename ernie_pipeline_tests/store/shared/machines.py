@@ -27,7 +27,7 @@ def write(out):
     sys.stdin.readline()
     (out / "a.txt").write_text(sys.argv[3])
 
-store = SharedStore(Path(sys.argv[1]), Bucket(sys.argv[2]), fetch=True, lease_s=1)
+store = SharedStore(Path(sys.argv[1]), Bucket(sys.argv[2]), fetch=True, lease_s=float(sys.argv[4]))
 artifact = build(store, write, on_wait=lambda line: print(line, flush=True))
 print("reused" if artifact.reused else "built", (artifact.folder / "a.txt").read_text(), flush=True)
 """
@@ -62,10 +62,10 @@ def machine(folder: Path, bucket: Bucket, fetch: bool = True) -> SharedStore:
 
 
 @contextmanager
-def builder(root: Path, bucket: Bucket, text: str) -> "Iterator[subprocess.Popen[str]]":
+def builder(root: Path, bucket: Bucket, text: str, lease_s: float = 30) -> "Iterator[subprocess.Popen[str]]":
     """A process that builds with the cache `root`; it says what it does, and goes on when it hears a line."""
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", BUILDER, str(root), bucket.address, text]
+    command = [sys.executable, "-c", BUILDER, str(root), bucket.address, text, str(lease_s)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[3]) as process:
         try:
             yield process

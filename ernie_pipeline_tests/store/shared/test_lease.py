@@ -21,7 +21,7 @@ import sys
 from ernie_pipeline.store.shared.bucket import Bucket
 from ernie_pipeline.store.shared.lease import Lease
 
-lease = Lease(Bucket(sys.argv[1]), sys.argv[2], seconds=1)
+lease = Lease(Bucket(sys.argv[1]), sys.argv[2], seconds=float(sys.argv[3]))
 lease.acquire(print)
 print("holds", lease.token, flush=True)
 sys.stdin.readline()
@@ -31,10 +31,10 @@ lease.release()
 
 
 @contextmanager
-def owner(bucket: Bucket) -> "Iterator[subprocess.Popen[str]]":
-    """A process that holds the lease, for a second at a time, until it hears a line."""
+def owner(bucket: Bucket, seconds: int = 1) -> "Iterator[subprocess.Popen[str]]":
+    """A process that holds the lease, for so long at a time, until it hears a line."""
     pipe, root = subprocess.PIPE, Path(__file__).parents[3]
-    command = [sys.executable, "-c", OWNER, bucket.address, KEY]
+    command = [sys.executable, "-c", OWNER, bucket.address, KEY, str(seconds)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root) as process:
         try:
             assert heard(process) == "holds 1"
@@ -67,11 +67,11 @@ def test_a_second_one_waits_until_the_first_gives_it_up_and_its_token_is_larger(
 
 
 def test_an_owner_that_lives_keeps_it_far_longer_than_it_lasts(bucket: Bucket) -> None:
-    with owner(bucket) as process:
+    with owner(bucket, seconds=3) as process:
         waiting = Lease(bucket, KEY, 1)
         waiter = threading.Thread(target=waiting.acquire, args=(print,), daemon=True)
         waiter.start()
-        time.sleep(3)
+        time.sleep(7)
         assert waiter.is_alive()
         process.communicate("go on\n")
         waiter.join(5)

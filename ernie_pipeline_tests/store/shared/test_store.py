@@ -155,7 +155,7 @@ def test_the_first_publisher_wins_and_the_second_takes_what_it_made(bucket: Buck
 
 
 def test_a_paused_builder_does_not_overwrite_what_its_successor_published(bucket: Bucket, tmp_path: Path) -> None:
-    with builder(tmp_path / "here", bucket, "paused") as paused:
+    with builder(tmp_path / "here", bucket, "paused", lease_s=1) as paused:
         assert heard(paused) == "building"
         paused.send_signal(signal.SIGSTOP)
         with builder(tmp_path / "there", bucket, "successor") as successor:
@@ -172,7 +172,7 @@ def test_a_paused_builder_does_not_overwrite_what_its_successor_published(bucket
 
 
 def test_a_paused_builder_waits_for_a_successor_that_still_builds(bucket: Bucket, tmp_path: Path) -> None:
-    with builder(tmp_path / "here", bucket, "paused") as paused:
+    with builder(tmp_path / "here", bucket, "paused", lease_s=1) as paused:
         assert heard(paused) == "building"
         paused.send_signal(signal.SIGSTOP)
         with builder(tmp_path / "there", bucket, "successor") as successor:
