@@ -26,7 +26,7 @@ def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
         os.write(log, b"\n" + line if cut_off else line)  # one write: whole beside other writers'
     finally:
         os.close(log)
-    store.add_build({key: manifest[key] for key in KEPT})
+    store.add_build(_kept(manifest))
 
 
 def recorded(store: ArtifactStore, stage: str) -> list[Build]:

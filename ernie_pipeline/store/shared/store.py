@@ -94,7 +94,13 @@ class SharedStore(ArtifactStore):
                 del self._leases[stage, fingerprint]
                 lease.release()
 
-    def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
+    def build(
+        self,
+        made_from: Provenance,
+        write: Callable[[Path], Iterable[Check] | None],
+        note: str = "",
+        cost: Callable[[Path], dict[str, Any]] = lambda folder: {},
+    ) -> Artifact:
         """`ArtifactStore.build`, then publish; an artifact that another machine has published meanwhile is taken.
 
         Only within `sole_builder`. What an earlier run built here and could not publish is published now, not built
@@ -105,7 +111,7 @@ class SharedStore(ArtifactStore):
         left = super().find(stage, fingerprint)[0] if mark.is_file() else None
         if left is None:
             mark.parent.mkdir(parents=True, exist_ok=True)
-            built = super().build(made_from, write, note)
+            built = super().build(made_from, write, note, cost)
             mark.touch()
         else:
             built = Artifact(left.folder, left.manifest, reused=False, note=note)
