@@ -39,6 +39,8 @@ SLOW = (
     "orchestration/test_metering.py",
     "deploy/test_services.py",
     "deploy/test_mlflow_server.py",
+    "store/shared/test_lease.py",
+    "store/shared/test_store.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""

@@ -1,5 +1,6 @@
 """Settings: where and how things run. They come from the environment and never enter a fingerprint."""
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ DATABASES = frozenset({"postgresql", "mysql", "mssql"})
 REGISTRY_SCHEMES = DATABASES | {"http", "https", "databricks", "databricks-uc", "uc"}
 """Where MLflow keeps a model registry besides SQLite: mlflow/tracking/_model_registry/utils.py."""
 
+BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+"""Schemes of addresses of buckets that have conditional writes."""
+
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 """MLflow 3.17 opens a local model's folder by its path with these undone (`Model.load`), so it finds none there."""
 
@@ -23,6 +27,9 @@ ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 @dataclass(frozen=True)
 class Settings:
     """`home` holds the store, MLflow's SQLite database and its artifacts.
+
+    `address`: of the bucket in which the store is; then `home` is this machine's cache of it. `lease_seconds`: how long
+    a machine that no longer answers keeps others there from building what it was building.
 
     `cron`, in `timezone`: when the schedule refreshes; `sensor_seconds`: how often the sensor looks at the sources.
     """
@@ -35,23 +42,28 @@ class Settings:
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
     sensor_seconds: int = 300
+    address: str | None = None
+    lease_seconds: int = 60
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """ERNIE_PIPELINE_HOME, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE, _SENSOR_SECONDS; MLFLOW_TRACKING_URI.
+        """Those of ERNIE_PIPELINE_HOME, _CACHE, _LEASE_SECONDS, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE and
+        _SENSOR_SECONDS, and MLFLOW_TRACKING_URI.
 
         Raises `PipelineError` for a number of seconds that is none; Dagster judges the cron expression and the zone.
         """
-        home = Path(os.environ.get("ERNIE_PIPELINE_HOME") or ".ernie").expanduser().absolute()
+        address, home = _home(os.environ.get("ERNIE_PIPELINE_HOME") or ".ernie")
         return cls(
             home=home,
             recipe=os.environ.get("ERNIE_PIPELINE_RECIPE") or "demo",
             source=os.environ.get("ERNIE_PIPELINE_SOURCE") or None,
             execution=os.environ.get("ERNIE_PIPELINE_EXECUTION") or None,
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db"),
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or ("" if address else sqlite_uri(home / "mlflow.db")),
             cron=os.environ.get("ERNIE_PIPELINE_CRON") or cls.cron,
             timezone=os.environ.get("ERNIE_PIPELINE_TIMEZONE") or cls.timezone,
-            sensor_seconds=_seconds(os.environ.get("ERNIE_PIPELINE_SENSOR_SECONDS") or str(cls.sensor_seconds)),
+            sensor_seconds=_seconds("ERNIE_PIPELINE_SENSOR_SECONDS", cls.sensor_seconds),
+            address=address,
+            lease_seconds=_seconds("ERNIE_PIPELINE_LEASE_SECONDS", cls.lease_seconds),
         )
 
     @property
@@ -71,16 +83,19 @@ class Settings:
 
     def check_places(self) -> None:
         """Raise `PipelineError` for a home or an MLflow address that cannot work, before any work is done for them."""
+        if self.address:
+            _check_address(self.address, self.tracking_uri)
+        variable = "ERNIE_PIPELINE_CACHE" if self.address else "ERNIE_PIPELINE_HOME"
         nearest = next(place for place in (self.home, *self.home.parents) if os.path.lexists(place))
         if not nearest.is_dir():
             raise PipelineError(
-                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} cannot be a folder, because {nearest} is a file; "
+                f"{variable} = {str(self.home)!r} cannot be a folder, because {nearest} is a file; "
                 "set it to a folder, or to one that can be made"
             )
         check_rights(self.home, to_write=False)
         if self.artifact_root and (escape := ESCAPE.search(str(self.home))):
             raise PipelineError(
-                f"ERNIE_PIPELINE_HOME = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
+                f"{variable} = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
                 "character when it loads a model from there; set it to a folder without"
             )
         address = public_uri(self.tracking_uri)
@@ -152,9 +167,41 @@ def _missing_driver(uri: str) -> str:
     return ""
 
 
-def _seconds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+def _home(value: str) -> tuple[str | None, Path]:
+    """The address of a bucket, if it is one, and the local folder: the home, or this machine's cache of it."""
+    if "://" not in value:
+        return None, Path(value).expanduser().absolute()
+    address = value.rstrip("/")
+    if cache := os.environ.get("ERNIE_PIPELINE_CACHE"):
+        return address, Path(cache).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]  # of two buckets, each has one of its own
+    return address, user_cache_path("ernie_pipeline", appauthor=False) / "homes" / name
+
+
+def _check_address(address: str, tracking_uri: str) -> None:
+    """Raise `PipelineError` for a home that is no bucket's address, or without an MLflow that others reach too."""
+    scheme, _, rest = address.partition("://")
+    if "@" in rest or "?" in rest:
         raise PipelineError(
-            f"ERNIE_PIPELINE_SENSOR_SECONDS = {text!r} is not a whole number of seconds above 0; set one"
+            f"ERNIE_PIPELINE_HOME = '{scheme}://...' has more in it than a bucket and a folder; set credentials in the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and a server's address in AWS_ENDPOINT_URL"
         )
+    if scheme not in BUCKETS or not rest:
+        raise PipelineError(
+            f"ERNIE_PIPELINE_HOME = {address!r} is neither a folder nor a bucket's address ({', '.join(BUCKETS)} with "
+            "://bucket/folder); set it to one"
+        )
+    if not tracking_uri:
+        raise PipelineError(
+            f"ERNIE_PIPELINE_HOME = {address!r} is shared, but MLflow's database cannot be in a bucket; set "
+            "MLFLOW_TRACKING_URI to a server that all machines reach, or to sqlite:////path/mlflow.db if there is one"
+        )
+
+
+def _seconds(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal() or int(text) < 1:
+        raise PipelineError(f"{variable} = {text!r} is not a whole number of seconds above 0; set one")
     return int(text)

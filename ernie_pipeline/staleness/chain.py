@@ -18,7 +18,6 @@ from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, DeclaredRecipe, ObservedSource, Stage, Work, section
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance, asset_of
 from ernie_pipeline.store.history import builds, remember
-from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.store.row_cache import FOLDER, KeptRows
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -146,7 +145,7 @@ class Chain:
             raise NotThereError(error.stage, error.reason, wanted_by=name) from None
         artifact, reason = self.find(made_from)
         if artifact is None:
-            with sole_builder(self.store.root, name, made_from.fingerprint, on_wait):
+            with self.store.sole_builder(name, made_from.fingerprint, on_wait):
                 artifact, reason = self.find(made_from)  # the one that held the lock may have built it
                 if artifact is None:
                     artifact = self._build(made_from, write, reason)
@@ -199,13 +198,15 @@ class Chain:
             unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
             rows=self.rows(made_from.stage),
         )
-        artifact = self.store.build(
-            made_from,
-            lambda out: write(work, out),
-            note="" if reason == NOT_BUILT else reason,
-            cost=lambda out: measured_cost(out, work.unfinished),
-        )
-        remember(self.store, artifact.manifest)
+        with self.store.carried(made_from.stage, made_from.fingerprint, work.rows.folder if work.rows else None):
+            artifact = self.store.build(
+                made_from,
+                lambda out: write(work, out),
+                note="" if reason == NOT_BUILT else reason,
+                cost=lambda out: measured_cost(out, work.unfinished),
+            )
+        if not artifact.reused:  # by another machine that was faster
+            remember(self.store, artifact.manifest)
         with suppress(OSError):  # the artifact stands; what cannot be removed is left to `store prune`
             self.store.forget_unfinished(made_from.stage, made_from.fingerprint)
         return artifact

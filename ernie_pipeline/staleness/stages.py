@@ -15,6 +15,7 @@ from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES as PARSING_LIBRARIES
 
@@ -185,10 +186,10 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     between its steps.
     """
     settings.check_places()
-    store, recipe, sources = ArtifactStore(settings.store), None, SOURCES
+    store, recipe, sources = open_store(settings, for_run=bool(run)), None, SOURCES
     if run:
         settings.make_home()
-        pins = Pins(settings.store, run)
+        pins = store.pins(run)
         recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
         sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
 

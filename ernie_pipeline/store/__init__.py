@@ -9,6 +9,7 @@ history.py          what was ever built
 lock.py             one builder per fingerprint at a time
 pins.py             what the steps of one run agree on
 quantized_base.py   base models in 4 bits: sealed folders too
+shared/             the same in a bucket, for several machines
 housekeeping/       what is in the store and what for, verified and removed
 hashing/            the SHA-256 of files, remembered while they are not touched
 user_cache.py       what processes of a user remember between them, and may lose

@@ -5,14 +5,17 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.store.aside import clear_way, is_folder, make_folder
+from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.store.manifest import is_manifest
+from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.sealed import (
     Files,
     damaged_file,
@@ -196,6 +199,27 @@ class ArtifactStore:
         final = self.folder(made_from.stage, made_from.fingerprint)
         manifest = write_sealed_folder(final, MANIFEST, fill, values, what=made_from.stage)
         return Artifact(final, manifest, reused=False, note=note)
+
+    def sole_builder(
+        self, stage: str, fingerprint: str, on_wait: Callable[[str], None]
+    ) -> AbstractContextManager[None]:
+        """Hold the lock of one artifact; see `lock.py`."""
+        return sole_builder(self.root, stage, fingerprint, on_wait)
+
+    def carried(self, stage: str, fingerprint: str, rows: Path | None) -> AbstractContextManager[None]:
+        """Around a build: bring what other machines left of it, and its kept `rows`. Here there are no others."""
+        return nullcontext()
+
+    def pins(self, run: str) -> Pins:
+        """What the steps of a run agree on."""
+        return Pins(self.root, run)
+
+    def add_build(self, build: Mapping[str, Any]) -> None:
+        """Tell other machines of a build. Here there are none."""
+
+    def known_builds(self, stage: str) -> list[dict[str, Any]]:
+        """What other machines told of a stage."""
+        return []
 
     def remove(self, stage: str, fingerprint: str) -> None:
         """Remove an artifact: out of its place in one step, then from the disk. For its sole builder only."""

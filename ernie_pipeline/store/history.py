@@ -26,15 +26,18 @@ def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
         os.write(log, b"\n" + line if cut_off else line)  # one write: whole beside other writers'
     finally:
         os.close(log)
+    store.add_build(_kept(manifest))
 
 
 def recorded(store: ArtifactStore, stage: str) -> list[Build]:
-    """The builds in the stage's history, in its order; of a history that cannot be read, none."""
+    """The builds in the stage's history, in its order; of a history that cannot be read, none. Then what other machines
+    told."""
     try:
         lines = read_file(_file(store, stage)).splitlines()
     except OSError:
-        return []
-    return [build for line in lines if (build := _parsed(line))]
+        lines = []
+    told = [build for build in store.known_builds(stage) if is_build(build)]
+    return [*(build for line in lines if (build := _parsed(line))), *told]
 
 
 def builds(store: ArtifactStore, stage: str) -> list[Build]:

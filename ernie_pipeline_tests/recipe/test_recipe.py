@@ -111,6 +111,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": None,
         "generation_rows": None,
         "checkpoint_s": None,
+        "generator": None,
     },
 }
 

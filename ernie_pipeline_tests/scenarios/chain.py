@@ -8,12 +8,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
+
+from ernie_pipeline_tests.scenarios.homes import variables as variables_of
 
 BELOW_SPLIT = ("qlora_adapter", "base_evaluation", "adapter_evaluation", "registered_model")
 """What reads the split, where the recipe asks for no solutions."""
@@ -136,12 +138,13 @@ def start(
     select: str = "*",
     config: dict[str, Any] | None = None,
     ahead: Path | None = None,
+    within: Sequence[str] = (),
     **environment: str,
 ) -> Started:
     """The same, not waited for. `ahead`: a folder that goes ahead of all others on the path of Python's modules."""
     command = ["-m", "dagster", "asset", "materialize", "--select", select, "-m", "ernie_pipeline.definitions"]
     configured = ["--config-json", json.dumps(config)] if config else []
-    return start_python([*command, *configured], home, recipe, ahead, environment)
+    return start_python([*command, *configured], home, recipe, ahead, environment, within)
 
 
 def refresh(home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None, **environment: str) -> Run:
@@ -175,17 +178,25 @@ def plan(home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None, 
 
 
 def start_python(
-    arguments: list[str], home: Path, recipe: str | Path, ahead: Path | None, environment: dict[str, str]
+    arguments: list[str],
+    home: Path,
+    recipe: str | Path,
+    ahead: Path | None,
+    environment: dict[str, str],
+    within: Sequence[str] = (),
 ) -> Started:
-    """Python in a session of its own and outside the checkout, whose package would come ahead of `ahead`."""
+    """Python in a session of its own and outside the checkout, whose package would come ahead of `ahead`.
+
+    `within`: a command that runs it in a place of its own.
+    """
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("ERNIE_", "DAGSTER_", "MLFLOW_", "OMP_"))}
     path = os.pathsep.join(filter(None, [str(ahead or ""), variables.get("PYTHONPATH", "")]))
     log = tempfile.TemporaryFile()  # noqa: SIM115, `finish` closes it
     process = subprocess.Popen(
-        [sys.executable, *arguments],
+        [*within, sys.executable, *arguments],
         cwd=home.parent,
         env=variables
-        | {"ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": str(recipe), "HF_HUB_OFFLINE": "1"}
+        | {**variables_of(home), "ERNIE_PIPELINE_RECIPE": str(recipe), "HF_HUB_OFFLINE": "1"}
         | {"PYTHONPATH": path}
         | environment,
         stdin=subprocess.DEVNULL,

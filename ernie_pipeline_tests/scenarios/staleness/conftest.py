@@ -2,19 +2,28 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, write_rows
+from ernie_pipeline_tests.scenarios.homes import ALL_IN_A_BUCKET, in_a_bucket
 from ernie_pipeline_tests.scenarios.staleness.kills import Story, tell
 from ernie_pipeline_tests.scenarios.staleness.unattended import Watched, watch
 from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, SOURCE, Workplace, copy_package
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _homes() -> Iterator[None]:
+    """Folders, or all in a bucket; see `homes.py`."""
+    with in_a_bucket() if ALL_IN_A_BUCKET else nullcontext():
+        yield
+
+
 @pytest.fixture(scope="session")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(_homes: None, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """See `kills.py`: a minute. It asserts nothing, so that one broken claim does not hide all the others."""
     folder = tmp_path_factory.mktemp("scenarios")
     recipe = folder / "recipe.toml"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, IN_PROCESS, artifacts, write_rows
+from ernie_pipeline_tests.scenarios.homes import copy_objects
 from ernie_pipeline_tests.scenarios.staleness.kills import Story
 from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, Workplace
 
@@ -20,6 +21,7 @@ def test_another_machine_with_a_copy_of_the_store_and_the_same_registry_reuses_e
     """
     home = tmp_path / "ci"
     shutil.copytree(story.place.home / "store", home / "store")
+    copy_objects(story.place.home, home)
     place, registry = replace(story.place, home=home), f"sqlite:///{story.place.home / 'mlflow.db'}"
     planned = place.plan(MLFLOW_TRACKING_URI=registry)
     assert (planned.status, planned.todo) == FRESH
@@ -41,6 +43,7 @@ def test_other_paths_another_device_and_other_limits_make_nothing_stale(built: W
     (tmp_path / "elsewhere").mkdir()
     moved = Workplace(tmp_path / "elsewhere" / "home", tmp_path / "elsewhere" / "another.toml", built.code)
     built.home.rename(moved.home)
+    copy_objects(built.home, moved.home)
     built.recipe.rename(moved.recipe)
     source = write_rows(tmp_path / "elsewhere" / "others.jsonl", ROWS)
     planned = moved.plan(ERNIE_PIPELINE_SOURCE=source, OMP_NUM_THREADS="2")

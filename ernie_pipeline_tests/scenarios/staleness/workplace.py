@@ -18,6 +18,7 @@ from ernie_pipeline_tests.scenarios.chain import (
     rows,
     start,
 )
+from ernie_pipeline_tests.scenarios.homes import copy_objects
 
 SOURCE = "rows.jsonl"
 ROWS = rows(range(100, 300))
@@ -54,6 +55,7 @@ class Workplace(Home):
         """The same in `folder`, with a copy of home, recipe and, if asked for, code."""
         # MLflow's files stay: its database, which comes along, has their absolute paths
         shutil.copytree(self.home, folder / "home", ignore=shutil.ignore_patterns("mlartifacts"))
+        copy_objects(self.home, folder / "home")
         shutil.copy(self.recipe, folder / "recipe.toml")
         copied = replace(self, home=folder / "home", recipe=folder / "recipe.toml")
         return replace(copied, code=copy_package(folder / "code", self.code)) if code else copied
