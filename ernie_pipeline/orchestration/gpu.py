@@ -10,13 +10,15 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from ernie_pipeline.launch.local import STOP_GRACE_S, run_work
+from ernie_pipeline.launch.launcher import STOP_GRACE_S, Launch
+from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.stage import Work as Build
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -60,29 +62,37 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
 
     def run(
-        self, context: dg.AssetExecutionContext, work: str | WorkKind, job: BaseModel, *, processes: int = 1
+        self,
+        context: dg.AssetExecutionContext,
+        work: str | WorkKind,
+        job: BaseModel,
+        *,
+        build: Build | None = None,
+        processes: int = 1,
     ) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
-        Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.
-        Raises `PipelineError`, see `run_work`.
+        Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `build`: what
+        it is done for, by which a launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see
+        `Launcher.run`.
         """
         on_gpu = Path("/dev/nvidiactl").exists()
         if on_gpu and processes > 1 and (here := gpus_here()) < processes:
             raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
+        launch = Launch(
+            work=work,
+            job=job,
+            threads=self.limits(processes).cpu_threads,
+            processes=processes,
+            memory_gib=None if on_gpu else self.memory_gib,
+            time_limit_s=self.time_limit_s,
+            stop_grace_s=self.stop_grace_s,
+            environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
+            key=f"{build.made_from.stage}-{build.made_from.fingerprint}" if build else "",
+            state=build.unfinished if build else None,
+        )
         with _one_at_a_time() if on_gpu else contextlib.nullcontext():
-            run_work(
-                context,
-                work,
-                job,
-                threads=self.limits(processes).cpu_threads,
-                memory_gib=None if on_gpu else self.memory_gib,
-                time_limit_s=self.time_limit_s,
-                on_progress=lambda values: _observe(context, values),
-                processes=processes,
-                stop_grace_s=self.stop_grace_s,
-                environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
-            )
+            LocalLauncher().run(context, launch, lambda values: _observe(context, values))
 
 
 def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job, processes=gpu.gpus)
+        gpu.run(context, "training", job, build=work, processes=gpu.gpus)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
         return [Check("changed_the_model", change > 0, moved)]
