@@ -19,12 +19,14 @@ class Unreachable(PipelineError):
 class Status:
     """What an engine says of a job; "unknown" when it knows none of that name, as after it was restarted.
 
-    `why` in its own words; `exit_status` of one that ended, None where its machine was lost with it.
+    `why` in its own words; `exit_status` of one that ended, None where its machine was lost with it;
+    `output`: the last lines of its stdout and stderr, where they are known.
     """
 
     state: Literal["waiting", "running", "ended", "unknown"]
     why: str = ""
     exit_status: int | None = None
+    output: str = ""
 
     @property
     def is_lost(self) -> bool:
@@ -49,6 +51,3 @@ class Engine(Protocol):
 
     def stop(self, name: str) -> None:
         """End it at once; none of that name is no error."""
-
-    def output(self, name: str) -> str:
-        """The last lines of its stdout and stderr, or ""."""

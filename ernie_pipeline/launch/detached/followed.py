@@ -167,7 +167,7 @@ class Followed:
         if status.is_lost:
             self._lost(status.why)
             return
-        print(self.engine.output(self.name), file=sys.stderr)
+        print(status.output, file=sys.stderr)
         raise PipelineError(
             f"{self.launch.name} failed with exit status {status.exit_status}; nothing was stored; its traceback is in "
             "this step's stderr"
