@@ -22,8 +22,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a shell starts what runs in its background; the tests of interrupts, and the processes that they start, hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TOGETHER = ("ernie_pipeline_tests/scenarios/staleness/", "ernie_pipeline_tests/registry/")
-"""Folders whose files share what takes long to build: a home with everything in it; a registered model."""
+TOGETHER = tuple(f"ernie_pipeline_tests/{folder}/" for folder in ("scenarios/staleness", "registry", "launch/ray"))
+"""Folders whose files share what takes long to build: a home with everything in it; a registered model; a cluster."""
 
 SLOW = (
     "scenarios/",
@@ -36,6 +36,7 @@ SLOW = (
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",
+    "launch/ray/",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""
