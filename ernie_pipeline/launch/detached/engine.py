@@ -44,10 +44,10 @@ class Engine(Protocol):
         """What it is called in sentences, with its address."""
 
     def submit(self, name: str, launch: Launch, job_file: Path, variables: dict[str, str]) -> None:
-        """Start what the job file says under `name`, in place of one of that name that has ended or is to end."""
+        """Start what the job file says, under a name that no other job has had."""
 
     def status(self, name: str) -> Status:
         """What it knows of the job."""
 
     def stop(self, name: str) -> None:
-        """End it at once; none of that name is no error."""
+        """End it at once, if it is there and has not ended."""

@@ -40,18 +40,27 @@ class PastLimit(PipelineError):
 
 
 class Followed:
-    """A job named `name` on the engine. Enter `session`, call `begin`, then `poll` until it is done."""
+    """A job on the engine, each attempt at it under a name of its own: of `key`, which is the build's, and the attempt.
+
+    Ray holds on to a name for a while after its job is gone, so none is given twice. Enter `open_session`, call
+    `begin`, then `poll` until it is done.
+    """
 
     def __init__(
-        self, context: dg.AssetExecutionContext, launch: Launch, engine: Engine, name: str, place: Place,
+        self, context: dg.AssetExecutionContext, launch: Launch, engine: Engine, key: str, place: Place,
         patience: Patience, on_progress: OnProgress,
     ):  # fmt: skip
-        self.context, self.launch, self.engine, self.name, self.place = context, launch, engine, name, place
+        self.context, self.launch, self.engine, self.key, self.place = context, launch, engine, key, place
         self.patience, self.listener = patience, Listener(place.folder, on_progress)
         self.reader, self.attempts, self.done = MessageFile(place.messages), 0, False
         self._to_submit, self._status, self._asked, self._told = False, Status("waiting"), 0.0, ""
         self._beat, self._heard, self._answered = place.last_beat, 0.0, time.monotonic()
         self._ended = self._sealed = self._began = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the latest attempt, on the engine."""
+        return f"{self.key}-{self.place.attempt[:8]}"
 
     def open_session(self) -> AbstractContextManager[dg.PipesSession]:
         """To be entered before anything else: by it the job's messages come."""
@@ -109,6 +118,8 @@ class Followed:
 
     def _submit(self, anew: bool) -> None:
         self._to_submit, self._ended, self._heard = True, 0.0, 0.0
+        if self.place.attempt:
+            self.engine.stop(self.name)
         attempt = self.place.begin(anew)
         file = write_job(self.place.folder, self.launch.work, self.launch.job, attempt=attempt)
         session = self.listener.session

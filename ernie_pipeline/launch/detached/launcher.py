@@ -64,7 +64,7 @@ class DetachedLauncher:
                 for name, launch in launches.items():
                     place = self._place(launch, name)
                     one = Followed(
-                        context, launch, self.engine, job_name(launch, place), place, self.patience, on_progress
+                        context, launch, self.engine, job_key(launch, place), place, self.patience, on_progress
                     )
                     followed.append(one)
                     one.begin(stack.enter_context(one.open_session()))
@@ -84,8 +84,8 @@ class DetachedLauncher:
                 raise
 
 
-def job_name(launch: Launch, place: Place) -> str:
-    """The job's name on its engine: of what is built and where, so that it is found again, and by nobody else.
+def job_key(launch: Launch, place: Place) -> str:
+    """What its names on the engine begin with: what is built and where, so that it is found, and by nobody else.
 
     Two homes may build the same thing on one engine.
     """

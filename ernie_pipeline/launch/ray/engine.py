@@ -8,7 +8,6 @@ the job killed three seconds after it was asked to end, before a checkpoint is s
 import os
 import shlex
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from ernie_pipeline.utils.errors import PipelineError
 TRAIN = "ernie_pipeline.launch.ray.train"
 HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE")
 """Besides what is ours. Secrets are the cluster's own to give: a job's variables are shown on Ray's dashboard."""
-ENDED_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,6 @@ class RayEngine:
 
     def submit(self, name: str, launch: Launch, job_file: Path, variables: dict[str, str]) -> None:
         """Start the job, see `Engine.submit`."""
-        if self.status(name).state != "unknown":
-            self._remove(name)
         train = self.nodes > 1 and launch.processes > 1
         share = 0 if train else launch.processes  # Ray Train's driver asks for none itself, and is on the head
         memory = int((self.memory_gib or 0) * share * 2**30)
@@ -91,16 +87,6 @@ class RayEngine:
             return shlex.join([python, *command(job_file, launch.processes)[1:]])
         request = [str(launch.processes), f"{self.cpus:g}", f"{self.gpus:g}", f"{self.memory_gib or 0:g}"]
         return shlex.join([python, "-m", TRAIN, str(job_file), *request])
-
-    def _remove(self, name: str) -> None:
-        """Ray keeps the name of a job until it is deleted, and deletes none that has not ended."""
-        self.stop(name)
-        start = time.monotonic()
-        while self.status(name).state in ("waiting", "running"):
-            if time.monotonic() - start > ENDED_S:
-                raise Unreachable(f"{self.title} does not end the lost job {name}; look at it with `ray job status`")
-            time.sleep(0.2)
-        self._ask("delete_job", name)
 
     def _ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """What Ray answers; None where it knows no such job."""
