@@ -29,7 +29,7 @@ def main(job_file: Path) -> None:
     envelope, rank = Envelope.model_validate_json(job_file.read_bytes()), int(os.environ.get("RANK", "0"))
     if envelope.parent:
         threading.Thread(target=end_with, args=(envelope.parent,), daemon=True).start()
-    with alive(envelope.attempt, first=rank == 0) if envelope.attempt else nullcontext():
+    with alive(envelope.attempt, beats=rank == 0) if envelope.attempt else nullcontext():
         _report_to_whom_it_may(envelope, rank, envelope.attempt.folder if envelope.attempt else job_file.parent)
 
 

@@ -117,7 +117,7 @@ class Followed:
             self.engine.stop(self.name)
 
     def _submit(self, anew: bool) -> None:
-        self._to_submit, self._ended, self._heard = True, 0.0, 0.0
+        self._to_submit, self._ended, self._heard, self._began = True, 0.0, 0.0, 0.0
         if self.place.attempt:
             self.engine.stop(self.name)
         attempt = self.place.begin(anew)
@@ -163,8 +163,10 @@ class Followed:
             self._tell(f"{self.name} waits for a worker of {self.engine.title}")
         elif status.state == "running":
             self._heard = self._heard or now
-            if now - self._heard > self.patience.quiet_s:
-                self._lost(f"nothing was heard of it for {self.patience.quiet_s:g} s")
+            # before its first heartbeat it may have much to load, from a disk that is slow
+            limit = self.patience.quiet_s if self._began else max(self.patience.quiet_s, self.patience.away_s)
+            if now - self._heard > limit:
+                self._lost(f"nothing was heard of it for {limit:g} s")
         elif status.state == "unknown":
             if now - self._heard > 5 * BEAT_S:
                 self._lost(f"{self.engine.title} no longer knows it")

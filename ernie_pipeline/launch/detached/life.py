@@ -16,14 +16,15 @@ SUPERSEDED = 76
 
 
 @contextmanager
-def alive(attempt: Attempt, first: bool) -> Iterator[None]:
-    """Meanwhile this process ends itself when superseded, and gets a SIGTERM when the job is asked to stop.
+def alive(attempt: Attempt, *, beats: bool = True, obeys: bool = True) -> Iterator[None]:
+    """Meanwhile this process ends itself when superseded, and `obeys`: gets a SIGTERM when the job is asked to stop.
 
-    Of several processes that train together the `first` one beats for all.
+    Of several processes that train together one `beats` for all. One that only looks after others leaves it to them to
+    obey: they save their work, and it ends after them.
     """
     place, done = Place(attempt.folder), threading.Event()
     end_if_superseded(place, attempt)
-    thread = threading.Thread(target=_live, args=(place, attempt, first, done), daemon=True)
+    thread = threading.Thread(target=_live, args=(place, attempt, beats, obeys, done), daemon=True)
     thread.start()
     try:
         yield
@@ -32,14 +33,13 @@ def alive(attempt: Attempt, first: bool) -> Iterator[None]:
         thread.join()
 
 
-def _live(place: Place, attempt: Attempt, first: bool, done: threading.Event) -> None:
-    asked = False
+def _live(place: Place, attempt: Attempt, beats: bool, obeys: bool, done: threading.Event) -> None:
     while not done.is_set():
         end_if_superseded(place, attempt)
-        if first:
+        if beats:
             place.beat()
-        if place.stop_asked and not asked:
-            asked = True
+        if obeys and place.stop_asked:
+            obeys = False
             os.kill(os.getpid(), signal.SIGTERM)
         done.wait(BEAT_S)
 

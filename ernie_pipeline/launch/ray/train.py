@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.launch.detached.engine import LOST
+from ernie_pipeline.launch.detached.life import alive
 from ernie_pipeline.launch.envelope import Envelope
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.torchrun import CHILD
@@ -38,8 +40,11 @@ def main(job_file: Path, processes: int, cpus: float, gpus: float, memory_gib: f
         ),
         run_config=RunConfig(storage_path=str(job_file.parent / "ray_train"), name="run"),
     )
+    attempt = Envelope.model_validate_json(job_file.read_bytes()).attempt
     try:
-        trainer.fit()
+        # it beats from here on: the processes may have to wait for their GPUs
+        with alive(attempt, obeys=False) if attempt else nullcontext():
+            trainer.fit()
     except Exception:
         traceback.print_exc()
         sys.exit(LOST)
