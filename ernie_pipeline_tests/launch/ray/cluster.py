@@ -90,6 +90,10 @@ class Cluster:
                 return number
         raise AssertionError(f"no worker has the process {pid}")
 
+    def living_workers(self) -> list[int]:
+        """Those whose main process runs."""
+        return [number for number, worker in self.workers.items() if not ended(worker)]
+
     def kill_head(self) -> None:
         """The same for the head."""
         assert self.head

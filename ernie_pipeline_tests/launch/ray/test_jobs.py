@@ -249,6 +249,32 @@ def test_a_killed_worker_s_job_goes_on_elsewhere_from_what_it_saved(steps: Steps
     assert (launch.job.out / "made").read_text() == "6"  # type: ignore[attr-defined]
 
 
+def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster: Cluster) -> None:
+    """Another head in the place of one that was lost: it knows no job, and the old one's workers end."""
+    restarted = threading.Event()
+
+    def restart() -> None:
+        cluster.kill_head()
+        wait_until(lambda: not any(cluster.living_workers()), 60)
+        cluster.start_head()
+        for number in cluster.workers:
+            cluster.start_worker(number)
+        (steps.place / "go").touch()
+        restarted.set()
+
+    def lose(values: dict[str, Any]) -> None:
+        if values["step"] == 5 and not restarted.is_set():
+            threading.Thread(target=restart).start()
+
+    launch = steps.launch()
+    result, log = steps.run(launch, lose)
+    assert restarted.wait(60)
+    assert result.success, log
+    assert any("no longer knows it" in line and "submitting it again" in line for line in log)
+    assert "going on after step 6" in log
+    assert steps.steps == list(range(20))
+
+
 def test_an_address_where_no_cluster_answers_is_one_sentence(steps: Steps) -> None:
     result, _ = Steps(steps.place, "http://127.0.0.1:9").run(steps.launch())
     assert failure(result).startswith("Ray at http://127.0.0.1:9 does not answer (ConnectionError); start it, or set")
