@@ -20,13 +20,15 @@ class Status:
     """What an engine says of a job; "unknown" when it knows none of that name, as after it was restarted.
 
     `why` in its own words; `exit_status` of one that ended, None where its machine was lost with it;
-    `output`: the last lines of its stdout and stderr, where they are known.
+    `output`: the last lines of its stdout and stderr, where they are known. `failure`: a sentence for one that ended by
+    no fault of its own, and that is not to be tried again.
     """
 
     state: Literal["waiting", "running", "ended", "unknown"]
     why: str = ""
     exit_status: int | None = None
     output: str = ""
+    failure: str = ""
 
     @property
     def is_lost(self) -> bool:

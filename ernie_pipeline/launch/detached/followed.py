@@ -72,9 +72,11 @@ class Followed:
         if self.place.intact():
             self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
             return
-        status = self.engine.status(self.name)
+        status, start = self.engine.status(self.name), time.monotonic()
         while status.state in ("waiting", "running") and self.place.stop_asked:  # by a step that did not see it end
             time.sleep(ASK_S)
+            if time.monotonic() - start > self.launch.stop_grace_s:
+                self.engine.stop(self.name)
             status = self.engine.status(self.name)
         if self.place.attempt and (status.state in ("waiting", "running") or self._is_beating(status)):
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
@@ -177,6 +179,8 @@ class Followed:
 
     def _end_of(self, status: Status) -> None:
         """Of a job that has ended without a sealed folder and without a sentence."""
+        if status.failure:
+            raise PipelineError(status.failure)
         if status.is_lost:
             self._lost(status.why)
             return

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.store.sealed import damaged_file, read_sealed
+from ernie_pipeline.store.sealed import damaged_file, read_sealed, remove_folder
 
 SEALED = "sealed.json"
 
@@ -39,8 +39,12 @@ class Place:
         self._attempt, self._heartbeat, self._stop = folder / "attempt", folder / "heartbeat", folder / "stop"
 
     def begin(self, anew: bool) -> Attempt:
-        """The step's: supersede who may still be at work. `anew`: what earlier ones said counts no more."""
+        """The step's: supersede who may still be at work. `anew`: what earlier ones said counts no more.
+
+        What was sealed counts no more either: it is damaged, or it would have been taken over.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_folder(self.out)
         for file in (self._stop, *self.folder.glob("error-*"), *([self.messages] if anew else [])):
             file.unlink(missing_ok=True)
         attempt, unfinished = Attempt(folder=self.folder, name=uuid.uuid4().hex), self.folder / ".attempt"

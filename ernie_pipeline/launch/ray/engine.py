@@ -14,12 +14,12 @@ from typing import Any
 
 from ernie_pipeline.launch.detached.engine import Status, Unreachable
 from ernie_pipeline.launch.launcher import Launch
-from ernie_pipeline.launch.torchrun import command
+from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.utils.errors import PipelineError
 
 TRAIN = "ernie_pipeline.launch.ray.train"
-HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE")
-"""Besides what is ours. Secrets are the cluster's own to give: a job's variables are shown on Ray's dashboard."""
+HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE", "ERNIE_PIPELINE_BASES")
+"""And no others: a job's variables are shown on Ray's dashboard, so that secrets are the cluster's own to give."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,13 @@ class RayEngine:
         train = self.nodes > 1 and launch.processes > 1
         share = 0 if train else launch.processes  # Ray Train's driver asks for none itself, and is on the head
         memory = int((self.memory_gib or 0) * share * 2**30)
-        handed_on = {
-            key: os.environ[key] for key in os.environ if key in HANDED_ON or key.startswith("ERNIE_PIPELINE_")
-        }
+        handed_on = {key: os.environ[key] for key in HANDED_ON if key in os.environ}
+        together = {} if train else surroundings(launch.processes, launch.stop_grace_s)
         self._ask(
             "submit_job",
             entrypoint=f"cd {shlex.quote(str(Path.cwd()))} 2>/dev/null; exec {self._command(launch, job_file, train)}",
             submission_id=name,
-            runtime_env={"env_vars": {**handed_on, **variables}},
+            runtime_env={"env_vars": {**handed_on, **variables, **together}},
             entrypoint_num_cpus=self.cpus * share,
             entrypoint_num_gpus=self.gpus * share,
             entrypoint_memory=memory or None,
@@ -68,14 +67,17 @@ class RayEngine:
         status, (why, _, output) = str(found.status.value), str(found.message or found.status).partition("\n")
         if status in ("PENDING", "RUNNING"):
             return Status("waiting" if status == "PENDING" else "running", why)
-        if found.error_type == "JOB_SUPERVISOR_ACTOR_START_TIMEOUT":
-            raise PipelineError(
+        failure = ""
+        if status == "STOPPED":
+            failure = f"{name} was stopped on {self.title} by hand; run again: it goes on from what it has saved"
+        elif found.error_type == "JOB_SUPERVISOR_ACTOR_START_TIMEOUT":
+            failure = (
                 f"{self.title} had no worker free with {self.cpus:g} CPUs, {self.gpus:g} GPUs and "
                 f"{self.memory_gib or 0:g} GiB a process for {name}, for as long as its RAY_JOB_START_TIMEOUT_SECONDS "
                 "says; add workers, or ask for less in gpu.ray"
             )
         # the driver's last lines are in Ray's message; to ask for its log fails where its machine is gone
-        return Status("ended", why, 0 if status == "SUCCEEDED" else found.driver_exit_code, output)
+        return Status("ended", why, 0 if status == "SUCCEEDED" else found.driver_exit_code, output, failure)
 
     def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL three seconds later."""

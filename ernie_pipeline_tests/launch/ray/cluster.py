@@ -61,7 +61,7 @@ class Cluster:
         dashboard = [f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
         place = ["--head", f"--node-ip-address={HEAD}", f"--port={self.port}", f"--temp-dir={self.folder}"]
         self.head = self._start("--num-cpus=0", f"--ray-client-server-port={free_port()}", *place, *dashboard)
-        wait_until(lambda: len(self.nodes()) == 1 or ended(self.head), 60)
+        wait_until(lambda: len(self.nodes()) == 1 or ended(self.head), 120)
         assert not ended(self.head), self.log
 
     def start_worker(self, number: int) -> None:
@@ -69,7 +69,7 @@ class Cluster:
         known = len(self.nodes())
         address = f"--address={HEAD}:{self.port}"
         self.workers[number] = self._start(address, f"--node-ip-address=127.0.0.{3 + number}", "--num-cpus=1")
-        wait_until(lambda: len(self.nodes()) > known or ended(self.workers[number]), 60)
+        wait_until(lambda: len(self.nodes()) > known or ended(self.workers[number]), 120)
         assert not ended(self.workers[number]), self.log
 
     def nodes(self) -> list[str]:

@@ -107,7 +107,7 @@ class Steps:
             ) as step,
         ):
             try:
-                wait_until(lambda: when() or step.poll() is not None, 60)
+                wait_until(lambda: when() or step.poll() is not None, 120)
                 assert step.poll() is None, (self.place / "killed.log").read_text()
             finally:
                 step.kill()
@@ -178,7 +178,7 @@ def test_a_killed_step_leaves_its_job_and_the_next_one_attaches(steps: Steps) ->
 def test_what_was_done_while_no_step_was_there_is_taken_over(steps: Steps) -> None:
     steps.killed_step(lambda: len(steps.steps) == 6)
     (steps.place / "go").touch()
-    wait_until((steps.job_folder / "out" / "sealed.json").exists)
+    wait_until((steps.job_folder / "out" / "sealed.json").exists, 60)
     launch = steps.launch()
     result, log = Steps(steps.place, "http://127.0.0.1:9").run(launch)  # needs no cluster any more
     assert result.success, log
@@ -255,7 +255,7 @@ def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster
 
     def restart() -> None:
         cluster.kill_head()
-        wait_until(lambda: not any(cluster.living_workers()), 60)
+        wait_until(lambda: not any(cluster.living_workers()), 120)
         cluster.start_head()
         for number in cluster.workers:
             cluster.start_worker(number)
@@ -268,7 +268,7 @@ def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster
 
     launch = steps.launch()
     result, log = steps.run(launch, lose)
-    assert restarted.wait(60)
+    assert restarted.wait(120)
     assert result.success, log
     assert any("no longer knows it" in line and "submitting it again" in line for line in log)
     assert "going on after step 6" in log
