@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.store.sealed import damaged_file, read_sealed, remove_folder
+from ernie_pipeline.store.sealed import damaged_file, discard, read_sealed
 
 SEALED = "sealed.json"
 
@@ -44,7 +44,7 @@ class Place:
         What was sealed counts no more either: it is damaged, or it would have been taken over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_folder(self.out)
+        discard(self.out)
         for file in (self._stop, *self.folder.glob("error-*"), *([self.messages] if anew else [])):
             file.unlink(missing_ok=True)
         attempt, unfinished = Attempt(folder=self.folder, name=uuid.uuid4().hex), self.folder / ".attempt"
