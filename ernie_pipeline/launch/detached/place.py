@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.store.sealed import damaged_file, discard, read_sealed
+from ernie_pipeline.store.aside import make_folder
+from ernie_pipeline.store.sealed import damaged_file, discard, read_sealed, sealed_files
 
 SEALED = "sealed.json"
 
@@ -43,7 +44,7 @@ class Place:
 
         What was sealed counts no more either: it is damaged, or it would have been taken over.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, below=self.folder.parent.parent)
         discard(self.out)
         for file in (self._stop, *self.folder.glob("error-*"), *([self.messages] if anew else [])):
             file.unlink(missing_ok=True)
@@ -88,7 +89,8 @@ class Place:
     def intact(self) -> bool:
         """Whether the job is done, and every file is as it was sealed."""
         manifest, problem = read_sealed(self.out / SEALED)
-        return not problem and not damaged_file(self.out, manifest["files"])
+        files = None if problem else sealed_files(manifest)
+        return files is not None and not damaged_file(self.out, files, besides=[SEALED])
 
     def take_over(self, out: Path) -> bool:
         """Put the files that the job has sealed into the folder `out`; False unless every one of them is intact.
