@@ -21,11 +21,13 @@ QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "4",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    "RAY_health_check_failure_threshold": "10",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "GLOO_SOCKET_IFNAME": "lo",
 }
 """A lost node is noticed in seconds; by default it takes a quarter of a minute, and a lost head a minute."""
+TRIES = 3
+"""Ray gives a node half a minute to start, which is not enough where many others want the same cores."""
 HEAD = "127.0.0.2"
 """Ray puts a machine's outer address in the place of 127.0.0.1, but not of another one of its loopback."""
 
@@ -68,9 +70,12 @@ class Cluster:
         """Start a worker and wait until the head knows it."""
         known = len(self.nodes())
         address = f"--address={HEAD}:{self.port}"
-        self.workers[number] = self._start(address, f"--node-ip-address=127.0.0.{3 + number}", "--num-cpus=1")
-        wait_until(lambda: len(self.nodes()) > known or ended(self.workers[number]), 120)
-        assert not ended(self.workers[number]), self.log
+        for _ in range(TRIES):
+            self.workers[number] = self._start(address, f"--node-ip-address=127.0.0.{3 + number}", "--num-cpus=1")
+            wait_until(lambda: len(self.nodes()) > known or ended(self.workers[number]), 120)
+            if not ended(self.workers[number]):
+                return
+        raise AssertionError(self.log)
 
     def nodes(self) -> list[str]:
         """The addresses of the nodes that live, as the head sees it; none where it does not answer."""
