@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import dagster as dg
@@ -81,7 +81,8 @@ class Followed:
         if self.place.attempt and (status.state in ("waiting", "running") or self._is_beating(status)):
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
             self._heard = time.monotonic()
-        else:
+            return
+        with suppress(Unreachable):  # it does answer: it may take no jobs yet, and `poll` submits then
             self._submit(anew=True)
 
     def poll(self) -> bool:
