@@ -21,6 +21,8 @@ TRAIN = "ernie_pipeline.launch.ray.train"
 HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE", "ERNIE_PIPELINE_BASES")
 """And no others: a job's variables are shown on Ray's dashboard, so that secrets are the cluster's own to give."""
 
+ANSWER_S = 60.0
+
 
 @dataclass(frozen=True)
 class RayEngine:
@@ -118,4 +120,11 @@ def _client(address: str) -> Any:
             'gpu.launcher is "ray", but Ray is not installed here; install ernie_pipeline[ray], or set gpu.launcher to '
             '"local"'
         ) from error
-    return JobSubmissionClient(address)
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        """With a limit to how long an answer may take: Ray's own waits for ever for a head that hangs."""
+
+        def _do_request(self, *arguments: Any, **keywords: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": ANSWER_S, **keywords})
+
+    return Client(address)

@@ -28,8 +28,12 @@ QUICK = {
 """A lost node is noticed in seconds; by default it takes a quarter of a minute, and a lost head a minute."""
 TRIES = 3
 """Ray gives a node half a minute to start, which is not enough where many others want the same cores."""
-HEAD = "127.0.0.2"
-"""Ray puts a machine's outer address in the place of 127.0.0.1, but not of another one of its loopback."""
+NODES = f"127.{20 + os.getpid() // 200 % 200}.{os.getpid() % 200}."
+"""Addresses of loopback that another process's cluster has not: on one address two nodes take each other's jobs.
+
+Not 127.0.0.1, in the place of which Ray puts the machine's outer address.
+"""
+HEAD = f"{NODES}2"
 
 
 class Cluster:
@@ -71,7 +75,7 @@ class Cluster:
         known = len(self.nodes())
         address = f"--address={HEAD}:{self.port}"
         for _ in range(TRIES):
-            self.workers[number] = self._start(address, f"--node-ip-address=127.0.0.{3 + number}", "--num-cpus=1")
+            self.workers[number] = self._start(address, f"--node-ip-address={NODES}{3 + number}", "--num-cpus=1")
             wait_until(lambda: len(self.nodes()) > known or ended(self.workers[number]), 120)
             if not ended(self.workers[number]):
                 return
