@@ -49,7 +49,7 @@ def write_sums(folder: Path, count: int) -> Path:
     return folder
 
 
-def spec(lora: Lora | None) -> ModelSpec:
+def spec(lora: Lora) -> ModelSpec:
     """The demo model in fp32."""
     quantization = Quantization(compute_dtype="float32", double=False)
     return ModelSpec(
@@ -106,8 +106,9 @@ def sampling(place: Path, split: Path, workers: int, address: str, attempts: int
     """Seconds of a round of solutions, and of loading and sampling alone, from the first worker's start on."""
     out = place / "out"
     out.mkdir(parents=True)
+    kept = KeptRows(folder=place / "kept")
     settings = Solutions(samples=attempts, max_new_tokens=64, min_solved=0.0)
-    job = SolutionsJob(spec=spec(None), solutions=settings, split=split, out=out, rows=KeptRows(folder=place / "kept"))
+    job = SolutionsJob(spec=spec(Lora()), solutions=settings, split=split, out=out, rows=kept)
     said = run(place, resource("ray", address, workers), "solutions", job)
     made = [when for when, line in said if line.startswith("made ")]
     begun = [when for when, line in said if line.startswith("loading ")]
