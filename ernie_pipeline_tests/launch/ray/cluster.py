@@ -122,6 +122,7 @@ class Cluster:
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=80000000"]
+        ray.append(f"--dashboard-agent-listen-port={free_port()}")  # else all nodes of a machine want the same one
         with (self.folder / f"start-{time.time_ns()}.log").open("wb") as log:
             return subprocess.Popen(
                 [*self.in_front, *ray, *arguments],
