@@ -37,6 +37,7 @@ SLOW = (
     "launch/test_local.py",
     "launch/test_torchrun.py",
     "launch/ray/",
+    "orchestration/test_metering.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""

@@ -26,8 +26,6 @@ from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.orchestration.gpu import GpuResource, RayConfig
 from ernie_pipeline.recipe.sections import Lora, Quantization, Solutions, Training
 from ernie_pipeline.solutions.job import SolutionsJob
-from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.store.artifacts import Provenance
 from ernie_pipeline.store.row_cache import KeptRows
 from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline_tests.launch.ray.cluster import Cluster
@@ -60,13 +58,11 @@ def spec(lora: Lora) -> ModelSpec:
 def run(place: Path, gpu: GpuResource, work: str, job: BaseModel) -> list[tuple[float, str]]:
     """Do a job; each line of its log with the seconds since it was launched."""
     said: list[tuple[float, str]] = []
-    made_from = Provenance(work, place.name, "", {}, {})
-    build = Work(recipe=None, made_from=made_from, artifacts={}, unfinished=place / "unfinished")
 
     @dg.asset
     def asset(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
         start = time.monotonic()
-        gpu.run(context, work, job, build=build)
+        gpu.run(context, work, job, unfinished=place / "unfinished")
         said.append((time.monotonic() - start, "end"))
         return dg.MaterializeResult()
 

@@ -1,6 +1,7 @@
 """`python -m ernie_pipeline plan | refresh | store | grade`: what is stale and why, building that, the store, grading.
 
-Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error.
+Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error, 4 a refresh that is estimated to
+pass the budget and was not started.
 """
 
 import argparse

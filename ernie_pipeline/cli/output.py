@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-FRESH, ERROR, STALE = 0, 1, 3
+FRESH, ERROR, STALE, OVER_BUDGET = 0, 1, 3, 4
 
 
 def print_answer(options: argparse.Namespace, values: dict[str, Any], text: str) -> None:

@@ -1,10 +1,14 @@
-"""`plan`: what is stale, and why."""
+"""`plan`: what is stale, why, and what building it is likely to cost."""
 
 import argparse
 from collections import Counter
+from typing import Any
 
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.amounts import range_words, spent_words
+from ernie_pipeline.staleness.forecast import Forecast, forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.text_table import aligned
@@ -12,25 +16,73 @@ from ernie_pipeline.utils.text_table import aligned
 
 def plan(options: argparse.Namespace) -> int:
     """Print the plan; exit status 0 when everything is fresh, 3 when something is not."""
-    made = make_plan(open_chain(Settings.from_environment()))
-    print_answer(options, made.as_json(), render_plan(made))
+    budget, (made, costs) = Budget.from_environment(), plan_with_costs()
+    print_answer(options, as_json(made, costs, budget), render_plan(made, costs, budget))
     return FRESH if made.fresh else STALE
 
 
-def render_plan(plan: RefreshPlan) -> str:
-    """The plan as text for a person: a line for each asset, and what it comes to."""
-    rows = [("asset", "state", "last build", "why")]
+def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
+    """The plan of the recipe that the environment names, and what it is likely to cost."""
+    chain = open_chain(Settings.from_environment())
+    made = make_plan(chain)
+    return made, forecast(chain, made)
+
+
+def as_json(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:
+    """The plan as values, for programs: each asset with its `cost` and `estimate`, and `budget` for them together."""
+    values = plan.as_json()
+    assets = [{**asset, **costs.asset_as_json(asset["asset"])} for asset in values["assets"]]
+    return {**values, "assets": assets, "budget": costs.as_json(budget)}
+
+
+def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget | None = None) -> str:
+    """The plan as text for a person: a line for each asset, and what it comes to.
+
+    With `costs`, what the jobs of the last build cost, and what those to come are likely to.
+    """
+    costs, budget = costs or Forecast(), budget or Budget()
+    with_costs = bool(costs.costs or costs.estimates)
+    rows = [("asset", "state", "last build", *(("cost", "estimate") if with_costs else ()), "why")]
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
-        rows.append((asset.asset, asset.state, seconds, "; ".join(asset.reasons)))
-    return f"{aligned(rows)}\n\n{_summary(plan)}"
+        told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
+        rows.append((asset.asset, asset.state, seconds, *told, "; ".join(asset.reasons)))
+    return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}"
 
 
-def _summary(plan: RefreshPlan) -> str:
+def _cost(costs: Forecast, asset: str, budget: Budget) -> str:
+    cost = costs.costs.get(asset)
+    return spent_words(cost.seconds, cost.gpu_seconds, budget.price) if cost else ""
+
+
+def _estimate(costs: Forecast, asset: str, budget: Budget) -> str:
+    estimate = costs.estimates.get(asset)
+    if estimate is None:
+        return ""
+    if estimate.seconds is None or estimate.gpu_seconds is None:
+        return "unknown"
+    told = range_words(estimate.seconds, estimate.gpu_seconds, budget.price)
+    return f"if built, {told}" if estimate.waits else told
+
+
+def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     if plan.fresh:
         return "Everything is fresh: there is nothing to build."
     states = Counter(asset.state for asset in plan.assets if asset.state != "fresh")
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
-    return f'{counts}.{took} Build them with "python -m ernie_pipeline refresh".'
+    return f'{counts}.{took} Build them with "python -m ernie_pipeline refresh".{_forecast(costs, budget)}'
+
+
+def _forecast(costs: Forecast, budget: Budget) -> str:
+    """What the jobs are likely to cost together, from what, and what of a cap that is."""
+    if not costs.estimates:
+        return ""
+    lines = [f"Estimated for its jobs: {costs.words(budget)}."]
+    lines += [f"  {name}: {estimate.basis}" for name, estimate in costs.estimates.items()]
+    if costs.over(budget):
+        lines.append(f"That is above {CAP} = {budget.text}: a refresh is not started.")
+    elif budget.passed_by(costs.seconds[1], costs.gpu_seconds[1]):
+        lines.append(f"It may pass {CAP} = {budget.text}: it is stopped there, and what it has made is kept.")
+    return "\n" + "\n".join(lines)

@@ -1,35 +1,65 @@
-"""`refresh`: build what the plan says, and nothing else."""
+"""`refresh`: build what the plan says, and nothing else, within the budget."""
 
 import argparse
+import os
 import subprocess
 import sys
+import uuid
 
-from ernie_pipeline.cli.output import ERROR, FRESH
-from ernie_pipeline.cli.plan import render_plan
+from ernie_pipeline.cli.output import ERROR, FRESH, OVER_BUDGET
+from ernie_pipeline.cli.plan import plan_with_costs, render_plan
+from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.plan import make_plan
-from ernie_pipeline.staleness.stages import open_chain
+from ernie_pipeline.staleness.amounts import spent_words
+from ernie_pipeline.store.pins import Pins
+from ernie_pipeline.store.spending import REFRESH, read_spent, total
 
 
 def refresh(options: argparse.Namespace) -> int:
     """Print the plan, and run Dagster on what is not fresh, then how things are; exit status 0 when all was built.
 
-    A gate that the adapter does not pass is no failure: the model is registered, and not promoted.
+    4 when it was not started, because it is estimated to pass the budget. A gate that the adapter does not pass is no
+    failure: the model is registered, and not promoted.
     """
-    plan = make_plan(open_chain(Settings.from_environment()))
-    print(render_plan(plan), flush=True)
+    budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
+    print(render_plan(plan, costs, budget), flush=True)
     if plan.fresh:
         return FRESH
-    selection = ",".join(plan.to_build)
-    command = ["-m", "dagster", "asset", "materialize", "--select", selection, "-m", "ernie_pipeline.definitions"]
-    run = subprocess.Popen([sys.executable, *command])
+    if over := costs.over(budget):
+        print(f"error: {over}", file=sys.stderr)
+        return OVER_BUDGET
+    name = f"refresh-{uuid.uuid4().hex}"
+    built = _materialize(plan.to_build, name)
+    if built:
+        print(render_plan(*plan_with_costs(), budget), flush=True)
+    print(_spent(name, budget), flush=True)
+    return FRESH if built else ERROR  # Dagster's last lines say why
+
+
+def _materialize(assets: list[str], name: str) -> bool:
+    """Whether Dagster built them all; what its steps spend is recorded under the refresh's `name`."""
+    command = [
+        "-m",
+        "dagster",
+        "asset",
+        "materialize",
+        "--select",
+        ",".join(assets),
+        "-m",
+        "ernie_pipeline.definitions",
+    ]
+    run = subprocess.Popen([sys.executable, *command], env={**os.environ, REFRESH: name})
     while True:
         try:
-            built = run.wait() == 0
-            break
+            return run.wait() == 0
         except KeyboardInterrupt:
             continue  # Dagster was interrupted by the same key and ends its steps; wait for it
-    if not built:
-        return ERROR  # Dagster's last lines say why
-    print(render_plan(make_plan(open_chain(Settings.from_environment()))), flush=True)
-    return FRESH
+
+
+def _spent(name: str, budget: Budget) -> str:
+    jobs = read_spent(Pins(Settings.from_environment().store, name).folder)
+    if not jobs:
+        return "This refresh spent no GPU time: no job was run."
+    spent = total(jobs)
+    of_cap = f", of {budget.text} at most" if budget.capped else ""
+    return f"This refresh spent {spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}."

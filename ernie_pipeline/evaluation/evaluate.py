@@ -20,6 +20,7 @@ from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
 from ernie_pipeline.models.generation.kept import answer_rows
 from ernie_pipeline.store.row_cache import open_rows
+from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
 
 PROBE_TOKENS = 50
@@ -67,7 +68,7 @@ def evaluate(job: EvaluationJob, report: Reporter) -> None:
         "model": {"backend": spec.backend},
         "reports/run": {"backend": spec.backend, "device": device.description, **ran_on},
     }.items():
-        (out / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_json(out / f"{name}.json", values)
     (out / "probe.json").write_text(json.dumps(_probe(loaded, prompts[0])) + "\n", encoding="utf-8")
 
 

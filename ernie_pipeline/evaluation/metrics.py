@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from ernie_pipeline.grading.grade import Grade, is_strict
+from ernie_pipeline.grading.intervals import wilson
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,13 @@ class PairedComparison:
 
 
 def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of the share `correct / total`, within [0, 1].
+    """Wilson's score interval of the share `correct / total`, within [0, 1], see `wilson`.
 
-    Unlike the normal approximation it holds for few rows and for shares near 0 and 1.
     Raises `ValueError` unless 0 <= correct <= total, total > 0 and 0 < confidence < 1.
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212, as `scipy.stats` has it.
     """
-    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    if not (0 <= correct <= total and total > 0 and 0 < confidence < 1):
+        raise ValueError(f"no share: {correct} of {total}, with confidence {confidence}")
+    return wilson(correct / total, total, confidence)
 
 
 def compare_paired(before: Sequence[bool], after: Sequence[bool]) -> PairedComparison:

@@ -21,13 +21,19 @@ def ignore_progress(values: dict[str, Any]) -> None:
     """For work whose progress nobody watches."""
 
 
+def never() -> str:
+    """For work that nothing stops but what is said of it."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Launch:
     """A job, and what it may take. Nothing of this decides what comes out of it.
 
     `work`: a name in `WORK`, or work that is not in that table; `job`: of the class that the work takes, with a folder
     `out` to fill. Several `processes` share it, `threads` each; all get `environment`. One that is to end, for it was
-    cancelled or ran past `time_limit_s`, is asked to and has `stop_grace_s` seconds to save its work.
+    cancelled or ran past `time_limit_s`, or `stop_if`, which is asked about once a second or more often, gives a sentence
+    that says why, is asked to and has `stop_grace_s` seconds to save its work.
 
     `key` names what is built (the stage and its fingerprint), and `state` is the build's folder for unfinished work,
     which outlives the step: by them a launcher whose jobs outlive their steps finds a job again.
@@ -41,6 +47,7 @@ class Launch:
     time_limit_s: float | None = None
     stop_grace_s: float = STOP_GRACE_S
     environment: Mapping[str, str] = field(default_factory=dict)
+    stop_if: Callable[[], str] = never
     key: str = ""
     state: Path | None = None
 

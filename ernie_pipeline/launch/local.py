@@ -77,7 +77,7 @@ class _Limits:
 
     def __init__(self, launch: Launch, grace_s: float):
         self.work, self.grace_s = launch.name, grace_s
-        self.time_limit_s, self.memory_gib = launch.time_limit_s, launch.memory_gib
+        self.time_limit_s, self.memory_gib, self.stop_if = launch.time_limit_s, launch.memory_gib, launch.stop_if
         self.start, self.passed = time.monotonic(), ""
 
     def check(self, pid: int) -> bool:
@@ -89,6 +89,8 @@ class _Limits:
             past = f"{self.work} took {taken:.1f} GiB where gpu.memory_gib = {self.memory_gib:g} and was ended"
             self.passed = f"{past}; raise the limit"
             self.grace_s = min(self.grace_s, FAILED_GRACE_S)
+        elif sentence := self.stop_if():
+            self.passed = sentence
         return bool(self.passed)
 
 

@@ -4,6 +4,7 @@ Both evaluate the plan and ask for a run of what is stale and what waits for it,
 
 - nothing is stale;
 - a run of these assets is queued or under way;
+- it is estimated to cost more than the budget of a refresh, ERNIE_PIPELINE_BUDGET;
 - the last run for this target (the same recipe, code, libraries and sources) failed or was cancelled. Whoever has seen
   to the cause launches it again: "Re-execute" on the failed run's page, or `python -m ernie_pipeline refresh`. Any
   change of recipe, code or source is another target and starts afresh.
@@ -15,14 +16,18 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
+from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.forecast import forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.pins import Pins
 
 TARGET = "ernie_pipeline/target"
 """Run tag: `RefreshPlan.target`, what the run was to bring about. Dagster copies it to re-executions."""
+ESTIMATE = "ernie_pipeline/estimate"
+"""Run tag: what its jobs were estimated at when it was requested."""
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -65,9 +70,9 @@ def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
         if seen == context.cursor:
             return dg.SkipReason(f"the sources are as they were: {seen}")
-        answer = _evaluate(context.instance, chain, by="source_changed")
-    if isinstance(answer, dg.SkipReason) and run_under_way(context.instance):
-        return answer  # without the cursor: it is looked at again after that run
+        answer, over_budget = _evaluate(context.instance, chain, by="source_changed")
+    if isinstance(answer, dg.SkipReason) and (over_budget or run_under_way(context.instance)):
+        return answer  # without the cursor: it is looked at again after that run, or within another budget
     if isinstance(answer, dg.SkipReason):
         return dg.SensorResult(skip_reason=answer, cursor=seen)
     return dg.SensorResult(run_requests=[answer], cursor=seen)
@@ -79,22 +84,28 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
     `by`: the schedule or sensor that asks.
     """
     with pipeline_errors_as_failures():
-        return _evaluate(instance, open_chain(Settings.from_environment()), by)
+        return _evaluate(instance, open_chain(Settings.from_environment()), by)[0]
 
 
-def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> dg.RunRequest | dg.SkipReason:
-    plan = make_plan(chain)
+def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.RunRequest | dg.SkipReason, bool]:
+    """What is asked for, and whether nothing is because of the budget alone."""
+    plan, budget = make_plan(chain), Budget.from_environment()
     report_sources(instance, plan)
     if busy := run_under_way(instance):
-        return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again")
+        return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again"), False
     report_artifacts(instance, plan, chain)
     answer = _decide(instance, plan)
+    if isinstance(answer, dg.RunRequest):
+        costs = forecast(chain, plan)
+        if over := costs.over(budget):
+            return dg.SkipReason(over), True
+        answer = answer.with_replaced_attrs(tags={**answer.tags, ESTIMATE: costs.words(budget) or "no job to run"})
     if isinstance(answer, dg.RunRequest):
         # schedule and sensor may evaluate in the same second, before there is a run that either could see
         first = Pins(chain.store.root, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
         if first != by:
-            return dg.SkipReason(f"{first} has asked for this run already")
-    return answer
+            return dg.SkipReason(f"{first} has asked for this run already"), False
+    return answer, False
 
 
 def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | dg.SkipReason:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +20,10 @@ from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.stage import Work as Build
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -97,14 +98,15 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         work: str | WorkKind,
         job: BaseModel,
         *,
-        build: Build | None = None,
+        unfinished: Path | None = None,
         processes: int = 1,
     ) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
-        Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `build`: what
-        it is done for, by which a launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see
-        `Launcher.run`.
+        Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `unfinished`:
+        the folder of the build that it is for, `<stage>/<fingerprint>`; what it spends is recorded there, and by it a
+        launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see `Launcher.run` and
+        `metered`.
         """
         launch = Launch(
             work=work,
@@ -114,8 +116,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             time_limit_s=self.time_limit_s,
             stop_grace_s=self.stop_grace_s,
             environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
-            key=f"{build.made_from.stage}-{build.made_from.fingerprint}" if build else "",
-            state=build.unfinished if build else None,
+            key=f"{unfinished.parent.name}-{unfinished.name}" if unfinished else "",
+            state=unfinished,
         )
         run = self._on_ray if self.launcher == "ray" else self._here
         run(context, launch)
@@ -127,7 +129,11 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 f"gpu.gpus = {launch.processes}, but this machine shows {here}; set it to {max(1, here)}"
             )
         launch = replace(launch, memory_gib=None if on_gpu else self.memory_gib)
-        with _one_at_a_time() if on_gpu else contextlib.nullcontext():
+        with (
+            _one_at_a_time() if on_gpu else contextlib.nullcontext(),
+            metered(context, launch.state, launch.processes if gpus_here() else 0) as meter,
+        ):
+            launch = replace(launch, stop_if=meter.passed)
             LocalLauncher().run(context, launch, lambda values: _observe(context, values))
 
     def _on_ray(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
@@ -135,7 +141,15 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         asked = self.ray.model_dump(include={"address", "cpus", "gpus", "memory_gib", "nodes", "python"})
         patience = Patience(retries=self.ray.retries, quiet_s=self.ray.heartbeat_s)
         launcher = DetachedLauncher(RayEngine(**asked), patience, self.ray.workers)
-        launcher.run(context, launch, lambda values: _observe(context, values))
+        gpus = math.ceil(self.ray.gpus * max(launch.processes, self.ray.workers if _by_row(launch.job) else 1))
+        with metered(context, launch.state, gpus) as meter:
+            launch = replace(launch, stop_if=meter.passed)
+            launcher.run(context, launch, lambda values: _observe(context, values))
+
+
+def _by_row(job: BaseModel) -> bool:
+    """Whether workers may share its rows."""
+    return getattr(job, "rows", None) is not None
 
 
 def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:

@@ -1,13 +1,17 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_metadata, spent_metadata
+from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain, Write
+from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.utils.errors import PipelineError
@@ -43,14 +47,28 @@ def build_or_reuse(
             if upstream in SOURCES:
                 _log_observation(context, upstream, chain.version(upstream))
         build_above(chain)
-        artifact = chain.reuse_or_build(name, write, on_wait=context.log.info)
+        budget, estimated = Budget.from_environment(), dict[str, str]()
+
+        def estimate_and_write(work: Work, out: Path) -> Iterable[Check] | None:
+            estimated.update(estimate_metadata(chain, name, budget.price))
+            for words in estimated.values():
+                context.log.info(f"{name} is estimated at {words}")
+            return write(work, out)
+
+        artifact = chain.reuse_or_build(name, estimate_and_write, on_wait=context.log.info)
         if artifact.reused:
             context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
         elif artifact.note:
             context.log.warning(f"{name} was built again: {artifact.note}")
-        metadata, unread = show(artifact), _unread(chain, name)
+        metadata = {
+            **show(artifact),
+            **origin(artifact),
+            **estimated,
+            **spent_metadata(context.run_id, artifact, budget.price),
+        }
+        unread = _unread(chain, name)
     return dg.MaterializeResult(
-        metadata={**metadata, **origin(artifact)},
+        metadata=metadata,
         data_version=dg.DataVersion(artifact.data_version),
         tags=version_tags(artifact.manifest, unread),
         check_results=[_check_result(check) for check in artifact.checks],
@@ -93,7 +111,7 @@ def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dic
 
 
 def origin(artifact: Artifact) -> dict[str, Any]:
-    """Where an artifact came from, for the asset's page."""
+    """Where an artifact came from and what it cost, for the asset's page. Raises `PipelineError` for a bad price."""
     manifest = artifact.manifest
     return {
         "reused": artifact.reused,
@@ -101,6 +119,7 @@ def origin(artifact: Artifact) -> dict[str, Any]:
         "build seconds": manifest["seconds"],
         "built": manifest["built"],
         "artifact": dg.MetadataValue.path(str(artifact.folder)),
+        **cost_metadata(manifest, Budget.from_environment().price),
     }
 
 

@@ -15,6 +15,9 @@ from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
 
+Temperature = Annotated[float, Field(ge=0.01)]
+"""Of sampling. Much lower, logits divided by it are no numbers in fp32; and long before that all samples are alike."""
+
 
 class Source(Section):
     """Where the raw rows come from, and how many broken ones are tolerated."""
@@ -163,7 +166,7 @@ class Solutions(Section):
     rows: Natural = Field(0, description="training problems to solve; 0 means all")
     samples: Positive = Field(8, description="attempts at each problem in each round")
     keep: Positive = Field(4, description="distinct right solutions of a problem that are kept at most")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Positive = 1024
     seed: Natural = 3407
@@ -188,7 +191,7 @@ class Grpo(Section):
     """Reinforcement learning from graded answers: group relative policy optimisation (training/grpo/README.md)."""
 
     group: Annotated[int, Field(ge=2)] = Field(8, description="sampled answers to each prompt of a step")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Positive = 1024
     seed: Natural = 3407

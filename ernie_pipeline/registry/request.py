@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ernie_pipeline.models.spec import ModelSpec, model_spec
@@ -31,6 +32,7 @@ def make_request(
     comparison: Mapping[str, float],
     source: str,
     tags: Mapping[str, str],
+    costs: Mapping[str, Any] = MappingProxyType({}),
 ) -> RegistrationRequest:
     """The request that `register` takes.
 
@@ -38,6 +40,7 @@ def make_request(
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
+    `costs`: nested figures of what it all cost, which become the run's metrics "cost....".
     """
     spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
@@ -60,7 +63,7 @@ def make_request(
         adapter=adapter / "adapter",
         served=served,
         params={key: value for keys in built_with for key, value in _flat(keys).items()},
-        metrics=_flat({**measured, "comparison": dict(comparison)}),
+        metrics=_flat({**measured, "comparison": dict(comparison), **({"cost": dict(costs)} if costs else {})}),
         curve=[*_json(adapter / "curve.json"), *_json(adapter / "reports" / "speed.json")],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data

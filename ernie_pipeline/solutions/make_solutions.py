@@ -1,10 +1,7 @@
 """One round of solutions: the training problems sampled from the model, graded, and the right ones chosen from."""
 
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +15,7 @@ from ernie_pipeline.solutions.metrics import problem_rows, summarise
 from ernie_pipeline.solutions.problems import Problem, for_validation, read_problems
 from ernie_pipeline.solutions.sample import Sampled, sample, sample_part
 from ernie_pipeline.solutions.unusable import check_usable
+from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
 
 
@@ -51,8 +49,8 @@ def make(job: SolutionsJob, report: Reporter) -> None:
     pq.write_table(pa.Table.from_pylist(rows), job.out / "problems.parquet")
     write_attempts(attempts, job.out)
     (job.out / "reports").mkdir()
-    _write_json(job.out / "metrics.json", {**metrics, **counts, "same_tokens_share": sampled.same_tokens})
-    _write_json(job.out / "reports" / "run.json", run)
+    write_json(job.out / "metrics.json", {**metrics, **counts, "same_tokens_share": sampled.same_tokens})
+    write_json(job.out / "reports" / "run.json", run)
 
 
 def _graded(job: SolutionsJob, problems: Sequence[Problem], sampled: Sampled) -> list[Attempt]:
@@ -81,7 +79,3 @@ def _write_rows(
     return {
         f"{name}_solutions": write_kept(own, prompts, end, job.out / f"{name}.parquet") for name, own in parts.items()
     }
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,13 +1,12 @@
 """What the attempts say of the model and of each problem."""
 
 from collections.abc import Sequence
-from math import comb, sqrt
+from math import comb
 from typing import Any, Literal
 
+from ernie_pipeline.grading.intervals import wilson
 from ernie_pipeline.solutions.attempts import Attempt, by_problem
 
-Z = 1.959963984540054
-"""The normal distribution's two-sided 95 %."""
 BINS = 10
 
 Class = Literal["always", "sometimes", "never", "truncated"]
@@ -74,7 +73,7 @@ def _round(attempts: Sequence[Attempt], number: int) -> dict[str, Any]:
     unboxed_share, timeout_share, pass_at (k: share of problems that k attempts are expected to solve), by_kind."""
     own = [([each.strict for each in tried]) for tried in by_problem(attempts).values()]
     total, rate = len(attempts), sum(each.strict for each in attempts) / len(attempts)
-    low, high = wilson(rate, len(own))
+    low, high = wilson(rate, len(own))  # the problems are independent, the attempts at one are not
     kinds = sorted({each.kind for each in attempts})
     return {
         "round": number,
@@ -96,19 +95,6 @@ def pass_at(attempts: int, right: int, k: int) -> float:
     Source: Chen et al., "Evaluating large language models trained on code" (2021), equation 1.
     """
     return 1.0 - comb(attempts - right, k) / comb(attempts, k)
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share over `count` independent observations, within [0, 1].
-
-    With the problems as observations, not the attempts: those of one problem are not independent. Each problem gives
-    a rate and not only 0 or 1, which varies less, so the interval is at most too wide.
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-    """
-    scale = 1 + Z**2 / count
-    centre = (share + Z**2 / (2 * count)) / scale
-    reach = Z / scale * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def histogram(pass_rates: Sequence[float]) -> list[int]:

@@ -1,13 +1,14 @@
 """What the asset holds where the recipe trains on something else: that it does."""
 
-import json
 from pathlib import Path
+
+from ernie_pipeline.utils.json_file import write_json
 
 
 def write_not_asked_for(out: Path) -> None:
     """Say in `out` that no solutions are wanted: nothing is sampled, so nothing of the model or the rows is read."""
     said = {"asked_for": False, "why": 'training.on is "answers"'}
-    (out / "not_asked_for.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "not_asked_for.json", said)
 
 
 def is_asked_for(folder: Path) -> bool:

@@ -25,7 +25,7 @@ def read_problems(file: Path, rows: int, seed: int) -> list[Problem]:
     """The problems of a split's train.parquet in its order: all, or with `rows` that many of them.
 
     Which ones does not change when others are appended or removed, but that one of them may take another one's place.
-    Raises `PipelineError` when there are none.
+    Raises `PipelineError` when there are fewer than two.
     """
     import pyarrow.parquet as pq
 
@@ -33,6 +33,12 @@ def read_problems(file: Path, rows: int, seed: int) -> list[Problem]:
     problems = [Problem(**row) for row in table.to_pylist()]
     if not problems:
         raise PipelineError("the split has no training problems to solve; give it more rows, or lower eval_fraction")
+    if 1 in (len(problems), rows):
+        raise PipelineError(
+            f"one training problem alone is to be solved (solutions.rows = {rows}, and the split has {len(problems)}): "
+            "solutions need two at least, one to learn from and one to measure by; raise solutions.rows, or give it "
+            "more rows"
+        )
     if not rows or rows >= len(problems):
         return problems
     first = sorted(range(len(problems)), key=lambda i: (_number("order", seed, problems[i].prompt_text), i))[:rows]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import Sampling
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
+from ernie_pipeline.models.checkpoint.context import check_context
 from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, answer_texts, end_tokens, load_tokenizer, token_ids
 from ernie_pipeline.models.device import Device
 from ernie_pipeline.models.generation.kept import Answered, answer_rows, row_key
@@ -87,6 +88,8 @@ def _asked(job: SolutionsJob, problems: Sequence[Problem]) -> tuple[Tokenizer, P
     settings = job.solutions
     tokenizer = load_tokenizer(job.spec.base.checkpoint, job.spec.base.revision)
     own = token_ids(tokenizer, [problem.prompt_text for problem in problems])
+    base, limit = job.spec.base, settings.max_new_tokens
+    check_context(base.checkpoint, base.revision, own, limit, "solutions.max_new_tokens")
     prompts = [prompt for prompt in own for _ in range(settings.samples)]
     return tokenizer, prompts, seeds_of(problems, settings.samples, settings.seed, settings.rounds)
 

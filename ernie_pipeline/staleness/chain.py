@@ -13,6 +13,7 @@ from typing import Any
 
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
+from ernie_pipeline.staleness.cost import measured_cost
 from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, DeclaredRecipe, ObservedSource, Stage, Work, section
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance, asset_of
@@ -35,7 +36,7 @@ class NotThereError(PipelineError):
     def __init__(self, stage: str, reason: str, wanted_by: str):
         super().__init__(
             f"{stage} for this recipe: {reason}; build it, and whatever else is missing, with "
-            f'--select "+{wanted_by}" ("python -m ernie_pipeline plan" says what is stale, and why)'
+            f'--select "*{wanted_by}" ("python -m ernie_pipeline plan" says what is stale, and why)'
         )
         self.stage, self.reason = stage, reason
 
@@ -198,7 +199,12 @@ class Chain:
             unfinished=self.store.unfinished(made_from.stage, made_from.fingerprint),
             rows=self.rows(made_from.stage),
         )
-        artifact = self.store.build(made_from, lambda out: write(work, out), note="" if reason == NOT_BUILT else reason)
+        artifact = self.store.build(
+            made_from,
+            lambda out: write(work, out),
+            note="" if reason == NOT_BUILT else reason,
+            cost=lambda out: measured_cost(out, work.unfinished),
+        )
         remember(self.store, artifact.manifest)
         with suppress(OSError):  # the artifact stands; what cannot be removed is left to `store prune`
             self.store.forget_unfinished(made_from.stage, made_from.fingerprint)

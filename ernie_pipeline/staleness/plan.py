@@ -66,15 +66,15 @@ class RefreshPlan:
 def make_plan(chain: Chain) -> RefreshPlan:
     """The plan of a recipe over its store. Reads and verifies, writes nothing. Raises `PipelineError` for bad input."""
     sources = {name: chain.version(name) for name in chain.sources}
-    planned = _plan_assets(chain)
+    planned = plan_assets(chain)
     declared = {name: chain.declared_version(name) for name in chain.stages}
     return RefreshPlan(tuple(planned.values()), sources, short_hash([declared, sources]))
 
 
-def _plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
+def plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
     """The plan of each stage by its name, in the order of the chain, up to the stage `last`."""
     planned: dict[str, AssetPlan] = {}
-    earlier = _plan_round_before(chain)
+    earlier = plan_round_before(chain)
     for name in chain.stages:
         planned[name] = _plan_asset(chain, name, {**planned, **earlier})
         if name == last:
@@ -82,11 +82,11 @@ def _plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
     return planned
 
 
-def _plan_round_before(chain: Chain) -> dict[str, AssetPlan]:
+def plan_round_before(chain: Chain) -> dict[str, AssetPlan]:
     """The plan of what is read of the round before, by its name as an input."""
     if chain.earlier is None:
         return {}
-    planned = _plan_assets(chain.earlier, last=asset_of(EARLIER_ADAPTER))
+    planned = plan_assets(chain.earlier, last=asset_of(EARLIER_ADAPTER))
     return {read: planned[asset_of(read)] for read in EARLIER_ROUND}
 
 
@@ -143,6 +143,6 @@ def _waits_for(read: str, plan: AssetPlan) -> str:
 
 def asked_for(chain: Chain, plan: RefreshPlan) -> dict[str, str]:
     """The fingerprint that each stage has, or has if what is built above it comes out as it did the last time."""
-    planned = {**{asset.asset: asset for asset in plan.assets}, **_plan_round_before(chain)}
+    planned = {**{asset.asset: asset for asset in plan.assets}, **plan_round_before(chain)}
     assumed = {read: asset.data_version or "unknown" for read, asset in planned.items() if asset.state != "fresh"}
     return {name: chain.provenance(name, assumed).fingerprint for name in chain.stages}

@@ -30,6 +30,8 @@ NOT_BUILT = "not built yet"
 UNFINISHED = ".unfinished"
 REPORTS = "reports"
 """Files below this folder are for people: they are verified, but do not count in the data version."""
+COST = "cost"
+"""The manifest's key, where there is something to say, for what the artifact cost: see staleness/cost.py."""
 
 FINGERPRINT = re.compile("[0-9a-f]+")
 
@@ -159,8 +161,16 @@ class ArtifactStore:
             kept.rename(temporary_place(self.folder(stage, fingerprint)))
             self.remove_temporary(stage, fingerprint)
 
-    def build(self, made_from: Provenance, write: Callable[[Path], Iterable[Check] | None], note: str = "") -> Artifact:
+    def build(
+        self,
+        made_from: Provenance,
+        write: Callable[[Path], Iterable[Check] | None],
+        note: str = "",
+        cost: Callable[[Path], dict[str, Any]] = lambda folder: {},
+    ) -> Artifact:
         """Let `write` write the artifact's files; they and the manifest are in its place in one step, or not at all.
+
+        `cost` then tells, from its folder, what the manifest is to say of what it cost, {} for nothing.
 
         Only for the fingerprint's sole builder (see `lock.py`). A folder that stood there, altered, is replaced. What
         stands in the place of the stage's folder, or of an unfinished build's, and is none is set aside. Raises
@@ -168,15 +178,17 @@ class ArtifactStore:
         """
         clear_way(self.unfinished(made_from.stage, made_from.fingerprint), below=self.root)
         checks: list[Check] = []
+        spent: dict[str, Any] = {}
         start = end = time.monotonic()
 
         def fill(folder: Path) -> None:
             nonlocal end
             checks.extend(write(folder) or ())
             end = time.monotonic()
+            spent.update(cost(folder))
 
         def values(files: Files) -> dict[str, Any]:
-            return _manifest(made_from, files, checks, end - start)
+            return {**_manifest(made_from, files, checks, end - start), **({COST: spent} if spent else {})}
 
         final = self.folder(made_from.stage, made_from.fingerprint)
         manifest = write_sealed_folder(final, MANIFEST, fill, values, what=made_from.stage)

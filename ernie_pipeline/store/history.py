@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.artifacts import COST, ArtifactStore
 from ernie_pipeline.store.aside import make_way
 from ernie_pipeline.store.manifest import KEPT, is_build
 from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
 
 Build = dict[str, Any]
-"""A manifest without its files: what was built when, from what, in how many seconds."""
+"""A manifest without its files: what was built when, from what, in how many seconds, and its `COST` if it says so."""
 
 
 def remember(store: ArtifactStore, manifest: Mapping[str, Any]) -> None:
     """Add a build to the stage's history; what stands in the history's place and is none is set aside."""
     file = make_way(_file(store, manifest["stage"]), store.root)
-    line = json.dumps({key: manifest[key] for key in KEPT}).encode() + b"\n"
+    line = json.dumps(_kept(manifest)).encode() + b"\n"
     log = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)  # less the umask
     try:
         size = os.fstat(log).st_size
@@ -40,12 +40,16 @@ def recorded(store: ArtifactStore, stage: str) -> list[Build]:
 def builds(store: ArtifactStore, stage: str) -> list[Build]:
     """Every known build of the stage, oldest first: of the history, and of artifacts that stand in the store."""
     standing = [store.manifest(stage, fingerprint)[0] for fingerprint in store.fingerprints(stage)]
-    found = [*recorded(store, stage), *({key: manifest[key] for key in KEPT} for manifest in standing if manifest)]
+    found = [*recorded(store, stage), *(_kept(manifest) for manifest in standing if manifest)]
     return sorted({(build["fingerprint"], build["built"]): build for build in found}.values(), key=lambda b: b["built"])
 
 
 def _file(store: ArtifactStore, stage: str) -> Path:
     return store.root / ".builds" / f"{stage}.jsonl"
+
+
+def _kept(manifest: Mapping[str, Any]) -> Build:
+    return {key: manifest[key] for key in (*KEPT, *([COST] if COST in manifest else []))}
 
 
 def _parsed(line: bytes) -> Build | None:

@@ -1,10 +1,8 @@
 """One training run: base in 4 bits, adapter on it, TRL's SFTTrainer, adapter saved, reloaded and compared."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +18,7 @@ from ernie_pipeline.training.resume import Saved, run_key
 from ernie_pipeline.training.rows import read_rows
 from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -99,14 +98,14 @@ def _write(
     """Fill the job's folder; the tokens of a held-out row, and the trained model's logits for them."""
     loaded, out = trainer.loaded, job.out
     loaded.save_adapter(out / "adapter")
-    _write_json(out / "parameters.json", [asdict(row) for row in parameters])
-    _write_json(out / "curve.json", trainer.progress.curve)
+    write_json(out / "parameters.json", [asdict(row) for row in parameters])
+    write_json(out / "curve.json", trainer.progress.curve)
     input_ids = trainer.plan.eval_rows[0].ids
     trained = loaded.logits(input_ids)
     with loaded.without_adapter():
         change = (trained - loaded.logits(input_ids)).abs().max().item()
     (out / "reports").mkdir()
-    _write_json(out / "reports" / "speed.json", trainer.progress.speed)
+    write_json(out / "reports" / "speed.json", trainer.progress.speed)
     facts = {
         "backend": job.spec.backend,
         **_facts(trainer, device),
@@ -114,7 +113,7 @@ def _write(
         **totals(parameters),
         "logit_change": change,
     }
-    _write_json(out / "reports" / "run.json", facts)
+    write_json(out / "reports" / "run.json", facts)
     return input_ids, trained
 
 
@@ -155,7 +154,3 @@ def _facts(trainer: "AdapterTrainer", device: Device) -> dict[str, object]:
 
 def _silent(line: str, values: dict[str, object]) -> None:
     """What ranks other than the first have to say."""
-
-
-def _write_json(file: Path, value: object) -> None:
-    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

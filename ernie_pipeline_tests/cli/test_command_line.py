@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -210,6 +211,8 @@ def test_a_module_that_is_no_python_is_one_sentence_with_its_name(
     [
         ("ERNIE_PIPELINE_HOME", "/etc/passwd/x", "cannot be a folder, because /etc/passwd is a file"),
         ("MLFLOW_TRACKING_URI", "file:./mlruns", "names no place where MLflow keeps a model registry"),
+        ("ERNIE_PIPELINE_BUDGET", "soon", "is no amount of GPU time or money above 0"),
+        ("ERNIE_PIPELINE_GPU_PRICE", "2.5", "is no price of a GPU hour"),
     ],
 )
 def test_a_place_that_cannot_work_is_one_sentence_before_any_work(
@@ -245,7 +248,8 @@ def test_a_refresh_runs_what_is_not_fresh_and_tells_when_it_failed(run: Run, fre
         assert done.stdout.count("asset ") - done.stdout.count("asked asset ") == (1 if exit_status else 2), (
             "how things are now is said once it was built"
         )
-        assert "adapter_evaluation  stale    0.0 s       artifact deleted" in done.stdout
+        assert re.search(r"^adapter_evaluation  stale    0\.0 s  .* artifact deleted$", done.stdout, re.MULTILINE)
+        assert done.stdout.endswith("\nThis refresh spent no GPU time: no job was run.\n")
 
 
 def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:

@@ -176,6 +176,15 @@ def test_the_time_limit_lets_the_child_save_and_tells_what_it_says(run_child: An
     assert (tmp_path / "saved").read_text() == SAVED
 
 
+def test_what_asks_it_to_stop_lets_it_save_and_tells_what_it_says(run_child: Any, tmp_path: Path) -> None:
+    started = threading.Event()
+    result, _ = run_child(
+        SAVE, lambda _: started.set(), stop_if=lambda: "it costs too much" if started.is_set() else ""
+    )
+    assert failure(result) == "it costs too much (stopped by SIGTERM after step 1)"
+    assert (tmp_path / "saved").read_text() == SAVED
+
+
 STUBBORN = f"""
     import subprocess, sys
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

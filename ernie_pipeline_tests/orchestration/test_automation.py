@@ -1,15 +1,17 @@
 """What the schedule and the sensor ask for, and why they do not, by their own evaluation functions."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from ernie_pipeline.orchestration.automation import TARGET, ernie_refresh, evaluate, refresh, source_changed
+from ernie_pipeline.orchestration.automation import ESTIMATE, TARGET, ernie_refresh, evaluate, refresh, source_changed
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.store.history import remember
 
 RECIPE = '[base_model]\nname = "demo"\n[training]\nmax_steps = {steps}\n[source]\nkind = "file"\npath = "{source}"\n'
 
@@ -154,6 +156,43 @@ def test_the_sensor_asks_once_for_each_version_of_the_sources(source: Path, inst
 def test_the_sensor_looks_again_after_a_run_that_was_in_its_way(source: Path, instance: dg.DagsterInstance) -> None:
     create_run_for_test(instance, job_name=refresh.name, status=dg.DagsterRunStatus.STARTED)
     assert "is STARTED" in reason(sensor_tick(instance, "an earlier version"))  # a SkipReason keeps the cursor
+
+
+@pytest.fixture
+def adapter_of_an_hour(source: Path) -> None:
+    """The history of a training of 100 steps, which took an hour on one GPU."""
+    chain = open_chain(Settings.from_environment())
+    stage = chain.stages["qlora_adapter"]
+    made_from = chain.provenance("qlora_adapter", {name: "before" for name in stage.inputs if name != "base_model"})
+    hour = {"seconds": 3600.0, "gpu_seconds": 3600.0, "jobs": 1, "overhead_s": 600.0}
+    work = {"unit": "samples", "amount": 800, "rows": 8, "made": 800, "work_s": 3000.0}
+    recipe = {**made_from.recipe, "training": {**made_from.recipe["training"], "max_steps": 100}}
+    manifest = {**asdict(made_from), "recipe": recipe, "data_version": "d", "seconds": 3600.0, "built": "2026-11-28"}
+    remember(chain.store, {**manifest, "cost": hour | work})
+
+
+def test_a_run_that_is_estimated_above_the_budget_is_not_asked_for_and_later_looked_at_again(
+    source: Path, instance: dg.DagsterInstance, adapter_of_an_hour: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_BUDGET", "10min")
+    told = (
+        "the refresh is not started: it is estimated at 720 s or more, and ERNIE_PIPELINE_BUDGET = 10min is its cap; "
+        'raise it, or build a part at a time with "dagster asset materialize --select"'
+    )
+    assert reason(asked(instance)) == told
+    assert reason(sensor_tick(instance, "an earlier version")) == told  # a SkipReason keeps the cursor
+    monkeypatch.setenv("ERNIE_PIPELINE_BUDGET", "13min")
+    monkeypatch.setenv("ERNIE_PIPELINE_GPU_PRICE", "3 EUR")
+    estimate = requested(asked(instance)).tags[ESTIMATE]
+    assert estimate.startswith("720 GPU s (0.60 EUR), unknown for ")
+
+
+def test_a_budget_that_cannot_be_read_fails_the_tick_in_one_sentence(
+    source: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_BUDGET", "10 USD")
+    with pytest.raises(dg.Failure, match="which is not set"):
+        asked(instance)
 
 
 def test_a_source_that_changed_is_observed_once(source: Path, instance: dg.DagsterInstance) -> None:

@@ -34,8 +34,15 @@ METHOD = {"method": "grpo", "samples_per_step": 64}
             "it, so that the two would disagree on their probability; set it to 0",
         ),
         ({"grpo": {"group": 1}}, "recipe here: grpo.group = 1: input should be greater than or equal to 2"),
-        ({"grpo": {"temperature": 0}}, "recipe here: grpo.temperature = 0: input should be greater than 0"),
+        (
+            {"grpo": {"temperature": 0}},
+            "recipe here: grpo.temperature = 0: input should be greater than or equal to 0.01",
+        ),
         ({"grpo": {"format_reward": 1}}, "recipe here: grpo.format_reward = 1: input should be less than 1"),
+        (
+            {"solutions": {"temperature": 1e-300}},
+            "recipe here: solutions.temperature = 1e-300: input should be greater",
+        ),
         ({"grpo": {"max_importance": 0.5}}, "recipe here: grpo.max_importance = 0.5: input should be greater than or"),
     ],
 )

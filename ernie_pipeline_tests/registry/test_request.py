@@ -72,6 +72,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         comparison=COMPARISON,
         source="data set nvidia/... (revision main, split train)",
         tags={"fingerprint": "f00d"},
+        costs={"qlora_adapter": {"gpu_seconds": 7.5}},
     )
 
 
@@ -97,6 +98,7 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     candidate = request_made.candidate
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
+    assert request_made.metrics["cost.qlora_adapter.gpu_seconds"] == 7.5
     assert request_made.curve[-1] == {"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}
     assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one
     assert "cc-by-4.0" in request_made.card.lower()

@@ -105,3 +105,12 @@ def test_a_round_pools_the_attempts_of_the_one_before(rounds: Rounds) -> None:
 def test_attempts_that_are_all_cut_off_are_one_sentence(rounds: Rounds) -> None:
     with pytest.raises(PipelineError, match=r"^none of 40 attempts at 10 problems ended within .* = 2 tokens; raise"):
         rounds("out", max_new_tokens=2)
+
+
+def test_what_is_longer_than_the_model_s_context_is_told_before_anything_is_sampled(rounds: Rounds) -> None:
+    with pytest.raises(
+        PipelineError, match=r"^the longest problem's prompt has \d+ tokens, and with solutions.max_new"
+    ):
+        rounds("out", max_new_tokens=2048)
+    assert not rounds.kept
+    assert not any("loading" in line for line in rounds.lines)

@@ -36,6 +36,15 @@ def test_all_are_read_in_the_split_s_order(write: Write) -> None:
     assert asked(write([3, 1, 2]), 0) == asked(write([3, 1, 2]), 9) == ["q3", "q1", "q2"]
 
 
+@pytest.mark.parametrize(("problems", "rows"), [([1], 0), ([1], 9), ([1, 2, 3], 1)])
+def test_one_alone_cannot_both_teach_and_measure(write: Write, problems: list[int], rows: int) -> None:
+    """Told before anything is sampled."""
+    with pytest.raises(
+        PipelineError, match=rf"^one training problem alone .*rows = {rows}, and the split has {len(problems)}"
+    ):
+        asked(write(problems), rows)
+
+
 def test_which_are_solved_does_not_shift_when_rows_come_and_go(write: Write) -> None:
     first = asked(write(range(100)), 20)
     assert len(first) == 20

@@ -209,7 +209,7 @@ def test_a_stage_at_work_sees_its_inputs_and_what_it_declares(store: ArtifactSto
 def test_a_missing_upstream_is_one_sentence_that_says_what_to_do(store: ArtifactStore) -> None:
     expected = (
         r"^raw_nemotron for this recipe: not built yet; build it, and whatever else is missing, with --select "
-        r'"\+math_split" \("python -m ernie_pipeline plan" says what is stale, and why\)$'
+        r'"\*math_split" \("python -m ernie_pipeline plan" says what is stale, and why\)$'
     )
     with pytest.raises(PipelineError, match=expected):
         chain_of(store).reuse_or_build("math_split", constant)
@@ -223,7 +223,7 @@ def test_a_missing_upstream_is_one_sentence_that_says_what_to_do(store: Artifact
 
 def test_what_is_to_be_selected_is_all_above_the_asset_that_was_asked_for(store: ArtifactStore) -> None:
     """Of an empty store the first missing artifact is the topmost: to build it alone would not help."""
-    with pytest.raises(PipelineError, match=r'^raw_nemotron .* with --select "\+qlora_adapter" '):
+    with pytest.raises(PipelineError, match=r'^raw_nemotron .* with --select "\*qlora_adapter" '):
         chain_of(store).reuse_or_build("qlora_adapter", constant)
 
 

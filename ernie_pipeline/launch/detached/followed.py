@@ -36,7 +36,7 @@ class Patience:
 
 
 class PastLimit(PipelineError):
-    """The job ran past its time."""
+    """The job ran past its time, or may go on no more for another reason."""
 
 
 class Followed:
@@ -154,7 +154,10 @@ class Followed:
             self._began = self._began or now
         limit = self.launch.time_limit_s
         if limit and self._began and now - self._began > limit and not self.place.stop_asked:
-            raise PastLimit(f"{self.launch.name} ran past gpu.time_limit_s = {limit:g} and was ended")
+            past = f"{self.launch.name} ran past gpu.time_limit_s = {limit:g} and was ended"
+            raise PastLimit(f"{past}; raise the limit, or {AGAIN}")
+        if sentence := self.launch.stop_if():
+            raise PastLimit(sentence)
 
     def _ask(self, now: float) -> None:
         """Act on what the engine says."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import dagster as dg
 
 from ernie_pipeline.launch.detached.engine import Engine, Unreachable
-from ernie_pipeline.launch.detached.followed import AGAIN, Followed, PastLimit, Patience
+from ernie_pipeline.launch.detached.followed import Followed, PastLimit, Patience
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.ending import SAME_INTERRUPT_S, interrupts_noted
 from ernie_pipeline.launch.launcher import Launch, OnProgress, ignore_progress
@@ -75,10 +75,8 @@ class DetachedLauncher:
             except BaseException as error:
                 _end(followed, asked=isinstance(error, PastLimit) or not isinstance(error, PipelineError))
                 said = next((one.listener.failure for one in followed if one.listener.failure), "")
-                if isinstance(error, PastLimit):
-                    raise PipelineError(
-                        f"{error}; raise the limit, or {AGAIN}" + (f" ({said})" if said else "")
-                    ) from error
+                if isinstance(error, PastLimit) and said:
+                    raise PipelineError(f"{error} ({said})") from error
                 if said and not isinstance(error, PipelineError):
                     context.log.info(said)
                 raise

@@ -42,7 +42,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
             out=out,
             rows=work.rows,
         )
-        gpu.run(context, "evaluation", job, build=work)
+        gpu.run(context, "evaluation", job, unfinished=work.unfinished)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
     return build_or_reuse(context, write, _show)

@@ -1,6 +1,7 @@
 """The QLoRA adapter, trained in a process of its own on the `gpu` resource."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,20 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job, build=work, processes=gpu.processes)
+        gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
-        moved = f"on a held-out row the adapter moves the logits by up to {change:.3g}"
-        return [Check("changed_the_model", change > 0, moved)]
+        return [changed_the_model(change)]
 
     return write
+
+
+def changed_the_model(change: float) -> Check:
+    """The check's outcome; `change`: by how much the adapter moves the logits at most, on a row that measures."""
+    name, found = "changed_the_model", f"on a row set aside the adapter moves the logits by up to {change:.3g}"
+    if change > 0 and math.isfinite(change):
+        return Check(name, True, found)
+    cure = "train longer or raise training.learning_rate" if change == 0 else "lower training.learning_rate"
+    return Check(name, False, f"{found}; {cure}")
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
@@ -95,8 +104,8 @@ def _show_losses(curve: list[dict[str, float]]) -> dict[str, Any]:
 def _show_grpo(run: dict[str, Any], curve: list[dict[str, float]]) -> dict[str, Any]:
     accuracies = _values(curve, "accuracy")
     names = {
-        "solved_at_start": "solved at the start",
-        "solved_at_end": "solved at the end",
+        "solved_at_start": "share solved at the start (first tenth of the batches)",
+        "solved_at_end": "share solved at the end (last tenth)",
         "groups_skipped": "groups skipped (all answers alike)",
         "groups_trained": "groups trained on",
         "steps_without_update": "steps without an update",

@@ -2,14 +2,18 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.cost_report import cost_figures
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.cost import Cost
+from ernie_pipeline.staleness.forecast import standing_costs
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
@@ -28,20 +32,20 @@ ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
     ],
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    settings = Settings.from_environment()
+    settings, costs = Settings.from_environment(), dict[str, Cost]()
 
     def write(work: Work, out: Path) -> list[Check]:
-        check = _write(work, out, settings, context.run_id)
+        check = _write(work, out, settings, context.run_id, costs)
         registration = json.loads((out / "registration.json").read_text(encoding="utf-8"))
         place = f"{registration['name']} {registration['version']} ({', '.join(registration['aliases'])})"
         gate = "the gate passed" if check.passed else "the gate did not pass"
         context.log.info(f"registered as {place}; {gate}: {check.description}")
         return [check]
 
-    return build_or_reuse(context, write, _show)
+    return build_or_reuse(context, write, _show, build_above=lambda chain: costs.update(standing_costs(chain)))
 
 
-def _write(work: Work, out: Path, settings: Settings, run_id: str) -> Check:
+def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mapping[str, Cost]) -> Check:
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.register import register
@@ -58,6 +62,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str) -> Check:
         built_with=[artifact.manifest["recipe"] for artifact in work.artifacts.values()],
         comparison=comparison,
         source=describe_source(work.recipe.source),
+        costs=cost_figures(costs, run_id),
         tags={
             "dagster.run_id": run_id,
             "dagster.asset": "registered_model",

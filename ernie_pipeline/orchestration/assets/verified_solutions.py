@@ -75,7 +75,7 @@ def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             rows=work.rows,
         )
-        gpu.run(context, "solutions", job, build=work)
+        gpu.run(context, "solutions", job, unfinished=work.unfinished)
         return [_enough(out, work.recipe.solutions.min_solved), _no_held_out(out, split)]
 
     return write

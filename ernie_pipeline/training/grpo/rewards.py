@@ -8,11 +8,13 @@ from ernie_pipeline.grading.grade import Grader, is_strict
 
 
 class Reward(NamedTuple):
-    """Of one answer. `formatted`: in a box and ended by itself, right or wrong; `solved`: that and right."""
+    """Of one answer. `formatted`: in a box and ended by itself, right or wrong; `solved`: that and right; `timed_out`:
+    its grading ran into the time limit, so it counts as wrong."""
 
     value: float
     formatted: bool
     solved: bool
+    timed_out: bool = False
 
 
 Judge = Callable[[Sequence[str], Sequence[bool], Sequence[str]], list[Reward]]
@@ -35,7 +37,10 @@ def graded(grader: Grader, format_reward: float) -> Judge:
         formatted = [end and last_boxed(answer) is not None for answer, end in zip(answers, ended, strict=True)]
         asked = [number for number, each in enumerate(formatted) if each]
         grades = grader.grade([answers[number] for number in asked], [references[number] for number in asked])
-        solved = {number for number, grade in zip(asked, grades, strict=True) if is_strict(grade, ended[number])}
-        return [reward(each, number in solved, format_reward) for number, each in enumerate(formatted)]
+        found = dict(zip(asked, grades, strict=True))
+        solved = {number for number, grade in found.items() if is_strict(grade, ended[number])}
+        late = {number for number, grade in found.items() if grade.outcome == "timeout"}
+        given = [reward(each, number in solved, format_reward) for number, each in enumerate(formatted)]
+        return [each._replace(timed_out=number in late) for number, each in enumerate(given)]
 
     return judge

@@ -56,8 +56,8 @@ class Batch:
     """What the steps of one batch learn from. `rollouts` are this rank's; all else is of all ranks'.
 
     `first`: the rewards of the first draw, whose prompts depend on nothing that was sampled. `sums`: of all answers
-    their number, tokens, those that ended, and the negative log-probabilities. `sampling_s` and `grading_s`: what this
-    rank took.
+    the watch's `COUNTED`, their tokens, and as `surprise` the negative log-probabilities. `sampling_s` and
+    `grading_s`: what this rank took.
     """
 
     number: int
@@ -181,6 +181,9 @@ class RolloutSampler:
             "answers": len(answers),
             "tokens": sum(len(answer.tokens) for answer in answers),
             "ended": sum(map(self._ended, answers)),
+            "formatted": sum(value.formatted for value in values),
+            "timed_out": sum(value.timed_out for value in values),
+            "right": sum(value.solved for value in values),
             "surprise": -sum(map(math.fsum, (answer.logprobs for answer in answers))),
         }
         for name, total in zip(own, self.ranks.sum(*own.values()), strict=True):

@@ -19,6 +19,7 @@ from trl import SFTConfig
 
 from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.models.backend import LoadedModel
+from ernie_pipeline.models.checkpoint.context import check_context
 from ernie_pipeline.models.device import Device
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.checkpoints import Facts
@@ -28,7 +29,7 @@ from ernie_pipeline.training.grpo.plan import GrpoPlan, grpo_plan
 from ernie_pipeline.training.grpo.problems import read_problems, set_aside
 from ernie_pipeline.training.grpo.rewards import Judge, graded
 from ernie_pipeline.training.grpo.rollouts import Batch, Rollout, RolloutSampler, Stopped
-from ernie_pipeline.training.grpo.watch import Watch
+from ernie_pipeline.training.grpo.watch import NO_NUMBERS, Watch
 from ernie_pipeline.training.grpo.weights import Objective, kl_terms, token_weights
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.resume import Saved, run_key
@@ -89,6 +90,8 @@ class GrpoTrainer(AdapterTrainer):
         learn."""
         with self.grader, self.loaded.generating_again(-(-self.plan.settings.samples_per_step // self.ranks.size)):
             super().fit()
+        if self.totals["steps_without_update"] == len(self.plan.steps):
+            raise PipelineError(self.watch.no_update_in(len(self.plan.steps)))
 
     # The steps
 
@@ -128,6 +131,13 @@ class GrpoTrainer(AdapterTrainer):
         except Stopped:
             self.stop_here()
         self.batch = batch
+        why = self.watch.sampled(len(batch.first), sum(each.solved for each in batch.first), batch.sums)
+        if why != NO_NUMBERS:
+            self._tell(batch)
+        if why:
+            raise self._stopped_for(why, number * self.plan.grpo.updates_per_batch)
+
+    def _tell(self, batch: Batch) -> None:
         rewards, sums = batch.first, batch.sums
         for name, value in {
             "groups_skipped": batch.groups_skipped,
@@ -152,8 +162,6 @@ class GrpoTrainer(AdapterTrainer):
         rate = sums["tokens"] / max(1e-9, batch.sampling_s)
         speed = {"sampling_s": batch.sampling_s, "grading_s": batch.grading_s, "sampled_tokens_per_s": rate}
         self.progress.add("speed", {**speed, "draws": batch.draws})
-        if why := self.watch.sampled(len(rewards), sum(each.solved for each in rewards)):
-            raise self._stopped_for(why, number * self.plan.grpo.updates_per_batch)
 
     def _measure(self, batch: Batch) -> float | None:
         """The trainer's log-probabilities; the mean mismatch KL over all ranks' tokens, None where there are none."""
@@ -163,7 +171,7 @@ class GrpoTrainer(AdapterTrainer):
                 self.base = self._logprobs(batch)
         sampled = [torch.cat([torch.zeros(len(each.prompt)), torch.tensor(each.logprobs)]) for each in batch.rollouts]
         mismatch = self._mean_kl(self.old, sampled)
-        if mismatch is not None:
+        if mismatch is not None and math.isfinite(mismatch):
             self.progress.add("curve", {"mismatch_kl": mismatch})
         if self.objective.kl_to_base and (to_base := self._mean_kl(self.base, self.old)) is not None:
             self.progress.add("curve", {"kl_to_base": to_base})
@@ -294,9 +302,11 @@ class GrpoTrainer(AdapterTrainer):
         facts: dict[str, Any] = {"method": "grpo", **self.totals, "eval_problems": len(self.plan.problems.held)}
         for name in SECONDS:
             facts[name] = round(facts[name], 1)
-        if found["solved"]:
-            facts |= {"solved_at_start": found["solved"][0], "solved_at_end": found["solved"][-1]}
-            facts |= {"reward_at_start": found["reward"][0], "reward_at_end": found["reward"][-1]}
+        for name in ("solved", "reward"):
+            if values := found[name]:
+                tenth = max(1, len(values) // 10)
+                facts[f"{name}_at_start"] = sum(values[:tenth]) / tenth
+                facts[f"{name}_at_end"] = sum(values[-tenth:]) / tenth
         if found["mismatch_kl"]:
             kls = found["mismatch_kl"]
             facts |= {"mismatch_kl": sum(kls) / len(kls), "highest_mismatch_kl": max(kls)}
@@ -310,6 +320,8 @@ def grpo_trainer(
     settings, grpo = job.training, job.grpo
     assert grpo is not None
     found = read_problems(job.split, loaded.tokenizer, job.solutions)
+    base, prompts = job.spec.base, [problem.ids for problem in found]
+    check_context(base.checkpoint, base.revision, prompts, grpo.max_new_tokens, "grpo.max_new_tokens")
     plan = grpo_plan(settings, grpo, set_aside(found, grpo.eval_problems, settings.samples_per_step // grpo.group))
     key = run_key(job.spec, settings, plan.rows, plan.eval_rows, grpo.model_dump(mode="json"))
     return GrpoTrainer(

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.orchestration.gpu import GpuResource, RayConfig
 from ernie_pipeline.recipe.execution import ExecutionOverrides
-from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.store.artifacts import Provenance
 from ernie_pipeline.store.row_cache import KeptRows, read_rows
 from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline_tests.launch.children import left_of, python_path
@@ -31,9 +29,7 @@ def do(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     ) -> list[str]:
         config = RayConfig(address=cluster.address, gpus=0, **ray)
         gpu = GpuResource(launcher="ray" if ray else "local", ray=config, gpus=gpus, cpu_threads=1)
-        fingerprint = job.out.name  # type: ignore[attr-defined]
-        made_from = Provenance(work, fingerprint, "", {}, {})
-        build = Work(recipe=None, made_from=made_from, artifacts={}, unfinished=tmp_path / "unfinished" / fingerprint)
+        unfinished = tmp_path / "unfinished" / job.out.name  # type: ignore[attr-defined]
 
         @dg.asset
         def asset(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
@@ -44,7 +40,7 @@ def do(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
                 hear(str({key: value.value for key, value in event.metadata.items()}))
 
             monkeypatch.setattr(context, "log_event", log_event)
-            gpu.run(context, work, job, build=build, processes=gpu.processes if work == "training" else 1)
+            gpu.run(context, work, job, unfinished=unfinished, processes=gpu.processes if work == "training" else 1)
             return dg.MaterializeResult()
 
         instance = dg.DagsterInstance.ephemeral()

@@ -105,7 +105,8 @@ def test_a_step_that_teaches_nothing_updates_nothing_and_counts(make_grpo: MakeG
 
 def test_groups_that_are_alike_are_not_replaced_where_that_is_not_asked_for(make_grpo: MakeGrpo) -> None:
     trainer = make_grpo(max_steps=1, judge=nothing_is_right, grpo={"filter_groups": False})
-    trainer.fit()
+    with pytest.raises(PipelineError, match="learned nothing in 1 steps"):
+        trainer.fit()
     assert trainer.facts_of_method()["groups_skipped"] == 2
     pulled = make_grpo(max_steps=1, judge=nothing_is_right, grpo={"filter_groups": False, "kl_to_base": 0.1})
     pulled.fit()
@@ -137,8 +138,47 @@ def test_a_base_that_solves_nothing_stops_the_run_in_one_sentence(make_grpo: Mak
         trainer.fit()
     assert str(told.value) == (
         "stopped in step 2 of 9: 0 of 16 sampled answers were right, none of the last 2 steps', and there is nothing "
-        "to learn from: raise grpo.max_new_tokens or grpo.group, give it easier problems or a stronger base model, or "
-        "train on solutions first (no checkpoint was due yet)"
+        "to learn from: 100% were cut off at grpo.max_new_tokens = 6; raise it (no checkpoint was due yet)"
+    )
+
+
+def test_start_and_end_are_a_tenth_of_the_batches_each(make_grpo: MakeGrpo) -> None:
+    """One step's few answers say little."""
+    trainer = make_grpo()
+    trainer.progress.curve += [{"step": n, "solved": n / 20, "reward": 2 * n / 20} for n in range(20)]
+    facts = trainer.facts_of_method()
+    assert (facts["solved_at_start"], facts["solved_at_end"]) == pytest.approx((0.5 / 20, 18.5 / 20))
+    assert (facts["reward_at_start"], facts["reward_at_end"]) == pytest.approx((1 / 20, 37 / 20))
+
+
+@pytest.mark.parametrize(("right", "told"), [(True, "too easy for this base model"), (False, "raise grpo.group = 4")])
+def test_a_run_that_never_updates_anything_says_why_at_its_end(make_grpo: MakeGrpo, right: bool, told: str) -> None:
+    """Shorter than `patience`, or with nothing but right answers: what comes out would be the base model."""
+    trainer = make_grpo(max_steps=2, judge=lambda answers, *_: [reward(True, right, 0.0)] * len(answers))
+    trainer.sampler._ended = lambda answer: True
+    with pytest.raises(PipelineError, match=rf"^GRPO learned nothing in 2 steps: all answers .* right\); .*{told}"):
+        trainer.fit()
+
+
+def test_probabilities_that_are_no_numbers_stop_it_before_they_are_learned_from(
+    make_grpo: MakeGrpo, tmp_path: Path
+) -> None:
+    """A step made weights of which the model computes no number: what stood before it is kept."""
+    trainer = make_grpo(max_steps=4, checkpoints=tmp_path, execution={"checkpoint_s": 1e-9})
+    usual = trainer.sampler.sample
+
+    def sample(number: int) -> Any:
+        if number == 2:
+            with torch.no_grad():
+                trainer.backend.parameters[0].fill_(math.nan)
+        return usual(number)
+
+    trainer.sampler.sample = sample
+    with pytest.raises(PipelineError) as told:
+        trainer.fit()
+    assert str(told.value) == (
+        "stopped in step 3 of 4: the answers' probabilities are no numbers any more: lower training.learning_rate "
+        "(the last good checkpoint, of step 2, is kept)"
     )
 
 

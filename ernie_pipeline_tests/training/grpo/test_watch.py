@@ -1,6 +1,9 @@
 """When a run is stopped."""
 
 import json
+import math
+
+import pytest
 
 from ernie_pipeline.recipe.sections import Grpo
 from ernie_pipeline.training.grpo.watch import Watch
@@ -8,11 +11,12 @@ from ernie_pipeline.training.grpo.watch import Watch
 GRPO = Grpo(patience=4, max_mismatch_kl=0.1, max_fall=0.5)
 
 
-def heard(watch: Watch, rights: list[int], kls: list[float | None], updated: bool = True) -> list[str]:
+def heard(watch: Watch, rights: list[int], kls: list[float | None], updated: bool = True, **sums: float) -> list[str]:
     """What it says of steps of 32 answers."""
     told = []
     for right, kl in zip(rights, kls, strict=True):
-        told.append(watch.sampled(32, right) or watch.updated(updated, kl))
+        usual = {"answers": 32, "ended": 32, "formatted": 32, "timed_out": 0, "right": right, "surprise": 9.0}
+        told.append(watch.sampled(32, right, usual | sums) or watch.updated(updated, kl))
     return told
 
 
@@ -36,6 +40,30 @@ def test_a_base_that_solves_nothing_stops_it() -> None:
     assert before == [""] * 3
     assert last.startswith("0 of 256 sampled answers were right, none of the last 4 steps', and there is nothing to")
     assert heard(Watch(GRPO), [32] * 9, [None] * 9, updated=False) == [""] * 9  # all right is no reason
+
+
+@pytest.mark.parametrize(
+    ("sums", "told"),
+    [
+        ({"ended": 8, "formatted": 8}, "75% were cut off at grpo.max_new_tokens = 1024; raise it"),
+        ({"formatted": 0}, "100% had no boxed answer; ask for one in the prompts, use an instruction-tuned base model"),
+        ({"timed_out": 32}, "100% were not graded within grpo.grading_timeout_s = 5 s; raise it, or give the machine"),
+        ({}, "raise grpo.group = 8, give it easier problems or a stronger base model, or train on solutions first"),
+    ],
+)
+def test_it_says_what_would_help(sums: dict[str, float], told: str) -> None:
+    last = heard(Watch(GRPO), [0] * 4, [None] * 4, updated=False, **sums)[-1]
+    assert last.startswith("0 of 128 sampled answers were right, none of the last 4 steps', and there is nothing to")
+    assert last.partition("learn from: ")[2].startswith(told)
+
+
+def test_what_is_no_number_stops_it_at_once() -> None:
+    for broken in (
+        heard(Watch(GRPO), [8], [0.0], surprise=math.nan),
+        heard(Watch(GRPO), [8], [math.nan]),
+        heard(Watch(GRPO), [8], [math.inf]),
+    ):
+        assert broken == ["the answers' probabilities are no numbers any more: lower training.learning_rate"]
 
 
 def test_a_fall_stops_it_if_chance_does_not_explain_it() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
 from ernie_pipeline.recipe.sections import Grpo
 from ernie_pipeline.training.train import train
+from ernie_pipeline.utils.errors import PipelineError
 
 
 def write_easy_split(folder: Path) -> Path:
@@ -47,3 +49,10 @@ def test_a_few_steps_raise_the_reward_on_a_handful_of_easy_problems(
     assert run["mismatch_kl"] < 1e-6
     assert run["logit_change"] > 0
     assert 0 < run["sampling_s"] < run["seconds"]
+
+
+def test_what_is_longer_than_the_model_s_context_is_told(make_job: Callable[..., Any], tmp_path: Path) -> None:
+    training = {"method": "grpo", "samples_per_step": 8, "max_steps": 1}
+    job = make_job(training=training, grpo=Grpo(group=4, max_new_tokens=2048, eval_problems=2))
+    with pytest.raises(PipelineError, match=r"with grpo.max_new_tokens = 2048 that is more than the 2048 tokens of"):
+        train(job.model_copy(update={"split": write_easy_split(tmp_path)}), lambda line, values: None)

@@ -1,0 +1,105 @@
+"""What jobs spend, kept on the disk while they run: so that it counts whatever ends them.
+
+A file a job, written anew each second, in two places: in the folder of the unfinished build, where the build that
+completes it finds what was spent before a kill; and in the run's, where the run's other steps see it.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
+
+PREFIX = "spent-"
+REFRESH = "ERNIE_PIPELINE_REFRESH_NAME"
+"""Set by `refresh` for the processes that it starts: the name under which they record what they spend."""
+WRITE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """`seconds` for which a job ran with `gpus` GPUs, 0 on a CPU; `stage`: for which; `began`: in seconds of 1970."""
+
+    stage: str
+    seconds: float
+    gpus: int
+    began: float = 0.0
+
+    @property
+    def counted(self) -> float:
+        """Seconds times GPUs; on a CPU the seconds."""
+        return self.seconds * max(1, self.gpus)
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds times GPUs."""
+        return self.seconds * self.gpus
+
+
+@dataclass(frozen=True)
+class Total:
+    """Several jobs together, as `Spent` has it."""
+
+    counted: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+def total(jobs: Iterable[Spent]) -> Total:
+    """What they spent together."""
+    found = [*jobs]
+    return Total(sum(job.counted for job in found), sum(job.gpu_seconds for job in found))
+
+
+def unfinished_place(unfinished: Path) -> Path:
+    """Where in the folder of an unfinished build its jobs' files are."""
+    return unfinished / "spent"
+
+
+class SpendingRecord:
+    """One job's record in each of `folders`, written as it goes. `clock` gives seconds."""
+
+    def __init__(self, stage: str, gpus: int, folders: Iterable[Path], clock: Callable[[], float]):
+        self.stage, self.gpus, self.clock = stage, gpus, clock
+        self.files = [folder / f"{PREFIX}{uuid.uuid4().hex}.json" for folder in folders]
+        self.start, self.began = clock(), time.time()
+        self._written = -WRITE_S
+
+    def now(self) -> Spent:
+        """What the job has spent so far."""
+        return Spent(self.stage, round(self.clock() - self.start, 3), self.gpus, self.began)
+
+    def write_if_due(self) -> bool:
+        """Write it, once a second; whether it was written."""
+        due = self.clock() - self._written >= WRITE_S
+        if due:
+            self.write()
+        return due
+
+    def write(self) -> None:
+        """Write it: whole, or as it was before."""
+        self._written = self.clock()
+        text = json.dumps(asdict(self.now()))
+        for file in self.files:
+            with suppress(OSError):  # a full disk is for the job itself to tell
+                file.parent.mkdir(parents=True, exist_ok=True)
+                new = file.with_suffix(".new")
+                new.write_text(text, encoding="utf-8")
+                new.replace(file)
+
+
+def read_spent(folder: Path) -> list[Spent]:
+    """The jobs whose records are in the folder, in their order. What cannot be read is passed over: it is advice."""
+    found = [job for file in folder.glob(f"{PREFIX}*.json") if (job := _parsed(file))]
+    return sorted(found, key=lambda job: job.began)
+
+
+def _parsed(file: Path) -> Spent | None:
+    try:
+        values = parse_json(read_file(file))
+        return Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
+    except NOT_READABLE:
+        return None

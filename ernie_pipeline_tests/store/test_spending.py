@@ -1,0 +1,57 @@
+"""What jobs spend, on the disk while they run."""
+
+import os
+from pathlib import Path
+
+from ernie_pipeline.store.spending import SpendingRecord, Spent, Total, read_spent, total
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_record_is_written_at_once_then_each_second_in_each_place(tmp_path: Path) -> None:
+    clock, places = Clock(), [tmp_path / "build", tmp_path / "run"]
+    record = SpendingRecord("qlora_adapter", 2, places, clock)
+    written = []
+    for seconds in (0, 0.5, 0.5, 0.25, 3):
+        clock.now += seconds
+        written.append(record.write_if_due())
+    assert written == [True, False, True, False, True]
+    clock.now += 0.5
+    record.write()
+    for place in places:
+        [job] = read_spent(place)
+        assert (job.stage, job.seconds, job.gpus) == ("qlora_adapter", 4.75, 2)
+        assert len(list(place.iterdir())) == 1
+
+
+def test_gpus_multiply_seconds_and_a_cpu_counts_once() -> None:
+    jobs = [Spent("a", 10, 4), Spent("b", 5, 0)]
+    assert total(jobs) == Total(counted=45, gpu_seconds=40)
+    assert total([]) == Total()
+
+
+def test_jobs_come_in_their_order_and_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    for began in (3.0, 1.0, 2.0):
+        record = SpendingRecord(f"job {began:g}", 0, [tmp_path], Clock())
+        record.began = began
+        record.write()
+    (tmp_path / "spent-0.json").write_text("{")
+    (tmp_path / "spent-1.json").write_text("[]")
+    (tmp_path / "spent-2.json").write_text('{"stage": "a", "seconds": "many", "gpus": 1, "began": 0}')
+    (tmp_path / "spent-3.json").write_bytes(b"[" * 100_000)
+    (tmp_path / "spent-4.json").mkdir()
+    os.mkfifo(tmp_path / "spent-5.json")
+    (tmp_path / "recipe").write_text("{}")
+    assert [job.stage for job in read_spent(tmp_path)] == ["job 1", "job 2", "job 3"]
+
+
+def test_a_place_that_cannot_be_written_stops_no_job(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    SpendingRecord("a", 0, [tmp_path / "file" / "below"], Clock()).write()
