@@ -32,7 +32,7 @@ class Launch:
 
     `work`: a name in `WORK`, or work that is not in that table; `job`: of the class that the work takes, with a folder
     `out` to fill. Several `processes` share it, `threads` each; all get `environment`. One that is to end, for it was
-    cancelled, ran past `time_limit_s`, or `stop_if`, which is asked about once a second, gives a sentence that says why,
+    cancelled, ran past `time_limit_s`, or `stop_if`, which is asked each second, gives a sentence that says why,
     is asked to and has `stop_grace_s` seconds to save its work.
 
     `key` names what is built (the stage and its fingerprint), and `state` is the build's folder for unfinished work,
