@@ -22,8 +22,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a shell starts what runs in its background; the tests of interrupts, and the processes that they start, hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TOGETHER = ("ernie_pipeline_tests/scenarios/staleness/", "ernie_pipeline_tests/registry/")
-"""Folders whose files share what takes long to build: a home with everything in it; a registered model."""
+TOGETHER = tuple(f"ernie_pipeline_tests/{folder}/" for folder in ("scenarios/staleness", "registry", "launch/ray"))
+"""Folders whose files share what takes long to build: a home with everything in it; a registered model; a cluster."""
 
 SLOW = (
     "scenarios/",
@@ -36,6 +36,7 @@ SLOW = (
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",
+    "launch/ray/",
     "orchestration/test_metering.py",
     "deploy/test_services.py",
     "deploy/test_mlflow_server.py",

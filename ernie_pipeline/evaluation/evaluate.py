@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
+from ernie_pipeline.evaluation.part import answer_part
 from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel, Sampling
@@ -41,6 +42,9 @@ def evaluate(job: EvaluationJob, report: Reporter) -> None:
     spec, settings, out = job.spec, job.evaluation, job.out
     rows: list[Row] = pq.read_table(job.split / "eval.parquet").to_pylist()
     asked = rows[: settings.rows or None]
+    if job.part:
+        answer_part(job, [row["prompt_text"] for row in asked], job.part, device, report)
+        return
 
     report(f"loading {spec.base.name}" + (" and its adapter" if spec.adapter else ""), {})
     loaded = backend_named(spec.backend).load(spec, device.name)

@@ -9,12 +9,14 @@ from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Evaluation, Recipe
 from ernie_pipeline.store.row_cache import KeptRows
+from ernie_pipeline.store.row_part import RowPart
 
 
 class EvaluationJob(Section):
     """Measure the model of `spec` on the held-out rows of the folder `split` (eval.parquet) into the folder `out`.
 
-    `rows`: where its answers are kept, those of earlier evaluations too; None: nowhere.
+    `rows`: where its answers are kept, those of earlier evaluations too; None: nowhere. With a `part` that part's rows
+    are answered and kept, and nothing else: see `answer_part`.
     """
 
     spec: ModelSpec
@@ -24,6 +26,7 @@ class EvaluationJob(Section):
     split: Path
     out: Path
     rows: KeptRows | None = None
+    part: RowPart | None = None
 
 
 def evaluation_job(

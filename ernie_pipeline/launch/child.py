@@ -1,19 +1,23 @@
 """`python -m ernie_pipeline.launch.child JOB.json`: the child's side of every process that a step starts.
 
 It does the work that the job file names; progress and errors go through the pipe to the step that waits. Without a
-step, started by hand, it prints instead. Of several processes under torchrun only the first one reports; an error of
-another is left in a file beside the job.
+step, started by hand, it prints instead. Of several processes that train together only the first one reports; an error
+of another is left in a file beside the job. A job that outlives its step fills a folder of its own, see `detached/`.
 """
 
 import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from ernie_pipeline.launch.detached.life import alive, make_sealed
+from ernie_pipeline.launch.detached.messages import end_cut_line
+from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
@@ -25,9 +29,17 @@ def main(job_file: Path) -> None:
     envelope, rank = Envelope.model_validate_json(job_file.read_bytes()), int(os.environ.get("RANK", "0"))
     if envelope.parent:
         threading.Thread(target=end_with, args=(envelope.parent,), daemon=True).start()
+    with alive(envelope.attempt, beats=rank == 0) if envelope.attempt else nullcontext():
+        _report_to_whom_it_may(envelope, rank, envelope.attempt.folder if envelope.attempt else job_file.parent)
+
+
+def _report_to_whom_it_may(envelope: Envelope, rank: int, folder: Path) -> None:
+    """Do the work. `folder`: where a process that has no pipe leaves its error."""
     if rank:
-        _run(envelope, _report_nothing, lambda sentence: leave_error(job_file.parent, rank, sentence))
+        _run(envelope, _report_nothing, lambda sentence: leave_error(folder, rank, sentence))
     elif PipesEnvVarParamsLoader().is_dagster_pipes_process():  # type: ignore[no-untyped-call]
+        if envelope.attempt:
+            end_cut_line(Place(envelope.attempt.folder).messages)
         with open_dagster_pipes() as pipes:
             _run(
                 envelope,
@@ -53,13 +65,22 @@ def left_error(folder: Path) -> str:
 
 def _run(envelope: Envelope, report: Reporter, report_error: Callable[[str], None]) -> None:
     try:
-        find_work(envelope.work).do(envelope.job, report)
+        _do(envelope, report)
     except Exception as error:
         if not isinstance(error, PipelineError) and not is_disk_full(error):
             raise
         sentence = str(error) if isinstance(error, PipelineError) else disk_full_sentence(str(envelope.job.get("out")))
         report_error(sentence)
         sys.exit(1)
+
+
+def _do(envelope: Envelope, report: Reporter) -> None:
+    """The work, into the job's folder; of a job that outlives its step into a sealed one, by the first process."""
+    work = find_work(envelope.work)
+    if envelope.attempt and not int(os.environ.get("RANK", "0")):
+        make_sealed(envelope.attempt, work.name, lambda out: work.do({**envelope.job, "out": str(out)}, report))
+    else:
+        work.do(envelope.job, report)
 
 
 def _report_nothing(line: str, values: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def end(child: "subprocess.Popen[bytes]", grace_s: float) -> None:
     that comes more than `SAME_INTERRUPT_S` after the first ends the waiting.
     """
     if child.poll() is None:
-        with _interrupts_noted() as interrupts:
+        with interrupts_noted() as interrupts:
             family = _descendants(child.pid)
             child.terminate()
             start = time.monotonic()
@@ -40,7 +40,7 @@ def end(child: "subprocess.Popen[bytes]", grace_s: float) -> None:
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[list[float]]:
+def interrupts_noted() -> Iterator[list[float]]:
     """The times of the interrupts that come meanwhile, which raise nothing; only a main thread gets any."""
     noted: list[float] = []
     if threading.current_thread() is not threading.main_thread():

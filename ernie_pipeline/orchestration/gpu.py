@@ -2,15 +2,21 @@
 
 import contextlib
 import fcntl
+import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from ernie_pipeline.launch.local import STOP_GRACE_S, run_work
+from ernie_pipeline.launch.detached.followed import Patience
+from ernie_pipeline.launch.detached.launcher import DetachedLauncher
+from ernie_pipeline.launch.launcher import STOP_GRACE_S, Launch
+from ernie_pipeline.launch.local import LocalLauncher
+from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
@@ -34,14 +40,32 @@ class ExecutionConfig(dg.Config):
     checkpoint_s: float | None = Field(None, description="seconds between two checkpoints of a training")
 
 
+class RayConfig(dg.Config):
+    """The Ray cluster of launcher "ray", and what each process of a job asks of it.
+
+    Its machines have this package, and see the home and the base model by the same paths.
+    """
+
+    address: str = Field("http://127.0.0.1:8265", description="of its dashboard, which takes the jobs")
+    cpus: float = Field(1.0, gt=0, description="CPUs that a process asks for; it runs as many threads")
+    gpus: float = Field(1.0, ge=0, description="GPUs that a process asks for; 0 for a cluster without")
+    memory_gib: float | None = Field(None, gt=0, description="main memory that a process asks for")
+    workers: int = Field(1, ge=1, description="jobs that share the rows of a sampling or an evaluation")
+    nodes: int = Field(1, ge=1, description="machines that a training is spread over, gpu.gpus processes on each")
+    retries: int = Field(2, ge=0, description="how often a lost job is submitted again")
+    heartbeat_s: float = Field(60.0, gt=0, description="seconds without a heartbeat after which a job is lost")
+    python: str = Field("", description="the interpreter on the cluster's machines; as here where empty")
+
+
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Does work of `launch.work.WORK` in a process of its own. On a machine without a GPU it says so and uses the CPU.
 
     None of these settings enters a fingerprint: they change where and how fast, not what.
     """
 
-    launcher: Literal["local"] = Field("local", description="where the process runs")
-    gpus: int = Field(1, ge=1, description="how many GPUs a training gets")
+    launcher: Literal["local", "ray"] = Field("local", description="where the process runs")
+    ray: RayConfig = RayConfig()  # type: ignore[call-arg]
+    gpus: int = Field(1, ge=1, description="how many GPUs of a machine a training gets, a process for each")
     kind: str = Field("", description='a part of the GPU\'s name, such as "A100"; empty for any')
     memory_gib: float | None = Field(None, gt=0, description="GPU memory it may take, or main memory on a CPU")
     time_limit_s: float | None = Field(None, gt=0, description="seconds after which it is asked to stop")
@@ -55,8 +79,16 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What is set here, and of the recipe what is not. Raises `PipelineError` for a value that cannot be."""
         return parse_execution(self.execution.model_dump(), where="the resource gpu").over(recipe)
 
+    @property
+    def processes(self) -> int:
+        """How many share a training."""
+        return self.gpus * (self.ray.nodes if self.launcher == "ray" else 1)
+
     def limits(self, processes: int = 1) -> DeviceLimits:
-        """What each of the `processes` of a job may take: they share the threads."""
+        """What each of the `processes` of a job may take: on this machine they share the threads."""
+        if self.launcher == "ray":
+            threads = self.cpu_threads or max(1, int(self.ray.cpus))
+            return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=threads)
         threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
         return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
 
@@ -71,30 +103,53 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> None:
         """Do `work` on `job` and wait; what it reports becomes observations of the asset.
 
-        What it spends is recorded in `unfinished`, the folder of the build that it is for, from when it has the GPU.
-        Several `processes` share it under torchrun, on a machine without a GPU too. The job holds the `limits` already.
-        Raises `PipelineError`, see `run_work` and `metered`.
+        Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `unfinished`:
+        the folder of the build that it is for, `<stage>/<fingerprint>`; what it spends is recorded there, and by it a
+        launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see `Launcher.run` and
+        `metered`.
         """
+        launch = Launch(
+            work=work,
+            job=job,
+            threads=self.limits(processes).cpu_threads,
+            processes=processes,
+            time_limit_s=self.time_limit_s,
+            stop_grace_s=self.stop_grace_s,
+            environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
+            key=f"{unfinished.parent.name}-{unfinished.name}" if unfinished else "",
+            state=unfinished,
+        )
+        run = self._on_ray if self.launcher == "ray" else self._here
+        run(context, launch)
+
+    def _here(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
         on_gpu = Path("/dev/nvidiactl").exists()
-        if on_gpu and processes > 1 and (here := gpus_here()) < processes:
-            raise PipelineError(f"gpu.gpus = {processes}, but this machine shows {here}; set it to {max(1, here)}")
+        if on_gpu and launch.processes > 1 and (here := gpus_here()) < launch.processes:
+            raise PipelineError(
+                f"gpu.gpus = {launch.processes}, but this machine shows {here}; set it to {max(1, here)}"
+            )
+        launch = replace(launch, memory_gib=None if on_gpu else self.memory_gib)
         with (
             _one_at_a_time() if on_gpu else contextlib.nullcontext(),
-            metered(context, unfinished, processes if gpus_here() else 0) as meter,
+            metered(context, launch.state, launch.processes if gpus_here() else 0) as meter,
         ):
-            run_work(
-                context,
-                work,
-                job,
-                threads=self.limits(processes).cpu_threads,
-                memory_gib=None if on_gpu else self.memory_gib,
-                time_limit_s=self.time_limit_s,
-                on_progress=lambda values: _observe(context, values),
-                processes=processes,
-                stop_grace_s=self.stop_grace_s,
-                environment={"TRITON_CACHE_DIR": str(Settings.from_environment().compiled)},
-                stop_if=meter.passed,
-            )
+            launch = replace(launch, stop_if=meter.passed)
+            LocalLauncher().run(context, launch, lambda values: _observe(context, values))
+
+    def _on_ray(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
+        """Several at a time: Ray gives a GPU to one process only."""
+        asked = self.ray.model_dump(include={"address", "cpus", "gpus", "memory_gib", "nodes", "python"})
+        patience = Patience(retries=self.ray.retries, quiet_s=self.ray.heartbeat_s)
+        launcher = DetachedLauncher(RayEngine(**asked), patience, self.ray.workers)
+        gpus = math.ceil(self.ray.gpus * max(launch.processes, self.ray.workers if _by_row(launch.job) else 1))
+        with metered(context, launch.state, gpus) as meter:
+            launch = replace(launch, stop_if=meter.passed)
+            launcher.run(context, launch, lambda values: _observe(context, values))
+
+
+def _by_row(job: BaseModel) -> bool:
+    """Whether workers may share its rows."""
+    return getattr(job, "rows", None) is not None
 
 
 def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Section
 from ernie_pipeline.recipe.sections import Recipe, Solutions
 from ernie_pipeline.store.row_cache import KeptRows
+from ernie_pipeline.store.row_part import RowPart
 
 
 class SolutionsJob(Section):
     """Solve the training problems of the folder `split` (train.parquet) by the model of `spec`, into the folder `out`.
 
     `earlier`: the folder of the round before, whose attempts count too; None in the first round. `rows`: where attempts
-    are kept; None: nowhere.
+    are kept; None: nowhere. With a `part` that part's attempts are made and kept, and nothing else: see `sample_part`.
     """
 
     spec: ModelSpec
@@ -26,6 +27,7 @@ class SolutionsJob(Section):
     out: Path
     earlier: Path | None = None
     rows: KeptRows | None = None
+    part: RowPart | None = None
 
 
 def solutions_job(

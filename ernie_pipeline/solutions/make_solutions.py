@@ -13,7 +13,7 @@ from ernie_pipeline.solutions.attempts import Attempt, attempt, chosen, earlier_
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.solutions.metrics import problem_rows, summarise
 from ernie_pipeline.solutions.problems import Problem, for_validation, read_problems
-from ernie_pipeline.solutions.sample import Sampled, sample
+from ernie_pipeline.solutions.sample import Sampled, sample, sample_part
 from ernie_pipeline.solutions.unusable import check_usable
 from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
@@ -28,6 +28,9 @@ def make(job: SolutionsJob, report: Reporter) -> None:
     """
     device, settings = choose_device(job.limits, job.execution, report), job.solutions
     problems = read_problems(job.split / "train.parquet", settings.rows, settings.seed)
+    if job.part:
+        sample_part(job, problems, job.part, device, report)
+        return
     sampled = sample(job, problems, device, report)
     free_memory()
     start = time.monotonic()

@@ -16,6 +16,7 @@ from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.solutions.problems import Problem, seeds_of
 from ernie_pipeline.store.row_cache import RowCache, open_rows
+from ernie_pipeline.store.row_part import RowPart
 from ernie_pipeline.utils.reporter import Reporter
 
 COMPARED = 1000
@@ -38,11 +39,7 @@ class Sampled(NamedTuple):
 def sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, report: Reporter) -> Sampled:
     """`samples` attempts at each problem, those of one problem next to each other. None is made that is kept."""
     base, settings = job.spec.base, job.solutions
-    tokenizer = load_tokenizer(base.checkpoint, base.revision)
-    own = token_ids(tokenizer, [problem.prompt_text for problem in problems])
-    check_context(base.checkpoint, base.revision, own, settings.max_new_tokens, "solutions.max_new_tokens")
-    prompts = [prompt for prompt in own for _ in range(settings.samples)]
-    seeds = seeds_of(problems, settings.samples, settings.seed, settings.rounds)
+    tokenizer, prompts, seeds = _asked(job, problems)
     with open_rows(job.rows) as kept:
         known = [kept.get(row_key(*each)) for each in zip(prompts, seeds, strict=True)]
         per_problem = [known[at : at + settings.samples] for at in range(0, len(known), settings.samples)]
@@ -72,6 +69,30 @@ def sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, repor
             "gpu_seconds": round(cost.loading + cost.sampling, 1) if device.name != "cpu" else 0.0,
         },
     )
+
+
+def sample_part(
+    job: SolutionsJob, problems: Sequence[Problem], part: RowPart, device: Device, report: Reporter
+) -> None:
+    """Make and keep the attempts of one part of `sample`'s rows. Who samples when all parts are kept finds them."""
+    _, prompts, seeds = _asked(job, problems)
+    with open_rows(job.rows) as kept:
+        keys = map(row_key, prompts, seeds)
+        own = [i for i, key in enumerate(keys) if part.has(key) and kept.get(key) is None]
+        report(f"{part}: {len(own)} attempts to make", {})
+        if own:
+            _from_the_model(job, [prompts[i] for i in own], [seeds[i] for i in own], device, kept, report)
+
+
+def _asked(job: SolutionsJob, problems: Sequence[Problem]) -> tuple[Tokenizer, Prompts, list[int]]:
+    """The tokenizer, and each attempt's prompt and seed, those of one problem next to each other."""
+    settings = job.solutions
+    tokenizer = load_tokenizer(job.spec.base.checkpoint, job.spec.base.revision)
+    own = token_ids(tokenizer, [problem.prompt_text for problem in problems])
+    base, limit = job.spec.base, settings.max_new_tokens
+    check_context(base.checkpoint, base.revision, own, limit, "solutions.max_new_tokens")
+    prompts = [prompt for prompt in own for _ in range(settings.samples)]
+    return tokenizer, prompts, seeds_of(problems, settings.samples, settings.seed, settings.rounds)
 
 
 class _Cost(NamedTuple):

@@ -15,7 +15,8 @@ import dagster as dg
 import pytest
 
 from ernie_pipeline.launch import ending
-from ernie_pipeline.launch.local import run_work
+from ernie_pipeline.launch.launcher import Launch
+from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
 
@@ -40,7 +41,8 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         @dg.asset
         def parent(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with pipeline_errors_as_failures():
-                run_work(context, work_in(CHILD), ChildJob(out=tmp_path), on_progress=on_progress, **allowed)
+                launch = Launch(work_in(CHILD), ChildJob(out=tmp_path), **allowed)
+                LocalLauncher().run(context, launch, on_progress)
             return dg.MaterializeResult()
 
         instance = dg.DagsterInstance.ephemeral()
@@ -114,10 +116,12 @@ def test_a_step_killed_outright_takes_its_child_with_it(tmp_path: Path) -> None:
         "    (job.out / 'pid').write_text(str(os.getpid()))\n    time.sleep(120)\n"
     )
     parent.write_text(
-        "from pathlib import Path\nimport dagster as dg\nfrom ernie_pipeline.launch.local import run_work\n"
+        "from pathlib import Path\nimport dagster as dg\nfrom ernie_pipeline.launch.launcher import Launch\n"
+        "from ernie_pipeline.launch.local import LocalLauncher\n"
         "from ernie_pipeline_tests.launch.children import ChildJob, work_in\n"
         "@dg.asset\ndef a(context: dg.AssetExecutionContext) -> dg.MaterializeResult:\n"
-        f"    run_work(context, work_in({CHILD!r}), ChildJob(out=Path({str(tmp_path)!r})), threads=1)\n"
+        f"    launch = Launch(work_in({CHILD!r}), ChildJob(out=Path({str(tmp_path)!r})), threads=1)\n"
+        "    LocalLauncher().run(context, launch)\n"
         "    return dg.MaterializeResult()\n"
         "dg.materialize([a])\n"
     )

@@ -7,7 +7,8 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.data.job import split_job
-from ernie_pipeline.launch.local import run_work
+from ernie_pipeline.launch.launcher import Launch
+from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
 from ernie_pipeline.orchestration.plots import dropped_rows
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
@@ -41,7 +42,7 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         cache = Settings.from_environment().home / "cache" / "parsed_answers.json"
         benchmarks = (recipe.benchmarks.sets, versions["benchmark_sets"])
         job = split_job(recipe, base, benchmarks, raw=raw, out=out, cache=cache)
-        run_work(context, "split", job, threads=os.cpu_count() or 1)
+        LocalLauncher().run(context, Launch("split", job, threads=os.cpu_count() or 1))
         return _checks(raw, out, recipe.split.rows)
 
     return build_or_reuse(context, write, _show)

@@ -47,13 +47,13 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             base,
             Settings.from_environment().store / FOLDER,
             execution=gpu.execution_over(work.recipe.execution),
-            limits=gpu.limits(gpu.gpus),
+            limits=gpu.limits(gpu.processes),
             split=checked_split(work) if "math_split" in work.artifacts else solutions,
             solutions=solutions,
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.gpus)
+        gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         return [changed_the_model(change)]
 
