@@ -46,6 +46,10 @@ SLOW = (
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""
 
+LONG = ("deploy/test_services.py", "launch/ray/", "scenarios/shared/", "scenarios/test_budget.py")
+"""What the marker `long` is given to, besides `slow`: a whole Ray cluster, Dagster's services on PostgreSQL with a queue
+of runs, machines in network namespaces. They take as long again as all the others."""
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -58,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(place in item.nodeid for place in SLOW):
             item.add_marker("slow")
+        if any(place in item.nodeid for place in LONG):
+            item.add_marker("long")
     folders = ("scenarios", "deploy", "registry", "training", "launch")
     items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from ernie_pipeline.launch.detached.life import alive, make_sealed
-from ernie_pipeline.launch.detached.messages import end_cut_line
+from ernie_pipeline.launch.detached.life import alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with

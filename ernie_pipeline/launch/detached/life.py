@@ -59,3 +59,10 @@ def make_sealed(attempt: Attempt, name: str, work: Callable[[Path], None]) -> No
         return {"attempt": attempt.name}
 
     write_sealed_folder(place.out, SEALED, work, values, what=name, durable=True)
+
+
+def end_cut_line(file: Path) -> None:
+    """The job's, before its first message: what a killed one was writing must not hang on to it."""
+    with file.open("ab") as stream:
+        if stream.tell():
+            stream.write(b"\n")

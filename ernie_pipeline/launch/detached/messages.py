@@ -78,10 +78,3 @@ def _parsed(line: bytes) -> Any:
         return message if PIPES_PROTOCOL_VERSION_FIELD in message else None
     except (ValueError, TypeError):
         return None
-
-
-def end_cut_line(file: Path) -> None:
-    """The job's, before its first message: what a killed one was writing must not hang on to it."""
-    with file.open("ab") as stream:
-        if stream.tell():
-            stream.write(b"\n")

@@ -162,11 +162,11 @@ def test_a_paused_builder_does_not_overwrite_what_its_successor_published(bucket
             waits = heard(successor)
             assert waits.startswith(f"stage f00d is being built by process {paused.pid} on ")
             assert heard(successor) == "building"
-            out, _ = successor.communicate("go on\n", timeout=30)
+            out, _ = successor.communicate("go on\n", timeout=90)
         assert out == "built successor\n"
         record = bucket.get(f"{OBJECTS}/manifest.json")
         paused.send_signal(signal.SIGCONT)
-        out, _ = paused.communicate("go on\n", timeout=30)
+        out, _ = paused.communicate("go on\n", timeout=90)
     assert out == "reused successor\n"
     assert bucket.get(f"{OBJECTS}/manifest.json") == record
 
@@ -184,9 +184,9 @@ def test_a_paused_builder_waits_for_a_successor_that_still_builds(bucket: Bucket
             paused.stdin.flush()
             with pytest.raises(subprocess.TimeoutExpired):
                 paused.wait(2)
-            out, _ = successor.communicate("go on\n", timeout=30)
+            out, _ = successor.communicate("go on\n", timeout=90)
         assert out == "built successor\n"
-        assert paused.communicate(timeout=30)[0] == "reused successor\n"
+        assert paused.communicate(timeout=90)[0] == "reused successor\n"
 
 
 def test_two_machines_at_once_build_once(bucket: Bucket, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_two_machines_at_once_build_once(bucket: Bucket, tmp_path: Path) -> None
         for process in (here, there):
             assert process.stdin
             process.stdin.write("go on\n")
-        lines = [process.communicate(timeout=30)[0].splitlines() for process in (here, there)]
+        lines = [process.communicate(timeout=90)[0].splitlines() for process in (here, there)]
     assert sorted(line.partition(" ")[0] for line in (lines[0][-1], lines[1][-1])) == ["built", "reused"]
     assert sum("building" in line for line in lines) == 1
 
