@@ -47,8 +47,8 @@ SLOW = (
 processes that are killed or wait for one another."""
 
 LONG = ("deploy/test_services.py", "launch/ray/", "scenarios/shared/", "scenarios/test_budget.py")
-"""What the marker `long` is given to, besides `slow`: a whole Ray cluster, Dagster's services on PostgreSQL with a queue
-of runs, machines in network namespaces. They take as long again as all the others."""
+"""What the marker `long` is given to, besides `slow`: a Ray cluster, Dagster's services on PostgreSQL with a queue of
+runs, machines in network namespaces. They take as long again as all the others."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 
