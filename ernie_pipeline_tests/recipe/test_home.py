@@ -12,7 +12,19 @@ import pytest
 
 ALICE, BOB, GROUP = 12345, 12346, 12347
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to become other users takes root")
+
+def _all_may_read(place: Path) -> bool:
+    """Whether every user may look into the folder: none of those above it is closed to others."""
+    return all(folder.stat().st_mode & 0o001 for folder in (place, *place.parents))
+
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="to become other users takes root"),
+    pytest.mark.skipif(
+        not (_all_may_read(Path(sys.prefix)) and _all_may_read(Path(__file__).parents[2])),
+        reason="other users may not read this Python's packages, or this checkout",
+    ),
+]
 
 AS_ANOTHER = """
 import os, sys, tempfile

@@ -194,6 +194,7 @@ def test_two_machines_at_once_build_once(bucket: Bucket, tmp_path: Path) -> None
         for process in (here, there):
             assert process.stdin
             process.stdin.write("go on\n")
+            process.stdin.flush()  # whichever builds: the other one, which is read first, waits for it
         lines = [process.communicate(timeout=90)[0].splitlines() for process in (here, there)]
     assert sorted(line.partition(" ")[0] for line in (lines[0][-1], lines[1][-1])) == ["built", "reused"]
     assert sum("building" in line for line in lines) == 1
