@@ -11,15 +11,13 @@ import pyarrow.parquet as pq
 
 from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
-from ernie_pipeline.evaluation.part import answer_part
+from ernie_pipeline.evaluation.part import answer_kept, answer_part
 from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.models import backend_named
-from ernie_pipeline.models.backend import LoadedModel, Sampling
+from ernie_pipeline.models.backend import LoadedModel
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts, token_ids
 from ernie_pipeline.models.device import choose_device
 from ernie_pipeline.models.documents import document
-from ernie_pipeline.models.generation.kept import answer_rows
-from ernie_pipeline.models.generation.vllm.generator import generator_of
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.store.row_cache import open_rows
 from ernie_pipeline.utils.json_file import write_json
@@ -89,14 +87,7 @@ def _answer(
     report(f"answering {len(prompts)} rows", {})
     start = time.monotonic()
     with open_rows(job.rows) as kept:
-        made = answer_rows(
-            generator_of(loaded, execution),
-            prompts,
-            Sampling(job.evaluation.max_new_tokens),
-            kept,
-            rows=execution.generation_rows,
-            progress=lambda done, total: report(f"answered {done} of {total}", {}),
-        )
+        made = answer_kept(loaded, prompts, job, kept, execution, lambda line: report(line, {}))
     seconds = time.monotonic() - start
     report(f"problems sampled {made.sampled}, reused {made.reused}", {})
     ends = loaded.end_tokens

@@ -97,7 +97,29 @@ class TrainingBackend(Protocol):
         """How it was computed."""
 
 
-class LoadedModel(Protocol):
+class Generates(Protocol):
+    """What answers prompts: a `LoadedModel`, or another generator of its answers."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        rows: int,
+        seeds: Sequence[int] | None = None,
+        progress: Progress | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> Generation:
+        """The tokens that follow each prompt (token ids). `rows`: how many are answered at a time, where memory does
+        not decide.
+
+        `seeds` [prompts]: what a sampled answer follows from, but for rounding, whatever else is in its batch; None:
+        drawn from torch's own generator. Equal prompts, the samples of one, are read once where the backend can.
+        `on_answer` hears of each answer once, as soon as it is there; what was heard is not lost where memory runs out.
+        """
+
+
+class LoadedModel(Generates, Protocol):
     """A 4-bit base model in memory, with an adapter or without."""
 
     spec: ModelSpec
@@ -143,24 +165,6 @@ class LoadedModel(Protocol):
         gradient and without dropout; memory that runs out is met as in `loss_sum`.
 
         `replay`: by the experts that it has for each document's tokens; it counts where the model's own differ.
-        """
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        *,
-        rows: int,
-        seeds: Sequence[int] | None = None,
-        progress: Progress | None = None,
-        on_answer: OnAnswer | None = None,
-    ) -> Generation:
-        """The tokens that follow each prompt (token ids). `rows`: how many are answered at a time, where memory does
-        not decide.
-
-        `seeds` [prompts]: what a sampled answer follows from, but for rounding, whatever else is in its batch; None:
-        drawn from torch's own generator. Equal prompts, the samples of one, are read once where the backend can.
-        `on_answer` hears of each answer once, as soon as it is there; what was heard is not lost where memory runs out.
         """
 
     def generating_again(self, rows: int) -> AbstractContextManager[None]:

@@ -5,8 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ernie_pipeline.models.backend import Generation, Progress, Sampling
-from ernie_pipeline.models.generation.vllm.generator import Generates
+from ernie_pipeline.models.backend import Generates, Generation, Progress, Sampling
 from ernie_pipeline.store.row_cache import RowCache
 
 

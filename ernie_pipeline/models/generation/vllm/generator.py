@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-from ernie_pipeline.models.backend import Generation, LoadedModel, OnAnswer, Progress, Sampling
+from ernie_pipeline.models.backend import Generates, Generation, LoadedModel, OnAnswer, Progress, Sampling
 from ernie_pipeline.models.generation.vllm.engine import Size, has_logprobs, loaded_vllm, sampling_params
 from ernie_pipeline.models.generation.vllm.interpreter import OWN, resolve_generator
 from ernie_pipeline.models.generation.vllm.process import Batch
@@ -14,22 +13,6 @@ from ernie_pipeline.recipe.execution import Execution
 
 PROGRESS_S = 1.0
 """Between two reports."""
-
-
-class Generates(Protocol):
-    """What answers prompts: a `LoadedModel`, or another generator of its answers."""
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        *,
-        rows: int,
-        seeds: Sequence[int] | None = None,
-        progress: Progress | None = None,
-        on_answer: OnAnswer | None = None,
-    ) -> Generation:
-        """See `LoadedModel.generate`."""
 
 
 def generator_of(loaded: LoadedModel, execution: Execution) -> Generates:
@@ -59,7 +42,7 @@ class VllmGenerator:
         progress: Progress | None = None,
         on_answer: OnAnswer | None = None,
     ) -> Generation:
-        """See `LoadedModel.generate`. An answer follows from its seed by vLLM's own generator of random numbers."""
+        """See `Generates.generate`. An answer follows from its seed by vLLM's own generator of random numbers."""
         if not prompts:
             return Generation([], [], how=self.generator)
         if seeds is None:
