@@ -23,7 +23,8 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer, prompt_text
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
-from ernie_pipeline.orchestration.gpu import GpuResource, RayConfig
+from ernie_pipeline.orchestration.engines import RayConfig
+from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.recipe.sections import Lora, Quantization, Solutions, Training
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.store.row_cache import KeptRows

@@ -12,14 +12,12 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from ernie_pipeline.launch.detached.followed import Patience
-from ernie_pipeline.launch.detached.launcher import DetachedLauncher
 from ernie_pipeline.launch.launcher import STOP_GRACE_S, Launch
 from ernie_pipeline.launch.local import LocalLauncher
-from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.orchestration.engines import JobsConfig, RayConfig
 from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
@@ -38,23 +36,6 @@ class ExecutionConfig(dg.Config):
     gradient_checkpointing: bool | None = Field(None, description="activations computed twice instead of kept")
     generation_rows: int | None = Field(None, description="prompts answered at a time")
     checkpoint_s: float | None = Field(None, description="seconds between two checkpoints of a training")
-
-
-class RayConfig(dg.Config):
-    """The Ray cluster of launcher "ray", and what each process of a job asks of it.
-
-    Its machines have this package, and see the home and the base model by the same paths.
-    """
-
-    address: str = Field("http://127.0.0.1:8265", description="of its dashboard, which takes the jobs")
-    cpus: float = Field(1.0, gt=0, description="CPUs that a process asks for; it runs as many threads")
-    gpus: float = Field(1.0, ge=0, description="GPUs that a process asks for; 0 for a cluster without")
-    memory_gib: float | None = Field(None, gt=0, description="main memory that a process asks for")
-    workers: int = Field(1, ge=1, description="jobs that share the rows of a sampling or an evaluation")
-    nodes: int = Field(1, ge=1, description="machines that a training is spread over, gpu.gpus processes on each")
-    retries: int = Field(2, ge=0, description="how often a lost job is submitted again")
-    heartbeat_s: float = Field(60.0, gt=0, description="seconds without a heartbeat after which a job is lost")
-    python: str = Field("", description="the interpreter on the cluster's machines; as here where empty")
 
 
 class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -80,14 +61,19 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return parse_execution(self.execution.model_dump(), where="the resource gpu").over(recipe)
 
     @property
+    def jobs(self) -> JobsConfig | None:
+        """What is asked of the engine that the launcher sends jobs to; None where they run here."""
+        return {"local": None, "ray": self.ray}[self.launcher]
+
+    @property
     def processes(self) -> int:
         """How many share a training."""
-        return self.gpus * (self.ray.nodes if self.launcher == "ray" else 1)
+        return self.gpus * (self.jobs.machines if self.jobs else 1)
 
     def limits(self, processes: int = 1) -> DeviceLimits:
         """What each of the `processes` of a job may take: on this machine they share the threads."""
-        if self.launcher == "ray":
-            threads = self.cpu_threads or max(1, int(self.ray.cpus))
+        if self.jobs:
+            threads = self.cpu_threads or max(1, int(self.jobs.cpus))
             return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=threads)
         threads = self.cpu_threads or max(1, (os.cpu_count() or 2) // 2)  # base and adapter run side by side
         return DeviceLimits(kind=self.kind, memory_gib=self.memory_gib, cpu_threads=max(1, threads // processes))
@@ -119,8 +105,10 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             key=f"{unfinished.parent.name}-{unfinished.name}" if unfinished else "",
             state=unfinished,
         )
-        run = self._on_ray if self.launcher == "ray" else self._here
-        run(context, launch)
+        if self.jobs:
+            _elsewhere(context, launch, self.jobs)
+        else:
+            self._here(context, launch)
 
     def _here(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
         on_gpu = Path("/dev/nvidiactl").exists()
@@ -136,15 +124,13 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             launch = replace(launch, stop_if=meter.passed)
             LocalLauncher().run(context, launch, lambda values: _observe(context, values))
 
-    def _on_ray(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
-        """Several at a time: Ray gives a GPU to one process only."""
-        asked = self.ray.model_dump(include={"address", "cpus", "gpus", "memory_gib", "nodes", "python"})
-        patience = Patience(retries=self.ray.retries, quiet_s=self.ray.heartbeat_s)
-        launcher = DetachedLauncher(RayEngine(**asked), patience, self.ray.workers)
-        gpus = math.ceil(self.ray.gpus * max(launch.processes, self.ray.workers if _by_row(launch.job) else 1))
-        with metered(context, launch.state, gpus) as meter:
-            launch = replace(launch, stop_if=meter.passed)
-            launcher.run(context, launch, lambda values: _observe(context, values))
+
+def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig) -> None:
+    """Several at a time: an engine gives a GPU to one process only."""
+    gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if _by_row(launch.job) else 1))
+    with metered(context, launch.state, gpus) as meter:
+        launch = replace(launch, stop_if=meter.passed)
+        jobs.launcher().run(context, launch, lambda values: _observe(context, values))
 
 
 def _by_row(job: BaseModel) -> bool:

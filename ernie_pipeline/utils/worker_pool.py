@@ -37,8 +37,20 @@ def worker_pool(answers: int, workers: int | None, warm_up: Callable[[], object]
     try:
         yield pool
     finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+        _end(pool)
+
+
+def _end(pool: "ProcessPool") -> None:
+    """End the workers, then the semaphores that they share.
+
+    Pebble's own order is the other way round: a worker that is still starting finds no semaphores, and prints a
+    traceback.
+    """
+    pool.stop()  # type: ignore[no-untyped-call]
+    if loop := pool._pool_manager_loop:  # starts the workers; none where no answer was ever given
+        loop.join()
+        pool._pool_manager.worker_manager.force_stop_workers()
+    pool.join()
 
 
 def prepare_worker(warm_up: Callable[[], object]) -> None:
