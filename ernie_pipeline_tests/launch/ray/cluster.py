@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -132,6 +134,43 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+
+class Forwarded:
+    """A port of loopback by which another one is reached, until the network in between is cut."""
+
+    def __init__(self, port: int):
+        self.target, self.listening, self.open = port, socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+        self.address = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+
+    def __enter__(self) -> "Forwarded":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        """From now on nothing is answered any more, and nobody is told so."""
+        for each in (self.listening, *self.open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, far = self.listening.accept()[0], socket.create_connection(("127.0.0.1", self.target))
+                self.open += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

@@ -21,7 +21,7 @@ from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, gone, python_path, wait_until, work_in
-from ernie_pipeline_tests.launch.ray.cluster import Cluster
+from ernie_pipeline_tests.launch.ray.cluster import Cluster, Forwarded
 
 WORK = f"ray_work_of_test_{os.getpid()}"
 
@@ -255,7 +255,7 @@ def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster
 
     def restart() -> None:
         cluster.kill_head()
-        wait_until(lambda: not any(cluster.living_workers()), 120)
+        wait_until(lambda: not cluster.living_workers(), 120)
         cluster.start_head()
         for number in cluster.workers:
             cluster.start_worker(number)
@@ -273,6 +273,21 @@ def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster
     assert any("no longer knows it" in line and "submitting it again" in line for line in log)
     assert "going on after step 6" in log
     assert steps.steps == list(range(20))
+
+
+def test_the_network_may_go_while_a_job_runs(steps: Steps, cluster: Cluster) -> None:
+    """What a job says and makes comes by the disk that it shares with the step, and Ray need not answer meanwhile."""
+    with Forwarded(cluster.dashboard) as network:
+
+        def cut(values: dict[str, Any]) -> None:
+            if values["step"] == 5:
+                network.cut()
+                threading.Timer(3, (steps.place / "go").touch).start()
+
+        result, log = Steps(steps.place, network.address).run(steps.launch(), cut)
+    assert result.success, log
+    assert steps.steps == list(range(20))
+    assert sum(line.startswith("submitted") for line in log) == 1
 
 
 def test_an_address_where_no_cluster_answers_is_one_sentence(steps: Steps) -> None:
