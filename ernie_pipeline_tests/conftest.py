@@ -36,19 +36,26 @@ SLOW = (
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",
-    "launch/ray/",
     "orchestration/test_metering.py",
-    "deploy/test_services.py",
-    "deploy/test_mlflow_server.py",
     "store/shared/test_lease.py",
     "store/shared/test_store.py",
 )
 """What the marker `slow` is given to: whole runs of the pipeline, models that are registered and loaded back, and
 processes that are killed or wait for one another."""
 
-LONG = ("deploy/test_services.py", "launch/ray/", "scenarios/shared/", "scenarios/test_budget.py")
-"""What the marker `long` is given to, besides `slow`: a Ray cluster, Dagster's services on PostgreSQL with a queue of
-runs, machines in network namespaces. They take as long again as all the others."""
+LONG = (
+    "deploy/test_mlflow_server.py",
+    "deploy/test_services.py",
+    "launch/ray/",
+    "registry/test_first_opening.py",
+    "scenarios/shared/",
+    "scenarios/test_budget.py",
+    "scenarios/test_hub_format_chain.py",
+    "scenarios/test_solutions_chain.py",
+    "training/grpo/test_whole.py",
+)
+"""What the marker `long` is given to, besides `slow`: a Ray cluster, services on PostgreSQL with a queue of runs,
+machines in network namespaces, further whole chains. They take as long again as all the others."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -60,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The scenarios take minutes; then comes what takes half a minute a file, then the many others.
     """
     for item in items:
-        if any(place in item.nodeid for place in SLOW):
+        if any(place in item.nodeid for place in (*SLOW, *LONG)):
             item.add_marker("slow")
         if any(place in item.nodeid for place in LONG):
             item.add_marker("long")
