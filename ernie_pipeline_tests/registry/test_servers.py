@@ -216,7 +216,7 @@ def test_the_agent_server_refuses_at_once_in_one_sentence(agent: Any, path: str,
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"null", b'{"messages": ' + b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"null", b'{"seed": 1' + b"0" * 5000 + b"}"])
 def test_what_is_no_json_is_refused(agent: Any, body: bytes) -> None:
     client, _ = agent
     for path in (CHAT, RESPONSES):

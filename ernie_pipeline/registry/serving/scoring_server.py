@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 
 from ernie_pipeline.registry.serving.batcher import MAX_WAITING
@@ -86,13 +87,13 @@ def wait_for(answers: Sequence["Future[list[int]]"]) -> list[list[int]]:
     """What the futures get. When its client goes or, after the server's time limit, has an error, the work stops."""
     checked.get([]).extend(answers)
     limit_s = float(os.environ.get(TIMEOUT, DEFAULT_TIMEOUT_S))
-    try:
-        done, waiting = wait(answers, limit_s, return_when=FIRST_EXCEPTION)
-        for one in done:
-            one.result()
-        if waiting:
-            raise Refusal(f"no answer within {limit_s:g} seconds; ask for less, or raise {TIMEOUT}", 504)
-        return [one.result() for one in answers]
+    end = time.monotonic() + limit_s
+    try:  # not `concurrent.futures.wait`, which does not hear of those that are cancelled
+        return [one.result(max(0.0, end - time.monotonic())) for one in answers]
+    except TimeoutError:
+        raise Refusal(f"no answer within {limit_s:g} seconds; ask for less, or raise {TIMEOUT}", 504) from None
+    except CancelledError:
+        raise Refusal("nobody waits for this answer any more", 503) from None
     finally:
         for one in answers:
             one.cancel()
