@@ -15,6 +15,7 @@ from ernie_pipeline.registry.serving import answering as answering_module
 from ernie_pipeline.registry.serving.agent_server import agent_app
 from ernie_pipeline.registry.serving.answering import Answering
 from ernie_pipeline.registry.serving.client_watch import LARGE, ClientWatch
+from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC
 
 CHAT = "/v1/chat/completions"
@@ -98,7 +99,7 @@ def test_who_goes_before_all_is_sent_reaches_nobody() -> None:
     async def receive() -> Any:
         return next(messages)
 
-    asyncio.run(ClientWatch(nobody, 100, passed, nobody)(scope("/"), receive, nobody))
+    asyncio.run(ClientWatch(nobody, 100, passed, refused)(scope("/"), receive, nobody))
 
 
 def test_an_error_of_the_application_is_not_swallowed() -> None:
@@ -112,11 +113,15 @@ def test_an_error_of_the_application_is_not_swallowed() -> None:
 
     waiting = [{"type": "http.request", "body": b"{}", "more_body": False}]
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(ClientWatch(broken, 100, passed, broken)(scope("/"), receive, broken))
+        asyncio.run(ClientWatch(broken, 100, passed, refused)(scope("/"), receive, broken))
 
 
 def passed(path: str, headers: Mapping[str, str], body: bytes) -> None:
     """A check that lets everything pass."""
+
+
+def refused(refusal: Refusal) -> Any:
+    raise AssertionError(refusal)
 
 
 def test_a_quick_one_does_not_wait_for_large_ones_to_be_checked(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
