@@ -72,6 +72,12 @@ def test_a_good_request_is_answered(app: Any) -> None:
         (b'{"dataframe_records": ' + b"[" * 900 + b"]" * 900 + b"}", JSON, 400, "nested more than 32 levels deep"),
         (b'{"inputs": ' + b"[" * 200_000, JSON, 400, "more than 20,000 objects and lists"),
         (b'{"inputs": 1' + b"0" * 5000 + b"}", JSON, 400, "the request must be a JSON object"),
+        (
+            b'{"dataframe_split": {"columns": [{}], "data": [["1?"]]}}',
+            JSON,
+            400,
+            "the request is in none of the forms that are read",
+        ),
         (b"1" * 10_000, JSON, 400, "the request must be a JSON object"),
         (GOOD, None, 415, "send JSON or Parquet: the content type must be"),
         (b"question\n1?\n", "text/csv", 415, "send JSON or Parquet: the content type must be"),

@@ -78,8 +78,11 @@ class _Scoring:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """As ASGI has it."""
         held: list[Any] = []
+        begun = False
 
         async def send_on(message: Any) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 held.append(message)
             elif not held:
@@ -91,6 +94,11 @@ class _Scoring:
 
         try:
             await self.app(scope, receive, send_on)
+        except Exception as error:  # whatever its parsers raise; of an error in the model's code it makes an answer
+            if begun or scope["type"] != "http":
+                raise
+            log.warning("MLflow cannot read a request: %s: %s", type(error).__name__, error)
+            await _answered(Refusal("the request is in none of the forms that are read"))(scope, receive, send)
         finally:
             for answer in checked.get(None) or ():
                 answer.cancel()
