@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ernie_pipeline.launch.child import left_error
+from ernie_pipeline.launch.child import how_it_failed, left_error
 from ernie_pipeline.launch.detached.engine import Engine, Status, Unreachable
 from ernie_pipeline.launch.detached.life import BEAT_S
 from ernie_pipeline.launch.detached.messages import MessageFile
@@ -183,8 +183,8 @@ class Followed:
 
     def _end_of(self, status: Status) -> None:
         """Of a job that has ended without a sealed folder and without a sentence."""
-        if status.failure:
-            raise PipelineError(status.failure)
+        if failure := status.failure or how_it_failed(status.exit_status, self.place.out):
+            raise PipelineError(failure)
         if status.is_lost:
             self._lost(status.why)
             return
