@@ -76,7 +76,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.export import export_model  # the other commands need no torch
+    # before torch is imported: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ernie_pipeline.cli.export import export_model
 
     return export_model(options)
 

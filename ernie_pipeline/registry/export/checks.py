@@ -1,6 +1,7 @@
 """An export loaded back and held against what it has to compute: logits, answers, and each tensor in its place."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ def check_adapter_form(material: Material, folder: Path, for_unsloth: Path | Non
     """
     dtype = _dtype(material)
     measured = ask_measured(material)
-    with_original = _dense(material, dtype).logits(material.probe.prompts, "original")
+    with_original = _dense(material, dtype).onto("original").logits(material.probe.prompts)
     found, placed = _loaded("peft", folder, material, dtype, scratch)
     _all_placed(placed)
     apart = difference(found.logits, with_original)
@@ -42,7 +43,7 @@ def check_adapter_form(material: Material, folder: Path, for_unsloth: Path | Non
         "tensors_placed": placed.placed,
         "logits_differ": apart,
         "dtype": dtype,
-        **_against_measured(measured, found),
+        **against_measured(measured, found),
     }
     sentences = [
         f"Loaded by plain PEFT in a process without ernie_pipeline: all {placed.tensors} tensors found their place.",
@@ -89,7 +90,7 @@ def check_merged(material: Material, onto: Onto, folder: Path, scratch: Path) ->
     measured = ask_measured(material)
     dense, exact = _dense(material, dtype), dict[Onto, list[torch.Tensor]]()
     for each in ("quantized", "original"):
-        exact[each] = dense.logits(material.probe.prompts, each)
+        exact[each] = dense.onto(each).logits(material.probe.prompts)
     del dense
     found, placed = _loaded("merged", folder, material, dtype, scratch)
     _all_placed(placed)
@@ -104,7 +105,7 @@ def check_merged(material: Material, onto: Onto, folder: Path, scratch: Path) ->
         "logits_differ_by_rounding": rounding,
         "logits_differ_quantized_original": bases,
         "dtype": dtype,
-        **_against_measured(measured, found),
+        **against_measured(measured, found),
     }
     if onto == "quantized" and not float(figures.get("measured_logits_differ", 0)) <= BF16_TOLERANCE:
         raise PipelineError(
@@ -144,12 +145,20 @@ def ask_measured(material: Material) -> Computed | None:
     return ask(model, material.probe.prompts, material.probe.max_new_tokens)
 
 
-def _against_measured(measured: Computed | None, found: Computed) -> dict[str, float | int | str]:
+def against_measured(measured: Computed | None, found: Computed) -> dict[str, float | int | str]:
+    """How far the logits are apart, and how many answers are the same; nothing where nothing was measured."""
     if measured is None:
         return {}
     alike = sum(a == b for a, b in zip(measured.answers, found.answers, strict=True))
     apart = difference(found.logits, measured.logits)
     return {"measured_logits_differ": apart, "answers": len(found.answers), "answers_alike": alike}
+
+
+def fill_dense(material: Material, weights: Iterator[tuple[str, torch.Tensor]]) -> Computed:
+    """What transformers' model of the base computes with these weights, by the names of the checkpoint."""
+    dense, probe = _dense(material, _dtype(material)).fill(weights), material.probe
+    answers = dense.answers(probe.prompts, probe.end_tokens, probe.pad_token, probe.max_new_tokens)
+    return Computed(dense.logits(probe.prompts), answers)
 
 
 def _dense(material: Material, dtype: str) -> Dense:

@@ -4,7 +4,7 @@
 of the base, each weight replaced by the sum of base and adapter in fp32, onto the quantized base or the original.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,20 +52,46 @@ class Dense:
             checkpoint, revision=spec.base.revision, dtype=dtype, config=config
         ).eval()
 
+    def onto(self, onto: Onto) -> "Dense":
+        """With the sums of the adapter and that base."""
+        return self.fill(merged(self.plan, self.base, self.adapter, self.spec, onto))
+
     @torch.no_grad()
-    def logits(self, prompts: Prompts, onto: Onto) -> list[torch.Tensor]:
-        """The logits [tokens, vocabulary] of each prompt, in fp32, with the adapter `onto` that base."""
-        parameters = dict(self.model.named_parameters())
-        places = _places(self.plan, parameters)
-        for name, value in merged(self.plan, self.base, self.adapter, self.spec, onto):
+    def fill(self, weights: Iterator[tuple[str, torch.Tensor]]) -> "Dense":
+        """With these weights, by the names of the checkpoint."""
+        places = _places(self.plan, dict(self.model.named_parameters()))
+        for name, value in weights:
             if name in places:
-                places[name].copy_(value)
+                places[name].copy_(value.view(places[name].shape))
+        return self
+
+    @torch.no_grad()
+    def logits(self, prompts: Prompts) -> list[torch.Tensor]:
+        """The logits [tokens, vocabulary] of each prompt, in fp32."""
         return [self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float() for ids in prompts]
+
+    def answers(self, prompts: Prompts, end_tokens: Sequence[int], pad_token: int, limit: int) -> list[list[int]]:
+        """Its greedy answers' tokens, `limit` at most."""
+        made = []
+        for prompt in prompts:
+            ids = torch.tensor([list(prompt)])
+            tokens = self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_length=None,
+                max_new_tokens=limit,
+                eos_token_id=list(end_tokens),
+                pad_token_id=pad_token,
+            )
+            made.append(tokens[0, len(prompt) :].tolist())
+        return made
 
 
 def _places(plan: Plan, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Where in the model's parameters each weight of the units lies."""
-    places: dict[str, torch.Tensor] = {}
+    """Where in the model's parameters each weight of the checkpoint lies."""
+    renamed = {name: name.replace(".mlp.moe_statics.", ".mlp.gate.moe_statics.") for name in plan.others}
+    places = {name: parameters[own] for name, own in renamed.items() if own in parameters}
     for unit in plan.units:
         parameter = parameters[unit.parameter]
         if len(unit.weights) == 1:
