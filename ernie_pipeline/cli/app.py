@@ -76,7 +76,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    # before torch is imported: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
+    # before torch is imported, as in launch/local.py: threads that spin while they wait are slow beside other work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ernie_pipeline.cli.export import export_model
 

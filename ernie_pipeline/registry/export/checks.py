@@ -7,17 +7,18 @@ from typing import Literal
 
 import torch
 
-from ernie_pipeline.registry.export.load_plain import Computed, PlainAnswer, PlainRequest, difference, load_plain
+from ernie_pipeline.registry.export.load_plain import Computed, PlainAnswer, PlainRequest, distance, load_plain
 from ernie_pipeline.registry.export.material import Material
 from ernie_pipeline.registry.export.merge import Onto
+from ernie_pipeline.registry.export.merged_form import check_weights
 from ernie_pipeline.registry.export.readme import Report
 from ernie_pipeline.registry.export.reference import Dense, ask, load_measured
 from ernie_pipeline.utils.errors import PipelineError
 
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.25}
-"""How far logits may be from those of the same weights by other code, by the dtype that both compute in."""
-BF16_TOLERANCE = 0.25
-"""How far a model with weights in bf16 may be from the one that was measured, as when one is registered and loaded."""
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.05}
+"""How far logits may be from those of the same weights by other code (`Distance.share`), by the dtype of both."""
+BF16_TOLERANCE = TOLERANCES["bfloat16"]
+"""How far those of weights in bf16 may be from those of weights that are not rounded."""
 SPARE = 1.4
 """Free memory that a model in fp32 needs, as a multiple of its weights."""
 
@@ -32,22 +33,23 @@ def check_adapter_form(material: Material, folder: Path, for_unsloth: Path | Non
     with_original = _dense(material, dtype).onto("original").logits(material.probe.prompts)
     found, placed = _loaded("peft", folder, material, dtype, scratch)
     _all_placed(placed)
-    apart = difference(found.logits, with_original)
-    if not apart <= TOLERANCES[dtype]:
+    apart = distance(found.logits, with_original)
+    if not apart.share <= TOLERANCES[dtype]:
         raise PipelineError(
-            f"PEFT loads the adapter to another model: its logits differ by up to {apart:.4g} from base plus adapter, "
-            f"tolerated are {TOLERANCES[dtype]:g}; export it merged"
+            f"PEFT loads the adapter to another model: its logits differ by {apart.share:.2%} from base plus adapter, "
+            f"tolerated are {TOLERANCES[dtype]:.2g}; export it merged"
         )
     figures: dict[str, float | int | str] = {
         "tensors": placed.tensors,
         "tensors_placed": placed.placed,
-        "logits_differ": apart,
+        "logits_differ": apart.most,
+        "logits_differ_share": apart.share,
         "dtype": dtype,
         **against_measured(measured, found),
     }
     sentences = [
         f"Loaded by plain PEFT in a process without ernie_pipeline: all {placed.tensors} tensors found their place.",
-        f"Its logits are those of base plus adapter, added weight by weight, within {apart:.2g} ({dtype}).",
+        f"Its logits are those of base plus adapter, added weight by weight, within {apart.most:.2g} ({dtype}).",
         _measured_sentence(figures, "the base in 4 bits, as the adapter was trained and measured, which this is not"),
     ]
     if for_unsloth is None:
@@ -74,18 +76,19 @@ def _by_unsloth(
     _all_placed(placed)
     if measured is None:
         raise PipelineError("the model could not be loaded as it was measured, so Unsloth's has nothing to be held to")
-    apart = difference(found.logits, measured.logits)
-    if not apart <= BF16_TOLERANCE:
+    apart = distance(found.logits, measured.logits)
+    if not apart.share <= BF16_TOLERANCE:
         raise PipelineError(
-            f"Unsloth loads the adapter to another model: its logits differ by up to {apart:.4g} from those measured, "
-            f"tolerated are {BF16_TOLERANCE:g}"
+            f"Unsloth loads the adapter to another model: its logits differ by {apart.share:.2%} from those measured, "
+            f"tolerated are {BF16_TOLERANCE:.0%}"
         )
-    told = f"Loaded by Unsloth in 4 bits: all {placed.tensors} tensors, logits within {apart:.2g} of those measured."
-    return Report(True, [told, *sentences], {**figures, "unsloth_logits_differ": apart})
+    told = f"Loaded by Unsloth in 4 bits: all {placed.tensors} tensors, logits within {apart.most:.2g} of the measured."
+    return Report(True, [told, *sentences], {**figures, "unsloth_logits_differ": apart.most})
 
 
 def check_merged(material: Material, onto: Onto, folder: Path, scratch: Path) -> Report:
     """Load `folder` by plain transformers. Raises `PipelineError` unless it computes base plus adapter but for bf16."""
+    check_weights(material, onto, folder)
     dtype = _dtype(material)
     measured = ask_measured(material)
     dense, exact = _dense(material, dtype), dict[Onto, list[torch.Tensor]]()
@@ -94,34 +97,38 @@ def check_merged(material: Material, onto: Onto, folder: Path, scratch: Path) ->
     del dense
     found, placed = _loaded("merged", folder, material, dtype, scratch)
     _all_placed(placed)
-    rounding, bases = difference(found.logits, exact[onto]), difference(exact["quantized"], exact["original"])
-    if not rounding <= BF16_TOLERANCE:
+    rounding, bases = distance(found.logits, exact[onto]), distance(exact["original"], exact["quantized"])
+    if not rounding.share <= BF16_TOLERANCE:
         raise PipelineError(
-            f"the merged model, loaded back, is not base plus adapter: its logits differ by up to {rounding:.4g}, and "
-            f"rounding to bf16 may make {BF16_TOLERANCE:g}"
+            f"the merged model, loaded back, is not base plus adapter: its logits differ by {rounding.share:.2%}, and "
+            f"rounding to bf16 may make {BF16_TOLERANCE:.0%}"
         )
     figures: dict[str, float | int | str] = {
         "parameters": placed.tensors,
-        "logits_differ_by_rounding": rounding,
-        "logits_differ_quantized_original": bases,
+        "logits_differ_by_rounding": rounding.most,
+        "logits_differ_by_rounding_share": rounding.share,
+        "logits_differ_quantized_original": bases.most,
+        "logits_differ_quantized_original_share": bases.share,
         "dtype": dtype,
         **against_measured(measured, found),
     }
-    if onto == "quantized" and not float(figures.get("measured_logits_differ", 0)) <= BF16_TOLERANCE:
+    if onto == "quantized" and not float(figures.get("measured_logits_differ_share", 0)) <= BF16_TOLERANCE:
         raise PipelineError(
-            f"the merged model's logits differ by up to {figures['measured_logits_differ']:.4g} from those measured, "
-            f"tolerated are {BF16_TOLERANCE:g}"
+            f"the merged model's logits differ by {figures['measured_logits_differ_share']:.2%} from those measured, "
+            f"tolerated are {BF16_TOLERANCE:.0%}"
         )
     return Report(True, _merged_sentences(figures, onto), figures)
 
 
 def _merged_sentences(figures: dict[str, float | int | str], onto: Onto) -> list[str]:
     return [
-        "Loaded by plain transformers in a process without ernie_pipeline: no weight is missing, and none is strange.",
-        f"Its logits are within {figures['logits_differ_by_rounding']:.2g} of the same sum without rounding to bf16 "
-        f"(bound: {BF16_TOLERANCE:g}).",
+        "Loaded by plain transformers in a process without ernie_pipeline: no weight is missing, and none is strange; "
+        "read back, each weight is base plus adapter, rounded once.",
+        f"Its logits are within {figures['logits_differ_by_rounding']:.2g} of those of the same sums not rounded to bf16: "
+        f"{figures['logits_differ_by_rounding_share']:.2%} of them (bound: {BF16_TOLERANCE:.0%}).",
         f"Merged onto the {onto} base. Onto the base's 4 bits, dequantized, or onto its original weights: the logits "
-        f"of the two differ by up to {figures['logits_differ_quantized_original']:.2g}; the adapter was trained and "
+        f"of the two differ by up to {figures['logits_differ_quantized_original']:.2g} "
+        f"({figures['logits_differ_quantized_original_share']:.2%}); the adapter was trained and "
         "measured on the 4 bits.",
         _measured_sentence(figures, "the 4-bit model with its adapter, as measured"),
     ]
@@ -131,7 +138,8 @@ def _measured_sentence(figures: dict[str, float | int | str], what: str) -> str:
     if "measured_logits_differ" not in figures:
         return f"Not compared with {what}: it cannot be loaded on this machine."
     return (
-        f"From {what}, its logits differ by up to {figures['measured_logits_differ']:.2g}; "
+        f"From {what}, its logits differ by up to {figures['measured_logits_differ']:.2g} "
+        f"({figures['measured_logits_differ_share']:.2%} of them); "
         f"{figures['answers_alike']} of {figures['answers']} greedy answers are the same."
     )
 
@@ -150,8 +158,9 @@ def against_measured(measured: Computed | None, found: Computed) -> dict[str, fl
     if measured is None:
         return {}
     alike = sum(a == b for a, b in zip(measured.answers, found.answers, strict=True))
-    apart = difference(found.logits, measured.logits)
-    return {"measured_logits_differ": apart, "answers": len(found.answers), "answers_alike": alike}
+    apart = distance(found.logits, measured.logits)
+    both = {"measured_logits_differ": apart.most, "measured_logits_differ_share": apart.share}
+    return {**both, "answers": len(found.answers), "answers_alike": alike}
 
 
 def fill_dense(material: Material, weights: Iterator[tuple[str, torch.Tensor]]) -> Computed:

@@ -23,8 +23,9 @@ from ernie_pipeline.utils.errors import PipelineError
 MODEL_TYPE = "ernie4_5_moe"
 FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 """The names that gguf's `LlamaFileType` has for the types of matrices."""
-LOGITS_TOLERANCE = {"f32": 0.05, "f16": 0.25, "bf16": 0.25, "q8_0": 1.0}
-"""How far logits may be from those measured; a matrix in q8_0 is off by up to 1/254 of a block's largest value."""
+TOLERANCES = {"f32": 0.01, "f16": 0.05, "bf16": 0.05, "q8_0": 0.1}
+"""How far logits may be from those measured (`Distance.share`); a value in q8_0 is off by up to 1/254 of the largest
+of its block."""
 
 Entries = Mapping[str, tuple[str, ...]]
 """The weights that make up each tensor of the file, in its order: one, or those of all experts of a layer."""
@@ -234,11 +235,11 @@ def check_gguf(material: Material, onto: Onto, kind: str, file: Path) -> Report:
         "fields": fields,
         **against_measured(measured, computed),
     }
-    apart = float(figures.get("measured_logits_differ", 0))
-    if onto == "quantized" and not apart <= LOGITS_TOLERANCE[kind]:
+    apart = float(figures.get("measured_logits_differ_share", 0))
+    if onto == "quantized" and not apart <= TOLERANCES[kind]:
         raise PipelineError(
-            f"with the weights of {file.name} the logits differ by up to {apart:.4g} from those measured, tolerated "
-            f"are {LOGITS_TOLERANCE[kind]:g}"
+            f"with the weights of {file.name} the logits differ by {apart:.2%} from those measured, tolerated "
+            f"are {TOLERANCES[kind]:.0%}"
         )
     return Report(True, _sentences(figures, onto, kind), figures)
 
@@ -252,8 +253,8 @@ def _sentences(figures: Mapping[str, float | int | str], onto: Onto, kind: str) 
     if "measured_logits_differ" in figures:
         sentences.append(
             f"With the file's weights in transformers' model, the logits differ by up to "
-            f"{figures['measured_logits_differ']:.2g} from those measured; {figures['answers_alike']} of "
-            f"{figures['answers']} greedy answers are the same."
+            f"{figures['measured_logits_differ']:.2g} ({figures['measured_logits_differ_share']:.2%}) from those measured; "
+            f"{figures['answers_alike']} of {figures['answers']} greedy answers are the same."
         )
     return sentences
 

@@ -66,7 +66,20 @@ def load_plain(request: PlainRequest) -> tuple[Computed, PlainAnswer]:
     return Computed(logits, [list(tokens) for tokens in answer.answers]), answer
 
 
-def difference(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
-    """How far logits are apart at most; infinite where one is no number."""
-    apart = max(float((a.float() - b.float()).abs().max()) for a, b in zip(first, second, strict=True))
-    return apart if apart == apart else float("inf")
+class Distance(NamedTuple):
+    """How far logits are apart: at most, and the root of their mean square as a share of that of the logits themselves,
+    each token's mean taken off. Where experts are chosen, rounding may choose another for a token: then the greatest
+    difference says little, and the share more."""
+
+    most: float
+    share: float
+
+
+def distance(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> Distance:
+    """Infinite where one is no number."""
+    theirs = torch.cat([logits.double() for logits in wanted])
+    apart = torch.cat([logits.double() for logits in found]) - theirs
+    if not torch.isfinite(apart).all():
+        return Distance(float("inf"), float("inf"))
+    spread = theirs - theirs.mean(dim=-1, keepdim=True)
+    return Distance(float(apart.abs().max()), float(apart.norm() / spread.norm()))

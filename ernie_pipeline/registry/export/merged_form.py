@@ -15,6 +15,7 @@ import torch
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.registry.export.adapter import Adapter
 from ernie_pipeline.registry.export.base import INDEX, ONE_FILE, BaseWeights
+from ernie_pipeline.registry.export.material import Material
 from ernie_pipeline.registry.export.merge import Onto, Plan, merged
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
@@ -51,6 +52,19 @@ def rounded(
     """The weights in bf16; what transformers keeps in fp32, the routers, in the dtype of the base's checkpoint."""
     for name, value in merged(plan, base, adapter, spec, onto):
         yield name, value.contiguous() if _stays(plan, name, value) else value.to(torch.bfloat16).contiguous()
+
+
+def check_weights(material: Material, onto: Onto, folder: Path) -> None:
+    """Raise `PipelineError` unless each weight of the folder, read back, is base plus adapter, bit for bit."""
+    spec = material.source.spec.model_copy(update={"base": BaseCheckpoint(name="merged", checkpoint=str(folder))})
+    with BaseWeights(spec.base) as found:
+        strange = set(found.shapes)
+        for name, value in rounded(material.plan, material.base, material.adapter, material.source.spec, onto):
+            if name not in found.shapes or not torch.equal(found.read(name), value):
+                raise PipelineError(f"the merged model's {name}, read back, is not base plus adapter")
+            strange.discard(name)
+    if strange:
+        raise PipelineError(f"the merged model, read back, has weights that the base lacks, such as {min(strange)}")
 
 
 def _stays(plan: Plan, name: str, value: torch.Tensor) -> bool:
