@@ -253,8 +253,8 @@ def _sentences(figures: Mapping[str, float | int | str], onto: Onto, kind: str) 
     if "measured_logits_differ" in figures:
         sentences.append(
             f"With the file's weights in transformers' model, the logits differ by up to "
-            f"{figures['measured_logits_differ']:.2g} ({figures['measured_logits_differ_share']:.2%}) from those measured; "
-            f"{figures['answers_alike']} of {figures['answers']} greedy answers are the same."
+            f"{figures['measured_logits_differ']:.2g} ({figures['measured_logits_differ_share']:.2%}) from those "
+            f"measured; {figures['answers_alike']} of {figures['answers']} greedy answers are the same."
         )
     return sentences
 

@@ -14,7 +14,7 @@ from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
-from ernie_pipeline.utils.address import public_uri
+from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
 
 MODELS = "models:/"
@@ -81,7 +81,7 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
     settings.check_places()
     address = public_uri(settings.tracking_uri)
     missing = PipelineError(f"{uri} is not in the registry at {address}; run the pipeline first, or name another model")
-    if settings.artifact_root and not Path(settings.home / "mlflow.db").exists() and not settings.home.exists():
+    if settings.tracking_uri.startswith(SQLITE) and not sqlite_file(settings.tracking_uri).is_file():
         raise missing  # MLflow would make a database
     with connected(settings.tracking_uri) as client:
         from mlflow.exceptions import MlflowException
