@@ -19,6 +19,9 @@ def export_model(options: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     report = export(Settings.from_environment(), asked, tell)
     text = "\n".join([f"{options.out} ({options.form}):", *(f"  {sentence}" for sentence in report.sentences)])
     print_answer(options, {"out": str(options.out), "loaded_back": report.loaded, **report.figures}, text)

@@ -4,6 +4,7 @@ It imports nothing of its package, and makes sure that nothing it uses can.
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -91,6 +92,7 @@ def _end_with_parent(parent: int) -> None:
 def _main(asked: Path, answered: Path) -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel of the hub's, which is not needed
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         answer = _answer(json.loads(asked.read_text(encoding="utf-8")))

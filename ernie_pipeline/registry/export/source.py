@@ -11,7 +11,7 @@ from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
 from ernie_pipeline.registry.tracking import CHECKED, connected
-from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
@@ -80,7 +80,10 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
         raise PipelineError(f"{uri!r} names no registered model; write models:/NAME@champion or models:/NAME/VERSION")
     settings.check_places()
     address = public_uri(settings.tracking_uri)
-    missing = PipelineError(f"{uri} is not in the registry at {address}; run the pipeline first, or name another model")
+    missing = PipelineError(
+        f"{uri} is not in the registry at {address}; run the pipeline first, or name another model (--model "
+        "models:/NAME@challenger)"
+    )
     if settings.tracking_uri.startswith(SQLITE) and not sqlite_file(settings.tracking_uri).is_file():
         raise missing  # MLflow would make a database
     with connected(settings.tracking_uri) as client:
@@ -129,7 +132,7 @@ def _artifact(settings: Settings, model: str) -> Source:
     artifact, problem = store.find(stage, Path(model).name)
     inside = artifact and (Path(model).name == model or Path(model).resolve() == artifact.folder.resolve())
     if artifact is None or not inside:
-        why = f"it is damaged: {problem}" if Path(model).is_dir() and not artifact else "it is no such artifact"
+        why = "it is no such artifact" if artifact or problem == NOT_BUILT else f"it is damaged: {problem}"
         raise PipelineError(
             f"{model} cannot be exported, {why}; name a registered model (models:/NAME@champion), or the fingerprint "
             f"of an artifact of {stage} in {settings.store} (python -m ernie_pipeline store list)"
