@@ -19,6 +19,7 @@ from ernie_pipeline.registry.export.material import Material
 from ernie_pipeline.registry.export.merge import Onto, Plan, merged
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
+EMBEDDINGS, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 SHARD_BYTES = 5 * 10**9
 NOT_MERGED = ("quantization_config", "auto_map", "num_nextn_predict_layers")
 """Of the base's config.json: it is not quantized, runs no code of its own, and has no heads for further tokens."""
@@ -43,7 +44,11 @@ def write_merged(
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if len(shards) > 1:
         _write(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))})
-    write_configuration(spec.base, folder)
+    own_output = {EMBEDDINGS, OUTPUT} <= base.shapes.keys() and not torch.equal(
+        base.read(EMBEDDINGS), base.read(OUTPUT)
+    )
+    # transformers takes an output layer that differs from the embeddings, whatever this says; others go by it
+    write_configuration(spec.base, folder, {"tie_word_embeddings": False} if own_output else {})
 
 
 def rounded(
@@ -110,13 +115,16 @@ def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def write_configuration(base: BaseCheckpoint, folder: Path) -> None:
-    """config.json, generation_config.json, and the tokenizer with its chat template, of the base's checkpoint."""
+def write_configuration(base: BaseCheckpoint, folder: Path, changes: Mapping[str, Any]) -> None:
+    """config.json, generation_config.json, and the tokenizer with its chat template, of the base's checkpoint.
+
+    `changes`: what config.json says otherwise.
+    """
     from transformers import AutoTokenizer, GenerationConfig
 
     config = {key: value for key, value in raw_config(base).items() if key not in NOT_MERGED}
     dtype = "dtype" if "dtype" in config else "torch_dtype"
-    _write(folder / "config.json", config | {dtype: "bfloat16"})
+    _write(folder / "config.json", {**config, dtype: "bfloat16", **changes})
     with suppress(OSError):  # a base that has none
         GenerationConfig.from_pretrained(base.checkpoint, revision=base.revision).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base.checkpoint, revision=base.revision, trust_remote_code=False).save_pretrained(

@@ -49,8 +49,8 @@ def source(make_source: MakeSource, short_base: BaseCheckpoint) -> Source:
 
 @pytest.fixture(scope="session")
 def hub_source(make_source: MakeSource, tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Of a checkpoint as the hub has it, with an output layer of its own."""
-    folder = write_hub_checkpoint(tmp_path_factory.mktemp("hub") / ".", untied=True)
+    """Of a checkpoint as the hub has it, with an output layer of its own, of which its config.json does not know."""
+    folder = write_hub_checkpoint(tmp_path_factory.mktemp("hub") / ".", untied=True, says_tied=True)
     return make_source(BaseCheckpoint(name="hub", checkpoint=str(folder), version="the hub's"))
 
 

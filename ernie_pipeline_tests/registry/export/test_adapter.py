@@ -140,3 +140,31 @@ def test_an_adapter_of_another_base_is_refused(source: Source, hub_source: Sourc
     assert source.spec.adapter
     with pytest.raises(PipelineError, match="does not belong to the base model hub"):
         materials(hub_source, source.spec.adapter)
+
+
+def test_a_loader_that_keeps_the_targets_as_unsloth_s_does_places_all_of_its_form(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Unsloth patches of PEFT, where target_parameters are set: nothing is rewritten. The rest needs its GPU."""
+    from peft import PeftModel
+    from peft.utils import transformers_weight_conversion
+    from transformers import AutoModelForCausalLM
+
+    assert source.spec.adapter
+    adapter, ids = read_adapter(source.spec.adapter), torch.tensor([[5, 17, 99, 200, 31]])
+    logits = {}
+    for form in ("peft", "unsloth"):
+        if form == "unsloth":
+            monkeypatch.setattr(transformers_weight_conversion, "_convert_peft_config_moe", lambda *_: None)
+        write_peft(adapter, source.spec.base, 8, tmp_path, form)  # type: ignore[arg-type]
+        base = AutoModelForCausalLM.from_pretrained(source.spec.base.checkpoint, dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+        saved = load_file(tmp_path / "adapter_model.safetensors")
+        placed = {n.replace(".default.", "."): p for n, p in model.named_parameters() if "lora_" in n}
+        assert placed.keys() == saved.keys()
+        assert all(torch.equal(placed[name], tensor) for name, tensor in saved.items())
+        with torch.no_grad():
+            logits[form] = model(ids).logits
+            with model.disable_adapter():
+                assert (model(ids).logits - logits[form]).abs().max() > 0.01
+    torch.testing.assert_close(logits["unsloth"], logits["peft"], atol=1e-5, rtol=0)
