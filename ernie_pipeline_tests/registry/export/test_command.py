@@ -26,13 +26,19 @@ def test_a_registered_version_is_exported_by_its_alias(
     home: Path, registered: Registration, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["export", "merged", str(out), "--model", f"models:/{registered.name}@champion", "--json"]) == 0
+    pytest.importorskip("gguf")  # the form that takes no process of its own
+    assert main(["export", "gguf", str(out), "--model", f"models:/{registered.name}@champion", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["loaded_back"] is True
     assert found["answers_alike"] == found["answers"] == 3
     told = json.loads((out / "export.json").read_text())
     assert (told["model"], told["onto"]) == (f"models:/{registered.name}/{registered.version}", "quantized")
-    assert f"models:/{registered.name}/{registered.version} (merged)" in (out / "README.md").read_text()
+    readme = (out / "README.md").read_text()
+    assert readme.startswith("---\nlicense: ")
+    assert "library_name: gguf\n" in readme
+    assert f"\n# models:/{registered.name}/{registered.version} (gguf)\n" in readme
+    assert readme.count("\n## Results\n") == 1
+    assert "plain PEFT drops most" not in readme
     assert not home.exists()  # nothing is made by reading a registry that is elsewhere
 
     assert main(["export", "merged", str(out), "--model", f"models:/{registered.name}/99"]) == 1
