@@ -124,8 +124,9 @@ def _merged_sentences(figures: dict[str, float | int | str], onto: Onto) -> list
     return [
         "Loaded by plain transformers in a process without ernie_pipeline: no weight is missing, and none is strange; "
         "read back, each weight is base plus adapter, rounded once.",
-        f"Its logits are within {figures['logits_differ_by_rounding']:.2g} of the same sums not rounded to bf16: "
-        f"{figures['logits_differ_by_rounding_share']:.2%} of them (bound: {BF16_TOLERANCE:.0%}).",
+        f"Its logits are within {figures['logits_differ_by_rounding']:.2g} of base plus adapter, weight by weight: "
+        f"{figures['logits_differ_by_rounding_share']:.2%} of them (both in {figures['dtype']}; bound: "
+        f"{BF16_TOLERANCE:.0%} for rounding to bf16).",
         f"Merged onto the {onto} base. Onto the base's 4 bits, dequantized, or onto its original weights: the logits "
         f"of the two differ by up to {figures['logits_differ_quantized_original']:.2g} "
         f"({figures['logits_differ_quantized_original_share']:.2%}); the adapter was trained and "

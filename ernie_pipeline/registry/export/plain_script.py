@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,35 @@ sys.modules["ernie_pipeline"] = None  # type: ignore[assignment]
 def _load(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model, and what of the files found its place."""
     import torch
+
+    folder = request["folder"]
+    if request["form"] == "unsloth":
+        model = _by_unsloth(folder, request["scratch"])
+        return model, _placed(model, folder)
     from transformers import AutoModelForCausalLM
 
-    dtype, folder = getattr(torch, request["dtype"]), request["folder"]
+    dtype = getattr(torch, request["dtype"])
     if request["form"] == "merged":
         model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
         strange = [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in loading[kind]]
         count = sum(1 for _ in model.parameters())
         return model.to(request["device"]), {"placed": count - len(strange), "tensors": count, "strange": strange}
-    if request["form"] == "unsloth":
-        from unsloth import FastModel
+    from peft import PeftModel
 
-        model, _ = FastModel.from_pretrained(folder, load_in_4bit=True, use_exact_model_name=True)
-        FastModel.for_inference(model)
-    else:
-        from peft import PeftModel
-
-        base = AutoModelForCausalLM.from_pretrained(request["base"], revision=request["revision"], dtype=dtype)
-        model = PeftModel.from_pretrained(base.to(request["device"]), folder)
+    base = AutoModelForCausalLM.from_pretrained(request["base"], revision=request["revision"], dtype=dtype)
+    model = PeftModel.from_pretrained(base.to(request["device"]), folder)
     return model, _placed(model, folder)
+
+
+def _by_unsloth(folder: str, scratch: str) -> Any:
+    """It has to be imported before transformers, calls home, and compiles into the working directory."""
+    os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "UNSLOTH_COMPILE_LOCATION": str(Path(scratch, "compiled"))}
+    os.chdir(scratch)
+    from unsloth import FastModel
+
+    model, _ = FastModel.from_pretrained(folder, load_in_4bit=True, use_exact_model_name=True)
+    FastModel.for_inference(model)
+    return model
 
 
 def _placed(model: Any, folder: str) -> dict[str, Any]:
@@ -64,9 +75,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     model, found = _load(request)
     model.eval()
     logits, answers = {}, []
+    # Unsloth holds the adapter in fp32 beside 4-bit layers
+    casting = torch.autocast("cuda", dtype=torch.bfloat16) if request["form"] == "unsloth" else nullcontext()
     for number, prompt in enumerate(request["prompts"]):
         ids = torch.tensor([prompt], device=request["device"])
-        with torch.no_grad():
+        with torch.no_grad(), casting:
             logits[str(number)] = model(input_ids=ids, use_cache=False).logits[0].float().cpu().contiguous()
             made = model.generate(
                 input_ids=ids,
