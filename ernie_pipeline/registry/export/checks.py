@@ -1,5 +1,6 @@
 """An export loaded back and held against what it has to compute: logits, answers, and each tensor in its place."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,8 +151,9 @@ def ask_measured(material: Material) -> Computed | None:
     spec = material.source.spec
     if spec.backend == "unsloth" and not torch.cuda.is_available():
         return None
-    model = load_measured(spec)
-    return ask(model, material.probe.prompts, material.probe.max_new_tokens)
+    found = ask(load_measured(spec), material.probe.prompts, material.probe.max_new_tokens)
+    gc.collect()  # a model has cycles of references, and the next one wants the memory
+    return found
 
 
 def against_measured(measured: Computed | None, found: Computed) -> dict[str, float | int | str]:
@@ -194,6 +196,7 @@ def _loaded(
     scratch: Path,
 ) -> tuple[Computed, PlainAnswer]:
     base, probe = material.source.spec.base, material.probe
+    gc.collect()
     with tempfile.TemporaryDirectory(dir=scratch) as own:
         request = PlainRequest(
             form=form,
