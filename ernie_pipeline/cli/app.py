@@ -1,7 +1,7 @@
-"""`python -m ernie_pipeline plan | refresh | store | grade`: what is stale and why, building that, the store, grading.
+"""`python -m ernie_pipeline plan | refresh | store | grade | export`: what is stale and why, building that, and more.
 
-Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error, 4 a refresh that is estimated to
-pass the budget and was not started.
+Exit status: 0 all is fresh (or done), 3 something is stale (or damaged, or was not checked), 1 an error, 4 a refresh
+that is estimated to pass the budget and was not started.
 """
 
 import argparse
@@ -58,7 +58,29 @@ def _parser() -> argparse.ArgumentParser:
     grading.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for one answer (5)")
     grading.add_argument("--json", action="store_true", help="for programs: an object a row")
     grading.set_defaults(run=_grade)
+    exporting = commands.add_parser("export", help="a registered adapter in a form that others load")
+    _export_arguments(exporting)
+    exporting.set_defaults(run=_export)
     return parser
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("form", choices=["peft", "unsloth", "merged", "gguf"], help="whom it is for")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
+    parser.add_argument(
+        "--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
+    )
+    parser.add_argument("--onto", choices=["quantized", "original"], default="quantized", help="merged, gguf: the base")
+    parser.add_argument("--type", choices=["bf16", "f16", "f32", "q8_0"], default="bf16", help="gguf: the matrices'")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _export(options: argparse.Namespace) -> int:
+    # before torch is imported, as in launch/local.py: threads that spin while they wait are slow beside other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ernie_pipeline.cli.export import export_model
+
+    return export_model(options)
 
 
 def _grade(options: argparse.Namespace) -> int:
