@@ -79,7 +79,10 @@ def make_request(
         gate=recipe.gate,
         comparison=comparison,
         candidate=Candidate(
-            measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"], _held_out(evaluation)
+            measured["adapter"]["accuracy"],
+            versions["math_split"],
+            versions["qlora_adapter"],
+            held_out_rows(evaluation),
         ),
         probe=_json(evaluation / "probe.json"),
         probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
@@ -145,7 +148,7 @@ def _example(split: Path, evaluation: Path) -> dict[str, str]:
     return {"question": question, "answer": answer, "instruction": instruction}
 
 
-def _held_out(evaluation: Path) -> str:
+def held_out_rows(evaluation: Path) -> str:
     """16 hex digits that stand for the rows that were answered, with their reference answers, in any order."""
     import pyarrow.parquet as pq
 
