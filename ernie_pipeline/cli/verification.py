@@ -1,7 +1,7 @@
 """The steps of verifying a registered version, in their order, gathered from the rooms that know how."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_pipeline.cli.rebuild import rebuild
 from ernie_pipeline.evaluation.again import GradedAgain, grade_attempts_again, grade_evaluation_again
 from ernie_pipeline.evaluation.compare import compare_evaluations
+from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry.lineage import walk_back
@@ -33,7 +34,6 @@ from ernie_pipeline.utils.flatten import flatten
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SHOWN_CHANGES = 1
 SIDES = ("base", "adapter")
 
 
@@ -43,6 +43,25 @@ class Depth:
 
     answers: int = 0
     rebuild: bool = False
+
+
+class Graders:
+    """Graders that stay until all is graded, one for each limit of time: their workers take a second to start."""
+
+    def __init__(self) -> None:
+        self._open, self._made = ExitStack(), dict[float, Grader]()
+
+    def __enter__(self) -> "Graders":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def with_limit(self, timeout_s: float) -> Grader:
+        """The one whose answers may take so many seconds each."""
+        if timeout_s not in self._made:
+            self._made[timeout_s] = self._open.enter_context(Grader(timeout_s=timeout_s))
+        return self._made[timeout_s]
 
 
 def verify_version(settings: Settings, client: "MlflowClient", version: Version, depth: Depth) -> Iterator[Step]:
@@ -119,22 +138,24 @@ def _measured(
     inputs: Mapping[str, str],
 ) -> Iterator[Step]:
     """Every stored answer graded again, and what follows from the grades, beside what the registry says."""
-    split = artifacts.get("math_split")
-    for name, artifact in artifacts.items():
-        if asset_of(name) == "verified_solutions" and (artifact.folder / "attempts.parquet").is_file() and split:
-            timeout_s = artifact.manifest["recipe"]["solutions"]["grading_timeout_s"]
-            yield _graded(name, grade_attempts_again(artifact.folder, split.folder, timeout_s), {})
-    metrics: dict[str, Any] = {}
-    for side in SIDES:
-        evaluation = artifacts.get(f"{side}_evaluation")
-        if evaluation is None or split is None:
-            yield unchecked(_grade_step(f"{side}_evaluation"), "it, or the split that it answers, is not there intact")
-            continue
-        timeout_s = evaluation.manifest["recipe"]["evaluation"]["grading_timeout_s"]
-        again = grade_evaluation_again(evaluation.folder, split.folder, timeout_s)
-        told = evaluation.json("metrics.json")
-        yield _graded(f"{side}_evaluation", again, told)
-        metrics[side] = {**told, **again.metrics}
+    split, metrics = artifacts.get("math_split"), dict[str, Any]()
+    with Graders() as graders:
+        for name, artifact in artifacts.items():
+            if asset_of(name) == "verified_solutions" and (artifact.folder / "attempts.parquet").is_file() and split:
+                grader = graders.with_limit(artifact.manifest["recipe"]["solutions"]["grading_timeout_s"])
+                yield _graded(name, grade_attempts_again(artifact.folder, split.folder, grader), {})
+        for side in SIDES:
+            name, evaluation = f"{side}_evaluation", artifacts.get(f"{side}_evaluation")
+            if evaluation is None or split is None:
+                yield unchecked(_grade_step(name), "it, or the split that it answers, is not there intact")
+                continue
+            grader = graders.with_limit(evaluation.manifest["recipe"]["evaluation"]["grading_timeout_s"])
+            again, told = (
+                grade_evaluation_again(evaluation.folder, split.folder, grader),
+                evaluation.json("metrics.json"),
+            )
+            yield _graded(name, again, told)
+            metrics[side] = {**told, **again.metrics}
     if len(metrics) < len(SIDES):
         yield unchecked(figures.NAME, "they follow from answers that are not there intact")
         return

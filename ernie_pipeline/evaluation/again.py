@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
-from ernie_pipeline.grading.grade import Grade, grade, is_strict
+from ernie_pipeline.grading.grade import Grade, Grader, is_strict
 
 GRADED = ("outcome", "boxed", "extracted")
 """What a grade is, besides the words for why."""
@@ -30,23 +30,23 @@ class GradedAgain:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def grade_evaluation_again(evaluation: Path, split: Path, timeout_s: float) -> GradedAgain:
+def grade_evaluation_again(evaluation: Path, split: Path, grader: Grader) -> GradedAgain:
     """Grade the answers in the artifact `evaluation` against the reference answers of the artifact `split`.
 
     Raises `PipelineError` for an answer on which a worker dies.
     """
     rows = pq.read_table(evaluation / "predictions.parquet").to_pylist()
     asked = _problems(split / "eval.parquet")
-    known, grades, found = _again(rows, "prediction", asked, timeout_s)
+    known, grades, found = _again(rows, "prediction", asked, grader)
     kinds = by_kind([asked[row["row_id"]]["kind"] for row in known], grades)
     figures = {**summarise(grades, [row["ended"] for row in known]), "by_kind": kinds} if grades else {}
     return GradedAgain(found.rows, found.changed, found.late, figures)
 
 
-def grade_attempts_again(solutions: Path, split: Path, timeout_s: float) -> GradedAgain:
+def grade_attempts_again(solutions: Path, split: Path, grader: Grader) -> GradedAgain:
     """Grade every attempt in the artifact `solutions`, kept or not. Raises as `grade_evaluation_again`."""
     rows = pq.read_table(solutions / "attempts.parquet").to_pylist()
-    return _again(rows, "text", _problems(split / "train.parquet"), timeout_s)[2]
+    return _again(rows, "text", _problems(split / "train.parquet"), grader)[2]
 
 
 def _problems(file: Path) -> dict[str, Row]:
@@ -56,14 +56,14 @@ def _problems(file: Path) -> dict[str, Row]:
 
 
 def _again(
-    rows: Sequence[Row], answer: str, asked: Mapping[str, Row], timeout_s: float
+    rows: Sequence[Row], answer: str, asked: Mapping[str, Row], grader: Grader
 ) -> tuple[list[Row], list[Grade], GradedAgain]:
     """The rows of known problems, their grades of today (of one that ran out of time, the stored one), and what
     changed."""
     known = [row for row in rows if row["row_id"] in asked]
     changed = [f"row {row['row_id']} is none of the split's" for row in rows if row["row_id"] not in asked]
     references = [asked[row["row_id"]]["answer"] for row in known]
-    grades = grade([row[answer] for row in known], references, timeout_s=timeout_s)
+    grades = grader.grade([row[answer] for row in known], references)
     late = 0
     for i, row in enumerate(known):
         if "timeout" in (row["outcome"], grades[i].outcome):
