@@ -8,6 +8,7 @@ import pytest
 
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.recipe.settings import sqlite_uri
+from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
@@ -138,6 +139,17 @@ def test_in_a_home_with_a_hard_name_a_model_is_registered_and_loaded_back(make_r
     assert "adapter_model.safetensors is missing" in lookup.what_is_lost(
         uri, lookup.Registered.read(asdict(registered))
     )
+
+
+def test_provenance_is_registered_too_and_a_key_that_cannot_sign_is_told_before_anything_is_made(
+    registered: Registration, client: Any, make_request: Make
+) -> None:
+    assert "provenance.json" in registered.files
+    assert "model.sig" not in registered.files
+    before = len(client.search_runs([registered.experiment_id]))
+    with pytest.raises(PipelineError, match=r"ERNIE_PIPELINE_SIGNING_KEY = '/nowhere' cannot be read"):
+        register(make_request(signing=Signing(key="/nowhere")))
+    assert len(client.search_runs([registered.experiment_id])) == before
 
 
 def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: Make) -> None:

@@ -108,9 +108,9 @@ def _aliases(artifact: Artifact, settings: Settings) -> dict[str, Any]:
     try:
         now = aliases_now(settings.tracking_uri, registration["name"], str(registration["version"]))
     except PipelineError as error:  # what it was when it was registered stands, whether the registry answers or not
-        return {**told, "aliases now": f"not known: {error}"}
-    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return {**told, f"aliases at {when}": ", ".join(now or ()) or "none"}
+        return {**told, "aliases": f"not known: {error}"}
+    read = f"read from the registry at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return {**told, "aliases": f"{', '.join(now or ()) or 'none'} ({read})"}
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
