@@ -94,6 +94,7 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     back = commands.add_parser("rollback", help="verify the champion before this one, and make it the champion again")
     for command, run in ((verifying, _verify), (promoting, _promote), (back, _rollback)):
         command.add_argument("--answers", type=int, default=0, metavar="N", help="let it answer N held-out rows again")
+        command.add_argument("--files", action="store_true", help="look at the files and their signature alone")
         command.add_argument("--rebuild", action="store_true", help="build all of it once more, and compare")
         command.add_argument("--json", action="store_true", help="for programs")
         command.set_defaults(run=run)

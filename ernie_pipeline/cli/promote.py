@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ernie_pipeline.cli.output import FRESH
-from ernie_pipeline.cli.verify import STATUS, depth_of, verified
-from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.cli.verify import STATUS, depth_of, settings_with_registry, verified
 from ernie_pipeline.registry.aliases import Move, before_champion, champion_now, make_champion
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.version import Version, find_version
@@ -42,8 +41,7 @@ def rollback(options: argparse.Namespace) -> int:
 
 
 def _move(options: argparse.Namespace, choose: "Callable[[MlflowClient, str], Choice]", back: bool) -> int:
-    settings = Settings.from_environment()
-    settings.check_places()
+    settings = settings_with_registry()
     own_name = settings.load_recipe().registry.model_name
     with connected(settings.tracking_uri) as client:
         version, champion = choose(client, own_name)

@@ -1,8 +1,9 @@
 """The steps of verifying a registered version, in their order, gathered from the rooms that know how."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.registry.verification import answers, figures
 from ernie_pipeline.registry.verification.chain import ROOT, Here, check_links, check_root
 from ernie_pipeline.registry.verification.files import FILES, Statement, check_files
-from ernie_pipeline.registry.verification.step import Step, differs, passed, unchecked
+from ernie_pipeline.registry.verification.step import GRADES, Step, differs, passed, unchecked
 from ernie_pipeline.registry.verification.version import Version, files_of
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.code import read_module
@@ -39,10 +40,14 @@ SIDES = ("base", "adapter")
 
 @dataclass(frozen=True)
 class Depth:
-    """What is looked at beyond files, chain, grades and figures: `answers` to be made again, and all to be rebuilt."""
+    """What is looked at beyond files, chain, grades and figures: `answers` to be made again, and all to be rebuilt.
+
+    `files_only`: not even the chain, of which `store prune` may have removed what no recipe of today asks for.
+    """
 
     answers: int = 0
     rebuild: bool = False
+    files_only: bool = False
 
 
 class Graders:
@@ -75,6 +80,8 @@ def verify_version(settings: Settings, client: "MlflowClient", version: Version,
         yield from steps
     except PipelineError as error:
         yield unchecked(FILES, str(error))
+    if depth.files_only:
+        return
     root, made = check_root(store, version, statement)
     yield root
     if made is None:
@@ -143,27 +150,43 @@ def _measured(
         for name, artifact in artifacts.items():
             if asset_of(name) == "verified_solutions" and (artifact.folder / "attempts.parquet").is_file() and split:
                 grader = graders.with_limit(artifact.manifest["recipe"]["solutions"]["grading_timeout_s"])
-                yield _graded(name, grade_attempts_again(artifact.folder, split.folder, grader), {})
+                yield _readable(name, partial(_attempts, name, artifact, split, grader))
         for side in SIDES:
             name, evaluation = f"{side}_evaluation", artifacts.get(f"{side}_evaluation")
             if evaluation is None or split is None:
                 yield unchecked(_grade_step(name), "it, or the split that it answers, is not there intact")
                 continue
             grader = graders.with_limit(evaluation.manifest["recipe"]["evaluation"]["grading_timeout_s"])
-            again, told = (
-                grade_evaluation_again(evaluation.folder, split.folder, grader),
-                evaluation.json("metrics.json"),
-            )
-            yield _graded(name, again, told)
-            metrics[side] = {**told, **again.metrics}
+            yield _readable(name, partial(_answers, name, evaluation, split, grader, metrics))
     if len(metrics) < len(SIDES):
         yield unchecked(figures.NAME, "they follow from answers that are not there intact")
         return
-    yield _figures(client, version, artifacts, store, inputs, metrics)
+    yield _readable(figures.NAME, partial(_figures, client, version, artifacts, store, inputs, metrics))
+
+
+def _readable(name: str, look: Callable[[], Step]) -> Step:
+    """What `look` finds; an artifact in which something else lies than this package writes was made by another."""
+    try:
+        return look()
+    except PipelineError as error:
+        return unchecked(name, str(error))
+    except NOT_READABLE as error:
+        return differs(name, f"what lies there is not what this package writes ({type(error).__name__}: {error})")
+
+
+def _attempts(name: str, solutions: Artifact, split: Artifact, grader: Grader) -> Step:
+    return _graded(name, grade_attempts_again(solutions.folder, split.folder, grader), {})
+
+
+def _answers(name: str, evaluation: Artifact, split: Artifact, grader: Grader, metrics: dict[str, Any]) -> Step:
+    """The step; the evaluation's figures, as worked out anew, go into `metrics`, by base or adapter."""
+    again, told = grade_evaluation_again(evaluation.folder, split.folder, grader), evaluation.json("metrics.json")
+    metrics[name.removesuffix("_evaluation")] = {**told, **again.metrics}
+    return _graded(name, again, told)
 
 
 def _grade_step(name: str) -> str:
-    return f"grades {name}"
+    return f"{GRADES}{name}"
 
 
 def _graded(name: str, again: GradedAgain, told: Mapping[str, Any]) -> Step:

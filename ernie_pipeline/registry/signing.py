@@ -7,6 +7,7 @@ offers to its callers signs folders, not statements.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from model_signing.verifying import Config as Verifier
 
 SIGNATURE = "model.sig"
+HASH_MISMATCH = re.compile("Hash mismatch for '(.+?)': Expected")
 INSTALL = 'install "ernie_pipeline[signing]"'
 
 Sign = Callable[[Path], None]
@@ -143,6 +145,8 @@ def _why(error: Exception) -> str:
     line = _line(error)
     if "Key mismatch" in line:
         return "it was made with another key"
+    if names := HASH_MISMATCH.findall(line):
+        return f"{', '.join(names)} is not as it was signed"
     if line.startswith("Signature mismatch: "):
         return line.removeprefix("Signature mismatch: ").strip("[]\"'")
     if type(error).__name__ == "InvalidSignature":

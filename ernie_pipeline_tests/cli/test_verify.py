@@ -189,7 +189,7 @@ def test_a_version_from_before_provenance_is_told_as_such(home: RegisteredHome) 
 
 
 def test_what_cannot_be_found_is_an_error_in_a_sentence(
-    made: RegisteredHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: RegisteredHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
@@ -200,11 +200,15 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
     }.items():
         assert main(["verify", model]) == 1
         assert said in capsys.readouterr().err
-    assert main(["verify", "--answers", "-1"]) == 1
+    assert main(["verify", "--answers", "-1"]) == main(["verify", "--files", "--rebuild"]) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert main(["verify", "1"]) == 1
     assert "MLflow at http://127.0.0.1:9" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    assert main(["verify", "1"]) == 1
+    assert "there is no registry at sqlite:///" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_promote_and_rollback_move_the_champion_once_it_is_verified(home: RegisteredHome, ask: Ask) -> None:
@@ -220,8 +224,11 @@ def test_promote_and_rollback_move_the_champion_once_it_is_verified(home: Regist
     assert values["said"] == "Nothing was moved: the champion of quick is version 2, as before."
     assert home.aliases()["champion"] == "2"
     another_byte(home.files("1") / "MLmodel")
-    status, values = ask(home, "rollback")
+    shutil.rmtree(home.artifact("raw_nemotron"))
+    assert ask(home, "rollback")[0] == 1, "pruned"
+    status, values = ask(home, "rollback", "--files")
     assert (status, values["champion"], home.aliases()["champion"]) == (0, {"before": "2", "now": "1"}, "1")
+    assert values["sentence"].startswith("models:/quick/1 is what was registered: 3 steps passed")
 
 
 def test_a_version_that_gave_its_alias_up_on_purpose_is_not_lost_and_not_registered_again(

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["passed", "differs", "unchecked"]
+GRADES = "grades "
+"""Begins the names of the steps on stored answers: without them it is only known which files were registered."""
 SHOWN = {"passed": "passed", "differs": "DIFFERS", "unchecked": "not checked"}
 
 
@@ -62,7 +64,8 @@ class Report:
             missing = [name for name in named["unchecked"] if name not in not_asked]
             return f"{self.uri} could not be verified in full: see {', '.join(missing)}."
         beside = f"; beside that, not checked: {', '.join(not_asked)}" if not_asked else ""
-        return f"{self.uri} is what was measured: {len(named['passed'])} steps passed{beside}."
+        looked = "measured" if any(step.name.startswith(GRADES) for step in self.steps) else "registered"
+        return f"{self.uri} is what was {looked}: {len(named['passed'])} steps passed{beside}."
 
     def as_json(self) -> dict[str, Any]:
         """As values, for programs."""
