@@ -18,7 +18,8 @@ class Link:
 
     `made`: how it was made, None for a source, which no stage made, and for an artifact that nothing is known of.
     `artifact`: the intact artifact with that data version, or `problem`: what is wrong with what there is; `altered`
-    tells one that is damaged, or holds something else, from one that is not here.
+    tells one that is damaged, or holds something else, from one that is not here. `fingerprints`: of every artifact
+    that is known to have had that data version.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Link:
     artifact: Artifact | None = None
     problem: str = ""
     altered: bool = False
+    fingerprints: Collection[str] = field(default=(), compare=False)
 
     @property
     def is_source(self) -> bool:
@@ -61,7 +63,7 @@ def _find(store: ArtifactStore, name: str, version: str, read_by: str) -> Link:
     for fingerprint, build in reversed(known.items()):
         artifact, problem = store.find(stage, fingerprint)
         if artifact and artifact.data_version == version:
-            return Link(name, version, [read_by], artifact.manifest, artifact)
+            return Link(name, version, [read_by], artifact.manifest, artifact, fingerprints=[*known])
         told = f"it holds data version {artifact.data_version} now" if artifact else problem
         problems[fingerprint] = told
         made = build
@@ -73,4 +75,12 @@ def _find(store: ArtifactStore, name: str, version: str, read_by: str) -> Link:
         (next(iter(problems)), "it is not in this store any more"),
     )
     altered = any(problem != NOT_BUILT for problem in problems.values())
-    return Link(name, version, [read_by], made, problem=f"{stage} {fingerprint}: {problem}", altered=altered)
+    return Link(
+        name,
+        version,
+        [read_by],
+        made,
+        problem=f"{stage} {fingerprint}: {problem}",
+        altered=altered,
+        fingerprints=[*known],
+    )

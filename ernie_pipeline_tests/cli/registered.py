@@ -68,9 +68,10 @@ class RegisteredHome:
         return Settings(home, str(self.folder / "recipe.toml"), None, sqlite_uri(home / "mlflow.db"))
 
     def artifact(self, stage: str) -> Path:
-        """The folder of a stage's artifact, of registered_model of the first version's."""
-        folders = sorted((self.folder / "home" / "store" / stage).glob("[!.]*"), key=lambda f: f.stat().st_ctime_ns)
-        return folders[0]
+        """The folder of a stage's artifact, of registered_model that of the first version."""
+        folders = (self.folder / "home" / "store" / stage).glob("[!.]*")
+        [folder] = [each for each in folders if stage != "registered_model" or _version(each) == "1"]
+        return folder
 
     def files(self, version: str) -> Path:
         """The folder of a version's files."""
@@ -96,6 +97,10 @@ class RegisteredHome:
         recipe = folder / "recipe.toml"
         recipe.write_text(recipe.read_text().replace(str(self.folder), str(folder)))
         return copied
+
+
+def _version(registration: Path) -> str:
+    return str(json.loads((registration / "registration.json").read_text())["version"])
 
 
 def make_home(folder: Path, key: Path | None = None, versions: int = 2) -> RegisteredHome:
@@ -194,12 +199,15 @@ def _register(home: RegisteredHome, work: Work, out: Path, number: str, key: Pat
         "fingerprint": work.made_from.fingerprint,
         **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
         **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
+        "gate.promoted": str(number == "1").lower(),
+        "gate.reasons": "It is better.",
         "gate.accuracy": repr(metrics["adapter"]["accuracy"]),
         "gate.split_version": work.made_from.inputs["math_split"],
         "gate.held_out": held_out_rows(evaluations["adapter"].folder),
     }
     aliases = _in_registry(settings, folder, number, flatten({**metrics, "comparison": comparison}), tags)
-    said = {"name": "quick", "version": number, "aliases": aliases, "files": list_files(folder)}
+    decided = {"promoted": number == "1", "reasons": ["It is better."], "max_logit_difference": 0.0}
+    said = {"name": "quick", "version": number, "aliases": aliases, "files": list_files(folder), **decided}
     _write_json(out, {"registration": said, "comparison": comparison})
 
 

@@ -16,7 +16,9 @@ from ernie_pipeline.cli.app import main
 from ernie_pipeline.recipe.signing import UNSIGNED
 from ernie_pipeline.registry.aliases import make_champion
 from ernie_pipeline.registry.lineage import walk_back
+from ernie_pipeline.registry.provenance import read_provenance
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.registry.verification.chain import Here, check_links, check_root
 from ernie_pipeline.registry.verification.figures import check_figures
 from ernie_pipeline.registry.verification.files import check_files
 from ernie_pipeline.registry.verification.step import Step
@@ -120,6 +122,32 @@ def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome
     assert checked(**{"gate.accuracy": "0.25"}).outcome == "differs"
     home.sql(f"UPDATE {table} SET value = value + 1e-6 WHERE key = 'comparison.p_value'")
     assert "comparison.p_value is" in checked().said
+
+
+@pytest.mark.parametrize(
+    ("tag", "step"),
+    [
+        ("gate.promoted", "chain registered_model"),
+        ("gate.reasons", "chain registered_model"),
+        ("data_version.qlora_adapter", "chain registered_model"),
+        ("fingerprint", "chain registered_model"),
+        ("fingerprint.math_split", "chain math_split"),
+    ],
+)
+def test_an_edited_tag_is_found(home: RegisteredHome, tag: str, step: str) -> None:
+    def told() -> dict[str, str]:
+        with connected(home.settings.tracking_uri) as client:
+            version = find_version(client, "2", "quick")
+        store = ArtifactStore(home.settings.store)
+        root, made = check_root(store, version, read_provenance(home.files("2")))
+        links = walk_back(store, (made or {"inputs": {}})["inputs"], "registered_model", STAGES)
+        here = Here(lambda module: None, lambda library: None, lambda source: "")
+        return {each.name: each.outcome for each in [root, *check_links(links, version, None, here)]}
+
+    assert "differs" not in told().values()
+    home.sql("UPDATE model_version_tags SET value = 'beef' WHERE key = ? AND version = 2", tag)
+    found = told()
+    assert found[step] == ("unchecked" if tag == "fingerprint" else "differs")
 
 
 def sealed_anew(home: RegisteredHome, folder: Path, **changes: Any) -> str:

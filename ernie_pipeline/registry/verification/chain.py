@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from ernie_pipeline.registry.lineage import Link, Made
 from ernie_pipeline.registry.provenance import Values, code_hash, recorded_fingerprint, recorded_versions
+from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.registry.verification.step import Step, differs, passed, unchecked
 from ernie_pipeline.registry.verification.version import Version
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore
+from ernie_pipeline.store.readable import NOT_READABLE
 from ernie_pipeline.utils.errors import PipelineError
 
 ROOT = "registered_model"
@@ -43,7 +45,11 @@ def check_root(store: ArtifactStore, version: Version, statement: Values | None)
         if problem == NOT_BUILT:
             return unchecked(name, f"the artifact {fingerprint} is not in this store"), known
         return differs(name, f"{fingerprint}: {problem}"), known
-    if difference := _difference(version, artifact, tagged, statement):
+    try:
+        difference = _difference(version, artifact, tagged, statement)
+    except NOT_READABLE as error:
+        difference = f"{fingerprint} is no registration that can be read ({type(error).__name__}: {error})"
+    if difference:
         return differs(name, difference), artifact.manifest
     return passed(name, f"{fingerprint}, registered {_when(artifact.manifest)}"), artifact.manifest
 
@@ -56,6 +62,9 @@ def _difference(version: Version, artifact: Artifact, tagged: Mapping[str, str],
             f"the registry's tag says data version {tagged.get(first, 'none')} of {first}, the artifact's manifest "
             f"{inputs.get(first, 'none')}"
         )
+    for tag, said in _decided(version, artifact).items():
+        if version.tags.get(tag, said) != said:
+            return f"the registry's tag {tag} says {version.tags[tag]!r}, the artifact {said!r}"
     if statement is not None:
         recorded, fingerprint = recorded_versions(statement), recorded_fingerprint(statement)
         if fingerprint != version.tags["fingerprint"]:
@@ -64,6 +73,19 @@ def _difference(version: Version, artifact: Artifact, tagged: Mapping[str, str],
             said = recorded.get(wrong[0], "none")
             return f"the provenance in the model says data version {said} of {wrong[0]}, the store {inputs[wrong[0]]}"
     return ""
+
+
+def _decided(version: Version, artifact: Artifact) -> dict[str, str]:
+    """The tags that the version got when its gate had decided, by the artifact: of this version, not of a later one
+    from the same inputs."""
+    said = artifact.json("registration.json")
+    if str(said["version"]) != version.version or "promoted" not in said:
+        return {}
+    return {
+        "gate.promoted": str(said["promoted"]).lower(),
+        "gate.reasons": " ".join(said["reasons"]),
+        CHECKED: f"{said['max_logit_difference']:.6g}",
+    }
 
 
 def check_links(links: list[Link], version: Version, statement: Values | None, here: Here) -> list[Step]:
@@ -85,12 +107,17 @@ def _link(link: Link, recorded: str | None, twice: bool, fingerprints: Mapping[s
         return _source(name, link, here)
     if link.artifact is None:
         if link.altered:
-            return differs(name, f"{' and '.join(link.read_by)} read {link.version}, but {link.problem}", **details)
+            return differs(name, f"{', '.join(link.read_by)} read {link.version}, but {link.problem}", **details)
         return unchecked(name, link.problem, **details)
     made = link.artifact.manifest
     details |= {key: made[key] for key in ("fingerprint", "built", "libraries", "modules")}
     files = len(made["files"])
     tagged = fingerprints.get(link.name, made["fingerprint"])
+    if tagged not in link.fingerprints:
+        said = (
+            f"the registry's tag says fingerprint {tagged}, of which nothing with data version {link.version} is known"
+        )
+        return differs(name, said, **details)
     also = "" if tagged == made["fingerprint"] else f" (the one that was read, {tagged}, held the same)"
     said = f"{link.version}, {files} files intact{also}, built {_when(made)} by {_code(made, here)}"
     return passed(name, said, **details)
