@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from ernie_pipeline_tests.scenarios.chain import finish, start_python
-from ernie_pipeline_tests.scenarios.staleness.test_damage import another_byte
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace
 
 MODEL = "models:/quick@challenger"
@@ -34,9 +33,6 @@ def test_what_a_run_registered_is_verified_its_answers_made_again_and_promoted(b
     steps = {step["name"]: step["said"] for step in values["steps"]}
     assert steps["answers"] == "3 of 3 answers made again by peft on CPU, 1 threads are the same text"
     assert steps["provenance"].startswith("an in-toto statement about ")
-    another_byte(built.artifact("adapter_evaluation") / "predictions.parquet")
-    status, values = ask(built, "verify")
-    assert (status, outcomes(values)["differs"]) == (3, ["chain adapter_evaluation"])
 
 
 @pytest.mark.long
