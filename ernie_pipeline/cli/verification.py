@@ -71,15 +71,10 @@ class Graders:
 
 def verify_version(settings: Settings, client: "MlflowClient", version: Version, depth: Depth) -> Iterator[Step]:
     """The steps, each as soon as it is done. What cannot be done is told in its step, and the rest goes on."""
-    store = open_store(settings, for_run=True)
+    store, signing = open_store(settings, for_run=True), Signing.from_environment()
     yield _registration(version)
-    statement: Statement = None
-    try:
-        with files_of(version) as folder:
-            steps, statement = check_files(folder, _listed(store, version), Signing.from_environment())
-        yield from steps
-    except PipelineError as error:
-        yield unchecked(FILES, str(error))
+    steps, statement = _files(store, version, signing)
+    yield from steps
     if depth.files_only:
         return
     root, made = check_root(store, version, statement)
@@ -90,10 +85,21 @@ def verify_version(settings: Settings, client: "MlflowClient", version: Version,
     yield from check_links(links, version, statement, _here(settings))
     artifacts = {link.name: link.artifact for link in links if link.artifact}
     yield from _measured(client, version, artifacts, store, made["inputs"])
-    if depth.answers:
+    if depth.answers and any(step.outcome == "differs" for step in steps):
+        yield unchecked(answers.NAME, "its files are not those that were registered, so nothing of them is run")
+    elif depth.answers:
         yield _answered(settings, version, artifacts, depth.answers)
     if depth.rebuild:
         yield from rebuild(settings, links)
+
+
+def _files(store: ArtifactStore, version: Version, signing: Signing) -> tuple[list[Step], Statement]:
+    """See `check_files`; where the files cannot be had, one step that says so."""
+    try:
+        with files_of(version) as folder:
+            return check_files(folder, _listed(store, version), signing)
+    except PipelineError as error:
+        return [unchecked(FILES, str(error))], None
 
 
 def _registration(version: Version) -> Step:

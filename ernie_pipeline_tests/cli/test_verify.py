@@ -93,8 +93,9 @@ def test_every_kind_of_tampering_is_told_in_its_own_step(home: RegisteredHome, a
     shutil.rmtree(home.artifact("raw_nemotron"))
     home.sql("UPDATE latest_metrics SET value = 0.99 WHERE key = 'adapter.accuracy'")
     (home.folder / "rows.jsonl").write_text("other rows\n")
-    status, values = ask(home, "verify", "models:/quick/1")
+    status, values = ask(home, "verify", "models:/quick/1", "--answers", "1")
     assert status == 3
+    assert "nothing of them is run" in found(values, "unchecked")["answers"]
     assert found(values, "differs") == {
         "files": "adapter/adapter_model.safetensors was altered",
         "provenance": "adapter/adapter_model.safetensors is not the file that the statement is about",
