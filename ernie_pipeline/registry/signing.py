@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model_signing.verifying import Config as Verifier
 
 SIGNATURE = "model.sig"
+LINK = re.compile("Cannot use '(.+?)' because it is a symlink")
 HASH_MISMATCH = re.compile("Hash mismatch for '(.+?)': Expected")
 INSTALL = 'install "ernie_pipeline[signing]"'
 
@@ -146,7 +147,9 @@ def _why(error: Exception) -> str:
     if "Key mismatch" in line:
         return "it was made with another key"
     if names := HASH_MISMATCH.findall(line):
-        return f"{', '.join(names)} is not as it was signed"
+        return f"{', '.join(names)} {'is not as it was' if len(names) == 1 else 'are not as they were'} signed"
+    if link := LINK.search(line):
+        return f"{link[1]} is a link, of which there was none when it was signed"
     if line.startswith("Signature mismatch: "):
         return line.removeprefix("Signature mismatch: ").strip("[]\"'")
     if type(error).__name__ == "InvalidSignature":

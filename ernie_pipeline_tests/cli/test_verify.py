@@ -123,6 +123,8 @@ def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome
     assert checked(**{"gate.accuracy": "0.25"}).outcome == "differs"
     home.sql(f"UPDATE {table} SET value = value + 1e-6 WHERE key = 'comparison.p_value'")
     assert "comparison.p_value is" in checked().said
+    home.sql("UPDATE model_versions SET run_id = 'beef' WHERE version = 1")
+    assert "Run with id=beef not found" in checked().said
 
 
 @pytest.mark.parametrize(
