@@ -24,6 +24,10 @@ from ernie_pipeline.utils.errors import PipelineError
 ALL = "rebuild"
 NOT_REBUILT = ("registered_model",)
 """A registration has a number and a time of its own: what it registers is the artifacts, which are compared."""
+ELSEWHERE = ("DAGSTER_HOME", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
+"""What of the environment is not for a rebuild: no instance of Dagster hears of its runs, and no registry."""
+ONE_BY_ONE: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
+"""Without an instance there is no pool that keeps two steps from one GPU."""
 FAILURE = re.compile(r"dagster\._core\.definitions\.events\.Failure: (.*)")
 LOSS_TOLERANCE, RATE_TOLERANCE = 0.05, 0.05
 """How far a loss (relative) and a share of right answers (absolute) may be from the recorded ones on another device."""
@@ -89,9 +93,10 @@ def _build(recipe: Recipe, scratch: Path, home: Path) -> str:
     """Let Dagster build all but the registration; "" or why it could not."""
     file = scratch / "recipe.toml"
     file.write_text(as_toml(recipe), encoding="utf-8")
-    kept = {k: v for k, v in os.environ.items() if k not in ("ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")}
+    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     wanted = ",".join(name for name in STAGES if name not in NOT_REBUILT)
     command = ["-m", "dagster", "asset", "materialize", "--select", wanted, "-m", "ernie_pipeline.definitions"]
+    command += ["--config-json", json.dumps(ONE_BY_ONE)]
     ended = subprocess.run(
         [sys.executable, *command],
         env={**kept, "ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": str(file)},

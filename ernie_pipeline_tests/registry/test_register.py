@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,18 @@ def test_a_tampered_probe_fails_with_the_difference_and_leaves_no_version(
 def test_one_that_does_not_beat_the_champion_is_challenger_only(
     registered: Registration, client: Any, make_request: Make
 ) -> None:
-    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")))
+    seen: list[dict[str, str]] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        seen.append(aliases(client))
+        yield
+        seen.append(aliases(client))
+
+    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")), alone)
     assert not worse.promoted
+    before, after = seen
+    assert (before["challenger"], after["challenger"]) == (registered.version, worse.version), "moved while alone"
     assert aliases(client) == {"challenger": worse.version, "champion": registered.version}
     assert "0.8900 is not above the 0.9000 that the present champion, version 1," in worse.reasons[-1]
     assert client.get_run(worse.run_id).data.tags["gate.reasons"] == " ".join(worse.reasons)
