@@ -19,7 +19,7 @@ from ernie_pipeline.staleness.cost import Cost
 from ernie_pipeline.staleness.forecast import standing_costs
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES
-from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
@@ -58,8 +58,6 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.aliases import sole_mover
-    from ernie_pipeline.registry.lineage import walk_back
-    from ernie_pipeline.registry.provenance import predicate
     from ernie_pipeline.registry.register import register
     from ernie_pipeline.registry.request import make_request
 
@@ -76,12 +74,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
         comparison=comparison,
         source=describe_source(work.recipe.source),
         costs=cost_figures(costs, run_id),
-        provenance=predicate(
-            walk_back(store, work.made_from.inputs, "registered_model", STAGES),
-            work.made_from.recipe,
-            work.made_from.fingerprint,
-            run_id,
-        ),
+        provenance=_provenance(store, work, run_id),
         signing=Signing.from_environment(),
         tags={
             "dagster.run_id": run_id,
@@ -96,6 +89,16 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
     return Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)
+
+
+def _provenance(store: ArtifactStore, work: Work, run_id: str) -> dict[str, Any]:
+    """SLSA's, by the chain of manifests that ends in what this stage reads."""
+    from ernie_pipeline.registry.lineage import walk_back
+    from ernie_pipeline.registry.provenance import predicate
+
+    made = work.made_from
+    links = walk_back(store, made.inputs, made.stage, STAGES)
+    return predicate(links, made.recipe, made.fingerprint, run_id)
 
 
 def _aliases(artifact: Artifact, settings: Settings) -> dict[str, Any]:
