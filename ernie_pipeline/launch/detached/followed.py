@@ -22,6 +22,8 @@ ASK_S = 1.0
 """Between two questions to the engine."""
 SETTLE_S = 2.0
 """After a job has ended: what it wrote last may take a moment to be seen from another machine."""
+END_S = 10.0
+"""What a process that has said why it fails may take to end."""
 AGAIN = "run again: it goes on from what it has saved"
 
 
@@ -119,6 +121,17 @@ class Followed:
         if self._status.state == "waiting":
             self.engine.stop(self.name)
 
+    def show_output(self) -> None:
+        """Of one that failed with a sentence: what else it said, once it has ended."""
+        start = time.monotonic()
+        if not (self.listener.failure or left_error(self.place.folder)):
+            return
+        with suppress(Unreachable):
+            while (status := self.engine.status(self.name)).state == "running" and time.monotonic() - start < END_S:
+                time.sleep(ASK_S / 4)
+            if status.output:
+                print(status.output, file=sys.stderr)
+
     def _submit(self, anew: bool) -> None:
         self._to_submit, self._ended, self._heard, self._began = True, 0.0, 0.0, 0.0
         if self.place.attempt:
@@ -132,9 +145,9 @@ class Followed:
         self.context.log.info(f"submitted {self.launch.name} as {self.name} to {self.engine.title}")
 
     def _is_beating(self, status: Status) -> bool:
-        """Of a job that the engine does not know, though there was one: whether it goes on without the engine."""
+        """Of a job that the engine does not know, or takes for ended: whether it goes on all the same."""
         before, start = self.place.last_beat, time.monotonic()
-        while status.state == "unknown" and before and time.monotonic() - start < 3 * BEAT_S:
+        while status.state in ("unknown", "ended") and before and time.monotonic() - start < 3 * BEAT_S:
             if self.place.last_beat != before:
                 return True
             time.sleep(BEAT_S / 4)
@@ -166,7 +179,9 @@ class Followed:
         status = self._status = self.engine.status(self.name)
         self._answered = now
         if status.state == "waiting":
-            self._tell(f"{self.name} waits for a worker of {self.engine.title}")
+            self._tell(
+                f"{self.name} waits for a worker of {self.engine.title}" + (f" ({status.why})" * bool(status.why))
+            )
         elif status.state == "running":
             self._heard = self._heard or now
             # before its first heartbeat it may have much to load, from a disk that is slow
@@ -178,17 +193,19 @@ class Followed:
                 self._lost(f"{self.engine.title} no longer knows it")
         else:
             self._ended = self._ended or now
-            if now - self._ended > SETTLE_S:
+            # what is told as ended and beats goes on: the engine may be wrong, the heartbeat not
+            if now - self._ended > SETTLE_S and now - self._heard > 5 * BEAT_S:
                 self._end_of(status)
 
     def _end_of(self, status: Status) -> None:
         """Of a job that has ended without a sealed folder and without a sentence."""
+        if status.output:
+            print(status.output, file=sys.stderr)
         if failure := status.failure or how_it_failed(status.exit_status, self.place.out):
             raise PipelineError(failure)
         if status.is_lost:
             self._lost(status.why)
             return
-        print(status.output, file=sys.stderr)
         raise PipelineError(
             f"{self.launch.name} failed with exit status {status.exit_status}; nothing was stored; its traceback is in "
             "this step's stderr"
