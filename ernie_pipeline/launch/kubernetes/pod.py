@@ -70,7 +70,7 @@ def build_label(key: str) -> str:
 def pod_body(
     name: str, launch: Launch, job_file: Path, variables: Mapping[str, str], settings: PodSettings
 ) -> dict[str, Any]:
-    """The pod that does what the job file says, as the API takes it. Raises `PipelineError` for settings that fit none."""
+    """The pod that does what the job file says, as the API takes it. Raises `PipelineError` for wrong settings."""
     _check(launch, job_file, settings)
     try:
         return _merged(name, launch, job_file, variables, settings, _template(settings.template))
