@@ -55,9 +55,11 @@ class Followed:
         self.context, self.launch, self.engine, self.key, self.place = context, launch, engine, key, place
         self.patience, self.listener = patience, Listener(place.folder, on_progress)
         self.reader, self.attempts, self.done = MessageFile(place.messages), 0, False
+        self.reader.paused = True
         self._to_submit, self._status, self._asked, self._told = False, Status("waiting"), 0.0, ""
         self._beat, self._heard, self._answered = place.last_beat, 0.0, time.monotonic()
         self._ended = self._sealed = self._began = 0.0
+        self._anew = False
 
     @property
     def name(self) -> str:
@@ -69,10 +71,11 @@ class Followed:
         return dg.open_pipes_session(self.context, dg.PipesEnvContextInjector(), self.reader)
 
     def begin(self, session: dg.PipesSession) -> None:
-        """Find the job that an earlier step has left, done or at work, or submit it."""
+        """Find the job that an earlier step has left, done or at work, or submit it; then its messages count."""
         self.listener.session = session
         if self.place.intact():
             self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
+            self.reader.paused = False
             return
         status, start = self.engine.status(self.name), time.monotonic()
         while status.state in ("waiting", "running") and self.place.stop_asked:  # by a step that did not see it end
@@ -82,10 +85,11 @@ class Followed:
             status = self.engine.status(self.name)
         if self.place.attempt and (status.state in ("waiting", "running") or self._is_beating(status)):
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
-            self._heard = time.monotonic()
+            self._heard, self.reader.paused = time.monotonic(), False
             return
+        self._anew = True
         with suppress(Unreachable):  # it does answer: it may take no jobs yet, and `poll` submits then
-            self._submit(anew=True)
+            self._submit()
 
     def poll(self) -> bool:
         """Whether it is done. Raises `PipelineError` for one that failed, `Unreachable` for an engine that is gone."""
@@ -94,7 +98,7 @@ class Followed:
         if self.done or self._is_sealed(now):
             self.done = True
             return True
-        if failure := self.listener.failure or left_error(self.place.folder):
+        if not self._to_submit and (failure := self.listener.failure or left_error(self.place.folder)):
             raise PipelineError(failure)
         self._feel(now)
         if now - self._asked >= ASK_S:
@@ -132,11 +136,12 @@ class Followed:
             if status.output:
                 print(status.output, file=sys.stderr)
 
-    def _submit(self, anew: bool) -> None:
+    def _submit(self) -> None:
         self._to_submit, self._ended, self._heard, self._began = True, 0.0, 0.0, 0.0
         if self.place.attempt:
             self.engine.stop(self.name)
-        attempt = self.place.begin(anew)
+        attempt = self.place.begin(self._anew)
+        self._anew = self.reader.paused = False
         file = write_job(self.place.folder, self.launch.work, self.launch.job, attempt=attempt)
         session = self.listener.session
         pipes = session.get_bootstrap_env_vars() if session else {}
@@ -175,7 +180,7 @@ class Followed:
     def _ask(self, now: float) -> None:
         """Act on what the engine says."""
         if self._to_submit:
-            self._submit(anew=False)
+            self._submit()
         status = self._status = self.engine.status(self.name)
         self._answered = now
         if status.state == "waiting":
@@ -217,7 +222,7 @@ class Followed:
             times = "once" if self.attempts == 1 else f"{self.attempts} times"
             raise PipelineError(f"{self.launch.name} was lost {times} on {self.engine.title} ({why}); {AGAIN}")
         self.context.log.warning(f"{self.launch.name} was lost ({why}): submitting it again")
-        self._submit(anew=False)
+        self._submit()
 
     def _tell(self, line: str) -> None:
         """Once, not at each question."""

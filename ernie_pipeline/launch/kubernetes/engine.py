@@ -81,8 +81,10 @@ class KubernetesEngine:
         return Status("ended", found.why, found.exit_status, self._log(name, found.container), _failure(name, found))
 
     def stop(self, name: str) -> None:
-        """SIGTERM, and SIGKILL `STOP_S` later; the pod is gone then."""
-        self._delete(pod_name(name))
+        """SIGTERM, and SIGKILL `STOP_S` later; the pod is gone then. One that has ended is left to be looked at."""
+        pod = self._pod(name)
+        if pod and standing(pod).state != "ended":
+            self._delete(pod_name(name))
 
     def forget(self, key: str) -> None:
         """Remove the pods of all attempts at what is built, with those that an earlier step has left."""

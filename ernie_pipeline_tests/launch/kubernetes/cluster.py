@@ -7,9 +7,8 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ TICK_S = 0.05
 
 def now() -> str:
     """As the API writes times."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Pod:
@@ -118,7 +117,7 @@ class Cluster:
         """Those that are gone too, in their order."""
         self.secrets: dict[str, dict[str, str]] = {}
         self.unschedulable = self.no_image = ""
-        self.on_start: Callable[[Pod], None] = lambda pod: None
+        self.removes_ended = False
         self.thread = threading.Thread(target=self._live, daemon=True)
         self.thread.start()
 
@@ -201,6 +200,8 @@ class Cluster:
         if pod.kill_at is not None and (not pod.running or time.monotonic() > pod.kill_at):
             pod.kill()
             self._remove(pod)
+        elif self.removes_ended and pod.process and not pod.running:
+            self._remove(pod)
         elif pod.status["phase"] == "Pending" and pod.process is None:
             self._try_to_start(pod)
 
@@ -216,7 +217,6 @@ class Cluster:
         elif missing:
             waiting = {"reason": "CreateContainerConfigError", "message": f'secret "{missing}" not found'}
         else:
-            self.on_start(pod)
             pod.start(self.secrets)
             return
         pod.status = {"phase": "Pending", "conditions": [scheduled]}

@@ -18,7 +18,14 @@ NAMESPACE, TOKEN = "ernie", "the-token"
 DNS_1123 = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 LABEL = re.compile("([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 PAGE = b"<html><head><title>Sign in</title></head><body>Sign in to go on</body></html>"
-REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid"}
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "AlreadyExists",
+    422: "Invalid",
+}
 
 Fault = Callable[[str, str], int | str]
 """Of a request's method and path: a status that is answered in the place of the answer, "reset", "html 200", or ""."""
@@ -144,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.owner.requests.append(f"{self.command} {self.path}")
         fault = self.owner.fault(self.command, url.path)
-        if fault == "reset":
+        if fault == "reset" or self.owner.server is None:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
@@ -164,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind = "text/plain" if isinstance(answer, bytes) else "application/json"
         self._send(code, kind, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+    do_GET = do_POST = do_DELETE = _serve
 
     def _send(self, code: int, kind: str, data: bytes) -> None:
         self.send_response(code)
@@ -219,7 +226,8 @@ def _invalid(meta: Object, spec: Object) -> str:
         amounts = container.get("resources", {})
         gpus = {kind: amounts.get(kind, {}).get("nvidia.com/gpu") for kind in ("requests", "limits")}
         if gpus["requests"] != gpus["limits"]:
-            return "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources"
+            problem = "Required value: Limit must be set for non overcommitable resources"
+            return f"spec.containers[0].resources.limits: {problem}"
         if [each for each in container.get("env", []) if not isinstance(each.get("value", ""), str)]:
             return "spec.containers[0].env: Invalid value"
     return ""
