@@ -144,7 +144,7 @@ class KubernetesEngine:
             tries = self._log_tries[name] = self._log_tries.get(name, 0) + 1
             if tries < LOG_TRIES:
                 raise
-            return f"(its log could not be read: {error})"
+            return f"(its log could not be read: {str(error).removesuffix(f'; {GOES_ON}')})"
 
     def _refusal(self, error: Refused, name: str) -> str:
         """What to say of a pod that was not taken."""

@@ -194,4 +194,4 @@ def test_the_role_has_the_rights_that_the_launcher_needs_and_no_others(api: Api)
         return bool(said and said[-1])
 
     wait_until(is_told)
-    assert "could not be read (Kubernetes does not let this account get pods/log" in said[-1]
+    assert "could not be read: Kubernetes does not let this account get pods/log" in said[-1]
