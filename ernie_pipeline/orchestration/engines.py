@@ -1,5 +1,6 @@
 """The engines that the resource `gpu` may send its jobs to, and what each process of a job asks of them."""
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from ernie_pipeline.launch.kubernetes.engine import KubernetesEngine
 from ernie_pipeline.launch.kubernetes.pod import PodSettings
 from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.utils.errors import PipelineError
 
 
 class JobsConfig(dg.Config):
@@ -81,14 +83,20 @@ class KubernetesConfig(JobsConfig):
     context: str = Field("", description="in the kubeconfig; its current one where empty")
 
     def engine(self) -> Engine:
-        """See `JobsConfig.engine`."""
+        """See `JobsConfig.engine`. Raises `PipelineError` for a home in a bucket whose cache is this machine's own."""
+        settings = Settings.from_environment()
+        if settings.address and not os.environ.get("ERNIE_PIPELINE_CACHE"):
+            raise PipelineError(
+                f"ERNIE_PIPELINE_HOME = {settings.address!r} is a bucket, and pods would not see this machine's cache of "
+                "it; set ERNIE_PIPELINE_CACHE to a folder on the volume of gpu.kubernetes.volume_claim"
+            )
         pods = PodSettings(
             image=self.image,
             cpus=self.cpus,
             gpus=self.gpus,
             memory_gib=self.memory_gib,
             volume_claim=self.volume_claim,
-            mount_path=self.mount_path or str(Settings.from_environment().home),
+            mount_path=self.mount_path or str(settings.home),
             python=self.python,
             pull_policy=self.image_pull_policy,
             service_account=self.service_account,

@@ -18,6 +18,10 @@ CONNECT_S, ANSWER_S = 10.0, 60.0
 TRY_AGAIN = (401, 408, 410, 429)
 """Besides 5xx. A login that is refused to a step that follows a job says nothing of the job."""
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+NOT_INSTALLED = (
+    'gpu.launcher is "kubernetes", but its client is not installed here; install ernie_pipeline[kubernetes], or set '
+    'gpu.launcher to "local"'
+)
 GOES_ON = "what runs there goes on, and the same command finds it again"
 
 
@@ -139,10 +143,7 @@ def _connected(kubeconfig: str, context: str) -> tuple[Any, str]:
         from kubernetes.config.config_exception import ConfigException
         from yaml import YAMLError
     except ImportError as error:
-        raise PipelineError(
-            'gpu.launcher is "kubernetes", but its client is not installed here; install ernie_pipeline[kubernetes], '
-            'or set gpu.launcher to "local"'
-        ) from error
+        raise PipelineError(NOT_INSTALLED) from error
     settings, namespace = client.Configuration(), ""
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and not kubeconfig and not context:

@@ -33,7 +33,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 STOP_S = 5
 """Between the SIGTERM and the SIGKILL of a pod that had its time to save, or has nothing to save."""
-LOG_LINES = 5000
+LOG_LINES, LOG_BYTES = 5000, 2**20
+"""How much of the end of a log is shown; the API could only cut its end off."""
 LOG_TRIES = 5
 """How often the log of a pod is asked for whose node does not answer."""
 
@@ -135,9 +136,8 @@ class KubernetesEngine:
         """The last lines of a container that has ended."""
         query = {"container": container, "tailLines": LOG_LINES}
         try:
-            return self.api.read("GET", f"pods/{pod_name(name)}/log", query, right="get pods/log").decode(
-                "utf-8", "replace"
-            )
+            log = self.api.read("GET", f"pods/{pod_name(name)}/log", query, right="get pods/log")
+            return log[-LOG_BYTES:].decode("utf-8", "replace")
         except Refused:
             return ""  # there is none: it never started, or its node has gone with it
         except Unreachable as error:

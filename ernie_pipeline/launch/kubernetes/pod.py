@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.launch.kubernetes.api import NOT_INSTALLED
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.utils.errors import PipelineError, first_line
@@ -76,6 +77,8 @@ def pod_body(
         return _merged(name, launch, job_file, variables, settings, _template(settings.template))
     except PipelineError:
         raise
+    except ImportError as error:
+        raise PipelineError(NOT_INSTALLED) from error
     except Exception as error:  # whatever dagster-k8s and the client raise for what is none of a pod's fields
         where = f"gpu.kubernetes.pod_template = {settings.template!r} and" if settings.template else "the settings"
         raise PipelineError(

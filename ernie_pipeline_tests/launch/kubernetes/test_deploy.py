@@ -137,6 +137,9 @@ def test_what_the_files_name_is_in_the_files() -> None:
     mounts = [each["mountPath"] for each in deployment["volumeMounts"]]
     assert environment["ERNIE_PIPELINE_HOME"] == kubernetes["mount_path"] == str(HOME)
     assert str(HOME) in mounts
+    [template] = load("pod.yaml")
+    for variable in template["spec"]["containers"][0]["env"]:
+        assert environment[variable["name"]] == variable["value"], "what is in the home is there for both"
     assert str(Path(kubernetes["pod_template"]).parent) in mounts
     image = deployment["image"]
     assert kubernetes["image"] == f"{image['repository']}:{image['tag']}"
@@ -158,6 +161,17 @@ def test_a_pod_is_made_of_the_template_and_what_a_run_is_launched_with() -> None
     assert container["resources"]["limits"] == {"cpu": "16000m", "memory": "131072Mi", "nvidia.com/gpu": "2"}
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert pod["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_a_home_in_a_bucket_needs_its_cache_on_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "s3://bucket/home")
+    monkeypatch.delenv("ERNIE_PIPELINE_CACHE", raising=False)
+    with pytest.raises(PipelineError, match="is a bucket.*set ERNIE_PIPELINE_CACHE to a folder on the volume"):
+        KubernetesConfig().engine()
+    monkeypatch.setenv("ERNIE_PIPELINE_CACHE", "/ernie/cache")
+    engine = KubernetesConfig().engine()
+    assert isinstance(engine, KubernetesEngine)
+    assert engine.pods.mount_path == "/ernie/cache"
 
 
 def test_the_role_has_the_rights_that_the_launcher_needs_and_no_others(api: Api) -> None:

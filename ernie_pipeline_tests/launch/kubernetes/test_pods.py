@@ -157,6 +157,10 @@ def test_a_template_is_kept_but_for_what_is_the_job_s(tmp_path: Path) -> None:
         ("kind: Pod\nspec: {containers: [{resorces: {}}]}", "make no pod (.*resorces"),
         ("kind: Pod\nspec: {containers: text}", "make no pod"),
         ("kind: Pod\nspec: 7", "make no pod"),
+        ("kind: Pod\nmetadata: 7", "make no pod"),
+        ("kind: Pod\nspec: {containers: [null]}", "make no pod"),
+        ("kind: Pod\nspec: {volumes: {a: b}}", "make no pod"),
+        ("\0", "cannot be read"),
     ],
 )
 def test_a_template_that_is_none_is_one_sentence(text: str | None, words: str, tmp_path: Path) -> None:
@@ -380,11 +384,13 @@ def test_a_context_that_is_not_there_is_one_sentence(api: Api) -> None:
         KubernetesEngine(Client(str(api.kubeconfig), context="nowhere"), SETTINGS).status(NAME)
 
 
-def test_without_its_client_the_launcher_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("kubernetes", "dagster_k8s"):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(PipelineError, match=r"not installed here; install ernie_pipeline\[kubernetes\], or set"):
-            submit(KubernetesEngine(Client("/nowhere"), SETTINGS))
+@pytest.mark.parametrize("module", ["kubernetes", "dagster_k8s.pipes"])
+def test_without_its_client_the_launcher_says_what_to_install(
+    module: str, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PipelineError, match=r"not installed here; install ernie_pipeline\[kubernetes\], or set"):
+        submit(KubernetesEngine(Client(str(api.kubeconfig)), SETTINGS))
 
 
 def test_the_code_location_does_not_import_its_client() -> None:
