@@ -87,8 +87,8 @@ class KubernetesConfig(JobsConfig):
         settings = Settings.from_environment()
         if settings.address and not os.environ.get("ERNIE_PIPELINE_CACHE"):
             raise PipelineError(
-                f"ERNIE_PIPELINE_HOME = {settings.address!r} is a bucket, and pods would not see this machine's cache of "
-                "it; set ERNIE_PIPELINE_CACHE to a folder on the volume of gpu.kubernetes.volume_claim"
+                f"ERNIE_PIPELINE_HOME = {settings.address!r} is a bucket, and pods would not see this machine's cache "
+                "of it; set ERNIE_PIPELINE_CACHE to a folder on the volume of gpu.kubernetes.volume_claim"
             )
         pods = PodSettings(
             image=self.image,

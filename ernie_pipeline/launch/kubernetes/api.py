@@ -14,7 +14,8 @@ from typing import Any
 from ernie_pipeline.launch.detached.engine import Unreachable
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
-CONNECT_S, ANSWER_S = 10.0, 60.0
+CONNECT_S, ANSWER_S = 5.0, 15.0
+"""Meanwhile nobody looks at the job."""
 TRY_AGAIN = (401, 408, 410, 429)
 """Besides 5xx. A login that is refused to a step that follows a job says nothing of the job."""
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")

@@ -73,7 +73,7 @@ class KubernetesEngine:
         pod = self._pod(name)
         if pod is None:
             return Status("unknown")
-        found = standing(pod)
+        found = self._standing(pod)
         if found.state == "waiting":
             return self._waiting(name, found)
         self._pending.pop(name, None)
@@ -84,14 +84,15 @@ class KubernetesEngine:
     def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL `STOP_S` later; the pod is gone then. One that has ended is left to be looked at."""
         pod = self._pod(name)
-        if pod and standing(pod).state != "ended":
+        if pod and self._standing(pod).state != "ended":
             self._delete(pod_name(name))
 
     def forget(self, key: str) -> None:
         """Remove the pods of all attempts at what is built, with those that an earlier step has left."""
         query = {"labelSelector": f"{APP}=ernie-pipeline,{BUILD}={build_label(key)}"}
         for pod in (self._tell("GET", "pods", query, right="list pods") or {}).get("items") or []:
-            self._delete(str(pod["metadata"]["name"]))
+            if name := (pod.get("metadata") or {}).get("name"):
+                self._delete(str(name))
 
     def _waiting(self, name: str, found: Standing) -> Status:
         """By this process's clock since it saw the pod first: the cluster's may be another."""
@@ -109,6 +110,12 @@ class KubernetesEngine:
             f"({found.why}) and its pod was removed; {advice}, or raise the limit, and run again",
         )
         return self._given_up[name]
+
+    def _standing(self, pod: dict[str, Any]) -> Standing:
+        try:
+            return standing(pod)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Unreachable(f"{self.title} answers with what is no pod ({error}); {GOES_ON}") from error
 
     def _pod(self, name: str) -> dict[str, Any] | None:
         return self._tell("GET", f"pods/{pod_name(name)}", right="get pods")

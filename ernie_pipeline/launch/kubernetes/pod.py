@@ -27,6 +27,8 @@ NAME, JOB_FILE = "ernie-pipeline/name", "ernie-pipeline/job-file"
 BUILD, APP = "ernie-pipeline/build", "app.kubernetes.io/name"
 CONTAINER = "kubectl.kubernetes.io/default-container"
 """Which container is the job's, whatever others an admission hook puts before it."""
+UNLESS_SAID = {"automount_service_account_token": False, "enable_service_links": False}
+"""By the template: a job asks nothing of the API, nor should it find the addresses of all services in its variables."""
 SHM = "/dev/shm"
 LONGEST = 63
 """Of a name by DNS-1123, which a pod's host name and a label's value must be."""
@@ -102,17 +104,13 @@ def _merged(
     meta, spec = dict(template.get("metadata") or {}), dict(template.get("spec") or {})
     first, *others = spec.pop("containers", None) or [{}]
     first = {"name": "job", "image": settings.image, **first}
-    if not first["image"]:
+    if not (settings.image or first["image"]):
         raise PipelineError("no image for the pods is set; set gpu.kubernetes.image to one that has ernie_pipeline")
     environment = {**_handed_on(), **variables, **surroundings(launch.processes, launch.stop_grace_s)}
     under = UserDefinedDagsterK8sConfig.from_dict(
         {
             "container_config": _without_what_is_ours(first, environment, settings),
-            "pod_spec_config": {
-                "automount_service_account_token": False,
-                "enable_service_links": False,
-                **_snake(spec),
-            },
+            "pod_spec_config": {**UNLESS_SAID, **_snake(spec)},
             "pod_template_spec_metadata": {each: meta[each] for each in ("labels", "annotations") if each in meta},
         }
     )
@@ -126,8 +124,7 @@ def _merged(
         base_pod_meta=merged.pod_template_spec_metadata,
         base_pod_spec={**merged.pod_spec_config, "containers": [dict(merged.container_config), *others]},
     )
-    body = ApiClient().sanitize_for_serialization(pod)
-    return {"apiVersion": "v1", "kind": "Pod", **body}
+    return {"apiVersion": "v1", "kind": "Pod", **ApiClient().sanitize_for_serialization(pod)}
 
 
 def _ours(name: str, launch: Launch, job_file: Path, settings: PodSettings, container: str, *, has_shm: bool) -> Any:

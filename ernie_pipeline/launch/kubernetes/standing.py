@@ -70,6 +70,8 @@ def _ended(
         code = 0
     reason = str(end.get("reason") or (pod.get("status") or {}).get("reason") or phase)
     words = str(end.get("message") or "").strip()
+    if reason == "Error":
+        words = words or f"exit status {code}"
     if reason == "OOMKilled":
         words = words or "it took more memory than it may; raise gpu.kubernetes.memory_gib"
     return Standing("ended", reason, _told(reason, words), None if code is None else int(code), name)

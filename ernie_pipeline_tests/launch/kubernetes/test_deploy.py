@@ -166,7 +166,7 @@ def test_a_pod_is_made_of_the_template_and_what_a_run_is_launched_with() -> None
 def test_a_home_in_a_bucket_needs_its_cache_on_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", "s3://bucket/home")
     monkeypatch.delenv("ERNIE_PIPELINE_CACHE", raising=False)
-    with pytest.raises(PipelineError, match="is a bucket.*set ERNIE_PIPELINE_CACHE to a folder on the volume"):
+    with pytest.raises(PipelineError, match=r"is a bucket.*set ERNIE_PIPELINE_CACHE to a folder on the volume"):
         KubernetesConfig().engine()
     monkeypatch.setenv("ERNIE_PIPELINE_CACHE", "/ernie/cache")
     engine = KubernetesConfig().engine()
