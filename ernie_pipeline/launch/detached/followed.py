@@ -73,9 +73,7 @@ class Followed:
     def begin(self, session: dg.PipesSession) -> None:
         """Find the job that an earlier step has left, done or at work, or submit it; then its messages count."""
         self.listener.session = session
-        if self.place.intact():
-            self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
-            self.reader.paused = False
+        if self._was_done():
             return
         status, start = self.engine.status(self.name), time.monotonic()
         while status.state in ("waiting", "running") and self.place.stop_asked:  # by a step that did not see it end
@@ -87,9 +85,18 @@ class Followed:
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
             self._heard, self.reader.paused = time.monotonic(), False
             return
+        if self._was_done():  # since it was asked
+            return
         self._anew = True
         with suppress(Unreachable):  # it does answer: it may take no jobs yet, and `poll` submits then
             self._submit()
+
+    def _was_done(self) -> bool:
+        if not self.place.intact():
+            return False
+        self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
+        self.reader.paused = False
+        return True
 
     def poll(self) -> bool:
         """Whether it is done. Raises `PipelineError` for one that failed, `Unreachable` for an engine that is gone."""

@@ -1,13 +1,13 @@
 """Kubernetes as an engine: a pod for each attempt at a job, asked for and looked at through the API.
 
 What it has of dagster-k8s (0.29): `build_pod_body`, with which `PipesK8sClient` makes its pods, and the merging of
-`K8sContainerContext`; messages are in Pipes' format. Not `PipesK8sClient.run`: it gives each pod a random name, so that
-a step that is started again cannot find its job; it reads messages from the pod's log, which goes with the pod and whose
-last lines may be missing (issue 20432), and it lives by that log's stream, which ends before the job does (after four
-hours this was a failed job, 21331); it knows of a pod only what the API says of it (of a deleted one it waited for ever,
-22453; for one that does not start it waits five hours, cf. 14833); when interrupted it deletes the pod and does not wait
-for what that saves; and a lost pod is an error to it. Here messages, heartbeat and what was made are files of the home,
-and the API is only asked what it knows now: there is no watch or stream that could expire.
+`K8sContainerContext`; messages are in Pipes' format. Not `PipesK8sClient.run`: it gives each pod a random name, so
+that a step that is started again cannot find its job; it reads messages from the pod's log, which goes with the pod and
+whose last lines may be missing (issue 20432), and it lives by that log's stream, which ends before the job does (after
+four hours this was a failed job, 21331); it knows of a pod only what the API says of it (of a deleted one it waited for
+ever, 22453; for one that does not start it waits five hours, cf. 14833); when interrupted it deletes the pod and does
+not wait for what that saves; and a lost pod is an error to it. Here messages, heartbeat and what was made are files of
+the home, and the API is only asked what it knows now: there is no watch or stream that could expire.
 """
 
 import time

@@ -206,7 +206,13 @@ def test_memory_that_is_always_too_little_ends_the_step_with_what_to_do(steps: S
 def test_a_killed_step_leaves_its_pod_and_the_next_one_attaches(steps: Steps, api: Api) -> None:
     steps.killed_step(lambda: len(steps.steps) == 6)
     assert api.cluster.pods[name_of_pod(api)].running
-    threading.Timer(2, (steps.place / "go").touch).start()
+    asked = len(api.requests)
+
+    def go_on_once_it_follows() -> None:
+        wait_until(lambda: len(api.requests) > asked + 1)
+        (steps.place / "go").touch()
+
+    threading.Thread(target=go_on_once_it_follows).start()
     result, log = steps.run(steps.launch())
     assert result.success, log
     assert any("is under way as" in line and "attached" in line for line in log)
