@@ -191,9 +191,8 @@ class Followed:
         status = self._status = self.engine.status(self.name)
         self._answered = now
         if status.state == "waiting":
-            self._tell(
-                f"{self.name} waits for a worker of {self.engine.title}" + (f" ({status.why})" * bool(status.why))
-            )
+            why = f" ({status.why})" if status.why else ""
+            self._tell(f"{self.name} waits for a worker of {self.engine.title}{why}")
         elif status.state == "running":
             self._heard = self._heard or now
             # before its first heartbeat it may have much to load, from a disk that is slow
