@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "unsloth", "peft", "trl", "bitsandbytes", "reasoning_gym"}
+HEAVY |= {"ray", "kubernetes", "dagster_k8s"}
 
 IMPORT = """
 import json, sys, time

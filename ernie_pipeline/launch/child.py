@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from ernie_pipeline.launch.detached.engine import LOST
 from ernie_pipeline.launch.detached.life import alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with
-from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
 
 DISK_FULL = 73
@@ -83,6 +84,10 @@ def _run(envelope: Envelope, report: Reporter, report_error: Callable[[str], Non
     except Exception as error:
         if not isinstance(error, PipelineError) and not is_disk_full(error):
             raise
+        if isinstance(error, Stopped) and envelope.attempt and not Place(envelope.attempt.folder).stop_asked:
+            # by no step: its machine is taken, and it goes on elsewhere
+            report(str(error), {})
+            sys.exit(LOST)
         sentence = str(error) if isinstance(error, PipelineError) else disk_full_sentence(str(envelope.job.get("out")))
         try:
             report_error(sentence)

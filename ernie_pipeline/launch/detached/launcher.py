@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import dagster as dg
 
-from ernie_pipeline.launch.detached.engine import Engine, Unreachable
+from ernie_pipeline.launch.detached.engine import Engine, KeepsJobs, Unreachable
 from ernie_pipeline.launch.detached.followed import Followed, PastLimit, Patience
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.ending import SAME_INTERRUPT_S, interrupts_noted
@@ -34,11 +34,13 @@ class DetachedLauncher:
         if launch.state is None:
             raise ValueError("a job that outlives its step needs a folder that does")
         place = self._place(launch, launch.name)
-        if not place.intact() and (parts := self._parts(launch)):
+        parts = self._parts(launch)
+        if not place.intact() and parts:
             self._follow(context, parts, ignore_progress)
         self._follow(context, {launch.name: launch}, on_progress)
         if not place.take_over(launch.job.out):  # type: ignore[attr-defined]
             raise PipelineError(f"what {launch.name} made in {place.out} is not as it was sealed; run again")
+        self._forget({**parts, launch.name: launch})
 
     def _parts(self, launch: Launch) -> dict[str, Launch]:
         """A job for each part of the rows, by name; none where the work has no rows to share."""
@@ -55,6 +57,14 @@ class DetachedLauncher:
     def _place(self, launch: Launch, name: str) -> Place:
         assert launch.state is not None
         return Place(launch.state / FOLDER / name)
+
+    def _forget(self, launches: dict[str, Launch]) -> None:
+        """Have the engine remove what it keeps of jobs whose files the step has, whichever step began them."""
+        if not isinstance(self.engine, KeepsJobs):
+            return
+        for name, launch in launches.items():
+            with suppress(Unreachable):
+                self.engine.forget(job_key(launch, self._place(launch, name)))
 
     def _follow(self, context: dg.AssetExecutionContext, launches: dict[str, Launch], on_progress: OnProgress) -> None:
         """Follow jobs until all of them are done; one that fails ends the others."""
@@ -73,7 +83,12 @@ class DetachedLauncher:
             except Unreachable:
                 raise  # what runs goes on, and the next step finds it
             except BaseException as error:
-                _end(followed, asked=isinstance(error, PastLimit) or not isinstance(error, PipelineError))
+                asked = isinstance(error, PastLimit) or not isinstance(error, PipelineError)
+                try:
+                    for one in followed if not asked else ():
+                        one.show_output()
+                finally:
+                    _end(followed, asked)
                 said = next((one.listener.failure for one in followed if one.listener.failure), "")
                 if isinstance(error, PastLimit) and said:
                     raise PipelineError(f"{error} ({said})") from error

@@ -31,10 +31,12 @@ class MessageFile(dg.PipesMessageReader):
     and one that was submitted again opens and closes again: such a part is passed over, and one end is told, at the
     end. Dagster's own also ends for good when a line cannot be recorded, as while its database is away: here the line,
     and those after it, are tried again, and what is not recorded, progress and errors, does not wait for them.
+
+    While it is `paused`, nothing is read: the file may be of an earlier attempt, whose end is not this one's.
     """
 
     def __init__(self, file: Path):
-        self.file, self.closed = file, False
+        self.file, self.closed, self.paused = file, False, False
         self._place, self._opened, self._last = 0, False, None
         self._waiting: deque[Any] = deque()
         self._away = False
@@ -62,6 +64,8 @@ class MessageFile(dg.PipesMessageReader):
             self._read(handler)
 
     def _read(self, handler: PipesMessageHandler) -> None:
+        if self.paused:
+            return
         try:
             with self.file.open("rb") as stream:
                 stream.seek(self._place)
