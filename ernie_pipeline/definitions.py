@@ -14,7 +14,7 @@ from ernie_pipeline.orchestration.assets.registered_model import registered_mode
 from ernie_pipeline.orchestration.assets.verified_solutions import verified_solutions
 from ernie_pipeline.orchestration.automation import SETTINGS, ernie_refresh, refresh, source_changed
 from ernie_pipeline.orchestration.executor import executor
-from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.staleness.stages import declared_versions
 
 SOURCES = [nemotron_source, base_model, benchmark_sets]
@@ -40,5 +40,5 @@ defs = dg.Definitions(
     schedules=[ernie_refresh],
     sensors=[source_changed],
     executor=executor,
-    resources={"gpu": GpuResource.configure_at_launch()},
+    resources={"gpu": gpu_resource(SETTINGS.gpu)},
 )

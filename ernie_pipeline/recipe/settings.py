@@ -31,6 +31,7 @@ class Settings:
     `address`: of the bucket in which the store is; then `home` is this machine's cache of it. `lease_seconds`: how long
     a machine that no longer answers keeps others there from building what it was building.
 
+    `gpu`: the file with the resource gpu's settings.
     `cron`, in `timezone`: when the schedule refreshes; `sensor_seconds`: how often the sensor looks at the sources.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     source: str | None
     tracking_uri: str
     execution: str | None = None
+    gpu: str | None = None
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
     sensor_seconds: int = 300
@@ -47,8 +49,8 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Those of ERNIE_PIPELINE_HOME, _CACHE, _LEASE_SECONDS, _RECIPE, _SOURCE, _EXECUTION, _CRON, _TIMEZONE and
-        _SENSOR_SECONDS, and MLFLOW_TRACKING_URI.
+        """Those of ERNIE_PIPELINE_HOME, _CACHE, _LEASE_SECONDS, _RECIPE, _SOURCE, _EXECUTION, _GPU, _CRON, _TIMEZONE
+        and _SENSOR_SECONDS, and MLFLOW_TRACKING_URI.
 
         Raises `PipelineError` for a number of seconds that is none; Dagster judges the cron expression and the zone.
         """
@@ -58,6 +60,7 @@ class Settings:
             recipe=os.environ.get("ERNIE_PIPELINE_RECIPE") or "demo",
             source=os.environ.get("ERNIE_PIPELINE_SOURCE") or None,
             execution=os.environ.get("ERNIE_PIPELINE_EXECUTION") or None,
+            gpu=os.environ.get("ERNIE_PIPELINE_GPU") or None,
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or ("" if address else sqlite_uri(home / "mlflow.db")),
             cron=os.environ.get("ERNIE_PIPELINE_CRON") or cls.cron,
             timezone=os.environ.get("ERNIE_PIPELINE_TIMEZONE") or cls.timezone,

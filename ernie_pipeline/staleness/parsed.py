@@ -5,6 +5,7 @@ read it, so it is never out of date; a file that is lost, damaged or not writabl
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +30,8 @@ class Parsed:
     def of(self, text: str) -> Any:
         """What `parse` makes of `text`."""
         if self._found is None:
-            entries, problem = read_sealed(self._place)
-            self._found = {} if problem else dict(entries["found"])
+            entries, _ = read_sealed(self._place)
+            self._found = json.loads(entries.get("parsed", "{}"))
         key = hashlib.sha256(self._salt + text.encode()).hexdigest()
         if key in self._found:
             self._found[key] = self._found.pop(key)  # what is asked for moves to the end: the others are let go first
@@ -43,4 +44,5 @@ class Parsed:
         """Write what is new: whole or not at all. Of two processes at once, one's is parsed again."""
         if self._is_new and self._found:
             self._is_new = False
-            remember(self._place, {"found": dict(list(self._found.items())[-MOST:])})
+            # as one text: a sealed file is read and compared at each start, and many small values cost twice as much
+            remember(self._place, {"parsed": json.dumps(dict(list(self._found.items())[-MOST:]))})

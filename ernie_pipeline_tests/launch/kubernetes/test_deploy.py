@@ -13,6 +13,7 @@ from ernie_pipeline.launch.kubernetes.engine import KubernetesEngine
 from ernie_pipeline.launch.kubernetes.pod import PodSettings, pod_body
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.orchestration.engines import KubernetesConfig
+from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, wait_until, work_in
 from ernie_pipeline_tests.launch.kubernetes.server import Api, check_pod
@@ -141,6 +142,8 @@ def test_what_the_files_name_is_in_the_files() -> None:
     for variable in template["spec"]["containers"][0]["env"]:
         assert environment[variable["name"]] == variable["value"], "what is in the home is there for both"
     assert str(Path(kubernetes["pod_template"]).parent) in mounts
+    assert environment["ERNIE_PIPELINE_GPU"] == str(Path(kubernetes["pod_template"]).with_name("gpu.yaml"))
+    gpu_resource(str(DEPLOY / "gpu.yaml"))
     image = deployment["image"]
     assert kubernetes["image"] == f"{image['repository']}:{image['tag']}"
     grace = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["podSpecConfig"]
