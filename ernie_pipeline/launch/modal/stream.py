@@ -1,0 +1,54 @@
+"""Lines of a file as objects of a bucket: each has what had been written since the one before, whole lines only.
+
+A bucket cannot append. An object is named by its first byte's place in the file; one whose writing was answered by
+nothing is written again, with what came since, so a reader goes by the sizes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ernie_pipeline.launch.modal.keys import MESSAGES
+from ernie_pipeline.store.shared.bucket import Bucket, Listed
+
+
+class Sender:
+    """Sends a file's lines below the folder of keys `below`."""
+
+    def __init__(self, bucket: Bucket, below: str, file: Path):
+        self._below, self._file, self._sent = below, file, 0
+        self.bucket = bucket
+
+    def send(self) -> None:
+        """What is new. Raises `BucketError`: the next time it is tried again."""
+        try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._sent)
+                new = stream.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        if whole:
+            self.bucket.put(f"{self._below}/{MESSAGES}.{self._sent:012d}", whole)
+            self._sent += len(whole)
+
+
+class Receiver:
+    """Gives the lines of several senders of one job, one sender after the other."""
+
+    def __init__(self, bucket: Bucket):
+        self._bucket, self._have = bucket, dict[str, int]()
+
+    def receive(self, below: str, listed: Mapping[str, Listed]) -> bytes:
+        """What has come below `below` since the last call; `listed`: the objects there. Raises `BucketError`."""
+        came = b""
+        for name in sorted(name for name in listed if f"/{MESSAGES}." in name):
+            start, _, first = name.rpartition(f"/{MESSAGES}.")
+            sender = f"{below}/{start}"
+            have = self._have.get(sender, 0)
+            if not first.isdecimal() or not int(first) <= have < int(first) + listed[name].size:
+                continue
+            there = self._bucket.get(f"{below}/{name}")
+            piece = there.body[have - int(first) :] if there else b""
+            came += piece
+            self._have[sender] = have + len(piece)
+        return came
