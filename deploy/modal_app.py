@@ -73,7 +73,6 @@ volume = modal.Volume.from_name(setting("VOLUME", "ernie-pipeline"), create_if_m
     secrets=[modal.Secret.from_name(name) for name in setting("SECRETS", "ernie-pipeline").split(",") if name],
     env={"ERNIE_PIPELINE_MODAL_TIMEOUT_S": str(TIMEOUT_S)},
     single_use_containers=True,
-    include_source=False,
 )
 def run(address: str, below: str, attempt: str) -> dict[str, object]:
     """Do the job below the key `below` of the home `address`; see `ernie_pipeline/launch/modal/container.py`."""
