@@ -81,6 +81,8 @@ class ModalEngine:
             return Status("unknown")
         except errors.FunctionTimeoutError:
             return Status("ended", failure=_past_timeout(name))
+        except PipelineError:  # of this end
+            raise
         except Exception as error:  # it crashed, or was lost, before it could tell
             if self._was_cancelled(noted["call"]):
                 failure = f"{name} was stopped on Modal by hand; run again: it goes on from what it has saved"
@@ -94,7 +96,7 @@ class ModalEngine:
         if noted := self._noted(name):
             try:
                 self._ask(lambda modal: modal.FunctionCall.from_id(noted["call"]).cancel())
-            except (Unreachable, PipelineError):
+            except PipelineError:
                 raise
             except Exception:  # it has ended
                 return

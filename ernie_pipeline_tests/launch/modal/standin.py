@@ -10,9 +10,10 @@ other containers, the volume. What it keeps to, and where that is said (modal 1.
   later, in other processes too (guide/job-queue).
 - `get(timeout=0)` (`_functions.py: poll_function`, `_utils/function_utils.py: _process_result`): Python's TimeoutError
   while there is no output; what the function returned or raised, pickled; InternalFailure for a lost machine;
-  RemoteError for a container that crashed or a call that was cancelled; OutputExpiredError once Modal has forgotten it.
-- Preemption: "Modal will gracefully terminate the Function and restart it on the same input", SIGINT first, SIGKILL 30 s
-  later (guide/preemption, `modal.exception.simulate_preemption`); no output comes of it meanwhile
+  RemoteError for a container that crashed or a call that was cancelled; OutputExpiredError for one that Modal has
+  forgotten.
+- Preemption: "Modal will gracefully terminate the Function and restart it on the same input", SIGINT first, SIGKILL 30
+  seconds later (guide/preemption, `modal.exception.simulate_preemption`); no output comes of it meanwhile
   (`_runtime/container_io_manager.py: handle_input_exception` hands KeyboardInterrupt on).
 - `cancel()`: SIGUSR1 becomes InputCancellation in the main thread (`_container_entrypoint.py: call_function`), the
   output is of status TERMINATED, and it is not started again (`_functions.py: cancel`).

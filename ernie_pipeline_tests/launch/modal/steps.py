@@ -95,8 +95,8 @@ class Steps:
         result = dg.materialize([asset], instance=instance, raise_on_error=False)
         return result, [record.user_message for record in instance.all_logs(result.run_id)]
 
-    def killed_step(self, when: Callable[[], bool]) -> None:
-        """A step in a process of its own, killed outright then."""
+    def killed_step(self, when: Callable[[], bool], changes: str = "") -> None:
+        """A step in a process of its own, killed outright then. `changes`: what is given to `launch`, as code."""
         self.launch()  # the folders
         code = (
             "import sys, pytest\nfrom pathlib import Path\n"
@@ -104,7 +104,8 @@ class Steps:
             "from ernie_pipeline_tests.launch.modal.steps import Steps\n"
             "home, address, modal, image = sys.argv[1:]\n"
             "standin = StandIn(Path(modal)).install(pytest.MonkeyPatch())\n"
-            "steps = Steps(Path(home), address, standin, Path(image))\nprint(steps.run(steps.launch()))\n"
+            "steps = Steps(Path(home), address, standin, Path(image))\n"
+            f"print(steps.run(steps.launch({changes})))\n"
         )
         log = self.home / "killed.log"
         arguments = [str(self.home), self.address, str(self.modal.folder), str(self.image)]
