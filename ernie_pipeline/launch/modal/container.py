@@ -29,7 +29,7 @@ from ernie_pipeline.launch.detached.place import Attempt
 from ernie_pipeline.launch.ending import end, interrupts_noted
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.modal.call import PACKAGE, Call, code_version, placed
-from ernie_pipeline.launch.modal.carrying import Courier
+from ernie_pipeline.launch.modal.carrying import PATIENCE_S, Courier
 from ernie_pipeline.launch.modal.heartbeat import Heartbeat
 from ernie_pipeline.launch.modal.keys import CALL, CHECKPOINTS, ERROR, STARTS
 from ernie_pipeline.launch.torchrun import command, surroundings
@@ -42,6 +42,8 @@ from ernie_pipeline.utils.errors import PipelineError
 SAVE_S = 15.0
 """What an interrupted child gets to save: Modal kills the container 30 s after the interrupt, and the checkpoint must
 be sent before."""
+STEP_FIRST_S = 60.0
+"""A step that is there asks a job to stop before the function does, and says why."""
 LAST_LINES = 60
 OTHER_CODE = b"the app on Modal has other code than the step; deploy it again: modal deploy deploy/modal_app.py"
 POLL_S = 0.25
@@ -89,8 +91,8 @@ class _Start:
 
     def do(self) -> Ended:
         """See `run`. Raises `BucketError` for a bucket that is away."""
-        bucket = Bucket(self.address)
-        heartbeat = Heartbeat(bucket, f"{self.below}/{self.attempt}")
+        bucket, impatient = Bucket(self.address), Bucket(self.address, PATIENCE_S)
+        heartbeat = Heartbeat(impatient, f"{self.below}/{self.attempt}")
         stored = bucket.get(f"{self.below}/{self.attempt}/{CALL}")
         if stored is None or not heartbeat.take():
             return {"exit_status": SUPERSEDED, "output": "another attempt has the job"}
@@ -101,7 +103,7 @@ class _Start:
         if call is None or call.code != code_version():
             bucket.put(f"{self.below}/{self.attempt}/{heartbeat.start:04d}/{ERROR}0", OTHER_CODE)
             return {"exit_status": 1, "output": OTHER_CODE.decode()}
-        limits = [limit for limit in (call.limit_s, self.limit_s) if limit]
+        limits = [limit for limit in (call.limit_s and call.limit_s + STEP_FIRST_S, self.limit_s) if limit]
         folder = self.disks.cache / self.below
         courier = Courier(self.address, f"{self.below}/{self.attempt}", folder, heartbeat, min(limits, default=None))
         discard(self.disks.cache / call.state)  # a container may have done other jobs before

@@ -1,5 +1,6 @@
 """The step's side: the job's folder, kept like what the container has written into the bucket, and the other way."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ HIDDEN = ".jobs"
 """In the place of the folder `jobs`: what it holds is in the bucket already, and is not carried there again."""
 SUPERSEDED = b"superseded"
 """In the place of a heartbeat: another attempt is at work."""
-TRIES = 5
+TRIES, PAUSE_S = 5, 1.0
 """How often what the job made is fetched, while it comes damaged."""
 PATIENCE_S = 5.0
 """Of one request: the step looks again soon, and must hear an interrupt meanwhile."""
@@ -37,7 +38,7 @@ class CarriedPlace(Place):
         self._record: dict[str, Any] = {"number": 0, "attempts": []}
         self._version: Version | None = None
         self._messages = Receiver(bucket)
-        self._known, self._beat, self._damaged = False, "", 0
+        self._known, self._beat = False, ""
 
     @property
     def address(self) -> str:
@@ -45,18 +46,26 @@ class CarriedPlace(Place):
         return f"{self._bucket.address}/{self.below}"
 
     def refresh(self) -> bool:
-        """See `Place.refresh`. Raises `PipelineError` for what the job made if it is not there as it was sealed."""
+        """See `Place.refresh`. Raises `PipelineError` for what the job made if it is not there as it was sealed.
+
+        At first it does not: then the job counts as not done, and is submitted again.
+        """
         with _reached():
-            if not self._known:
+            first = not self._known
+            if first:
                 self._read_record()
-            if self.attempt:
-                self._pull(self.attempt)
+            damaged = self._pull(self.attempt) if self.attempt else ""
+        if damaged and not first:
+            raise PipelineError(
+                f"what {self.folder.name} made is not in {self.address} as it was sealed ({damaged}); run again: it "
+                "goes on from what it has saved"
+            )
         return True
 
     def begin(self, anew: bool) -> Attempt:
         """See `Place.begin`: in the bucket first the earlier attempt is told, then the new one stands there."""
         attempts = self._record["attempts"]
-        self._beat, self._damaged = "", 0
+        self._beat = ""
         attempt = super().begin(anew)
         with _reached():
             if attempts:
@@ -110,7 +119,8 @@ class CarriedPlace(Place):
             names = self._bucket.list(f"{self.below}/{attempt}")
             self._bucket.delete(f"{self.below}/{attempt}/{name}" for name in names if name != HEARTBEAT)
 
-    def _pull(self, attempt: str) -> None:
+    def _pull(self, attempt: str) -> str:
+        """Get what is new; what is wrong with what the job made, "" if nothing."""
         listed = self._bucket.list(f"{self.below}/{attempt}")
         self._pull_messages(attempt, listed)
         beat = listed.get(HEARTBEAT)
@@ -123,34 +133,33 @@ class CarriedPlace(Place):
             start, _, file = name.partition("/")
             if file.startswith(ERROR) and file[len(ERROR) :].isdecimal() and not (self.folder / file).exists():
                 self._bucket.download(f"{self.below}/{attempt}/{start}/{file}", self.folder / file)
-        if SEALED in listed and not self.sealed:
-            self._fetch(attempt)
+        return self._fetch(attempt) if SEALED in listed and not self.sealed else ""
 
     def _pull_messages(self, attempt: str, listed: dict[str, Listed]) -> None:
         if came := self._messages.receive(f"{self.below}/{attempt}", listed):
             with self.messages.open("ab") as file:
                 file.write(came)
 
-    def _fetch(self, attempt: str) -> None:
-        """Make the folder `out` of what the job has sealed, verified; the next time again where it comes damaged."""
+    def _fetch(self, attempt: str) -> str:
+        """Make the folder `out` of what the job has sealed, verified; the name of a file that comes damaged each time.
+
+        A bucket that is away is told as it is at the next refresh.
+        """
         there = self._bucket.get(f"{self.below}/{attempt}/{SEALED}")
         values = unpacked(there.body) if there else None
         wanted = sealed_files(values) if values else None
-        damaged = SEALED
-        if values and wanted is not None and all(map(is_inside, wanted)):
+        if not values or wanted is None or not all(map(is_inside, wanted)):
+            return SEALED
+        below, damaged = f"{self.below}/{attempt}/{values['start']}/{OUT}", ""
+        for number in range(TRIES):
+            time.sleep(PAUSE_S if number else 0)
             try:
-                below = f"{self.below}/{attempt}/{values['start']}/{OUT}"
                 fill = _downloaded(self._bucket, below, wanted)
                 write_sealed_folder(self.out, LOCAL_SEALED, fill, lambda _: {"attempt": attempt}, what=self.folder.name)
-                return
+                return ""
             except _DamagedError as error:
                 damaged = str(error)
-        self._damaged += 1
-        if self._damaged == TRIES:
-            raise PipelineError(
-                f"what {self.folder.name} made is not in {self.address} as it was sealed ({damaged}); run again: it "
-                "goes on from what it has saved"
-            )
+        return damaged
 
 
 class _DamagedError(Exception):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modal.exception import InputCancellation
 
+from ernie_pipeline.launch.modal import container
 from ernie_pipeline.store.shared import carried
 from ernie_pipeline_tests.launch.modal.app import APP
 
@@ -18,7 +19,7 @@ signal.alarm(600)  # a test that fails leaves no process behind
 
 def main(folder: Path) -> None:
     """Call the app's function with the input, and put out what comes of it; of an interrupt comes nothing."""
-    carried.EVERY_S = 0.5  # a test does not wait for seconds
+    carried.EVERY_S, container.STEP_FIRST_S = 0.5, 4.0  # a test does not wait for a minute
     spec = spec_from_file_location("modal_app", APP)
     assert spec
     assert spec.loader

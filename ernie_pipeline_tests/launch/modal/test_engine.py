@@ -1,5 +1,6 @@
 """What the step's side says of Modal, and what goes into the bucket: by the real client as far as it comes here."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from ernie_pipeline.recipe.sections import Evaluation, Quantization
 from ernie_pipeline.store.row_cache import KeptRows
 from ernie_pipeline.store.shared.bucket import Bucket
 from ernie_pipeline.store.shared.carried import forget_jobs
+from ernie_pipeline.store.shared.records import packed
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.modal.standin import StandIn
 from ernie_pipeline_tests.launch.modal.steps import Steps, failure
@@ -38,6 +40,7 @@ ANSWER = """
 import sys
 from pathlib import Path
 from ernie_pipeline.launch.modal.engine import ModalEngine
+from ernie_pipeline.store.shared.records import packed
 from ernie_pipeline.utils.errors import PipelineError
 try:
     ModalEngine("app", sys.argv[1], Path("/nowhere")).status("ernie-stage-f00d-12345678-")
@@ -282,3 +285,29 @@ def test_two_steps_do_not_both_begin_and_what_is_published_is_forgotten(bucket: 
     assert place("fourth").number == 2
     forget_jobs(bucket, ("stage", "f00d"))
     assert bucket.list("jobs") == {}
+
+
+def test_what_comes_damaged_each_time_is_a_sentence_and_to_the_next_step_not_done(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ernie_pipeline.launch.modal.place.PAUSE_S", 0)
+    folder = tmp_path / "store" / ".unfinished" / "stage" / "f00d" / "jobs" / "work"
+    place = CarriedPlace(folder, bucket)
+    place.refresh()
+    at = f"{place.below}/{place.begin(anew=True).name}"
+    entry = {"size": 4, "sha256": hashlib.sha256(b"whole"[:4]).hexdigest()}
+    bucket.put(f"{at}/0001/out/made", b"torn")
+    bucket.put(f"{at}/sealed", packed({"start": "0001", "files": {"made": entry}}))
+    with pytest.raises(PipelineError, match=r"what work made is not in s3://.* as it was sealed \(made\); run again"):
+        place.refresh()
+    assert not place.sealed
+    bucket.put(f"{at}/sealed", packed({"start": "0001", "files": {"../../made": entry}}))
+    with pytest.raises(PipelineError, match=r"as it was sealed \(sealed\)"):
+        place.refresh()
+    following = CarriedPlace(folder, bucket)
+    following.refresh()
+    assert not following.intact()
+    bucket.put(f"{at}/0001/out/made", b"whol")
+    bucket.put(f"{at}/sealed", packed({"start": "0001", "files": {"made": entry}}))
+    following.refresh()
+    assert following.intact()

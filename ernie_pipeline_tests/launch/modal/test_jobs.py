@@ -47,7 +47,7 @@ def test_a_killed_container_s_job_goes_on_from_what_was_sent(steps: Steps, resta
 
     launch = steps.launch()
     result, log = steps.run(launch, at_six(steps, kill))
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert "going on after step 6" in log
     assert made(launch) == list(range(20))
     assert (submitted(log), len(steps.modal.calls)) == ((1, 1) if restart else (2, 2))
@@ -62,7 +62,7 @@ def test_a_killed_step_leaves_its_job_and_one_on_another_machine_attaches(steps:
     elsewhere = Steps(steps.home.with_name("another"), steps.address, steps.modal, steps.image)
     launch = elsewhere.launch()
     result, log = elsewhere.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert any("is under way as" in line and "attached" in line for line in log)
     assert not submitted(log)
     assert [line for line in log if line.startswith("step ")] == [f"step {n}" for n in range(20)]
@@ -78,7 +78,7 @@ def test_what_was_done_while_no_step_was_there_is_taken_over_without_modal(
     monkeypatch.setattr("modal.FunctionCall.from_id", None)
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert made(launch) == list(range(20))
     assert not submitted(log)
 
@@ -93,7 +93,7 @@ def test_an_interrupt_stops_the_job_which_saves_and_the_next_step_goes_on(steps:
     steps.go()
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert "going on after step 6" in log
     assert made(launch) == list(range(20))
 
@@ -106,12 +106,12 @@ def test_a_call_that_still_waits_for_a_machine_is_cancelled_at_once(steps: Steps
 
 
 def test_the_time_limit_and_the_budget_let_the_job_save(steps: Steps) -> None:
-    result, _ = steps.run(steps.launch(time_limit_s=4))
-    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 4 and was ended; raise the limit")
+    result, _ = steps.run(steps.launch(time_limit_s=12))
+    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 12 and was ended; raise the limit")
     assert failure(result).endswith("(stopped by SIGTERM after step 5)")
     wait_until(steps.saved)
     began = time.monotonic()
-    result, _ = steps.run(steps.launch(stop_if=lambda: "too dear" if time.monotonic() - began > 8 else ""))
+    result, _ = steps.run(steps.launch(stop_if=lambda: "too dear" if time.monotonic() - began > 15 else ""))
     assert failure(result) == "too dear (stopped by SIGTERM after step 6)"
 
 
@@ -125,11 +125,11 @@ def test_with_no_step_the_function_ends_itself_at_the_limit_and_the_next_step_go
     [error] = [name for name in steps.bucket.list(JOB) if name.endswith("/error-0")]
     stored = steps.bucket.get(f"{JOB}/{error}")
     assert stored
-    assert stored.body.startswith(b"the job ran past its limit on Modal, 9 s")
+    assert stored.body.startswith(b"the job ran past its limit on Modal, 13 s")
     steps.go()
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert "going on after step 6" in log
 
 
@@ -145,7 +145,7 @@ def test_the_bucket_away_for_a_while_costs_nothing_but_that(
 
     launch = steps.launch()
     result, log = steps.run(launch, at_six(steps, away), quiet_s=8)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert submitted(log) == 1
     assert made(launch) == list(range(20))
     assert [line for line in log if line.startswith("step ")] == [f"step {n}" for n in range(20)]
@@ -167,7 +167,7 @@ def test_torn_and_lost_requests_change_nothing(steps: Steps, server: Server) -> 
 
     launch = steps.launch()
     result, log = steps.run(launch, at_six(steps, faults))
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert submitted(log) == 1
     assert made(launch) == list(range(20))
 
@@ -183,13 +183,15 @@ def test_what_was_sealed_is_refused_while_it_comes_damaged_and_fetched_again(ste
     threading.Timer(3, lambda: steps.bucket.put(f"{JOB}/{name}", stored.body)).start()
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert made(launch) == list(range(20))
     assert not submitted(log)
     steps.bucket.put(f"{JOB}/{name}", stored.body[:-1] + b"?")
-    result, log = steps.run(steps.launch())
-    assert "is not in" in failure(result)
-    assert "as it was sealed (made); run again" in failure(result)
+    launch = steps.launch()
+    result, log = steps.run(launch)
+    assert result.success, "\n".join(log)
+    assert (submitted(log), made(launch)) == (1, list(range(20))), "what stays damaged is made again"
+    assert (launch.job.out / "reports" / "first").read_text() == "20"  # type: ignore[attr-defined]
 
 
 def test_a_container_that_was_only_thought_lost_overwrites_nothing(steps: Steps) -> None:
@@ -207,7 +209,7 @@ def test_a_container_that_was_only_thought_lost_overwrites_nothing(steps: Steps)
     wait_until(lambda: gone(other), 60)
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert made(launch) == list(range(20))
 
 
@@ -224,7 +226,7 @@ def test_an_attempt_that_was_taken_over_ends_even_before_it_begins(
     threading.Timer(3, steps.go).start()
     launch = steps.launch()
     result, log = steps.run(launch)
-    assert result.success, log
+    assert result.success, "\n".join(log)
     assert submitted(log) == 1
     wait_until(lambda: gone(first), 30)
     assert call.get(timeout=0)["exit_status"] == SUPERSEDED
