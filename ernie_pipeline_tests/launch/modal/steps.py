@@ -31,6 +31,7 @@ from ernie_pipeline.utils.errors import PipelineError
 def work(job, report):
     place, bucket = Path(job.counted), Bucket(job.home)
     place.parent.mkdir(parents=True, exist_ok=True)
+    bucket.get("go")  # one that has answered is waited for
     with StopSignals() as stop:
         first = len(place.read_text().split()) if place.exists() else 0
         report(f"going on after step {first}", {})
@@ -38,7 +39,7 @@ def work(job, report):
             with place.open("a") as done:
                 done.write(f"{step}\\n")
             report(f"step {step}", {"step": step, "pid": os.getpid()})
-            while step == 5 and not bucket.get("go") and not stop.requested:
+            while step >= 5 and not bucket.get("go") and not stop.requested:
                 time.sleep(0.1)
             if stop.requested:
                 raise PipelineError(f"stopped by {stop.requested} after step {step}")
@@ -46,7 +47,7 @@ def work(job, report):
     (job.out / "reports").mkdir()
     (job.out / "reports" / "first").write_text(f"{first}")
 """
-"""Twenty steps, each written down as a checkpoint is; after the sixth it waits for the bucket's object `go`."""
+"""Twenty steps, each written down as a checkpoint is; from the sixth on it waits for the bucket's object `go`."""
 
 
 class CountJob(ChildJob):
