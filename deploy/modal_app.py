@@ -74,9 +74,10 @@ volume = modal.Volume.from_name(setting("VOLUME", "ernie-pipeline"), create_if_m
     env={"ERNIE_PIPELINE_MODAL_TIMEOUT_S": str(TIMEOUT_S)},
     single_use_containers=True,
 )
-def run(address: str, below: str, attempt: str) -> dict[str, object]:
+def run(address: str, below: str, attempt: str, digest: str) -> dict[str, object]:
     """Do the job below the key `below` of the home `address`; see `ernie_pipeline/launch/modal/container.py`."""
     from ernie_pipeline.launch.modal import container
 
     disks = container.Disks(cache=Path(CACHE), volume=Path(MOUNTED), keep=volume.commit)
-    return container.run(address, below, attempt, disks, limit_s=max(TIMEOUT_S - SAVE_S, TIMEOUT_S / 2))
+    job = container.Input(address, below, attempt, digest)
+    return container.run(job, disks, limit_s=max(TIMEOUT_S - SAVE_S, TIMEOUT_S / 2))

@@ -4,7 +4,19 @@ import json
 import subprocess
 import sys
 
-HEAVY = {"torch", "transformers", "datasets", "mlflow", "unsloth", "peft", "trl", "bitsandbytes", "reasoning_gym"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "mlflow",
+    "unsloth",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "reasoning_gym",
+    "modal",
+    "obstore",
+}
 
 IMPORT = """
 import json, sys, time

@@ -36,9 +36,9 @@ class Courier:
         self.place, self._attempt, self._heartbeat, self._limit_s = Place(folder), attempt, heartbeat, limit_s
         self._bucket, self._patient = Bucket(address, PATIENCE_S), Bucket(address, RESULT_PATIENCE_S)
         self._below = f"{attempt}/{heartbeat.start:04d}"
-        self._sender = Sender(self._bucket, self._below, self.place.messages)
+        self._sender = Sender(self._below, self.place.messages)
         self._began, self._beat, self._told, self._silent = time.monotonic(), 0, set[str](), False
-        self._past = ""
+        self._past, self._ended, self._sending = "", False, threading.Lock()
 
     def prepare(self, attempt: str) -> None:
         """Make the child's folder, with nothing in it of another job. `attempt`: its name. Raises `BucketError`."""
@@ -69,12 +69,17 @@ class Courier:
         self._silent = not self.place.stop_asked or bool(self._past)
 
     def finish(self) -> None:
-        """Send what the child said last and, if it has sealed it, what it made. Raises `BucketError`."""
+        """Send what the child said last and, if it has sealed it, what it made; it may be much. Raises `BucketError`.
+
+        Once the child has ended; this process goes on beating.
+        """
+        self._ended = True
+        if self.place.attempt == NOBODY:
+            return
         if self._past:
             self._silent = True
             leave_error(self.place.folder, 0, self._past)
             self._send_errors(self._patient)
-        self._sender.bucket = self._patient
         self._send(self._patient)
         manifest = read_sealed(self.place.out / LOCAL_SEALED)[0] if self.place.sealed else {}
         files = sealed_files(manifest)
@@ -89,12 +94,15 @@ class Courier:
                 self._once()
 
     def _once(self) -> None:
-        self._look_at_time()
         beat = self.place.last_beat
-        if (beat == 0 or beat != self._beat) and not self._heartbeat.beat(time.monotonic() - self._began):
+        lives = self._ended or beat == 0 or beat != self._beat
+        if lives and not self._heartbeat.beat(time.monotonic() - self._began):
             (self.place.folder / "attempt").write_text(NOBODY)
             return
         self._beat = beat
+        if self._ended:
+            return
+        self._look_at_time()
         self._send(self._bucket)
         if not self.place.stop_asked and self._bucket.get(f"{self._attempt}/{STOP}"):
             self.place.ask_to_stop()
@@ -110,9 +118,10 @@ class Courier:
             self.place.ask_to_stop()
 
     def _send(self, bucket: Bucket) -> None:
-        if not self._silent:
-            self._sender.send()
-            self._send_errors(bucket)
+        with self._sending:
+            if not self._silent:
+                self._sender.send(bucket)
+                self._send_errors(bucket)
 
     def _send_errors(self, bucket: Bucket) -> None:
         for file in sorted(self.place.folder.glob(f"{ERROR}*")):

@@ -5,6 +5,7 @@ checkpoint and ends; Modal then starts it again with the same input, and it goes
 on from what was sent last.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -66,15 +67,26 @@ class Disks:
         return {"store/.bases": bases, "store/.compiled": compiled, "": self.cache}
 
 
-def run(address: str, below: str, attempt: str, disks: Disks, limit_s: float | None = None) -> Ended:
-    """Do the job whose folder of keys in the home `address` is `below`. `limit_s`: for all starts of it together.
+@dataclass(frozen=True)
+class Input:
+    """Where the job is: in the home `address`, below the key `below`, as the `attempt`. `digest`: the SHA-256 of the
+    object that says what is to be done, which came by way of the bucket, and not of Modal."""
+
+    address: str
+    below: str
+    attempt: str
+    digest: str
+
+
+def run(job: Input, disks: Disks, limit_s: float | None = None) -> Ended:
+    """Do the job. `limit_s`: for all starts of it together.
 
     Raises nothing but an interrupt: an error of its own would be told by Modal, and one by the name of TimeoutError as
     if it were still at work.
     """
     try:
         with _terminated_as_interrupted():
-            return _Start(address, below, attempt, disks, limit_s).do()
+            return _Start(job, disks, limit_s).do()
     except BucketError as error:
         return {"exit_status": LOST, "output": str(error)}
     except Exception:
@@ -84,9 +96,9 @@ def run(address: str, below: str, attempt: str, disks: Disks, limit_s: float | N
 class _Start:
     """One start of the function on one input."""
 
-    def __init__(self, address: str, below: str, attempt: str, disks: Disks, limit_s: float | None):
-        self.address, self.disks, self.limit_s = address, disks, limit_s
-        self.below, self.attempt = below, attempt
+    def __init__(self, job: Input, disks: Disks, limit_s: float | None):
+        self.address, self.disks, self.limit_s = job.address, disks, limit_s
+        self.below, self.attempt, self.digest = job.below, job.attempt, job.digest
         self.output: deque[str] = deque(maxlen=LAST_LINES)
 
     def do(self) -> Ended:
@@ -96,6 +108,8 @@ class _Start:
         stored = bucket.get(f"{self.below}/{self.attempt}/{CALL}")
         if stored is None or not heartbeat.take():
             return {"exit_status": SUPERSEDED, "output": "another attempt has the job"}
+        if hashlib.sha256(stored.body).hexdigest() != self.digest:
+            return {"exit_status": LOST, "output": f"the job in {self.address} is not the one that was submitted"}
         try:
             call = Call.model_validate_json(stored.body)
         except ValidationError:
@@ -109,9 +123,10 @@ class _Start:
         discard(self.disks.cache / call.state)  # a container may have done other jobs before
         courier.prepare(self.attempt)
         carrier = self._carrier(bucket, call, heartbeat.start)
-        with courier.at_work(), carrier.at_work():
-            status = self._work(call, folder, courier)
-        courier.finish()
+        with courier.at_work():
+            with carrier.at_work():
+                status = self._work(call, folder, courier)
+            courier.finish()
         with suppress(Exception):  # the next container quantizes and compiles again
             self.disks.keep()
         return {"exit_status": status, "output": "".join(self.output)}

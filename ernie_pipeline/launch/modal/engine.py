@@ -7,6 +7,7 @@ what Modal lost; RemoteError without an error of the function's own, such as aft
 whatever the function raised, and `container.run` raises nothing.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,9 +60,11 @@ class ModalEngine:
         assert attempt is not None
         call = call_for(launch, self.home, place.number, variables)
         at = f"{place.below}/{attempt.name}"
-        self._reach(lambda: self._bucket.put(f"{at}/{CALL}", call.model_dump_json().encode()))
+        body = call.model_dump_json().encode()
+        given = (self.address, place.below, attempt.name, hashlib.sha256(body).hexdigest())
+        self._reach(lambda: self._bucket.put(f"{at}/{CALL}", body))
         self._check_app()
-        spawned = self._ask(lambda _: self._functions[0].spawn(self.address, place.below, attempt.name))
+        spawned = self._ask(lambda _: self._functions[0].spawn(*given))
         note = json.dumps({"call": spawned.object_id, "at": at}).encode()
         self._reach(lambda: self._bucket.put(call_key(name), note))
 

@@ -14,11 +14,10 @@ from ernie_pipeline.store.shared.bucket import Bucket, Listed
 class Sender:
     """Sends a file's lines below the folder of keys `below`."""
 
-    def __init__(self, bucket: Bucket, below: str, file: Path):
+    def __init__(self, below: str, file: Path):
         self._below, self._file, self._sent = below, file, 0
-        self.bucket = bucket
 
-    def send(self) -> None:
+    def send(self, bucket: Bucket) -> None:
         """What is new. Raises `BucketError`: the next time it is tried again."""
         try:
             with self._file.open("rb") as stream:
@@ -28,7 +27,7 @@ class Sender:
             return
         whole = new[: new.rfind(b"\n") + 1]
         if whole:
-            self.bucket.put(f"{self._below}/{MESSAGES}.{self._sent:012d}", whole)
+            bucket.put(f"{self._below}/{MESSAGES}.{self._sent:012d}", whole)
             self._sent += len(whole)
 
 

@@ -28,7 +28,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class StandIn:
     """Modal, whose state is in a folder: steps in other processes find the same calls."""
 
     folder: Path
+    spawned: list[Callable[[Any], None]] = field(default_factory=list)
+    """What a test does between the submission of a call and its start."""
 
     def install(self, patch: pytest.MonkeyPatch) -> "StandIn":
         """From now on this process's `modal` is the stand-in."""
@@ -80,6 +83,8 @@ class _Function:
         call = _Call(self.modal.folder / f"fc-{len(self.modal.calls):03d}")
         call.folder.mkdir(parents=True)
         (call.folder / "input").write_text(json.dumps(arguments))
+        for do in self.modal.spawned:
+            do(arguments)
         if not (self.modal.folder / "busy").exists():
             call.start()
         return call

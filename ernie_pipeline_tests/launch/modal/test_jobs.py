@@ -10,6 +10,7 @@ import pytest
 
 from ernie_pipeline.launch.detached import followed
 from ernie_pipeline.launch.detached.life import SUPERSEDED
+from ernie_pipeline.launch.modal import call
 from ernie_pipeline.launch.modal.keys import HEARTBEAT
 from ernie_pipeline_tests.launch.children import gone, wait_until
 from ernie_pipeline_tests.launch.modal.steps import WORK, Steps, failure, made
@@ -41,8 +42,8 @@ def test_a_killed_container_s_job_goes_on_from_what_was_sent(steps: Steps, resta
     def kill() -> None:
         wait_until(steps.saved)
         time.sleep(2)  # the sixth step is sent
-        call = steps.modal.calls[0]
-        call.restart_killed() if restart else call.lose()
+        spawned = steps.modal.calls[0]
+        spawned.restart_killed() if restart else spawned.lose()
         steps.go()
 
     launch = steps.launch()
@@ -56,8 +57,8 @@ def test_a_killed_container_s_job_goes_on_from_what_was_sent(steps: Steps, resta
 
 def test_a_killed_step_leaves_its_job_and_one_on_another_machine_attaches(steps: Steps) -> None:
     steps.killed_step(lambda: steps.said("step 5"))
-    call = steps.modal.calls[0]
-    assert not gone(call.pid)
+    spawned = steps.modal.calls[0]
+    assert not gone(spawned.pid)
     threading.Timer(2, steps.go).start()
     elsewhere = Steps(steps.home.with_name("another"), steps.address, steps.modal, steps.image)
     launch = elsewhere.launch()
@@ -118,10 +119,10 @@ def test_the_time_limit_and_the_budget_let_the_job_save(steps: Steps) -> None:
 def test_with_no_step_the_function_ends_itself_at_the_limit_and_the_next_step_goes_on(steps: Steps) -> None:
     """All starts of it count together."""
     steps.killed_step(lambda: steps.said("step 5"), "time_limit_s=9")
-    call = steps.modal.calls[0]
-    call.preempt()
-    wait_until(lambda: gone(call.pid), 60)
-    assert call.get(timeout=0)["exit_status"] in (-15, 1)
+    spawned = steps.modal.calls[0]
+    spawned.preempt()
+    wait_until(lambda: gone(spawned.pid), 60)
+    assert spawned.get(timeout=0)["exit_status"] in (-15, 1)
     [error] = [name for name in steps.bucket.list(JOB) if name.endswith("/error-0")]
     stored = steps.bucket.get(f"{JOB}/{error}")
     assert stored
@@ -197,13 +198,13 @@ def test_what_was_sealed_is_refused_while_it_comes_damaged_and_fetched_again(ste
 def test_a_container_that_was_only_thought_lost_overwrites_nothing(steps: Steps) -> None:
     """Two are at work on one input, and then one more on an attempt that another has taken over: each ends."""
     steps.killed_step(lambda: steps.said("step 5"))
-    call = steps.modal.calls[0]
-    zombie = call.pid
-    call.start()
+    spawned = steps.modal.calls[0]
+    zombie = spawned.pid
+    spawned.start()
     wait_until(lambda: gone(zombie), 60)
-    assert call.get(timeout=0)["exit_status"] == SUPERSEDED
-    (call.folder / "output").unlink()
-    other = call.pid
+    assert spawned.get(timeout=0)["exit_status"] == SUPERSEDED
+    (spawned.folder / "output").unlink()
+    other = spawned.pid
     wait_until(lambda: steps.said("going on after step 6"))
     steps.go()
     wait_until(lambda: gone(other), 60)
@@ -217,8 +218,8 @@ def test_an_attempt_that_was_taken_over_ends_even_before_it_begins(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps.killed_step(lambda: steps.said("step 5"))
-    call = steps.modal.calls[0]
-    first = call.pid
+    spawned = steps.modal.calls[0]
+    first = spawned.pid
     monkeypatch.setattr(followed.Followed, "_is_beating", lambda *_: False)
     steps.bucket.delete(
         [f"jobs/stage-f00d/{name}" for name in steps.bucket.list("jobs/stage-f00d") if "calls/" in name]
@@ -229,11 +230,11 @@ def test_an_attempt_that_was_taken_over_ends_even_before_it_begins(
     assert result.success, "\n".join(log)
     assert submitted(log) == 1
     wait_until(lambda: gone(first), 30)
-    assert call.get(timeout=0)["exit_status"] == SUPERSEDED
-    (call.folder / "output").unlink()
-    call.start()
-    wait_until(lambda: (call.folder / "output").exists(), 60)
-    assert call.get(timeout=0)["exit_status"] == SUPERSEDED
+    assert spawned.get(timeout=0)["exit_status"] == SUPERSEDED
+    (spawned.folder / "output").unlink()
+    spawned.start()
+    wait_until(lambda: (spawned.folder / "output").exists(), 60)
+    assert spawned.get(timeout=0)["exit_status"] == SUPERSEDED
     [record] = [name for name in steps.bucket.list(JOB) if name == "record"]
     assert record
     assert sum(name.endswith(f"/{HEARTBEAT}") for name in steps.bucket.list(JOB)) == 2
@@ -261,3 +262,25 @@ def test_a_call_that_was_stopped_by_hand_is_not_submitted_again(steps: Steps) ->
     result, log = steps.run(steps.launch(), at_six(steps, lambda: steps.modal.calls[0].cancel()))
     assert "was stopped on Modal by hand; run again: it goes on from what it has saved" in failure(result)
     assert submitted(log) == 1
+
+
+def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it makes would stand under the fingerprint of this code; and who may write in the bucket gives no orders."""
+    monkeypatch.setattr(call, "code_version", lambda: "0123456789abcdef")
+    result, _ = steps.run(steps.launch())
+    assert failure(result).startswith("the app on Modal has other code than the step; deploy it again: modal deploy")
+    monkeypatch.undo()
+    steps.modal.install(monkeypatch)
+    spawn = steps.modal.spawned
+
+    def altered(arguments: Any) -> None:
+        key = f"{arguments[1]}/{arguments[2]}/call"
+        stored = steps.bucket.get(key)
+        assert stored
+        steps.bucket.put(key, stored.body.replace(b"modal_work_of_test:work", b"os:system"))
+
+    spawn.append(altered)
+    result, _ = steps.run(steps.launch(), retries=0)
+    assert failure(result).startswith(f"{WORK} was lost once on the app app on Modal (exit status 75)")

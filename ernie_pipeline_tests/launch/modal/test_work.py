@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.store.row_cache import read_rows
 from ernie_pipeline.store.shared.bucket import Bucket
 from ernie_pipeline_tests.launch.modal.app import ROOT
 from ernie_pipeline_tests.launch.modal.standin import StandIn
@@ -22,12 +21,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 RECIPE = QUICK_RECIPE.replace("max_steps = 4", "max_steps = 8") + "[execution]\ncheckpoint_s = 0.000001\n"
 INSTALL = """
 import os
-from pathlib import Path
-import pytest
-from ernie_pipeline_tests.launch.modal.standin import StandIn
-StandIn(Path(os.environ["STAND_IN"])).install(pytest.MonkeyPatch())
+if "STAND_IN" in os.environ:
+    from pathlib import Path
+    import pytest
+    from ernie_pipeline_tests.launch.modal.standin import StandIn
+    StandIn(Path(os.environ["STAND_IN"])).install(pytest.MonkeyPatch())
 """
-"""As `sitecustomize.py`: every process of a run has the stand-in."""
+"""As `sitecustomize.py`: every process of a run has the stand-in, and no container."""
 
 
 class Machine:
@@ -48,13 +48,13 @@ class Machine:
             "ERNIE_PIPELINE_LEASE_SECONDS": "10",
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent}/mlflow.db",
             "STAND_IN": str(modal.folder),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(self.ahead), str(ROOT)]),
         }
 
     def start(self, select: str = "*") -> Any:
         gpu = {"launcher": "modal", "modal": {"gpus": 0}, "cpu_threads": 1}
         config = {**IN_PROCESS, "resources": {"gpu": {"config": gpu}}}
-        return start(self.home, recipe=self.recipe, select=select, config=config, ahead=self.ahead, **self.environment)
+        return start(self.home, recipe=self.recipe, select=select, config=config, **self.environment)
 
     def run(self, select: str = "*") -> Run:
         return finish(self.start(select))
@@ -121,8 +121,6 @@ def test_the_whole_chain_s_artifacts_are_the_local_launcher_s(local: Path, machi
     bucket = Bucket(one.address)
     assert bucket.list("jobs") == {}, "what was published needs no job any more"
     assert bucket.list("rows"), "answers are kept for every machine"
-    [rows] = (one.home / "store" / ".rows").glob("*") if (one.home / "store" / ".rows").is_dir() else [None]
-    assert rows is None or read_rows(rows) is not None
 
 
 @pytest.mark.parametrize("how", ["killed", "preempted", "lost"])
