@@ -71,7 +71,7 @@ volume = modal.Volume.from_name(setting("VOLUME", "ernie-pipeline"), create_if_m
     retries=int(number("RETRIES", 0, 0, 10)),
     volumes={MOUNTED: volume},
     secrets=[modal.Secret.from_name(name) for name in setting("SECRETS", "ernie-pipeline").split(",") if name],
-    env={"ERNIE_PIPELINE_MODAL_TIMEOUT_S": str(TIMEOUT_S)},
+    env={name: value for name, value in os.environ.items() if name.startswith("ERNIE_PIPELINE_MODAL_")},
     single_use_containers=True,
 )
 def run(address: str, below: str, attempt: str, digest: str) -> dict[str, object]:

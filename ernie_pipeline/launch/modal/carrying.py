@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.publication import upload
 from ernie_pipeline.store.shared.records import packed
 
-EVERY_S = 1.0
+EVERY_S = 1.5
+"""Google's storage takes one write of an object a second."""
 PATIENCE_S = 5.0
 """Of one request while the job runs: what is not sent now is sent the next time."""
 RESULT_PATIENCE_S = 1800.0
@@ -90,8 +92,12 @@ class Courier:
 
     def _carry_until(self, done: threading.Event) -> None:
         while not done.wait(EVERY_S):
-            with suppress(BucketError, OSError):
+            try:
                 self._once()
+            except (BucketError, OSError):
+                continue  # the next time
+            except Exception:
+                traceback.print_exc()  # and it goes on: without a courier the job counts as lost
 
     def _once(self) -> None:
         beat = self.place.last_beat

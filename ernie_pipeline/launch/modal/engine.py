@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ernie_pipeline.launch.detached.engine import Status, Unreachable
+from ernie_pipeline.launch.detached.engine import LOST, Status, Unreachable
+from ernie_pipeline.launch.detached.life import SUPERSEDED
 from ernie_pipeline.launch.envelope import Envelope
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.modal.call import call_for
@@ -40,6 +41,7 @@ class ModalEngine:
     _places: dict[Path, CarriedPlace] = field(default_factory=dict, init=False, repr=False, compare=False)
     _buckets: list[Bucket] = field(default_factory=list, init=False, repr=False, compare=False)
     _functions: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    _calls: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _begun: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -65,8 +67,8 @@ class ModalEngine:
         self._reach(lambda: self._bucket.put(f"{at}/{CALL}", body))
         self._check_app()
         spawned = self._ask(lambda _: self._functions[0].spawn(*given))
-        note = json.dumps({"call": spawned.object_id, "at": at}).encode()
-        self._reach(lambda: self._bucket.put(call_key(name), note))
+        self._calls[name] = {"call": spawned.object_id, "at": at}
+        self._reach(lambda: self._bucket.put(call_key(name), json.dumps(self._calls[name]).encode()))
 
     def status(self, name: str) -> Status:
         """What Modal knows of the call, see `Engine.status`."""
@@ -92,7 +94,10 @@ class ModalEngine:
                 return Status("ended", failure=failure)
             return Status("ended", f"{type(error).__name__}: {first_line(error)}"[:300])
         exit_status, output = ended["exit_status"], str(ended["output"])
-        return Status("ended", f"exit status {exit_status}", exit_status, output)
+        if exit_status == SUPERSEDED:  # by another start of it, if it is still heard of
+            return Status("unknown")
+        why = output.strip() if exit_status == LOST else ""  # then a sentence
+        return Status("ended", why or f"exit status {exit_status}", exit_status, output)
 
     def stop(self, name: str) -> None:
         """Cancel the call: its container is interrupted, saves, and is not started again."""
@@ -111,8 +116,10 @@ class ModalEngine:
         return self._buckets[0]
 
     def _noted(self, name: str) -> dict[str, str]:
-        there = self._reach(lambda: self._bucket.get(call_key(name)))
-        return dict(json.loads(there.body)) if there else {}
+        """Modal's own name of the call, and where its attempt is; {} for a call that nobody noted."""
+        if name not in self._calls and (there := self._reach(lambda: self._bucket.get(call_key(name)))):
+            self._calls[name] = json.loads(there.body)
+        return self._calls.get(name, {})
 
     def _check_app(self) -> None:
         """Once: a job that nobody knows is about to be submitted."""

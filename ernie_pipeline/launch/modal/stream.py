@@ -1,7 +1,7 @@
-"""Lines of a file as objects of a bucket: each has what had been written since the one before, whole lines only.
+"""Lines of a file as objects of a bucket, whole lines only.
 
-A bucket cannot append. An object is named by its first byte's place in the file; one whose writing was answered by
-nothing is written again, with what came since, so a reader goes by the sizes.
+A bucket cannot append. An object, named by its first byte's place in the file, is written again with what has come
+since, until it is large enough and another one begins: so there are few, and a reader goes by their sizes.
 """
 
 from collections.abc import Mapping
@@ -10,25 +10,30 @@ from pathlib import Path
 from ernie_pipeline.launch.modal.keys import MESSAGES
 from ernie_pipeline.store.shared.bucket import Bucket, Listed
 
+ENOUGH_BYTES = 2**17
+
 
 class Sender:
     """Sends a file's lines below the folder of keys `below`."""
 
     def __init__(self, below: str, file: Path):
-        self._below, self._file, self._sent = below, file, 0
+        self._below, self._file = below, file
+        self._first, self._sent = 0, 0
 
     def send(self, bucket: Bucket) -> None:
         """What is new. Raises `BucketError`: the next time it is tried again."""
         try:
             with self._file.open("rb") as stream:
-                stream.seek(self._sent)
-                new = stream.read()
+                stream.seek(self._first)
+                lines = stream.read()
         except FileNotFoundError:
             return
-        whole = new[: new.rfind(b"\n") + 1]
-        if whole:
-            bucket.put(f"{self._below}/{MESSAGES}.{self._sent:012d}", whole)
-            self._sent += len(whole)
+        whole = lines[: lines.rfind(b"\n") + 1]
+        if self._first + len(whole) > self._sent:
+            bucket.put(f"{self._below}/{MESSAGES}.{self._first:012d}", whole)
+            self._sent = self._first + len(whole)
+        if len(whole) >= ENOUGH_BYTES:
+            self._first = self._sent
 
 
 class Receiver:

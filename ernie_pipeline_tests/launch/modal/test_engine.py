@@ -14,7 +14,8 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.job import EvaluationJob
-from ernie_pipeline.launch.detached.engine import Unreachable
+from ernie_pipeline.launch.detached.engine import LOST, Unreachable
+from ernie_pipeline.launch.detached.life import SUPERSEDED
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.modal.call import DEMO, HOME, call_for, placed
 from ernie_pipeline.launch.modal.engine import ModalEngine
@@ -130,6 +131,21 @@ def test_what_modal_raises_of_a_call_is_told_apart(
         status(errors.ConnectionError("no route"))
 
 
+def test_what_the_function_itself_tells(engine: ModalEngine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(exit_status: int, output: str) -> Any:
+        ended = {"exit_status": exit_status, "output": output}
+        monkeypatch.setattr(modal.FunctionCall, "from_id", lambda _: type("C", (), {"get": lambda *_, **__: ended})())
+        return engine.status(NAME)
+
+    bucket.put(call_key(NAME), json.dumps({"call": "fc-1", "at": "jobs/stage-f00d/work/1"}).encode())
+    crashed = status(1, "Traceback ...")
+    assert (crashed.state, crashed.is_lost, crashed.output) == ("ended", False, "Traceback ...")
+    assert status(-9, "").is_lost, "by the kernel's memory killer"
+    denied = status(LOST, "s3://team/home: access is denied; check the credentials\n")
+    assert (denied.is_lost, denied.why) == (True, "s3://team/home: access is denied; check the credentials")
+    assert status(SUPERSEDED, "").state == "unknown", "another start of it may be at work"
+
+
 def test_a_home_on_a_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path))
     jobs = GpuResource(launcher="modal").jobs
@@ -208,7 +224,9 @@ def test_other_libraries_than_the_step_s_are_noticed(launch: Launch, tmp_path: P
     assert call.model_copy(update={"libraries": {**call.libraries, "torch": "1.0"}}).other_library() == "torch"
 
 
-def test_lines_arrive_once_and_in_order_whatever_is_written_twice(bucket: Bucket, tmp_path: Path) -> None:
+def test_lines_arrive_once_and_in_order_though_objects_are_written_again(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, receiver = tmp_path / "messages", Receiver(bucket)
 
     def received() -> bytes:
@@ -218,13 +236,24 @@ def test_lines_arrive_once_and_in_order_whatever_is_written_twice(bucket: Bucket
     file.write_bytes(b"one\ntwo\nhal")
     first.send(bucket)
     assert received() == b"one\ntwo\n"
+    file.write_bytes(b"one\ntwo\nhalf\n")
+    first.send(bucket)
     file.write_bytes(b"one\ntwo\nhalf\nthree\n")
-    Sender("job/1/0001", file).send(bucket)  # its answer was lost: the same place again, with what came since
+    first.send(bucket)
+    first.send(bucket)
+    assert [*bucket.list("job/1")] == ["0001/messages.000000000000"]
+    monkeypatch.setattr("ernie_pipeline.launch.modal.stream.ENOUGH_BYTES", 3)
     assert received() == b"half\nthree\n"
     file.write_bytes(b"after\n")
     Sender("job/1/0002", file).send(bucket)
     assert (received(), received()) == (b"after\n", b"")
-    assert Receiver(bucket).receive("job/1", bucket.list("job/1")) == b"one\ntwo\nhalf\nthree\nafter\n"
+    second = Sender("job/1/0003", file)
+    for text in (b"a\n", b"a\nbc\n", b"a\nbc\ndef\n", b"a\nbc\ndef\ng\n"):
+        file.write_bytes(text)
+        second.send(bucket)
+    assert len(bucket.list("job/1/0003")) == 3
+    assert (received(), received()) == (b"a\nbc\ndef\ng\n", b"")
+    assert Receiver(bucket).receive("job/1", bucket.list("job/1")) == (b"one\ntwo\nhalf\nthree\nafter\na\nbc\ndef\ng\n")
 
 
 def test_of_two_starts_the_later_one_beats_and_none_once_another_attempt_has_the_job(bucket: Bucket) -> None:

@@ -283,4 +283,4 @@ def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
 
     spawn.append(altered)
     result, _ = steps.run(steps.launch(), retries=0)
-    assert failure(result).startswith(f"{WORK} was lost once on the app app on Modal (exit status 75)")
+    assert failure(result).startswith(f"{WORK} was lost once on the app app on Modal (the job in s3://")
