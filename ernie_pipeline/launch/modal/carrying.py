@@ -11,7 +11,7 @@ from ernie_pipeline.launch.child import leave_error
 from ernie_pipeline.launch.detached.place import SEALED as LOCAL_SEALED
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.modal.heartbeat import Heartbeat
-from ernie_pipeline.launch.modal.keys import ERROR, OUT, SEALED, STOP
+from ernie_pipeline.launch.modal.keys import CALL, ERROR, OUT, SEALED, STOP
 from ernie_pipeline.launch.modal.stream import Sender
 from ernie_pipeline.store.sealed import discard, read_sealed, sealed_files
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
@@ -47,7 +47,7 @@ class Courier:
         discard(self.place.folder)
         self.place.folder.mkdir(parents=True)
         (self.place.folder / "attempt").write_text(attempt)
-        self._patient.get(f"{self._attempt}/{STOP}")  # patient once it has answered
+        self._patient.get(f"{self._attempt}/{CALL}")  # which is there: a bucket that has answered once is waited for
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ from ernie_pipeline.utils.errors import PipelineError
 def work(job, report):
     place, bucket = Path(job.counted), Bucket(job.home)
     place.parent.mkdir(parents=True, exist_ok=True)
-    bucket.get("go")  # one that has answered is waited for
+    bucket.list("go")  # one that has answered is waited for
     with StopSignals() as stop:
         first = len(place.read_text().split()) if place.exists() else 0
         report(f"going on after step {first}", {})

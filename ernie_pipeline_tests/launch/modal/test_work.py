@@ -51,13 +51,13 @@ class Machine:
             "PYTHONPATH": os.pathsep.join([str(self.ahead), str(ROOT)]),
         }
 
-    def start(self, select: str = "*") -> Any:
-        gpu = {"launcher": "modal", "modal": {"gpus": 0}, "cpu_threads": 1}
+    def start(self, select: str = "*", **jobs: Any) -> Any:
+        gpu = {"launcher": "modal", "modal": {"gpus": 0, **jobs}, "cpu_threads": 1}
         config = {**IN_PROCESS, "resources": {"gpu": {"config": gpu}}}
         return start(self.home, recipe=self.recipe, select=select, config=config, **self.environment)
 
-    def run(self, select: str = "*") -> Run:
-        return finish(self.start(select))
+    def run(self, select: str = "*", **jobs: Any) -> Run:
+        return finish(self.start(select, **jobs))
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +172,12 @@ def test_a_cancelled_run_stops_its_training_which_the_next_one_goes_on_with(
     assert run.status == 0, run.output[-5000:]
     assert files(one.home / "store", "qlora_adapter") == files(local, "qlora_adapter")
     assert resumed(one.home / "store")
+
+
+def test_two_containers_share_the_rows_of_an_evaluation(local: Path, machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    run = one.run("*base_evaluation", workers=2)
+    assert run.status == 0, run.output[-5000:]
+    assert files(one.home / "store", "base_evaluation") == files(local, "base_evaluation")
+    assert "problems sampled 0, reused 12" in run.output
+    assert len(one.modal.calls) == 3
