@@ -171,8 +171,10 @@ class Followed:
         if (beat := self.place.last_beat) != self._beat:
             self._beat, self._heard = beat, now
             self._began = self._began or now
+        if self.place.stop_asked:
+            return
         limit = self.launch.time_limit_s
-        if limit and self._began and now - self._began > limit and not self.place.stop_asked:
+        if limit and self._began and now - self._began > limit:
             past = f"{self.launch.name} ran past gpu.time_limit_s = {limit:g} and was ended"
             raise PastLimit(f"{past}; raise the limit, or {AGAIN}")
         if sentence := self.launch.stop_if():
