@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class CarriedPlace(Place):
 
     def __init__(self, folder: Path, bucket: Bucket):
         super().__init__(folder.parent.with_name(HIDDEN) / folder.name)
-        self.below, self._bucket = job_place(folder), bucket
+        self.below, self._bucket, self._patient = job_place(folder), bucket, Bucket(bucket.address)
         self._record: dict[str, Any] = {"number": 0, "attempts": []}
         self._version: Version | None = None
         self._messages = Receiver(bucket)
@@ -65,6 +65,7 @@ class CarriedPlace(Place):
     def begin(self, anew: bool) -> Attempt:
         """See `Place.begin`: in the bucket first the earlier attempt is told, then the new one stands there."""
         attempts = self._record["attempts"]
+        kept = [name for name in attempts if not anew and self._messages.heard(f"{self.below}/{name}")]
         self._beat = ""
         attempt = super().begin(anew)
         with _reached():
@@ -72,12 +73,11 @@ class CarriedPlace(Place):
                 self._bucket.put(f"{self.below}/{attempts[-1]}/{HEARTBEAT}", SUPERSEDED)
             record = {
                 "number": self._record["number"] + 1,
-                "attempts": [*([] if anew else attempts), attempt.name],
+                "attempts": [*kept, attempt.name],
                 "nonce": uuid.uuid4().hex,
             }
             self._write_record(record)
-            if anew:
-                self._forget(attempts)
+            self._forget(name for name in attempts if name not in kept)
         return attempt
 
     @property
@@ -113,7 +113,7 @@ class CarriedPlace(Place):
             raise PipelineError(f"{self.address}: another step has taken this job over; run again, to follow it")
         self._record, self._version = record, written
 
-    def _forget(self, attempts: list[str]) -> None:
+    def _forget(self, attempts: Iterable[str]) -> None:
         """Remove what earlier attempts wrote, but who tells a late one that it is superseded."""
         for attempt in attempts:
             names = self._bucket.list(f"{self.below}/{attempt}")
@@ -145,7 +145,7 @@ class CarriedPlace(Place):
 
         A bucket that is away is told as it is at the next refresh.
         """
-        there = self._bucket.get(f"{self.below}/{attempt}/{SEALED}")
+        there = self._patient.get(f"{self.below}/{attempt}/{SEALED}")
         values = unpacked(there.body) if there else None
         wanted = sealed_files(values) if values else None
         if not values or wanted is None or not all(map(is_inside, wanted)):
@@ -154,7 +154,7 @@ class CarriedPlace(Place):
         for number in range(TRIES):
             time.sleep(PAUSE_S if number else 0)
             try:
-                fill = _downloaded(self._bucket, below, wanted)
+                fill = _downloaded(self._patient, below, wanted)
                 write_sealed_folder(self.out, LOCAL_SEALED, fill, lambda _: {"attempt": attempt}, what=self.folder.name)
                 return ""
             except _DamagedError as error:

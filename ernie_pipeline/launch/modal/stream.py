@@ -42,6 +42,10 @@ class Receiver:
     def __init__(self, bucket: Bucket):
         self._bucket, self._have = bucket, dict[str, int]()
 
+    def heard(self, below: str) -> bool:
+        """Whether anything has come below `below`."""
+        return any(sender.startswith(f"{below}/") for sender in self._have)
+
     def receive(self, below: str, listed: Mapping[str, Listed]) -> bytes:
         """What has come below `below` since the last call; `listed`: the objects there. Raises `BucketError`."""
         came = b""

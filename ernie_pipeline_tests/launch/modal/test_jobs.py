@@ -16,8 +16,6 @@ from ernie_pipeline_tests.launch.children import gone, wait_until
 from ernie_pipeline_tests.launch.modal.steps import WORK, Steps, failure, made
 from ernie_pipeline_tests.store.shared.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
-
 JOB = f"jobs/stage-f00d/{WORK}"
 
 

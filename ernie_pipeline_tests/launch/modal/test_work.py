@@ -16,8 +16,6 @@ from ernie_pipeline_tests.launch.modal.standin import StandIn
 from ernie_pipeline_tests.scenarios.chain import ASSETS, IN_PROCESS, QUICK_RECIPE, Run, finish, materialize, start
 from ernie_pipeline_tests.store.shared.server import serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
-
 RECIPE = QUICK_RECIPE.replace("max_steps = 4", "max_steps = 8") + "[execution]\ncheckpoint_s = 0.000001\n"
 CHAIN = "*adapter_evaluation,*base_evaluation"
 """All that the GPU has to do with."""
