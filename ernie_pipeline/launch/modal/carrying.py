@@ -73,11 +73,10 @@ class Courier:
     def finish(self) -> None:
         """Send what the child said last and, if it has sealed it, what it made; it may be much. Raises `BucketError`.
 
-        Once the child has ended; this process goes on beating.
+        Once the child has ended; this process goes on beating. Of two starts of one attempt that both come to this, the
+        first one counts.
         """
         self._ended = True
-        if self.place.attempt == NOBODY:
-            return
         if self._past:
             self._silent = True
             leave_error(self.place.folder, 0, self._past)
