@@ -1,6 +1,7 @@
 """What a job on Modal survives: each loss in the middle, and the same steps done, each once."""
 
 import os
+import random
 import signal
 import threading
 import time
@@ -13,9 +14,11 @@ from ernie_pipeline.launch.detached.life import SUPERSEDED
 from ernie_pipeline.launch.modal import call
 from ernie_pipeline.launch.modal.keys import HEARTBEAT
 from ernie_pipeline_tests.launch.children import gone, wait_until
-from ernie_pipeline_tests.launch.modal.steps import WORK, Steps, failure, made
+from ernie_pipeline_tests.launch.modal.steps import COUNTING, WORK, Steps, failure, made
 from ernie_pipeline_tests.store.shared.server import Server
 
+SLOWLY = COUNTING.replace('while step >= 5 and not bucket.get("go") and not stop.requested:', "for _ in range(4):")
+"""Waits for nothing."""
 JOB = f"jobs/stage-f00d/{WORK}"
 
 
@@ -314,3 +317,35 @@ def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
     steps.modal.spawned.append(altered)
     result, _ = steps.run(steps.launch(), retries=0)
     assert failure(result).startswith(f"{WORK} was lost once on the app app on Modal (the job in s3://")
+
+
+def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, server: Server) -> None:
+    """Requests fail, are lost, torn, repeated and slow all the time, and containers go or come twice."""
+    steps.work(SLOWLY)
+    chance, done, losses = random.Random(0), threading.Event(), list[str]()
+
+    def trouble() -> None:
+        while not done.wait(chance.uniform(0.5, 2)):
+            kinds = chance.sample(["failing", "lost", "repeated", "slow", "torn"], 3)
+            server.fail(*(_fault(kind, chance.randrange(1, 6)) for kind in kinds))
+            going = [call for call in steps.modal.calls[-1:] if call.pid and not gone(call.pid)]
+            if going and len(losses) < 5 and chance.random() < 0.3:
+                losses.append(chance.choice(["preempt", "restart_killed", "lose", "start"]))
+                getattr(going[0], losses[-1])()
+
+    thread = threading.Thread(target=trouble)
+    thread.start()
+    try:
+        launch = steps.launch()
+        result, log = steps.run(launch, retries=9, quiet_s=20)
+    finally:
+        done.set()
+        thread.join()
+        server.fail()
+    assert result.success, "\n".join([*losses, *log])
+    assert made(launch) == list(range(20))
+    assert {line for line in log if line.startswith("step ")} == {f"step {n}" for n in range(20)}
+
+
+def _fault(kind: str, times: int) -> dict[str, Any]:
+    return {"kind": kind, "match": "GET .*jobs" if kind == "torn" else "jobs", "times": times, "seconds": 1}

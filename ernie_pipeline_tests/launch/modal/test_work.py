@@ -16,10 +16,8 @@ from ernie_pipeline_tests.launch.modal.standin import StandIn
 from ernie_pipeline_tests.scenarios.chain import ASSETS, IN_PROCESS, QUICK_RECIPE, Run, finish, materialize, start
 from ernie_pipeline_tests.store.shared.server import serving
 
-RECIPE = (
-    QUICK_RECIPE.replace("max_steps = 4", "max_steps = 20").replace("eval_every = 2", "eval_every = 10")
-    + "[execution]\ncheckpoint_s = 0.000001\n"
-)
+LONGER = QUICK_RECIPE.replace("max_steps = 4", "max_steps = 20").replace("eval_every = 2", "eval_every = 10")
+RECIPE = LONGER + "[execution]\ncheckpoint_s = 0.000001\n"
 CHAIN = "*adapter_evaluation,*base_evaluation"
 """All that the GPU has to do with."""
 INSTALL = """
