@@ -37,6 +37,7 @@ class CarriedPlace(Place):
         self.below, self._bucket, self._patient = job_place(folder), bucket, Bucket(bucket.address)
         self._record: dict[str, Any] = {"number": 0, "attempts": []}
         self._version: Version | None = None
+        self._nonces: set[str] = set()
         self._messages = Receiver(bucket)
         self._known, self._beat = False, ""
 
@@ -107,8 +108,15 @@ class CarriedPlace(Place):
         self._known = True
 
     def _write_record(self, record: dict[str, Any]) -> None:
+        """Raises `PipelineError` where another step has written one since it was read."""
         key, body = f"{self.below}/{RECORD}", packed(record)
+        self._nonces.add(record["nonce"])
         written = self._bucket.replace(key, body, self._version) if self._version else self._bucket.create(key, body)
+        if written is None:  # perhaps an earlier one of this step, whose answer did not come in time
+            there = self._bucket.get(key)
+            values = unpacked(there.body) if there else None
+            own = values is not None and values["nonce"] in self._nonces
+            written = self._bucket.replace(key, body, there.version) if there and own else None
         if written is None:
             raise PipelineError(f"{self.address}: another step has taken this job over; run again, to follow it")
         self._record, self._version = record, written

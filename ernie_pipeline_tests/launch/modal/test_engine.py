@@ -304,6 +304,24 @@ def test_two_steps_do_not_both_begin_and_what_is_published_is_forgotten(bucket: 
     assert bucket.list("jobs") == {}
 
 
+def test_a_record_whose_answer_was_lost_is_known_as_the_step_s_own(
+    bucket: Bucket, server: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store" / ".unfinished" / "stage" / "f00d" / "jobs" / "work"
+    place = CarriedPlace(folder, Bucket(bucket.address, patience_s=0.05))
+    place.refresh()
+    place.begin(anew=True)
+    for _ in range(2):
+        server.fail({"kind": "lost", "match": "PUT .*record", "times": 3})
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            place.begin(anew=False)
+        server.fail()
+    attempt = place.begin(anew=False)
+    following = CarriedPlace(folder, bucket)
+    following.refresh()
+    assert following.attempt == attempt.name
+
+
 def test_what_comes_damaged_each_time_is_a_sentence_and_to_the_next_step_not_done(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

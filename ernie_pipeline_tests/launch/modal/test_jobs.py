@@ -342,7 +342,7 @@ def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, serv
         done.set()
         thread.join()
         server.fail()
-    assert result.success, "\n".join([*losses, *log])
+    assert result.success, "\n".join([*losses, failure(result), *log])
     assert made(launch) == list(range(20))
     assert {line for line in log if line.startswith("step ")} == {f"step {n}" for n in range(20)}
 
