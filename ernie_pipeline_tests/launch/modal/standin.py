@@ -29,6 +29,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,16 +159,19 @@ class _Call:
         """What the containers printed."""
         return "\n".join(log.read_text() for log in sorted(self.folder.glob("container-*/log")))
 
-    def kill(self) -> list[psutil.Process]:
-        """The container is gone, with all that is in it."""
-        family = []
+    def family(self) -> list[psutil.Process]:
+        """The container's processes; none once it is gone."""
         try:
-            family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)] if self.pid else []
-            for process in family:
+            container = psutil.Process(self.pid or -1)
+            return [container, *container.children(recursive=True)]
+        except (psutil.Error, ValueError):
+            return []
+
+    def kill(self) -> None:
+        """The container is gone, with all that is in it."""
+        for process in self.family():
+            with suppress(psutil.Error):
                 process.kill()
-        except psutil.Error:
-            pass
-        return family
 
     def lose(self) -> None:
         """The machine is lost, and Modal gives up on the input."""

@@ -320,7 +320,10 @@ def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
 
 
 def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, server: Server) -> None:
-    """Requests fail, are lost, torn, repeated and slow all the time, and containers go or come twice."""
+    """Requests fail, are lost, torn, repeated and slow all the time, and containers go or come twice.
+
+    Lines that a container had not sent when it was lost are lost with it, so what is said is not looked at.
+    """
     steps.work(SLOWLY)
     chance, done, losses = random.Random(0), threading.Event(), list[str]()
 
@@ -344,7 +347,6 @@ def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, serv
         server.fail()
     assert result.success, "\n".join([*losses, failure(result), *log])
     assert made(launch) == list(range(20))
-    assert {line for line in log if line.startswith("step ")} == {f"step {n}" for n in range(20)}
 
 
 def _fault(kind: str, times: int) -> dict[str, Any]:
