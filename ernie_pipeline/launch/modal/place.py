@@ -66,6 +66,9 @@ class CarriedPlace(Place):
     def begin(self, anew: bool) -> Attempt:
         """See `Place.begin`: in the bucket first the earlier attempt is told, then the new one stands there."""
         attempts = self._record["attempts"]
+        if attempts and not anew:  # what it said last
+            with _reached():
+                self._pull_messages(attempts[-1], self._bucket.list(f"{self.below}/{attempts[-1]}"))
         kept = [name for name in attempts if not anew and self._messages.heard(f"{self.below}/{name}")]
         self._beat = ""
         attempt = super().begin(anew)
@@ -94,7 +97,7 @@ class CarriedPlace(Place):
 
     def _read_record(self) -> None:
         """Whose turn it is, and all that was said before."""
-        there = self._bucket.get(f"{self.below}/{RECORD}")
+        there = self._patient.get(f"{self.below}/{RECORD}")
         values = unpacked(there.body) if there else None
         self._version = there.version if there else None
         discard(self.folder)
@@ -103,7 +106,7 @@ class CarriedPlace(Place):
             self._record = values
             *earlier, latest = values["attempts"]
             for attempt in earlier:
-                self._pull_messages(attempt, self._bucket.list(f"{self.below}/{attempt}"))
+                self._pull_messages(attempt, self._patient.list(f"{self.below}/{attempt}"))
             self._attempt.write_text(latest)
         self._known = True
 
