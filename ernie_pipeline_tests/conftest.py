@@ -31,6 +31,8 @@ SLOW = (
     "registry/test_served_model.py",
     "registry/test_batcher.py",
     "registry/test_agent_server.py",
+    "registry/export/test_export.py",
+    "registry/export/test_command.py",
     "training/test_resume.py",
     "solutions/test_killed.py",
     "golden/",

@@ -4,19 +4,8 @@ import json
 import subprocess
 import sys
 
-HEAVY = {
-    "torch",
-    "transformers",
-    "datasets",
-    "mlflow",
-    "unsloth",
-    "peft",
-    "trl",
-    "bitsandbytes",
-    "reasoning_gym",
-    "modal",
-    "obstore",
-}
+HEAVY = {"torch", "transformers", "datasets", "mlflow", "unsloth", "peft", "trl", "bitsandbytes", "reasoning_gym"}
+HEAVY |= {"ray", "kubernetes", "dagster_k8s", "modal", "obstore"}
 
 IMPORT = """
 import json, sys, time

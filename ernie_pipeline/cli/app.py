@@ -1,7 +1,7 @@
-"""`python -m ernie_pipeline plan | refresh | store | grade`: what is stale and why, building that, the store, grading.
+"""`python -m ernie_pipeline COMMAND`: what is stale, building that, the store, grading, and registered models.
 
-Exit status: 0 all is fresh (or done), 3 something is stale (or damaged), 1 an error, 4 a refresh that is estimated to
-pass the budget and was not started.
+Exit status: 0 all is fresh (or done), 3 something is stale (or damaged, or differs, or was not checked), 1 an error, 4
+a refresh that is estimated to pass the budget and was not started.
 """
 
 import argparse
@@ -58,7 +58,64 @@ def _parser() -> argparse.ArgumentParser:
     grading.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for one answer (5)")
     grading.add_argument("--json", action="store_true", help="for programs: an object a row")
     grading.set_defaults(run=_grade)
+    exporting = commands.add_parser("export", help="a registered adapter in a form that others load")
+    _export_arguments(exporting)
+    exporting.set_defaults(run=_export)
+    _add_models(commands)
     return parser
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("form", choices=["peft", "unsloth", "merged", "gguf"], help="whom it is for")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
+    parser.add_argument(
+        "--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
+    )
+    parser.add_argument("--onto", choices=["quantized", "original"], default="quantized", help="merged, gguf: the base")
+    parser.add_argument("--type", choices=["bf16", "f16", "f32", "q8_0"], default="bf16", help="gguf: the matrices'")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _export(options: argparse.Namespace) -> int:
+    # before torch is imported, as in launch/local.py: threads that spin while they wait are slow beside other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ernie_pipeline.cli.export import export_model
+
+    return export_model(options)
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands on registered models."""
+    form = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's number"
+    verifying = commands.add_parser("verify", help="is this the model that was measured? exit status 3 when it differs")
+    verifying.add_argument("model", nargs="?", metavar="MODEL", help=f"{form}; the recipe's champion")
+    promoting = commands.add_parser("promote", help="verify a version, and make it the champion")
+    promoting.add_argument("model", metavar="MODEL", help=form)
+    back = commands.add_parser("rollback", help="verify the champion before this one, and make it the champion again")
+    for command, run in ((verifying, _verify), (promoting, _promote), (back, _rollback)):
+        command.add_argument("--answers", type=int, default=0, metavar="N", help="let it answer N held-out rows again")
+        command.add_argument("--files", action="store_true", help="look at the files and their signature alone")
+        command.add_argument("--rebuild", action="store_true", help="build all of it once more, and compare")
+        command.add_argument("--json", action="store_true", help="for programs")
+        command.set_defaults(run=run)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ernie_pipeline.cli.verify import verify  # the other commands need no pyarrow
+
+    return verify(options)
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from ernie_pipeline.cli.promote import promote
+
+    return promote(options)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from ernie_pipeline.cli.promote import rollback
+
+    return rollback(options)
 
 
 def _grade(options: argparse.Namespace) -> int:

@@ -3,24 +3,29 @@
 It does the work that the job file names; progress and errors go through the pipe to the step that waits. Without a
 step, started by hand, it prints instead. Of several processes that train together only the first one reports; an error
 of another is left in a file beside the job. A job that outlives its step fills a folder of its own, see `detached/`.
+Where a full disk leaves no room for the sentence itself, the exit status tells.
 """
 
 import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from ernie_pipeline.launch.detached.engine import LOST
 from ernie_pipeline.launch.detached.life import alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with
-from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
+from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
+
+DISK_FULL = 73
+"""The exit status of a child whose disk is full, whose sentence did not get through: sysexits(3), EX_CANTCREAT."""
 
 
 def main(job_file: Path) -> None:
@@ -29,7 +34,13 @@ def main(job_file: Path) -> None:
     if envelope.parent:
         threading.Thread(target=end_with, args=(envelope.parent,), daemon=True).start()
     with alive(envelope.attempt, beats=rank == 0) if envelope.attempt else nullcontext():
-        _report_to_whom_it_may(envelope, rank, envelope.attempt.folder if envelope.attempt else job_file.parent)
+        folder = envelope.attempt.folder if envelope.attempt else job_file.parent
+        try:
+            _report_to_whom_it_may(envelope, rank, folder)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            _print_and_exit(disk_full_sentence(str(envelope.job.get("out"))), DISK_FULL)  # and so is the message file's
 
 
 def _report_to_whom_it_may(envelope: Envelope, rank: int, folder: Path) -> None:
@@ -62,15 +73,35 @@ def left_error(folder: Path) -> str:
     return found[0].read_text(encoding="utf-8") if found else ""
 
 
+def how_it_failed(status: int | None, out: object) -> str:
+    """The sentence that the exit status stands for, of a child that fills the folder `out`; "" for any other."""
+    return disk_full_sentence(str(out)) if status == DISK_FULL else ""
+
+
 def _run(envelope: Envelope, report: Reporter, report_error: Callable[[str], None]) -> None:
     try:
         _do(envelope, report)
     except Exception as error:
         if not isinstance(error, PipelineError) and not is_disk_full(error):
             raise
+        if isinstance(error, Stopped) and envelope.attempt and not Place(envelope.attempt.folder).stop_asked:
+            # by no step: its machine is taken, and it goes on elsewhere
+            report(str(error), {})
+            sys.exit(LOST)
         sentence = str(error) if isinstance(error, PipelineError) else disk_full_sentence(str(envelope.job.get("out")))
-        report_error(sentence)
+        try:
+            report_error(sentence)
+        except OSError as full:
+            if not is_disk_full(full):
+                raise
+            _print_and_exit(sentence, DISK_FULL)
         sys.exit(1)
+
+
+def _print_and_exit(sentence: str, status: int) -> NoReturn:
+    with suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def _do(envelope: Envelope, report: Reporter) -> None:

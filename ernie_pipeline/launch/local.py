@@ -8,7 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from ernie_pipeline.launch.child import left_error
+from ernie_pipeline.launch.child import how_it_failed, left_error
+from ernie_pipeline.launch.detached.messages import MessageFile
 from ernie_pipeline.launch.ending import end
 from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.environment import variables_of
@@ -38,8 +39,13 @@ class LocalLauncher:
         with tempfile.TemporaryDirectory(prefix="ernie-job-") as folder:
             job_file = write_job(Path(folder), launch.work, launch.job, this_process())
             arguments, listener = command(job_file, launch.processes), Listener(Path(folder), on_progress)
-            status = _run_child(context, arguments, {**os.environ, **variables}, listener, limits, several)
-            failure = listener.failure or left_error(Path(folder))
+            try:
+                status = _run_child(context, arguments, {**os.environ, **variables}, listener, limits, several)
+            except Exception as error:  # of Dagster, whose storage may be away
+                if said := listener.failure or left_error(Path(folder)):
+                    raise PipelineError(said) from error
+                raise
+            failure = listener.failure or left_error(Path(folder)) or how_it_failed(status, _out(launch))
         if limits.passed:
             raise PipelineError(limits.passed + (f" ({failure})" if failure else ""))
         if failure or status:
@@ -55,7 +61,7 @@ def _run_child(
     one_fails_all: bool,
 ) -> int:
     """Start a child and follow it to its end; its exit status."""
-    injector, reader = dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    injector, reader = dg.PipesTempFileContextInjector(), MessageFile(listener.folder / "messages.jsonl")
     with (
         last_words_when_interrupted(context, listener),
         dg.open_pipes_session(context, injector, reader) as session,
@@ -102,6 +108,10 @@ def _follow(child: "subprocess.Popen[bytes]", listener: Listener, limits: _Limit
         if one_fails_all and (listener.failure or left_error(listener.folder)):
             limits.grace_s = min(limits.grace_s, FAILED_GRACE_S)
             return
+
+
+def _out(launch: Launch) -> object:
+    return getattr(launch.job, "out", None)
 
 
 def _how_it_died(work: str, status: int) -> str:

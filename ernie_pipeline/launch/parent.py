@@ -5,8 +5,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import psutil
 
 POLL_S = 1.0
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
@@ -32,7 +36,8 @@ def this_process() -> Parent:
 
 
 def end_with(step: Parent) -> None:
-    """End this process as soon as the step, or the process in between, is gone; else never return.
+    """End this process, and all that it started, as soon as the step, or the process in between, is gone; else never
+    return.
 
     The step may be gone before this process, still importing, could ask who its parent is; torchrun, which stands
     between the two when there are several, ends with its processes and they with it.
@@ -40,7 +45,10 @@ def end_with(step: Parent) -> None:
     parent = os.getppid() if UNDER_TORCHRUN in os.environ else step.pid
     while os.getppid() == parent and _start(step.pid) == step.start:
         time.sleep(POLL_S)
-    os._exit(1)
+    try:
+        _kill_family([])
+    finally:
+        os._exit(1)
 
 
 def tell_steps_who_runs_them() -> None:
@@ -81,7 +89,14 @@ def _end_children(grace_s: float) -> None:
                 process.terminate()
                 asked.append(process)
     psutil.wait_procs(asked, timeout=grace_s)
-    for process in {*family, *own.children(recursive=True)}:
+    _kill_family(family)
+
+
+def _kill_family(family: "list[psutil.Process]") -> None:
+    """Kill those, and all that this process has started."""
+    import psutil
+
+    for process in {*family, *psutil.Process().children(recursive=True)}:
         with suppress(psutil.Error):
             process.kill()  # psutil makes sure that it is still the same one
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -53,7 +53,8 @@ def metered(context: dg.AssetExecutionContext, unfinished: Path | None, gpus: in
         yield Meter(record, run, budget)
     finally:
         record.write()
-        _tell(context, record, total(read_spent(run)), budget)
+        with suppress(Exception):  # Dagster's storage may be away, and the job's own error must come through
+            _tell(context, record, total(read_spent(run)), budget)
 
 
 def run_folder(run_id: str) -> Path:

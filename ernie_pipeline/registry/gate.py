@@ -8,21 +8,28 @@ from ernie_pipeline.recipe.sections import Gate
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured adapter: its accuracy on the held-out rows, and the data versions of that split and of the adapter."""
+    """A measured adapter: its accuracy on the held-out rows, and the data versions of that split and of the adapter.
+
+    `held_out` is a hash of the rows that it answered, with their reference answers: two accuracies are comparable where
+    it is the same.
+    """
 
     accuracy: float
     split_version: str
     adapter_version: str
+    held_out: str = ""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The present champion as the registry tells it; accuracy is None where its version records none."""
+    """The present champion as the registry tells it: accuracy is None, and a text empty, where its version records
+    none."""
 
     version: str
     accuracy: float | None
     split_version: str
     adapter_version: str
+    held_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ def decide(
     """Promote when the gain over the base model is positive, large enough and significant, and no champion is as good.
 
     `comparison` is the paired comparison with the base model on the same held-out rows: gain, gain_low, gain_high (its
-    95 % interval) and p_value. A champion that is this very adapter, registered again, gives way to it.
+    95 % interval) and p_value. A champion that is this very adapter, registered again, gives way to it; one that was
+    measured on other held-out rows is not comparable, and the decision is made without it.
     """
     checks = [_gain(gate, comparison), _significance(gate, comparison), _against_champion(candidate, champion)]
     return Decision(all(passed for passed, _ in checks), [reason for _, reason in checks])
@@ -70,13 +78,19 @@ def _against_champion(candidate: Candidate, champion: Champion | None) -> tuple[
     name = f"the present champion, version {champion.version},"
     if champion.adapter_version == candidate.adapter_version:
         return True, f"{name} is this very adapter, registered again."
+    if _measured_elsewhere(candidate, champion):
+        return True, f"{name} was measured on other held-out rows: it is not compared, and counts neither way."
     if champion.accuracy is None:
         return False, f"{name} records no accuracy to beat; remove its alias to let this adapter in."
     passed = candidate.accuracy > champion.accuracy
-    other_split = (
-        "" if champion.split_version == candidate.split_version else " on another split, so the two are not comparable"
-    )
     return passed, (
         f"the accuracy {candidate.accuracy:.4f} is {'above' if passed else 'not above'} the {champion.accuracy:.4f} "
-        f"that {name} had{other_split}."
+        f"that {name} had."
     )
+
+
+def _measured_elsewhere(candidate: Candidate, champion: Champion) -> bool:
+    """Whether the champion's figures are of other rows; of a version that records no `held_out`, its split decides."""
+    if candidate.held_out and champion.held_out:
+        return candidate.held_out != champion.held_out
+    return bool(champion.split_version) and candidate.split_version != champion.split_version

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ernie_pipeline.registry.tracking import CHECKED, connected
+from ernie_pipeline.registry.tracking import CHECKED, GIVEN_UP, connected
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
 from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
@@ -24,6 +24,7 @@ WHERE name = ? AND version = ? AND key = ? AND current_stage <> 'Deleted_Interna
 """
 LATER = re.compile(r"registered_model_meta|(?:.*/)?__pycache__/[^/]+\.pyc")
 """What MLflow writes into a version's folder when it is loaded from there, and Python beside the code that it runs."""
+GIVEN_UP_TAG = "SELECT 1 FROM model_version_tags WHERE workspace = ? AND name = ? AND version = ? AND key = ?"
 ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = ? AND name = ?"
 
 
@@ -48,10 +49,14 @@ class Registered:
 
 @dataclass(frozen=True)
 class Found:
-    """What the registry has: where the version's files are said to be, and the version that each alias names."""
+    """What the registry has: where the version's files are said to be, and the version that each alias names.
+
+    `given_up`: whether the version was champion, and another was made it on purpose.
+    """
 
     location: str
     aliases: Mapping[str, str]
+    given_up: bool = False
 
 
 def what_is_lost(tracking_uri: str, made: Registered, hash_of: Callable[[Path], str] = remembered_sha256) -> str:
@@ -70,6 +75,12 @@ def is_registered(tracking_uri: str, name: str, version: str) -> bool:
     return _find(tracking_uri, Registered(name, version)) is not None
 
 
+def aliases_now(tracking_uri: str, name: str, version: str) -> list[str] | None:
+    """The aliases that a checked version has now, None for one that is not there. Raises as `what_is_lost`."""
+    found = _find(tracking_uri, Registered(name, version))
+    return None if found is None else sorted(alias for alias, holder in found.aliases.items() if holder == version)
+
+
 def _find(tracking_uri: str, made: Registered) -> Found | None:
     """What the registry has of a checked version, None for nothing; that something is missing is the client's word."""
     if tracking_uri.startswith(SQLITE):
@@ -86,14 +97,15 @@ def _find(tracking_uri: str, made: Registered) -> Found | None:
 
 
 def _missing(found: Found | None, made: Registered, tracking_uri: str) -> str:
-    """What the registry no longer says of the registration. An alias that a later version has got is none of it."""
+    """What the registry no longer says of the registration. An alias that a later version has got is none of it, nor
+    is that of a champion that was followed on purpose."""
     if found is None:
         return f"version {made.version} of {made.name} is not in the registry at {public_uri(tracking_uri)}"
     for alias in made.aliases:
         holder = found.aliases.get(alias)
         if holder is None:
             return f"version {made.version} of {made.name} has lost its alias {alias}"
-        if int(holder) < int(made.version):
+        if int(holder) < int(made.version) and not (alias == "champion" and found.given_up):
             return f"the alias {alias} of version {made.version} of {made.name} was given back to version {holder}"
     return ""
 
@@ -118,10 +130,13 @@ def _in_sqlite(database: Path, name: str, version: str) -> Found | None:
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     try:
         row = connection.execute(CHECKED_VERSION, (name, int(version), CHECKED)).fetchone()
-        aliases = connection.execute(ALIASES, (row[0], name)).fetchall() if row else []
+        if row is None:
+            return None
+        aliases = connection.execute(ALIASES, (row[0], name)).fetchall()
+        given_up = connection.execute(GIVEN_UP_TAG, (row[0], name, int(version), GIVEN_UP)).fetchone()
     finally:
         connection.close()
-    return Found(str(row[1]), {alias: str(holder) for alias, holder in aliases}) if row else None
+    return Found(str(row[1]), {alias: str(holder) for alias, holder in aliases}, given_up is not None)
 
 
 def _by_client(tracking_uri: str, name: str, version: str) -> Found | None:
@@ -129,7 +144,8 @@ def _by_client(tracking_uri: str, name: str, version: str) -> Found | None:
         from mlflow.exceptions import MlflowException  # after `connected`, which silences what mlflow does on import
 
         try:
-            if CHECKED not in client.get_model_version(name, version).tags:
+            tags = client.get_model_version(name, version).tags
+            if CHECKED not in tags:
                 return None
             location: Any = client.get_model_version_download_uri(name, version)
             aliases = client.get_registered_model(name).aliases
@@ -137,4 +153,4 @@ def _by_client(tracking_uri: str, name: str, version: str) -> Found | None:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        return Found(str(location), {alias: str(holder) for alias, holder in aliases.items()})
+        return Found(str(location), {alias: str(holder) for alias, holder in aliases.items()}, GIVEN_UP in tags)

@@ -2,19 +2,22 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_pipeline.recipe.sections import Gate
+from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
+from ernie_pipeline.registry.provenance import write_provenance
 from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
-from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment, run_link
+from ernie_pipeline.registry.signing import Sign, open_signer
+from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_experiment, run_link
 from ernie_pipeline.store.sealed import Files, list_files
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -22,6 +25,9 @@ from ernie_pipeline.utils.errors import PipelineError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+
+Alone = Callable[[], AbstractContextManager[None]]
+"""A context in which nobody else is."""
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
@@ -40,6 +46,8 @@ class RegistrationRequest:
     probe         {"input_ids": [token id], "top": [[token id, logit]]}: the trained model's logits after `input_ids`
     example       {"question": ..., "answer": ...}: the input example
     artifact_root where a new experiment's files go; None leaves it to the server
+    provenance    SLSA's predicate, see `provenance.predicate`
+    signing       with what the model's folder is signed
     """
 
     tracking_uri: str
@@ -62,6 +70,8 @@ class RegistrationRequest:
     probe: Mapping[str, Any]
     probe_tolerance: float
     example: dict[str, str]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    signing: Signing = UNSIGNED
 
 
 @dataclass(frozen=True)
@@ -87,26 +97,28 @@ class Registration:
     files: Files
 
 
-def register(request: RegistrationRequest) -> Registration:
+def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Registration:
     """Log the adapter as a new version of the model, check it after loading it back, and decide on its aliases.
 
+    Within `alone` nobody else moves an alias: from the look at the champion until the aliases are set.
     Raises `PipelineError` when the reloaded model's logits differ by more than the tolerance, or MLflow refuses; the
     run is then marked as failed, and the new version deleted.
     """
+    sign = open_signer(request.signing)
     with connected(request.tracking_uri) as client:
         experiment_id = ensure_experiment(client, request.experiment, request.artifact_root)
         _sweep_killed(client, experiment_id, request)
         with (
             _run(client, experiment_id, request) as run_id,
-            _logged_model(client, experiment_id, run_id, request) as (model_id, files),
+            _logged_model(client, experiment_id, run_id, request, sign) as (model_id, files),
         ):
             _log_run(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
                 difference, answer = _check(request, version)
-                decision = decide(
-                    request.gate, request.comparison, request.candidate, _champion(client, request.model_name)
-                )
-                aliases = _publish(client, run_id, version, difference, decision, request)
+                with alone():
+                    champion = _champion(client, request.model_name)
+                    decision = decide(request.gate, request.comparison, request.candidate, champion)
+                    aliases = _publish(client, run_id, version, difference, decision, champion, request)
     return Registration(
         name=request.model_name,
         version=version,
@@ -159,7 +171,7 @@ def _run(client: "MlflowClient", experiment_id: str, request: RegistrationReques
 
 @contextmanager
 def _logged_model(
-    client: "MlflowClient", experiment_id: str, run_id: str, request: RegistrationRequest
+    client: "MlflowClient", experiment_id: str, run_id: str, request: RegistrationRequest, sign: Sign | None
 ) -> Iterator[tuple[str, Files]]:
     """The servable model, uploaded as an output of the run, deleted again unless all that follows succeeds.
 
@@ -170,7 +182,7 @@ def _logged_model(
     tags = dict(request.tags)
     logged = client.create_logged_model(experiment_id, request.model_name, run_id, tags=tags, model_type="adapter")
     try:
-        files = _upload(client, logged, run_id, request)
+        files = _upload(client, logged, run_id, request, sign)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         client.finalize_logged_model(logged.model_id, "READY")
         yield str(logged.model_id), files
@@ -180,7 +192,9 @@ def _logged_model(
         raise
 
 
-def _upload(client: "MlflowClient", logged: "LoggedModel", run_id: str, request: RegistrationRequest) -> Files:
+def _upload(
+    client: "MlflowClient", logged: "LoggedModel", run_id: str, request: RegistrationRequest, sign: Sign | None
+) -> Files:
     from mlflow.models import Model
 
     identity = {"artifact_path": logged.artifact_location, "model_uuid": logged.model_id, "model_id": logged.model_id}
@@ -195,6 +209,9 @@ def _upload(client: "MlflowClient", logged: "LoggedModel", run_id: str, request:
             mlflow_model=Model(run_id=run_id, **identity),
             staging=Path(staging),
         )
+        write_provenance(folder, request.provenance)
+        if sign:
+            sign(folder)
         files = list_files(folder)
         client.log_model_artifacts(logged.model_id, str(folder))
     return files
@@ -265,12 +282,14 @@ def _publish(
     version: str,
     difference: float,
     decision: Decision,
+    champion: Champion | None,
     request: RegistrationRequest,
 ) -> list[str]:
-    """Record the check and the decision, then set the aliases, `champion` last; which ones."""
+    """Record the check, the decision and the champion before it, then set the aliases, `champion` last; which ones."""
     name = request.model_name
     outcome = {"gate.promoted": str(decision.promote).lower(), "gate.reasons": " ".join(decision.reasons)}
-    for key, value in {**outcome, CHECKED: f"{difference:.6g}"}.items():
+    before = {BEFORE: champion.version} if champion and decision.promote else {}
+    for key, value in {**outcome, **before, CHECKED: f"{difference:.6g}"}.items():
         client.set_model_version_tag(name, version, key, value)
     log_values(client, run_id, tags={**outcome, "registered_version": version}, metrics={CHECKED: difference})
     aliases = ["challenger", "champion"] if decision.promote else ["challenger"]
@@ -294,6 +313,7 @@ def _champion(client: "MlflowClient", name: str) -> Champion | None:
         accuracy=float(tags["gate.accuracy"]) if "gate.accuracy" in tags else None,
         split_version=tags.get("gate.split_version", ""),
         adapter_version=tags.get("gate.adapter_version", ""),
+        held_out=tags.get("gate.held_out", ""),
     )
 
 
@@ -303,4 +323,5 @@ def _recorded(candidate: Candidate) -> dict[str, str]:
         "gate.accuracy": repr(candidate.accuracy),
         "gate.split_version": candidate.split_version,
         "gate.adapter_version": candidate.adapter_version,
+        "gate.held_out": candidate.held_out,
     }

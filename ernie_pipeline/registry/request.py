@@ -1,5 +1,6 @@
 """What is registered, gathered from the artifacts of the stages above."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -33,6 +35,8 @@ def make_request(
     source: str,
     tags: Mapping[str, str],
     costs: Mapping[str, Any] = MappingProxyType({}),
+    provenance: Mapping[str, Any] = MappingProxyType({}),
+    signing: Signing = UNSIGNED,
 ) -> RegistrationRequest:
     """The request that `register` takes.
 
@@ -40,7 +44,8 @@ def make_request(
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
-    `costs`: nested figures of what it all cost, which become the run's metrics "cost....".
+    `costs`: nested figures of what it all cost, which become the run's metrics "cost....". `provenance` and
+    `signing`: as in the request.
     """
     spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
@@ -73,10 +78,17 @@ def make_request(
         card=_card(recipe, spec, about, adapter, measured, comparison, example["question"]),
         gate=recipe.gate,
         comparison=comparison,
-        candidate=Candidate(measured["adapter"]["accuracy"], versions["math_split"], versions["qlora_adapter"]),
+        candidate=Candidate(
+            measured["adapter"]["accuracy"],
+            versions["math_split"],
+            versions["qlora_adapter"],
+            held_out_rows(evaluation),
+        ),
         probe=_json(evaluation / "probe.json"),
         probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
         example=example,
+        provenance=provenance,
+        signing=signing,
     )
 
 
@@ -134,6 +146,15 @@ def _example(split: Path, evaluation: Path) -> dict[str, str]:
     question: str = row["question"]
     instruction = content.removesuffix(question) if content.endswith(question) else ""
     return {"question": question, "answer": answer, "instruction": instruction}
+
+
+def held_out_rows(evaluation: Path) -> str:
+    """16 hex digits that stand for the rows that were answered, with their reference answers, in any order."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(evaluation / "predictions.parquet", columns=["question", "reference"]).to_pylist()
+    pairs = sorted([row["question"], row["reference"]] for row in rows)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
 def _last(curve: list[dict[str, float]], name: str) -> float | None:

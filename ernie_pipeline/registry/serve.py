@@ -5,6 +5,7 @@ It imports nothing of its package: the code that is served is the one that lies 
 
 import argparse
 import os
+import resource
 import sys
 
 
@@ -13,6 +14,8 @@ def _serve(uri: str, host: str, port: int) -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # GOMP's threads spin while they wait, and requests need the CPU
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle clients use up the 1,024 that are usual
     import mlflow
     import uvicorn
 

@@ -89,7 +89,7 @@ def _rows(model_input: Any) -> list[dict[str, Any]]:
     try:
         table = pd.DataFrame(model_input)
         rows = [dict(zip(table.columns, map(_plain, row), strict=True)) for row in table.to_numpy(object)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise Refusal("the input must be rows with a question or messages") from None
     if not rows:
         raise Refusal("the input has no rows: give at least one question")

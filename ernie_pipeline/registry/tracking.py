@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 CHECKED = "check.max_logit_difference"
 """Tag of a version that was loaded back and compared; one without it is unfinished."""
+BEFORE = "champion.before"
+"""Tag of a version that was made champion: the one that was it before, to which a rollback goes."""
+GIVEN_UP = "champion.given_up"
+"""Tag of a version from which the alias champion was taken on purpose, so that nobody gives it back by himself."""
 
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # since 3.2 MLflow reports what is called, and how, to its makers

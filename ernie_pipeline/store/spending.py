@@ -1,7 +1,8 @@
 """What jobs spend, kept on the disk while they run: so that it counts whatever ends them.
 
 A file a job, written anew each second, in two places: in the folder of the unfinished build, where the build that
-completes it finds what was spent before a kill; and in the run's, where the run's other steps see it.
+completes it finds what was spent before a kill; and in the run's, where the run's other steps see it. What stands there
+and is no such file is set aside by who writes beside it.
 """
 
 import json
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ernie_pipeline.store.aside import make_folder, set_aside_unless
 from ernie_pipeline.store.readable import NOT_READABLE, parse_json, read_file
 
 PREFIX = "spent-"
@@ -64,6 +66,7 @@ class SpendingRecord:
 
     def __init__(self, stage: str, gpus: int, folders: Iterable[Path], clock: Callable[[], float]):
         self.stage, self.gpus, self.clock = stage, gpus, clock
+        self._cleared = False
         self.files = [folder / f"{PREFIX}{uuid.uuid4().hex}.json" for folder in folders]
         self.start, self.began = clock(), time.time()
         self._written = -WRITE_S
@@ -82,10 +85,13 @@ class SpendingRecord:
     def write(self) -> None:
         """Write it: whole, or as it was before."""
         self._written = self.clock()
-        text = json.dumps(asdict(self.now()))
+        text, cleared = json.dumps(asdict(self.now())), self._cleared
+        self._cleared = True
         for file in self.files:
             with suppress(OSError):  # a full disk is for the job itself to tell
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(file.parent, below=file.parent.parent.parent)
+                for other in () if cleared else file.parent.glob(f"{PREFIX}*.json"):
+                    set_aside_unless(other, _is_record, "a record of what a job spent")
                 new = file.with_suffix(".new")
                 new.write_text(text, encoding="utf-8")
                 new.replace(file)
@@ -95,6 +101,10 @@ def read_spent(folder: Path) -> list[Spent]:
     """The jobs whose records are in the folder, in their order. What cannot be read is passed over: it is advice."""
     found = [job for file in folder.glob(f"{PREFIX}*.json") if (job := _parsed(file))]
     return sorted(found, key=lambda job: job.began)
+
+
+def _is_record(file: Path) -> bool:
+    return _parsed(file) is not None
 
 
 def _parsed(file: Path) -> Spent | None:

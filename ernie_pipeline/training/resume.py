@@ -16,7 +16,7 @@ from ernie_pipeline.recipe.sections import Training
 from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints, Facts
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import Row
-from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.errors import PipelineError, Stopped
 from ernie_pipeline.utils.reporter import Reporter
 
 ADAPTER = "adapter.safetensors"
@@ -116,9 +116,9 @@ class Saved:
         self.last = step
         self.ranks.wait()
 
-    def stopped(self, ended_by: str, step: int, steps: int) -> PipelineError:
+    def stopped(self, ended_by: str, step: int, steps: int) -> Stopped:
         """What to say of a training that was asked to stop after `step` of `steps`, and did."""
         where = f"stopped by {ended_by} after step {step} of {steps}"
         if self.checkpoints is None:
-            return PipelineError(f"{where}; it keeps no checkpoints, so the same command begins anew")
-        return PipelineError(f"{where}; its checkpoint is kept: run the same command again and it goes on from there")
+            return Stopped(f"{where}; it keeps no checkpoints, so the same command begins anew")
+        return Stopped(f"{where}; its checkpoint is kept: run the same command again and it goes on from there")

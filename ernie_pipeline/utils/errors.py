@@ -10,6 +10,10 @@ class PipelineError(Exception):
     """
 
 
+class Stopped(PipelineError):
+    """Work that a signal has asked to end, and that has saved what it may: it is not wrong, and can go on."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that the disk is full; each library says it in its own class."""
     seen: BaseException | None = error

@@ -30,9 +30,9 @@ def work(job, report):
 """
 
 
-def start(place: Place, attempt: Attempt) -> "subprocess.Popen[bytes]":
-    """A child at work on the place's job; it ends once the file `42` is beside it."""
-    (place.folder.parent / f"{WORK}.py").write_text(WAITING)
+def start(place: Place, attempt: Attempt, code: str = WAITING) -> "subprocess.Popen[bytes]":
+    """A child at work on the place's job; as it is, it ends once the file `42` is beside it."""
+    (place.folder.parent / f"{WORK}.py").write_text(code)
     job = write_job(place.folder, work_in(WORK), ChildJob(out=Path("/nowhere")), attempt=attempt)
     environment = {"PYTHONPATH": python_path(place.folder.parent)}
     command = [sys.executable, "-m", "ernie_pipeline.launch.child", str(job)]
@@ -119,6 +119,47 @@ def test_messages_are_read_from_the_first_one_whole_lines_only_and_one_end(tmp_p
         end_cut_line(file)  # by the next attempt
         write(line("opened") + line("log", 3) + line("closed"))
     assert heard.messages == ["opened", 1, 3, "closed"]
+
+
+def test_what_an_earlier_attempt_said_is_not_read_before_it_is_clear_whose_messages_count(tmp_path: Path) -> None:
+    """Its sentence of failure would be the next one's."""
+    file, heard = tmp_path / "messages.jsonl", Heard()
+    line = {PIPES_PROTOCOL_VERSION_FIELD: "0.1", "method": "log", "params": "of the earlier one"}
+    file.write_text(json.dumps(line) + "\n")
+    reader = MessageFile(file)
+    reader.paused = True
+    with reader.read_messages(heard):  # type: ignore[arg-type]
+        time.sleep(0.5)
+        file.unlink()
+        reader.paused = False
+        file.write_text(json.dumps({**line, "params": "of this one"}) + "\n")
+    assert heard.messages == ["of this one"]
+
+
+STOPPED = """
+from pathlib import Path
+import time
+from ernie_pipeline.training.stop import StopSignals
+from ernie_pipeline.utils.errors import Stopped
+def work(job, report):
+    with StopSignals() as stop:
+        Path("ready").touch()
+        while not stop.requested:
+            time.sleep(0.02)
+    raise Stopped("saved after step 5")
+"""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_signal_of_no_step_s_loses_a_job_and_one_that_a_step_asked_for_fails_it(place: Place, asked: bool) -> None:
+    """A machine that is taken sends SIGTERM as a step does: what was saved goes on elsewhere, or is kept."""
+    with start(place, place.begin(anew=True), STOPPED) as child:
+        wait_until((place.folder.parent / "ready").exists)
+        if asked:
+            place.ask_to_stop()
+        else:
+            child.terminate()
+        assert child.wait(20) == (1 if asked else LOST)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import dagster as dg
 import pytest
 
 from ernie_pipeline.launch import ending
+from ernie_pipeline.launch.detached import messages
 from ernie_pipeline.launch.launcher import Launch
+from ernie_pipeline.launch.listener import Listener
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline_tests.launch.children import ChildJob, gone, left_of, python_path, wait_until, work_in
@@ -29,7 +31,10 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
 
     def run(
-        work: str, on_progress: Callable[[dict[str, Any]], None] = lambda _: None, **limits: Any
+        work: str,
+        on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+        on_failure: Callable[[], None] = lambda: None,
+        **limits: Any,
     ) -> tuple[dg.ExecuteInProcessResult, dg.DagsterInstance]:
         (tmp_path / f"{CHILD}.py").write_text(
             "import os, signal, time\n"
@@ -42,7 +47,10 @@ def run_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def parent(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             with pipeline_errors_as_failures():
                 launch = Launch(work_in(CHILD), ChildJob(out=tmp_path), **allowed)
-                LocalLauncher().run(context, launch, on_progress)
+                try:
+                    LocalLauncher().run(context, launch, on_progress)
+                finally:
+                    on_failure()
             return dg.MaterializeResult()
 
         instance = dg.DagsterInstance.ephemeral()
@@ -89,6 +97,93 @@ def test_the_child_s_own_sentence_is_the_step_s_failure(run_child: Any) -> None:
 def test_a_full_disk_in_the_child_is_told_with_the_place(run_child: Any, tmp_path: Path) -> None:
     result, _ = run_child("raise OSError(28, 'No space left on device')")
     assert failure(result).startswith(f"the disk that holds {tmp_path} is full")
+
+
+@pytest.mark.parametrize(
+    "work",
+    ["with open('/dev/full', 'w') as rows:\n    rows.write('row')", "raise PipelineError('row 7 is blue')", "pass"],
+)
+def test_where_the_message_file_s_disk_is_full_too_the_exit_status_tells(
+    run_child: Any, tmp_path: Path, work: str, capfd: Any
+) -> None:
+    """Even a row file that fails when it is closed, an error that cannot be written, and the last message of all."""
+    result, _ = run_child(
+        "from dagster_pipes import PipesFileMessageWriterChannel\n"
+        "def full(*_): raise OSError(28, 'No space left on device')\n"
+        f"PipesFileMessageWriterChannel.write_message = full\n{work}"
+    )
+    assert failure(result).startswith(f"the disk that holds {tmp_path} is full")
+    if "blue" in work:
+        assert "row 7 is blue" in capfd.readouterr().err
+
+
+class Away:
+    """Dagster's storage of events, which cannot be reached for a while."""
+
+    def __init__(self, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch):
+        self.away, store = False, type(instance.event_log_storage).store_event
+
+        def stored(storage: Any, event: Any) -> None:
+            if self.away:
+                raise ConnectionError("the database is away")
+            store(storage, event)
+
+        monkeypatch.setattr(type(instance.event_log_storage), "store_event", stored)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_storage_that_is_away_loses_neither_lines_nor_the_child_s_sentence(
+    run_child: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    monkeypatch.setattr(messages, "END_S", 1.0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        storage = Away(instance, monkeypatch)
+
+    def on_progress(values: dict[str, Any]) -> None:
+        heard.append(values["step"])
+        if values["step"] == 1:
+            storage.away = True
+            (tmp_path / "away").touch()
+        if values["step"] == 3 and comes_back:
+            storage.away = False
+
+    heard: list[int] = []
+    result, instance = run_child(
+        "report('one', {'step': 1})\n"
+        f"while not os.path.exists({str(tmp_path / 'away')!r}): time.sleep(0.1)\n"
+        "report('two', {'step': 2})\n"
+        "time.sleep(1)\n"
+        "report('three', {'step': 3})\n"
+        "time.sleep(1)\n"
+        "raise PipelineError('row 7 is blue; paint it')",
+        on_progress,
+        on_failure=lambda: setattr(storage, "away", False),
+    )
+    assert failure(result) == "row 7 is blue; paint it"
+    assert heard == [1, 2, 3]
+    lines = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert ("two" in lines) is comes_back
+    assert "one" in lines
+
+
+def test_progress_that_is_not_taken_waits(tmp_path: Path) -> None:
+    class Session:
+        def get_custom_messages(self) -> list[Any]:
+            return [{"progress": {"step": 1}}, {"error": "row 7 is blue"}, {"progress": {"step": 2}}]
+
+    def on_progress(values: dict[str, Any]) -> None:
+        if away:
+            raise ConnectionError("the database is away")
+        heard.append(values["step"])
+
+    away, heard = [True], list[int]()
+    listener = Listener(tmp_path, on_progress)
+    listener.session = Session()  # type: ignore[assignment]
+    listener.listen()
+    assert (listener.failure, heard) == ("row 7 is blue", [])
+    away.clear()
+    listener.listen()
+    assert heard == [1, 2]
 
 
 def test_a_killed_child_is_told_as_killed(run_child: Any) -> None:

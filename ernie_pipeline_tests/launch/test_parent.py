@@ -12,10 +12,11 @@ from ernie_pipeline.launch.parent import RUN_PROCESS, UNDER_TORCHRUN, Parent, en
 from ernie_pipeline_tests.launch.children import gone, wait_until
 
 RANK = """
-import os, sys, threading, time
+import os, subprocess, sys, threading, time
 from ernie_pipeline.launch.parent import Parent, end_with
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 threading.Thread(target=end_with, args=(Parent.model_validate_json(sys.argv[1]),), daemon=True).start()
-print(os.getpid(), flush=True)
+print(os.getpid(), helper.pid, flush=True)
 time.sleep(60)
 """
 BETWEEN = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
@@ -33,10 +34,11 @@ def test_a_rank_ends_with_its_step_and_with_what_is_in_between(ended: str) -> No
     command = [sys.executable, "-c", *parts]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        rank = int(process.stdout.readline())
+        rank, helper = map(int, process.stdout.readline().split())
         assert not gone(rank)
+        assert not gone(helper)
         process.kill()
-        wait_until(lambda: gone(rank))
+        wait_until(lambda: gone(rank) and gone(helper), seconds=15)
 
 
 def test_another_process_with_the_step_s_number_is_not_the_step() -> None:

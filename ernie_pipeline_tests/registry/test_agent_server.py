@@ -2,20 +2,27 @@
 
 import asyncio
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
 
+from ernie_pipeline.models.checkpoint.tokenizer import token_ids
+from ernie_pipeline.registry.serving import answering as answering_module
 from ernie_pipeline.registry.serving.agent_server import agent_app
 from ernie_pipeline.registry.serving.answering import Answering
-from ernie_pipeline.registry.serving.client_watch import ClientWatch
+from ernie_pipeline.registry.serving.client_watch import LARGE, ClientWatch
+from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC
 
 CHAT = "/v1/chat/completions"
 ENDLESS = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 1e4, "max_tokens": 1900}
+
+LONG_TEXT = "7 " * LARGE
+LONG_ONES = {CHAT: {"messages": [{"role": "user", "content": LONG_TEXT}]}, "/responses": {"input": LONG_TEXT}}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +99,7 @@ def test_who_goes_before_all_is_sent_reaches_nobody() -> None:
     async def receive() -> Any:
         return next(messages)
 
-    asyncio.run(ClientWatch(nobody, 100)(scope("/"), receive, nobody))
+    asyncio.run(ClientWatch(nobody, 100, passed, refused)(scope("/"), receive, nobody))
 
 
 def test_an_error_of_the_application_is_not_swallowed() -> None:
@@ -106,7 +113,44 @@ def test_an_error_of_the_application_is_not_swallowed() -> None:
 
     waiting = [{"type": "http.request", "body": b"{}", "more_body": False}]
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(ClientWatch(broken, 100)(scope("/"), receive, broken))
+        asyncio.run(ClientWatch(broken, 100, passed, refused)(scope("/"), receive, broken))
+
+
+def passed(path: str, headers: Mapping[str, str], body: bytes) -> None:
+    """A check that lets everything pass."""
+
+
+def refused(refusal: Refusal) -> Any:
+    raise AssertionError(refusal)
+
+
+def test_a_quick_one_does_not_wait_for_large_ones_to_be_checked(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that is refused: what is slow about a body happens beside the event loop, in a lane of its own."""
+    release, begun = threading.Event(), threading.Event()
+
+    def slow(tokenizer: Any, texts: Any) -> Any:
+        if len(texts[0]) > LARGE:
+            begun.set()
+            release.wait(60)
+        return token_ids(tokenizer, texts)
+
+    monkeypatch.setattr(answering_module, "token_ids", slow)
+    monkeypatch.setattr(Answering, "_limit", lambda self, settings: 131_072)
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://demo", timeout=60) as client:
+            large = [asyncio.create_task(client.post(path, json=long)) for path, long in [*LONG_ONES.items()] * 4]
+            assert await asyncio.to_thread(begun.wait, 30)
+            quick = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 2}
+            assert (await asyncio.wait_for(client.post(CHAT, json=quick), 30)).status_code == 200
+            assert (await asyncio.wait_for(client.post("/responses", json={}), 30)).status_code == 400
+            assert not any(one.done() for one in large)
+            for one in large:
+                one.cancel()
+            release.set()
+            await asyncio.wait(large)
+
+    asyncio.run(ask())
 
 
 def scope(path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from ernie_pipeline.models.backend import Generation, LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import prompt_text, token_ids
 from ernie_pipeline.registry.serving import scoring_server
-from ernie_pipeline.registry.serving.batcher import PIECE, Batcher
+from ernie_pipeline.registry.serving.batcher import BATCH_TOKENS_CPU, PIECE, Batcher
 from ernie_pipeline.registry.serving.conversation import Settings
 from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline_tests.registry.conftest import SPEC
@@ -101,6 +101,38 @@ def test_a_long_answer_takes_turns_with_short_ones(model: Any, watched: Watched,
     assert short[0].result(60)
     assert not long.done()
     long.cancel()
+
+
+def test_a_short_one_waits_for_no_round_of_long_ones(model: Any, watched: Watched, batcher: Batcher) -> None:
+    """However many have waited longer: at most for the batch that is under way and one more."""
+    watched.leave.clear()
+    crowd = batcher.submit([prompt * 12 for prompt in endless(model)] * 12, HOT)
+    short = batcher.submit(prompts(model, "Compute 12 + 30."), Settings(8))
+    watched.leave.set()
+    assert short[0].result(60)
+    assert len(watched.calls) <= 3, "three batches of four are before it in the queue, and again when they come back"
+    for one in crowd:
+        one.cancel()
+
+
+def test_long_ones_go_on_while_short_ones_keep_coming(model: Any, watched: Watched, batcher: Batcher) -> None:
+    [long] = batcher.submit([prompt * 12 for prompt in endless(model)], Settings(130, temperature=1e4, seed=7))
+    for _ in range(12):
+        if long.done():
+            break
+        for one in batcher.submit(prompts(model, *(f"Compute {i} + 30." for i in range(6))), Settings(4)):
+            one.result(60)
+    assert long.done(), "every other batch is of those that waited longest"
+
+
+def test_a_batch_is_bounded_in_what_its_prompts_cost(model: Any, watched: Watched, batcher: Batcher) -> None:
+    long = [prompt * 150 for prompt in endless(model)]
+    assert 1_000 < len(long[0]) < BATCH_TOKENS_CPU
+    watched.leave.clear()
+    waiting = batcher.submit([*long * 4], Settings(1))
+    watched.leave.set()
+    assert all(one.result(120) for one in waiting)
+    assert max(rows for rows, _ in watched.calls) == BATCH_TOKENS_CPU // len(long[0]) < 4
 
 
 def test_a_cancelled_one_costs_no_more_than_its_piece(model: Any, watched: Watched, batcher: Batcher) -> None:

@@ -87,6 +87,8 @@ def test_parts_of_text_and_items_sent_back_are_messages() -> None:
         ({"max_new_tokens": -1}, "max_new_tokens must be a whole number, at least 1"),
         ({"temperature": "hot"}, "temperature must be a number, at least 0"),
         ({"temperature": float("inf")}, "temperature must be a number, at least 0"),
+        ({"temperature": 10**400}, "temperature must be a number, at least 0"),
+        ({"top_p": -(10**400)}, "top_p must be a number, above 0 and at most 1"),
         ({"top_p": float("nan")}, "top_p must be a number, above 0 and at most 1"),
         ({"seed": 2**63}, f"seed must be a whole number, at most {2**63 - 1}"),
         ({"seed": "1"}, f"seed must be a whole number, at most {2**63 - 1}"),

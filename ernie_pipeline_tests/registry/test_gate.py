@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -54,10 +55,35 @@ def test_the_champion_must_be_beaten_strictly(accuracy: float, promoted: bool) -
     assert f"{accuracy:.4f} that the present champion, version 3, had." in decision.reasons[-1]
 
 
-def test_a_champion_of_another_split_is_named_as_such() -> None:
-    decision = decide(Gate(), comparison(), CANDIDATE, champion(split="sha256:other"))
+@pytest.mark.parametrize("accuracy", [None, 0.5, 0.99])
+def test_a_champion_of_another_split_is_not_compared_and_counts_neither_way(accuracy: float | None) -> None:
+    elsewhere = champion(accuracy, split="sha256:other")
+    decision = decide(Gate(), comparison(), CANDIDATE, elsewhere)
     assert decision.promote
-    assert "on another split, so the two are not comparable" in decision.reasons[-1]
+    assert decision.reasons[-1] == (
+        "the present champion, version 3, was measured on other held-out rows: it is not compared, and counts neither "
+        "way."
+    )
+    assert not decide(Gate(), comparison(p_value=0.5), CANDIDATE, elsewhere).promote
+
+
+@pytest.mark.parametrize(
+    ("mine", "champions", "split", "compared"),
+    [
+        ("rows", "rows", "sha256:split", True),
+        ("rows", "rows", "sha256:other", True),  # only the training rows are others
+        ("rows", "fewer", "sha256:split", False),  # evaluation.rows is another
+        ("rows", "", "sha256:split", True),  # a version from before held-out rows were recorded
+        ("rows", "", "sha256:other", False),
+    ],
+)
+def test_what_was_answered_decides_whether_accuracies_are_compared(
+    mine: str, champions: str, split: str, compared: bool
+) -> None:
+    decision = decide(
+        Gate(), comparison(), replace(CANDIDATE, held_out=mine), replace(champion(0.99, split), held_out=champions)
+    )
+    assert decision.promote is not compared
 
 
 def test_the_same_adapter_stays_champion_but_only_past_the_gate() -> None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.recipe.settings import sqlite_uri
+from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
@@ -112,8 +114,18 @@ def test_a_tampered_probe_fails_with_the_difference_and_leaves_no_version(
 def test_one_that_does_not_beat_the_champion_is_challenger_only(
     registered: Registration, client: Any, make_request: Make
 ) -> None:
-    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")))
+    seen: list[dict[str, str]] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        seen.append(aliases(client))
+        yield
+        seen.append(aliases(client))
+
+    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")), alone)
     assert not worse.promoted
+    before, after = seen
+    assert (before["challenger"], after["challenger"]) == (registered.version, worse.version), "moved while alone"
     assert aliases(client) == {"challenger": worse.version, "champion": registered.version}
     assert "0.8900 is not above the 0.9000 that the present champion, version 1," in worse.reasons[-1]
     assert client.get_run(worse.run_id).data.tags["gate.reasons"] == " ".join(worse.reasons)
@@ -138,6 +150,17 @@ def test_in_a_home_with_a_hard_name_a_model_is_registered_and_loaded_back(make_r
     assert "adapter_model.safetensors is missing" in lookup.what_is_lost(
         uri, lookup.Registered.read(asdict(registered))
     )
+
+
+def test_provenance_is_registered_too_and_a_key_that_cannot_sign_is_told_before_anything_is_made(
+    registered: Registration, client: Any, make_request: Make
+) -> None:
+    assert "provenance.json" in registered.files
+    assert "model.sig" not in registered.files
+    before = len(client.search_runs([registered.experiment_id]))
+    with pytest.raises(PipelineError, match=r"ERNIE_PIPELINE_SIGNING_KEY = '/nowhere' cannot be read"):
+        register(make_request(signing=Signing(key="/nowhere")))
+    assert len(client.search_runs([registered.experiment_id])) == before
 
 
 def test_a_probe_of_nothing_is_no_check(registered: Registration, make_request: Make) -> None:

@@ -60,7 +60,8 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
     pl.DataFrame({"question": ["1 + 1?", "2 + 2?"], "prompt": prompts}).write_parquet(
         tmp_path / "math_split" / "eval.parquet"
     )
-    pl.DataFrame({"prediction": ["2", "5"]}).write_parquet(tmp_path / "adapter_evaluation" / "predictions.parquet")
+    answered = {"question": ["1 + 1?", "2 + 2?"], "reference": ["2", "4"], "prediction": ["2", "5"]}
+    pl.DataFrame(answered).write_parquet(tmp_path / "adapter_evaluation" / "predictions.parquet")
     covered = {SOURCES[name].section for name in STAGE.inputs if name in SOURCES}
     return make_request(
         DeclaredRecipe(RECIPE, frozenset({*STAGE.recipe, *STAGE.labels, *covered}), STAGE.name),
@@ -97,6 +98,7 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     assert request_made.metrics["comparison.gain"] == COMPARISON["gain"]
     candidate = request_made.candidate
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
+    assert len(candidate.held_out) == 16
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
     assert request_made.metrics["cost.qlora_adapter.gpu_seconds"] == 7.5
     assert request_made.curve[-1] == {"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}

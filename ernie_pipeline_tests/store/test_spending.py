@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ernie_pipeline.store.spending import SpendingRecord, Spent, Total, read_spent, total
 
@@ -52,6 +55,32 @@ def test_jobs_come_in_their_order_and_what_cannot_be_read_is_passed_over(tmp_pat
     assert [job.stage for job in read_spent(tmp_path)] == ["job 1", "job 2", "job 3"]
 
 
-def test_a_place_that_cannot_be_written_stops_no_job(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    SpendingRecord("a", 0, [tmp_path / "file" / "below"], Clock()).write()
+def test_what_is_no_record_is_set_aside_once_by_who_writes_beside_it(tmp_path: Path, caplog: Any) -> None:
+    run = tmp_path / ".runs" / "run"
+    run.mkdir(parents=True)
+    (run / "spent-0.json").write_text("{")
+    (run / "spent-1.json").mkdir()
+    os.mkfifo(run / "spent-2.json")
+    record = SpendingRecord("first", 0, [run], Clock())
+    record.write()
+    (run / "spent-3.json").write_text("[]")
+    record.write()
+    assert [job.stage for job in read_spent(run)] == ["first"]
+    aside = sorted(file.name.split(".aside-")[0] for file in run.glob(".spent-*"))
+    assert aside == [".spent-0.json", ".spent-1.json", ".spent-2.json"], "looked at by the first write only"
+    assert "spent-0.json was not a record of what a job spent that can be used; it is set aside as" in caplog.text
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_file_in_a_folder_s_place_is_set_aside(tmp_path: Path, above: int) -> None:
+    folder = tmp_path / "build" / "spent"
+    place = [folder, *folder.parents][above]
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("a file")
+    SpendingRecord("a", 0, [folder], Clock()).write()
+    assert [job.stage for job in read_spent(folder)] == ["a"]
+    assert [file.read_text() for file in place.parent.glob(f".{place.name}.aside-*")] == ["a file"]
+
+
+def test_a_place_that_cannot_be_written_stops_no_job() -> None:
+    SpendingRecord("a", 0, [Path("/proc/1/nobody/writes")], Clock()).write()

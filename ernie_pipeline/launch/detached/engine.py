@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.utils.errors import PipelineError
@@ -53,3 +53,11 @@ class Engine(Protocol):
 
     def stop(self, name: str) -> None:
         """End it at once, if it is there and has not ended."""
+
+
+@runtime_checkable
+class KeepsJobs(Protocol):
+    """An engine that keeps what has ended until it is told that nobody needs it any more."""
+
+    def forget(self, key: str) -> None:
+        """Remove all whose names begin with `key`, which have ended or are superseded. May raise `Unreachable`."""

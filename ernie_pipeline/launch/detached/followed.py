@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from ernie_pipeline.launch.child import left_error
+from ernie_pipeline.launch.child import how_it_failed, left_error
 from ernie_pipeline.launch.detached.engine import Engine, Status, Unreachable
 from ernie_pipeline.launch.detached.life import BEAT_S
 from ernie_pipeline.launch.detached.messages import POLL_S, MessageFile
@@ -22,6 +22,8 @@ ASK_S = 1.0
 """Between two questions to the engine."""
 SETTLE_S = 2.0
 """After a job has ended: what it wrote last may take a moment to be seen from another machine."""
+END_S = 10.0
+"""What a process that has said why it fails may take to end."""
 AGAIN = "run again: it goes on from what it has saved"
 
 
@@ -53,10 +55,12 @@ class Followed:
         self.context, self.launch, self.engine, self.key, self.place = context, launch, engine, key, place
         self.patience, self.listener = patience, Listener(place.folder, on_progress)
         self.reader, self.attempts, self.done = MessageFile(place.messages), 0, False
+        self.reader.paused = True
         self._to_submit, self._status, self._asked, self._told = False, Status("waiting"), 0.0, ""
         self._beat, self._heard, self._answered = place.last_beat, 0.0, time.monotonic()
         self._ended = self._sealed = self._began = 0.0
         self._deaf = False
+        self._anew = False
 
     @property
     def name(self) -> str:
@@ -68,10 +72,9 @@ class Followed:
         return dg.open_pipes_session(self.context, dg.PipesEnvContextInjector(), self.reader)
 
     def begin(self, session: dg.PipesSession) -> None:
-        """Find the job that an earlier step has left, done or at work, or submit it."""
+        """Find the job that an earlier step has left, done or at work, or submit it; then its messages count."""
         self.listener.session = session
-        if self.place.intact():
-            self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
+        if self._was_done():
             return
         status, start = self.engine.status(self.name), time.monotonic()
         while status.state in ("waiting", "running") and self.place.stop_asked:  # by a step that did not see it end
@@ -81,10 +84,20 @@ class Followed:
             status = self.engine.status(self.name)
         if self.place.attempt and (status.state in ("waiting", "running") or self._is_beating(status)):
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
-            self._heard = time.monotonic()
+            self._heard, self.reader.paused = time.monotonic(), False
             return
+        if self._was_done():  # since it was asked
+            return
+        self._anew = True
         with suppress(Unreachable):  # it does answer: it may take no jobs yet, and `poll` submits then
-            self._submit(anew=True)
+            self._submit()
+
+    def _was_done(self) -> bool:
+        if not self.place.intact():
+            return False
+        self.context.log.info(f"{self.launch.name} was done when its step ended: taking over what it made")
+        self.reader.paused = False
+        return True
 
     def poll(self) -> bool:
         """Whether it is done. Raises `PipelineError` for one that failed, `Unreachable` for an engine that is gone."""
@@ -93,7 +106,7 @@ class Followed:
         if self.done or self._is_sealed(now):
             self.done = True
             return True
-        if failure := self.listener.failure or left_error(self.place.folder):
+        if not self._to_submit and (failure := self.listener.failure or left_error(self.place.folder)):
             raise PipelineError(failure)
         self._feel(now)
         if now - self._asked >= ASK_S:
@@ -127,11 +140,23 @@ class Followed:
         if self._status.state == "waiting":
             self.engine.stop(self.name)
 
-    def _submit(self, anew: bool) -> None:
+    def show_output(self) -> None:
+        """Of one that failed with a sentence: what else it said, once it has ended."""
+        start = time.monotonic()
+        if not (self.listener.failure or left_error(self.place.folder)):
+            return
+        with suppress(Unreachable):
+            while (status := self.engine.status(self.name)).state == "running" and time.monotonic() - start < END_S:
+                time.sleep(ASK_S / 4)
+            if status.output:
+                print(status.output, file=sys.stderr)
+
+    def _submit(self) -> None:
         self._to_submit, self._ended, self._heard, self._began = True, 0.0, 0.0, 0.0
         if self.place.attempt:
             self.engine.stop(self.name)
-        attempt = self.place.begin(anew)
+        attempt = self.place.begin(self._anew)
+        self._anew = self.reader.paused = False
         file = write_job(self.place.folder, self.launch.work, self.launch.job, attempt=attempt)
         session = self.listener.session
         pipes = session.get_bootstrap_env_vars() if session else {}
@@ -140,9 +165,9 @@ class Followed:
         self.context.log.info(f"submitted {self.launch.name} as {self.name} to {self.engine.title}")
 
     def _is_beating(self, status: Status) -> bool:
-        """Of a job that the engine does not know, though there was one: whether it goes on without the engine."""
+        """Of a job that the engine does not know, or takes for ended: whether it goes on all the same."""
         before, start = self.place.last_beat, time.monotonic()
-        while status.state == "unknown" and before and time.monotonic() - start < 3 * BEAT_S:
+        while status.state in ("unknown", "ended") and before and time.monotonic() - start < 3 * BEAT_S:
             if self.place.last_beat != before:
                 return True
             time.sleep(BEAT_S / 4)
@@ -183,11 +208,12 @@ class Followed:
     def _ask(self, now: float) -> None:
         """Act on what the engine says."""
         if self._to_submit:
-            self._submit(anew=False)
+            self._submit()
         status = self._status = self.engine.status(self.name)
         self._answered = now
         if status.state == "waiting":
-            self._tell(f"{self.name} waits for a worker of {self.engine.title}")
+            why = f" ({status.why})" if status.why else ""
+            self._tell(f"{self.name} waits for a worker of {self.engine.title}{why}")
         elif status.state == "running":
             self._heard = self._heard or now
             # before its first heartbeat it may have much to load, from a disk that is slow
@@ -199,17 +225,19 @@ class Followed:
                 self._lost(f"{self.engine.title} no longer knows it")
         else:
             self._ended = self._ended or now
-            if now - self._ended > SETTLE_S:
+            # what is told as ended and beats goes on: the engine may be wrong, the heartbeat not
+            if now - self._ended > SETTLE_S and now - self._heard > 5 * BEAT_S:
                 self._end_of(status)
 
     def _end_of(self, status: Status) -> None:
         """Of a job that has ended without a sealed folder and without a sentence."""
-        if status.failure:
-            raise PipelineError(status.failure)
+        if status.output:
+            print(status.output, file=sys.stderr)
+        if failure := status.failure or how_it_failed(status.exit_status, self.place.out):
+            raise PipelineError(failure)
         if status.is_lost:
             self._lost(status.why)
             return
-        print(status.output, file=sys.stderr)
         raise PipelineError(
             f"{self.launch.name} failed with exit status {status.exit_status}; nothing was stored; its traceback is in "
             "this step's stderr"
@@ -221,7 +249,7 @@ class Followed:
             times = "once" if self.attempts == 1 else f"{self.attempts} times"
             raise PipelineError(f"{self.launch.name} was lost {times} on {self.engine.title} ({why}); {AGAIN}")
         self.context.log.warning(f"{self.launch.name} was lost ({why}): submitting it again")
-        self._submit(anew=False)
+        self._submit()
 
     def _tell(self, line: str) -> None:
         """Once, not at each question."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ernie_pipeline.launch.detached.engine import Engine, Unreachable
+from ernie_pipeline.launch.detached.engine import Engine, KeepsJobs, Unreachable
 from ernie_pipeline.launch.detached.followed import Followed, PastLimit, Patience
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.ending import SAME_INTERRUPT_S, interrupts_noted
@@ -39,12 +39,13 @@ class DetachedLauncher:
         if launch.state is None:
             raise ValueError("a job that outlives its step needs a folder that does")
         place = self._place(launch, launch.name)
-        if not place.intact() and (parts := self._parts(launch)):
-            jobs = [(part, self._place(part, name)) for name, part in parts.items()]
-            self._follow(context, jobs, ignore_progress)
+        parts = [(part, self._place(part, name)) for name, part in self._parts(launch).items()]
+        if not place.intact() and parts:
+            self._follow(context, parts, ignore_progress)
         self._follow(context, [(launch, place)], on_progress)
         if not place.take_over(launch.job.out):  # type: ignore[attr-defined]
             raise PipelineError(f"what {launch.name} made in {place.out} is not as it was sealed; run again")
+        self._forget([*parts, (launch, place)])
 
     def _parts(self, launch: Launch) -> dict[str, Launch]:
         """A job for each part of the rows, by name; none where the work has no rows to share."""
@@ -64,6 +65,14 @@ class DetachedLauncher:
         place.refresh()
         return place
 
+    def _forget(self, jobs: Sequence[tuple[Launch, Place]]) -> None:
+        """Have the engine remove what it keeps of jobs whose files the step has, whichever step began them."""
+        if not isinstance(self.engine, KeepsJobs):
+            return
+        for launch, place in jobs:
+            with suppress(Unreachable):
+                self.engine.forget(job_key(launch, place))
+
     def _follow(
         self, context: dg.AssetExecutionContext, jobs: Sequence[tuple[Launch, Place]], on_progress: OnProgress
     ) -> None:
@@ -82,7 +91,12 @@ class DetachedLauncher:
             except Unreachable:
                 raise  # what runs goes on, and the next step finds it
             except BaseException as error:
-                _end(followed, asked=isinstance(error, PastLimit) or not isinstance(error, PipelineError))
+                asked = isinstance(error, PastLimit) or not isinstance(error, PipelineError)
+                try:
+                    for one in followed if not asked else ():
+                        one.show_output()
+                finally:
+                    _end(followed, asked)
                 said = next((one.listener.failure for one in followed if one.listener.failure), "")
                 if isinstance(error, PastLimit) and said:
                     raise PipelineError(f"{error} ({said})") from error

@@ -1,7 +1,13 @@
-"""A job's messages in a file that outlives the step: each step that follows the job reads them from the first one."""
+"""A job's messages in a file: each step that follows the job reads them from the first one.
+
+The file may outlive the step, and the step's Dagster storage may be away for a while: neither loses a message.
+"""
 
 import json
+import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +17,11 @@ import dagster as dg
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD, PipesDefaultMessageWriter, PipesParams
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.2
+END_S = 10.0
+"""How long the end of a session waits for a storage that does not take what was said."""
 
 
 class MessageFile(dg.PipesMessageReader):
@@ -19,12 +29,17 @@ class MessageFile(dg.PipesMessageReader):
 
     Dagster's own reader of a file empties it first. A job that was killed in the middle of a line leaves a part of one,
     and one that was submitted again opens and closes again: such a part is passed over, and one end is told, at the
-    end.
+    end. Dagster's own also ends for good when a line cannot be recorded, as while its database is away: here the line,
+    and those after it, are tried again, and what is not recorded, progress and errors, does not wait for them.
+
+    While it is `paused`, nothing is read: the file may be of an earlier attempt, whose end is not this one's.
     """
 
     def __init__(self, file: Path):
-        self.file, self.closed = file, False
+        self.file, self.closed, self.paused = file, False, False
         self._place, self._opened, self._last = 0, False, None
+        self._waiting: deque[Any] = deque()
+        self._away = False
 
     @contextmanager
     def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
@@ -38,8 +53,7 @@ class MessageFile(dg.PipesMessageReader):
             done.set()
             thread.join()
             self._read(handler)
-            if self._last:
-                handler.handle_message(self._last)
+            self._finish(handler)
 
     def no_messages_debug_text(self) -> str:
         """For Dagster's warning."""
@@ -50,26 +64,55 @@ class MessageFile(dg.PipesMessageReader):
             self._read(handler)
 
     def _read(self, handler: PipesMessageHandler) -> None:
+        if self.paused:
+            return
         try:
             with self.file.open("rb") as stream:
                 stream.seek(self._place)
                 new = stream.read()
         except OSError:
-            return
+            new = b""
         whole = new[: new.rfind(b"\n") + 1]
         self._place += len(whole)
         for line in whole.splitlines():
             if message := _parsed(line):
                 self._hand_on(message, handler)
+        self._hand_on_waiting(handler)
 
     def _hand_on(self, message: Any, handler: PipesMessageHandler) -> None:
-        if message["method"] == "closed":
+        method = message["method"]
+        if method == "closed":
             self._last, self.closed = message, True
-        elif message["method"] != "opened":
+        elif method == "report_custom_message":
             handler.handle_message(message)
-        elif not self._opened:
-            self._opened = True
-            handler.handle_message(message)
+        elif method != "opened" or not self._opened:
+            self._opened = self._opened or method == "opened"
+            self._waiting.append(message)
+
+    def _hand_on_waiting(self, handler: PipesMessageHandler) -> None:
+        """Hand on what is recorded by Dagster, in its order, until that fails."""
+        while self._waiting:
+            try:
+                handler.handle_message(self._waiting[0])
+            except Exception as error:  # of any storage, each of which has its own
+                if not self._away:
+                    log.warning("what the job says is not recorded for now: %s", error)
+                self._away = True
+                return
+            self._waiting.popleft()
+            self._away = False
+
+    def _finish(self, handler: PipesMessageHandler) -> None:
+        """Hand on all that is left; what Dagster does not take is printed."""
+        if self._last:
+            self._waiting.append(self._last)
+        end = time.monotonic() + END_S
+        self._hand_on_waiting(handler)
+        while self._waiting and time.monotonic() < end:
+            time.sleep(POLL_S)
+            self._hand_on_waiting(handler)
+        for message in self._waiting:
+            log.warning("not recorded: %s", (message.get("params") or {}).get("message", message["method"]))
 
 
 def _parsed(line: bytes) -> Any:

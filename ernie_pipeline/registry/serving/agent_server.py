@@ -6,7 +6,7 @@ error has OpenAI's form.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import mlflow
@@ -18,14 +18,15 @@ from starlette.exceptions import HTTPException
 
 from ernie_pipeline.registry.serving import openai_format
 from ernie_pipeline.registry.serving.answering import Answer, Answering, Prompt
-from ernie_pipeline.registry.serving.client_watch import ClientWatch
+from ernie_pipeline.registry.serving.client_watch import ClientWatch, checked
 from ernie_pipeline.registry.serving.refusal import Refusal
+from ernie_pipeline.registry.serving.request_body import MAX_BODY, json_object
 
 TRACES = "MLFLOW_TRACE_SAMPLING_RATIO"
 """MLflow's environment variable: the part of the requests that are recorded."""
 
-MAX_BODY = 2 * 2**20
-"""The bytes of a request, at most: several times what the longest conversation of 131,072 tokens takes."""
+CHAT = "/v1/chat/completions"
+RESPONSES = ("/responses", "/invocations")
 
 
 def agent_app(answering: Answering, name: str) -> FastAPI:
@@ -33,7 +34,7 @@ def agent_app(answering: Answering, name: str) -> FastAPI:
     if TRACES not in os.environ:  # else the server would record every question and answer in MLflow
         mlflow.tracing.disable()
     server = AgentServer("ResponsesAgent")
-    server.validator = _Validator(answering)
+    server.validator = _Validator()
 
     async def respond(asked: _Asked) -> dict[str, Any]:
         return openai_format.response(await _answer(answering, asked.prompt), name)
@@ -46,10 +47,9 @@ def agent_app(answering: Answering, name: str) -> FastAPI:
     stream()(respond_in_events)
     app: FastAPI = server.app
 
-    @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request) -> Any:
-        prompt, streamed = _chat_prompt(answering, await request.json())
-        answering.batcher.check_room()
+    @app.post(CHAT)
+    async def chat_completions() -> Any:
+        prompt, streamed = checked.get()
         answer = await _answer(answering, prompt)
         if streamed:
             return StreamingResponse(openai_format.chat_chunks(answer, name), media_type="text/event-stream")
@@ -59,10 +59,27 @@ def agent_app(answering: Answering, name: str) -> FastAPI:
     async def models() -> dict[str, Any]:
         return openai_format.models(name)
 
+    def check(path: str, headers: Mapping[str, str], body: bytes) -> Any:
+        return _checked(answering, path, body)
+
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _failed)
-    app.add_middleware(ClientWatch, max_body=MAX_BODY)
+    app.add_middleware(ClientWatch, max_body=MAX_BODY, check=check, refused=_refusal)
     return app
+
+
+def _checked(answering: Answering, path: str, body: bytes) -> Any:
+    """A request's prompt, of a chat with whether it is to be streamed. There is room for it, so far."""
+    data = json_object(body)
+    if path == CHAT:
+        messages, settings, streamed = openai_format.read_chat_request(data, answering)
+    elif path in RESPONSES:
+        messages, settings = openai_format.read_response_request(data, answering)
+    else:
+        return None
+    answering.batcher.check_room()
+    prompt = answering.prompt(messages, settings)
+    return (prompt, streamed) if path == CHAT else prompt
 
 
 class _Asked(dict[str, Any]):
@@ -74,22 +91,11 @@ class _Asked(dict[str, Any]):
 
 
 class _Validator(ResponsesAgentValidator):  # type: ignore[misc]
-    """Checks a request, and that there is room for it, before the server begins with it."""
-
-    def __init__(self, answering: Answering):
-        self.answering = answering
+    """Hands on what was checked before the server began with a request."""
 
     def validate_and_convert_request(self, data: dict[str, Any]) -> _Asked:
         """See `BaseAgentValidator`."""
-        messages, settings = openai_format.read_response_request(data, self.answering)
-        prompt = self.answering.prompt(messages, settings)
-        self.answering.batcher.check_room()
-        return _Asked(data, prompt)
-
-
-def _chat_prompt(answering: Answering, data: dict[str, Any]) -> tuple[Prompt, bool]:
-    messages, settings, streamed = openai_format.read_chat_request(data, answering)
-    return answering.prompt(messages, settings), streamed
+        return _Asked(data, checked.get())
 
 
 async def _answer(answering: Answering, prompt: Prompt) -> Answer:
@@ -101,6 +107,10 @@ async def _answer(answering: Answering, prompt: Prompt) -> Answer:
 
 async def _refused(request: Request, refusal: Exception) -> JSONResponse:
     assert isinstance(refusal, Refusal)
+    return _refusal(refusal)
+
+
+def _refusal(refusal: Refusal) -> JSONResponse:
     headers = {"Retry-After": "1"} if refusal.status == 503 else None
     return openai_format.error(refusal.sentence, refusal.status, headers)
 

@@ -2,7 +2,8 @@
 
 A piece is a few dozen tokens. After it a prompt that has no end yet goes back to the end of the queue, so that a long
 answer takes turns with short ones, and one whose caller has gone is dropped. Going on costs a pass over what is there
-already; pieces grow with its length, so that this stays a small part.
+already; pieces grow with its length, so that this stays a small part. Every other batch is of those for which it costs
+least, however many wait before them: who asks little does not wait for a round of all others.
 """
 
 import random
@@ -32,6 +33,10 @@ STRIDE = 1_000_003
 
 LIKE = 64
 """Prompts share a batch whose lengths differ by less than that many tokens, or by less than a factor of two."""
+
+BATCH_TOKENS, BATCH_TOKENS_CPU = 65_536, 4_096
+"""The tokens that are there already of a batch's prompts, in all: about a second's pass over them. A prompt that has
+more is alone. Measured on two CPU cores (2026-11-28) with prompts of 1,930 tokens; the other is a GPU's by its rate."""
 
 
 @dataclass(eq=False)
@@ -80,6 +85,8 @@ class Batcher:
         self._queue: list[Waiting] = []
         self._lock = threading.Lock()
         self._working = False
+        self._shortest_next = False
+        self._batch_tokens = BATCH_TOKENS_CPU if str(model.device).startswith("cpu") else BATCH_TOKENS
 
     def check_room(self, number: int = 1) -> None:
         """Raise `Refusal` unless `number` more prompts may wait."""
@@ -121,17 +128,31 @@ class Batcher:
                 self._queue += [one for one in batch if not one.answer.done()]
 
     def _next_batch(self) -> list[Waiting]:
-        """Those that waited longest and go together, taken from the queue; empty when the work is over."""
+        """Those that waited longest, or every other time that are shortest, and go together, taken from the queue.
+
+        Empty when the work is over.
+        """
         with self._lock:
             going_on = threading.main_thread().is_alive()
             self._queue = [one for one in self._queue if not one.answer.done()] if going_on else []
-            batch: list[Waiting] = []
-            for one in self._queue:
-                if len(batch) < self.max_batch and (not batch or batch[0].goes_with(one)):
-                    batch.append(one)
+            batch = self._like(self._first()) if self._queue else []
             self._queue = [one for one in self._queue if one not in batch]
             self._working = bool(batch)
             return batch
+
+    def _first(self) -> Waiting:
+        self._shortest_next = not self._shortest_next
+        return self._queue[0] if self._shortest_next else min(self._queue, key=lambda one: one.length)
+
+    def _like(self, first: Waiting) -> list[Waiting]:
+        """The first and those that go with it, as many as a batch may have."""
+        batch, tokens = [first], first.length
+        for one in self._queue:
+            fits = len(batch) < self.max_batch and tokens + one.length <= self._batch_tokens
+            if one is not first and fits and first.goes_with(one):
+                batch.append(one)
+                tokens += one.length
+        return batch
 
     def _go_on(self, batch: Sequence[Waiting]) -> None:
         """Make the next piece of each answer, and give the callers those that are whole."""

@@ -25,7 +25,7 @@ IGNORED = ("model", "user", "metadata", "store")
 """What changes no answer: there is one model, and nothing is kept."""
 
 CHAT = ("messages", "max_tokens", "max_completion_tokens", *SETTINGS, "stream", "n", *IGNORED)
-RESPONSES = ("input", "instructions", "max_output_tokens", *SETTINGS, *IGNORED)
+RESPONSES = ("input", "instructions", "max_output_tokens", *SETTINGS, "stream", *IGNORED)
 
 
 def read_chat_request(data: Any, answering: Answering) -> tuple[list[Message], Settings, bool]:
@@ -33,16 +33,15 @@ def read_chat_request(data: Any, answering: Answering) -> tuple[list[Message], S
     refuse_unknown(data, CHAT)
     if data.get("n") not in (None, 1):
         raise Refusal("n must be 1: a request has one answer")
-    streamed = data.get("stream")
-    if not isinstance(streamed, bool | None):
-        raise Refusal("stream must be true or false")
+    streamed = _streamed(data)
     settings = _settings(data, ("max_tokens", "max_completion_tokens"), answering)
-    return checked_messages(data.get("messages"), answering.instruction), settings, bool(streamed)
+    return checked_messages(data.get("messages"), answering.instruction), settings, streamed
 
 
 def read_response_request(data: Any, answering: Answering) -> tuple[list[Message], Settings]:
     """The conversation and how to answer, of OpenAI's Responses: `input` is a text or messages. Raises `Refusal`."""
     refuse_unknown(data, RESPONSES)
+    _streamed(data)
     asked = data.get("input")
     messages = [{"role": "user", "content": checked_text(asked, "input")}] if isinstance(asked, str) else asked
     if not isinstance(messages, list):
@@ -51,6 +50,13 @@ def read_response_request(data: Any, answering: Answering) -> tuple[list[Message
         system = {"role": "system", "content": checked_text(data["instructions"], "instructions")}
         messages = [system, *messages]
     return checked_messages(messages, answering.instruction), _settings(data, ("max_output_tokens",), answering)
+
+
+def _streamed(data: Mapping[str, Any]) -> bool:
+    streamed = data.get("stream")
+    if not isinstance(streamed, bool | None):
+        raise Refusal("stream must be true or false")
+    return bool(streamed)
 
 
 def _settings(data: Mapping[str, Any], limits: tuple[str, ...], answering: Answering) -> Settings:

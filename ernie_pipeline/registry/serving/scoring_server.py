@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 
 from ernie_pipeline.registry.serving.batcher import MAX_WAITING
+from ernie_pipeline.registry.serving.client_watch import checked
 from ernie_pipeline.registry.serving.refusal import Refusal
 
 SERVED = "__pyfunc_model_path__"
@@ -19,6 +21,9 @@ DEFAULT_TIMEOUT_S = 60.0
 
 MAX_QUESTIONS = 128
 """The questions of one request: it must leave room for others."""
+
+APPLICATION = "mlflow.pyfunc.scoring_server.app"
+"""The module of MLflow's application, which is made from the model once that is loaded."""
 
 SPARE_THREADS = 32
 """The threads for requests that are refused while as many wait as may."""
@@ -33,25 +38,30 @@ def is_scoring_server() -> bool:
 
 
 def prepare_server() -> None:
-    """Let all that may wait wait side by side, and hear of what MLflow drops.
+    """Let all that may wait wait side by side, hear of what MLflow drops, and see requests before it does.
 
     The server answers each request in a thread of its event loop's pool, which has few (the cores and four): whoever
     sends nonsense would wait for those who wait for answers, and no batch would be larger than the pool. The loop does
     not run yet; uvicorn's log is the first that is heard from within it.
     """
-    logging.getLogger("uvicorn.error").addFilter(_enlarge_pool)
+    logging.getLogger("uvicorn.error").addFilter(_loop_runs)
     logger = logging.getLogger("mlflow.models.utils")
     logger.addFilter(_note_ignored)
     if not logger.isEnabledFor(logging.WARNING):
         logger.setLevel(logging.WARNING)
 
 
-def _enlarge_pool(record: logging.LogRecord) -> bool:
-    """A filter of uvicorn's logger that lets everything pass: at the first word from the loop, its pool gets larger."""
-    with suppress(RuntimeError):  # raised where no loop runs
+def _loop_runs(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's logger that lets everything pass: at the first word from the loop, no request came yet."""
+    try:
         loop = asyncio.get_running_loop()
-        logging.getLogger("uvicorn.error").removeFilter(_enlarge_pool)
-        loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + SPARE_THREADS, thread_name_prefix="request"))
+    except RuntimeError:  # not yet
+        return True
+    logging.getLogger("uvicorn.error").removeFilter(_loop_runs)
+    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + SPARE_THREADS, thread_name_prefix="request"))
+    from ernie_pipeline.registry.serving.scoring_app import guard  # imports the server, which not all need
+
+    guard(sys.modules[APPLICATION].app)
     return True
 
 
@@ -74,15 +84,16 @@ def _note_ignored(record: logging.LogRecord) -> bool:
 
 
 def wait_for(answers: Sequence["Future[list[int]]"]) -> list[list[int]]:
-    """What the futures get. After the server's time limit, its client has an error: the work is stopped."""
+    """What the futures get. When its client goes or, after the server's time limit, has an error, the work stops."""
+    checked.get([]).extend(answers)
     limit_s = float(os.environ.get(TIMEOUT, DEFAULT_TIMEOUT_S))
-    try:
-        done, waiting = wait(answers, limit_s, return_when=FIRST_EXCEPTION)
-        for one in done:
-            one.result()
-        if waiting:
-            raise Refusal(f"no answer within {limit_s:g} seconds; ask for less, or raise {TIMEOUT}", 504)
-        return [one.result() for one in answers]
+    end = time.monotonic() + limit_s
+    try:  # not `concurrent.futures.wait`, which does not hear of those that are cancelled
+        return [one.result(max(0.0, end - time.monotonic())) for one in answers]
+    except TimeoutError:
+        raise Refusal(f"no answer within {limit_s:g} seconds; ask for less, or raise {TIMEOUT}", 504) from None
+    except CancelledError:
+        raise Refusal("nobody waits for this answer any more", 503) from None
     finally:
         for one in answers:
             one.cancel()

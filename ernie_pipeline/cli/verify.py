@@ -1,0 +1,64 @@
+"""`verify`: whether a registered model is the one that was measured, step by step."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from ernie_pipeline.cli.output import ERROR, FRESH, STALE
+from ernie_pipeline.cli.verification import Depth, verify_version
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.registry.verification.step import SHOWN, Report, Step
+from ernie_pipeline.registry.verification.version import Version, find_version
+from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
+from ernie_pipeline.utils.errors import PipelineError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STATUS = {"passed": FRESH, "differs": STALE, "unchecked": ERROR}
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Print a line a step, and what it comes to; exit status 0 all that was asked passed, 3 something differs, 1
+    something could not be done."""
+    settings = settings_with_registry()
+    with connected(settings.tracking_uri) as client:
+        version = find_version(client, options.model, settings.load_recipe().registry.model_name)
+        report = verified(settings, client, version, depth_of(options), aloud=not options.json)
+    print(json.dumps(report.as_json(), indent=1) if options.json else f"\n{report.sentence}")
+    return STATUS[report.outcome]
+
+
+def settings_with_registry() -> Settings:
+    """The settings. Raises `PipelineError` where there is no registry to ask: MLflow would make an empty one."""
+    settings = Settings.from_environment()
+    settings.check_places()
+    uri = settings.tracking_uri
+    if uri.startswith(SQLITE) and not sqlite_file(uri).is_file():
+        raise PipelineError(f"there is no registry at {public_uri(uri)}; register a model, or set MLFLOW_TRACKING_URI")
+    return settings
+
+
+def depth_of(options: argparse.Namespace) -> Depth:
+    """What is to be looked at. Raises `PipelineError` for a number of answers that is none."""
+    if options.answers < 0:
+        raise PipelineError(f"--answers {options.answers} is no number of answers; give one above 0, or leave it out")
+    if options.files and (options.answers or options.rebuild):
+        raise PipelineError("--files is for files alone; leave it out, or --answers and --rebuild")
+    return Depth(options.answers, options.rebuild, options.files)
+
+
+def verified(settings: Settings, client: "MlflowClient", version: Version, depth: Depth, aloud: bool) -> Report:
+    """The report on a version; `aloud`: each step is printed as soon as it is done."""
+    steps: list[Step] = []
+    for step in verify_version(settings, client, version, depth):
+        steps.append(step)
+        if aloud:
+            print(line(step), flush=True)
+    return Report(version.uri, steps)
+
+
+def line(step: Step) -> str:
+    """A step in a line."""
+    return f"{SHOWN[step.outcome]:<12}{step.name:<27} {step.said}"

@@ -1,0 +1,162 @@
+"""Which adapter is exported: a version of MLflow's registry, the champion by default, or an artifact of the home."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec, base_checkpoint
+from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.lookup import Registered, what_is_lost
+from ernie_pipeline.registry.tracking import CHECKED, connected
+from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
+from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
+from ernie_pipeline.utils.errors import PipelineError
+
+MODELS = "models:/"
+
+
+@dataclass(frozen=True)
+class Source:
+    """`name`: what it is, for a person. `spec`: the model with the folder of its adapter. `instruction`: what stands
+    before a question, "" where that is not recorded. `card`: the model card, "" where there is none. `checked`: against
+    which record its files were held, or why they were not."""
+
+    name: str
+    spec: ModelSpec
+    instruction: str
+    max_new_tokens: int
+    card: str
+    checked: str
+
+
+def find_source(settings: Settings, model: str | None, scratch: Path) -> Source:
+    """What `model` names: "models:/NAME@alias", "models:/NAME/version", a fingerprint or folder of an artifact of
+    qlora_adapter; None: the champion of the recipe's model. `scratch`: where a server's files are copied to.
+
+    Raises `PipelineError` for what is not there, or is damaged.
+    """
+    if model is None:
+        model = f"{MODELS}{settings.load_recipe().registry.model_name}@champion"
+    if model.startswith(MODELS):
+        return _registered(settings, model, scratch)
+    return _artifact(settings, model)
+
+
+def _registered(settings: Settings, uri: str, scratch: Path) -> Source:
+    name, version, location = _version(settings, uri)
+    folder = _local(settings, location, f"{MODELS}{name}/{version}", scratch)
+    found = sorted(folder.glob("artifacts/*/adapter_config.json"))
+    try:
+        served: dict[str, Any] = json.loads((folder / "artifacts" / "model.json").read_text(encoding="utf-8"))
+        adapter, spec = found[0].parent, ModelSpec.model_validate(served["spec"])
+    except (IndexError, OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{uri} cannot be exported: its files in {folder} are not those that this package registers; register the "
+            "adapter again"
+        ) from error
+    checked = _held_against_record(settings, name, version)
+    card = adapter / "README.md"
+    return Source(
+        name=f"{MODELS}{name}/{version}",
+        spec=spec.model_copy(update={"base": _pinned(spec.base), "adapter": adapter}),
+        instruction=str(served.get("instruction", "")),
+        max_new_tokens=int(served["max_new_tokens"]),
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        checked=checked,
+    )
+
+
+def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
+    """(name, version, where its files are). Raises `PipelineError`."""
+    name, at, alias = uri.removeprefix(MODELS).partition("@")
+    version = "" if at else name.rpartition("/")[2]
+    name = name if at else name.rpartition("/")[0]
+    if not name or not (alias or version.isdecimal()):
+        raise PipelineError(f"{uri!r} names no registered model; write models:/NAME@champion or models:/NAME/VERSION")
+    settings.check_places()
+    address = public_uri(settings.tracking_uri)
+    missing = PipelineError(
+        f"{uri} is not in the registry at {address}; run the pipeline first, or name another model (--model "
+        "models:/NAME@challenger)"
+    )
+    if settings.tracking_uri.startswith(SQLITE) and not sqlite_file(settings.tracking_uri).is_file():
+        raise missing  # MLflow would make a database
+    with connected(settings.tracking_uri) as client:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, version)
+            location = str(client.get_model_version_download_uri(name, found.version))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise missing from None
+            raise
+    if CHECKED not in found.tags:
+        raise PipelineError(f"{uri} was never checked after loading it back; register it again")
+    return name, str(found.version), location
+
+
+def _local(settings: Settings, location: str, uri: str, scratch: Path) -> Path:
+    """The folder of a version's files; a server's are copied."""
+    place = urlsplit(location)
+    folder = Path(unquote(place.path))
+    if place.scheme in ("", "file") and folder.is_dir():
+        return folder
+    with connected(settings.tracking_uri):
+        import mlflow
+
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(scratch)))
+
+
+def _held_against_record(settings: Settings, name: str, version: str) -> str:
+    """What it was held against. Raises `PipelineError` where a file is not the one that was registered."""
+    store = ArtifactStore(settings.store)
+    for fingerprint in store.fingerprints("registered_model"):
+        artifact, _ = store.find("registered_model", fingerprint)
+        made = Registered.read(artifact.json("registration.json")) if artifact else None
+        if made and (made.name, made.version) == (name, version) and made.files:
+            if lost := what_is_lost(settings.tracking_uri, Registered(name, version, (), made.files), sha256_of):
+                raise PipelineError(f"{lost}; register the adapter again")
+            return "every file has the hash that was recorded when it was registered"
+    return "this home has no record of its registration to hold its files against"
+
+
+def _artifact(settings: Settings, model: str) -> Source:
+    """A finished adapter of the home's store, by its fingerprint or its folder."""
+    store, stage = ArtifactStore(settings.store), "qlora_adapter"
+    artifact, problem = store.find(stage, Path(model).name)
+    inside = artifact and (Path(model).name == model or Path(model).resolve() == artifact.folder.resolve())
+    if artifact is None or not inside:
+        why = "it is no such artifact" if artifact or problem == NOT_BUILT else f"it is damaged: {problem}"
+        raise PipelineError(
+            f"{model} cannot be exported, {why}; name a registered model (models:/NAME@champion), or the fingerprint "
+            f"of an artifact of {stage} in {settings.store} (python -m ernie_pipeline store list)"
+        )
+    keys, folder = artifact.manifest["recipe"], artifact.folder / "adapter"
+    try:
+        recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+        spec = ModelSpec(
+            backend=keys["training"]["backend"],
+            base=_pinned(base_checkpoint(BaseModelRef(name=recorded), artifact.manifest["inputs"]["base_model"])),
+            quantization=Quantization.model_validate(keys["quantization"]),
+            lora=Lora.model_validate(keys["lora"]),
+            adapter=folder,
+        )
+    except (*NOT_READABLE, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{artifact.folder} cannot be exported: its manifest does not say its base model"
+        ) from error
+    name = f"{stage} {artifact.manifest['fingerprint']}"
+    return Source(name, spec, "", 64, "", "every file has the hash of the artifact's manifest")
+
+
+def _pinned(base: BaseCheckpoint) -> BaseCheckpoint:
+    """The base where it lies here. Raises `PipelineError` for a folder whose content is not the recorded one."""
+    from ernie_pipeline.registry.served_model import pinned_checkpoint  # seconds of imports
+
+    return base.model_copy(update={"checkpoint": pinned_checkpoint(base.model_dump())})

@@ -1,0 +1,86 @@
+"""What the registry says of a model's figures, beside what they are."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ernie_pipeline.registry.verification.step import Step, differs, passed
+from ernie_pipeline.registry.verification.version import Version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "registry figures"
+MEASURED = ("base.", "adapter.", "comparison.")
+TOLERANCE = 1e-9
+"""Relative: what another version of a library may round otherwise."""
+
+
+def check_figures(
+    client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]
+) -> Step:
+    """Compare the metrics of the version's run and logged model, and its tags, with `wanted` and `tags`.
+
+    `wanted` has every metric whose name begins as in `MEASURED`. A tag that the version has not is passed over: one
+    from before it was recorded.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _compared(client, version, wanted, tags)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return differs(NAME, f"the registry has no figures of it: {' '.join(str(error).split())[:200]}")
+
+
+def _compared(client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]) -> Step:
+    run = client.get_run(version.run_id)
+    places = {
+        "metric": run.data.metrics,
+        "the history of metric": {name: _last(client, version.run_id, name) for name in wanted},
+        "the logged model's metric": _of_model(client, version),
+    }
+    for place, told in places.items():
+        if wrong := _first_difference(told, wanted):
+            name, said, found = wrong
+            return differs(NAME, f"{place} {name} is {said} in the registry, and {found} by the stored answers")
+    there = {name: value for name, value in tags.items() if name in version.tags}
+    for name, value in there.items():
+        tag = version.tags[name]
+        if tag != value and not same(_number(tag), _number(value)):
+            return differs(NAME, f"the tag {name} is {tag!r} in the registry, and {value!r} by the stored answers")
+    return passed(NAME, f"{len(wanted)} metrics and {len(there)} tags are what the stored answers give")
+
+
+def _first_difference(told: Mapping[str, float | None], wanted: Mapping[str, float]) -> tuple[str, str, str] | None:
+    for name in sorted({*wanted, *(name for name in told if name.startswith(MEASURED))}):
+        said, found = told.get(name), wanted.get(name)
+        if not same(said, found):
+            return name, "nothing" if said is None else repr(said), "nothing" if found is None else repr(found)
+    return None
+
+
+def _last(client: "MlflowClient", run_id: str, name: str) -> float | None:
+    """Of several values the first that is another than the last, if there is one: nothing is measured twice."""
+    values = [metric.value for metric in client.get_metric_history(run_id, name)]
+    return next((value for value in values if value != values[-1]), values[-1]) if values else None
+
+
+def _of_model(client: "MlflowClient", version: Version) -> dict[str, float]:
+    if not version.model_id:
+        return dict(client.get_run(version.run_id).data.metrics)
+    return {metric.key: metric.value for metric in client.get_logged_model(version.model_id).metrics or ()}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other and one is not None
+    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))

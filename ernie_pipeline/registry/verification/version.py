@@ -1,0 +1,87 @@
+"""A registered version, as the registry tells it, and its files as a folder on this machine."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ernie_pipeline.utils.errors import PipelineError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL = re.compile(r"models:/(?P<name>[^@]+?)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))|(?P<number>\d+)")
+FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION or VERSION"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model. `location`: where its files are said to be."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    run_id: str
+    model_id: str | None
+    location: str
+
+    @property
+    def uri(self) -> str:
+        """As MLflow names it."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Version:
+    """The version that is `named` in one of `FORMS`; None: the champion of `own_name`, the model of the recipe.
+
+    Raises `PipelineError` for another form and for one that is not there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    match = MODEL.fullmatch(named or f"models:/{own_name}@champion")
+    if match is None:
+        raise PipelineError(f"{named!r} names no version of a registered model; write {FORMS}")
+    name, alias, number = match["name"] or own_name, match["alias"], match["version"] or match["number"]
+    try:
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        location = client.get_model_version_download_uri(name, found.version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        place = f"with the alias {alias}" if alias else f"with the number {number}"
+        raise PipelineError(f"there is no version of {name} {place} in the registry; name one that there is") from None
+    return Version(
+        name=name,
+        version=str(found.version),
+        tags=dict(found.tags),
+        run_id=str(found.run_id or ""),
+        model_id=getattr(found, "model_id", None),
+        location=str(location),
+    )
+
+
+@contextmanager
+def files_of(version: Version) -> Iterator[Path]:
+    """The version's files: where they are if that is on this machine, else downloaded for as long as it takes.
+
+    Raises `PipelineError` where they cannot be had.
+    """
+    place = urlsplit(version.location)
+    folder = Path(unquote(place.path))
+    if place.scheme in ("", "file"):
+        if not folder.is_dir():
+            raise PipelineError(f"its folder {folder} is not on this machine")
+        yield folder
+        return
+    import mlflow
+
+    with TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
+        try:
+            fetched = mlflow.artifacts.download_artifacts(version.location, dst_path=scratch)
+        except Exception as error:  # those of whatever keeps MLflow's artifacts
+            raise PipelineError(f"its files cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
+        yield Path(fetched)

@@ -1,0 +1,132 @@
+"""Real work in pods comes to the very bytes that the local launcher's comes to."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ernie_pipeline.evaluation.job import EvaluationJob
+from ernie_pipeline.orchestration.gpu import GpuResource, KubernetesConfig
+from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.training.job import TrainingJob
+from ernie_pipeline_tests.launch.children import python_path
+from ernie_pipeline_tests.launch.kubernetes.server import Api
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def do(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Do a job through the resource `gpu`; what was logged."""
+    monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "home"))
+
+    def run(
+        work: str, job: Any, gpus: int = 1, hear: Callable[[], None] = lambda: None, **kubernetes: Any
+    ) -> list[str]:
+        given = {"image": "ernie", "volume_claim": "home", "mount_path": str(tmp_path), "python": sys.executable}
+        config = KubernetesConfig(kubeconfig=str(api.kubeconfig), gpus=0, **given, **kubernetes)
+        launcher = "kubernetes" if kubernetes else "local"
+        gpu = GpuResource(launcher=launcher, kubernetes=config, gpus=gpus, cpu_threads=1)  # type: ignore[arg-type]
+        unfinished = tmp_path / "unfinished" / job.out.name
+
+        @dg.asset
+        def asset(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
+            said = context.log_event
+
+            def log_event(event: Any) -> None:
+                said(event)
+                hear()
+
+            monkeypatch.setattr(context, "log_event", log_event)
+            gpu.run(context, work, job, unfinished=unfinished, processes=gpu.processes if work == "training" else 1)
+            return dg.MaterializeResult()
+
+        instance = dg.DagsterInstance.ephemeral()
+        result = dg.materialize([asset], resources={"gpu": gpu}, instance=instance)
+        return [record.user_message for record in instance.all_logs(result.run_id)]
+
+    return run
+
+
+def adapter(job: TrainingJob) -> bytes:
+    return (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("way", ["delete", "evict"])
+def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
+    way: str,
+    do: Callable[..., list[str]],
+    api: Api,
+    make_job: Callable[..., TrainingJob],
+    short_base: Any,
+    tmp_path: Path,
+) -> None:
+    job = make_job("local", base=short_base, checkpoints=tmp_path / "local checkpoints")
+    do("training", job)
+    checkpoints = tmp_path / "checkpoints"
+    execution = ExecutionOverrides(checkpoint_s=1e-9)
+    in_pods = job.model_copy(update={"out": tmp_path / "pods", "checkpoints": checkpoints, "execution": execution})
+    in_pods.out.mkdir()
+    taken: list[str] = []
+
+    def take() -> None:
+        if not taken and [*checkpoints.glob("checkpoint-3")]:
+            taken.extend(api.cluster.pods)
+            getattr(api.cluster, way)(taken[0])
+
+    log = do("training", in_pods, hear=take, retries=1)
+    assert any("was lost" in line for line in log), log
+    assert adapter(in_pods) == adapter(job)
+    resumed = json.loads((in_pods.out / "reports" / "run.json").read_text())["resumed_from"]
+    assert len(resumed) == 1
+    assert resumed[0] >= 3
+    assert len(api.cluster.all) == 2
+
+
+def test_two_processes_in_one_pod_that_is_deleted_come_to_the_local_launcher_s_bytes(
+    do: Callable[..., list[str]], api: Api, make_job: Callable[..., TrainingJob], short_base: Any, tmp_path: Path
+) -> None:
+    job = make_job("local", base=short_base)
+    do("training", job, gpus=2)
+    checkpoints, execution = tmp_path / "checkpoints", ExecutionOverrides(checkpoint_s=1e-9)
+    in_pods = job.model_copy(update={"out": tmp_path / "pods", "checkpoints": checkpoints, "execution": execution})
+    in_pods.out.mkdir()
+    taken: list[str] = []
+
+    def take() -> None:
+        if not taken and [*checkpoints.glob("checkpoint-3")]:
+            taken.extend(api.cluster.pods)
+            api.cluster.delete(taken[0])
+
+    log = do("training", in_pods, gpus=2, hear=take, retries=1)
+    assert any("was lost" in line for line in log), log
+    assert adapter(in_pods) == adapter(job)
+    assert json.loads((in_pods.out / "reports" / "run.json").read_text())["processes"] == 2
+    mounts = api.cluster.all[0].container["volumeMounts"]
+    assert "/dev/shm" in [mount["mountPath"] for mount in mounts]
+
+
+def test_two_pods_share_the_rows_of_an_evaluation(
+    do: Callable[..., list[str]],
+    api: Api,
+    make_evaluation: Callable[..., EvaluationJob],
+    short_base: Any,
+    tmp_path: Path,
+) -> None:
+    from ernie_pipeline.store.row_cache import KeptRows, read_rows
+
+    job = make_evaluation("local", base=short_base)
+    do("evaluation", job)
+    kept = KeptRows(folder=tmp_path / "kept")
+    in_pods = job.model_copy(update={"out": tmp_path / "pods", "rows": kept})
+    in_pods.out.mkdir()
+    do("evaluation", in_pods, workers=2)
+    assert (in_pods.out / "predictions.parquet").read_bytes() == (job.out / "predictions.parquet").read_bytes()
+    assert len(read_rows(kept.folder)) == 16
+    assert len(api.cluster.all) == 3
+    assert not [name for name, pod in api.cluster.pods.items() if not pod.kill_at], "all three are removed"

@@ -1,0 +1,69 @@
+"""`export` of what is registered, and of a finished adapter's artifact, by the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.cli.app import main
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.export.export import Asked, Form
+from ernie_pipeline.registry.export.source import find_source
+from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.utils.errors import PipelineError
+
+
+@pytest.fixture
+def home(registered: Registration, make_request: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings that name the registry of `registered`, and a home of their own."""
+    request: RegistrationRequest = make_request()  # type: ignore[operator]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", request.tracking_uri)
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_registered_version_is_exported_by_its_alias(
+    home: Path, registered: Registration, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    pytest.importorskip("gguf")  # the form that takes no process of its own
+    assert main(["export", "gguf", str(out), "--model", f"models:/{registered.name}@champion", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["loaded_back"] is True
+    assert found["answers_alike"] == found["answers"] == 3
+    told = json.loads((out / "export.json").read_text())
+    assert (told["model"], told["onto"]) == (f"models:/{registered.name}/{registered.version}", "quantized")
+    readme = (out / "README.md").read_text()
+    assert readme.startswith("---\nlicense: ")
+    assert "library_name: gguf\n" in readme
+    assert f"\n# models:/{registered.name}/{registered.version} (gguf)\n" in readme
+    assert readme.count("\n## Results\n") == 1
+    assert "plain PEFT drops most" not in readme
+    assert not home.exists()  # nothing is made by reading a registry that is elsewhere
+
+    assert main(["export", "merged", str(out), "--model", f"models:/{registered.name}/99"]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_version_whose_files_are_altered_or_gone_is_refused(
+    home: Path, registered: Registration, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match="is not in the registry"):
+        find_source(Settings.from_environment(), f"models:/{registered.name}/99", tmp_path)
+    source = find_source(Settings.from_environment(), f"models:/{registered.name}/{registered.version}", tmp_path)
+    assert source.checked == "this home has no record of its registration to hold its files against"
+    assert source.max_new_tokens == 24
+    assert source.spec.adapter
+    assert source.spec.adapter.is_dir()
+
+
+@pytest.mark.gpu
+def test_unsloth_loads_its_form_to_the_measured_logits(home: Path, registered: Registration, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and this machine has none")
+    pytest.importorskip("unsloth", reason="needs the package unsloth: the extra gpu")
+    form: Form = "unsloth"
+    asked = Asked(form, tmp_path / "out", f"models:/{registered.name}@champion")
+    assert main(["export", form, str(asked.out), "--model", str(asked.model)]) == 0
+    assert json.loads((asked.out / "export.json").read_text())["checked"]["unsloth_logits_differ"] < 1
