@@ -48,6 +48,8 @@ processes that are killed or wait for one another."""
 LONG = (
     "deploy/test_mlflow_server.py",
     "deploy/test_services.py",
+    "launch/modal/test_jobs.py",
+    "launch/modal/test_work.py",
     "launch/ray/",
     "registry/test_first_opening.py",
     "scenarios/shared/",

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 HEAVY = {"torch", "transformers", "datasets", "mlflow", "unsloth", "peft", "trl", "bitsandbytes", "reasoning_gym"}
-HEAVY |= {"ray", "kubernetes", "dagster_k8s"}
+HEAVY |= {"ray", "kubernetes", "dagster_k8s", "modal", "obstore"}
 
 IMPORT = """
 import json, sys, time

@@ -12,6 +12,7 @@ from ernie_pipeline.launch.detached.launcher import DetachedLauncher
 from ernie_pipeline.launch.kubernetes.api import Api
 from ernie_pipeline.launch.kubernetes.engine import KubernetesEngine
 from ernie_pipeline.launch.kubernetes.pod import PodSettings
+from ernie_pipeline.launch.modal.engine import ModalEngine
 from ernie_pipeline.launch.ray.engine import RayEngine
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.errors import PipelineError
@@ -59,6 +60,32 @@ class RayConfig(JobsConfig):
     def engine(self) -> Engine:
         """See `JobsConfig.engine`."""
         return RayEngine(self.address, self.cpus, self.gpus, self.memory_gib, self.nodes, self.python)
+
+
+class ModalConfig(JobsConfig):
+    """The app of launcher "modal", as `deploy/modal_app.py` deploys it; GPU, memory and timeout are set there.
+
+    The home is in a bucket, through which all goes that the containers and this machine know of each other.
+    """
+
+    app: str = Field("ernie-pipeline", description="the deployed app's name")
+    heartbeat_s: float = Field(300.0, gt=0, description="as above: a preempted container takes a while to come back")
+
+    def engine(self) -> ModalEngine:
+        """See `JobsConfig.engine`. Raises `PipelineError` where the home is not in a bucket."""
+        settings = Settings.from_environment()
+        if settings.address is None:
+            raise PipelineError(
+                'gpu.launcher is "modal", whose containers share no disk with this machine; set ERNIE_PIPELINE_HOME to '
+                "a bucket's address (s3://bucket/folder)"
+            )
+        return ModalEngine(self.app, settings.address, settings.home)
+
+    def launcher(self) -> DetachedLauncher:
+        """See `JobsConfig.launcher`."""
+        engine = self.engine()
+        patience = Patience(retries=self.retries, quiet_s=self.heartbeat_s)
+        return DetachedLauncher(engine, patience, self.workers, engine.place)
 
 
 class KubernetesConfig(JobsConfig):

@@ -17,7 +17,7 @@ from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.orchestration.engines import JobsConfig, KubernetesConfig, RayConfig
+from ernie_pipeline.orchestration.engines import JobsConfig, KubernetesConfig, ModalConfig, RayConfig
 from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
@@ -44,8 +44,9 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     None of these settings enters a fingerprint: they change where and how fast, not what.
     """
 
-    launcher: Literal["local", "ray", "kubernetes"] = Field("local", description="where the process runs")
+    launcher: Literal["local", "ray", "modal", "kubernetes"] = Field("local", description="where the process runs")
     ray: RayConfig = RayConfig()  # type: ignore[call-arg]
+    modal: ModalConfig = ModalConfig()  # type: ignore[call-arg]
     kubernetes: KubernetesConfig = KubernetesConfig()  # type: ignore[call-arg]
     gpus: int = Field(1, ge=1, description="how many GPUs of a machine a training gets, a process for each")
     kind: str = Field("", description='a part of the GPU\'s name, such as "A100"; empty for any')
@@ -64,7 +65,7 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def jobs(self) -> JobsConfig | None:
         """What is asked of the engine that the launcher sends jobs to; None where they run here."""
-        return {"local": None, "ray": self.ray, "kubernetes": self.kubernetes}[self.launcher]
+        return {"local": None, "ray": self.ray, "modal": self.modal, "kubernetes": self.kubernetes}[self.launcher]
 
     @property
     def processes(self) -> int:

@@ -10,7 +10,7 @@ import dagster as dg
 from ernie_pipeline.launch.child import how_it_failed, left_error
 from ernie_pipeline.launch.detached.engine import Engine, Status, Unreachable
 from ernie_pipeline.launch.detached.life import BEAT_S
-from ernie_pipeline.launch.detached.messages import MessageFile
+from ernie_pipeline.launch.detached.messages import POLL_S, MessageFile
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.environment import variables_of
@@ -59,6 +59,7 @@ class Followed:
         self._to_submit, self._status, self._asked, self._told = False, Status("waiting"), 0.0, ""
         self._beat, self._heard, self._answered = place.last_beat, 0.0, time.monotonic()
         self._ended = self._sealed = self._began = 0.0
+        self._deaf = False
         self._anew = False
 
     @property
@@ -111,6 +112,7 @@ class Followed:
         if now - self._asked >= ASK_S:
             self._asked = now
             try:
+                self._refresh(now)
                 self._ask(now)
             except Unreachable:
                 if now - max(self._answered, self._heard) > self.patience.away_s:
@@ -119,10 +121,16 @@ class Followed:
 
     def has_ended(self) -> bool:
         """Whether nothing of it is at work any more, as far as can be told."""
+        with suppress(PipelineError):
+            self.place.refresh()
         self.listener.listen()
         self._feel(time.monotonic())
         try:
-            return self.engine.status(self.name).state in ("ended", "unknown")
+            ended = self.engine.status(self.name).state in ("ended", "unknown")
+            if ended and self.place.refresh():  # its last words may have come just now
+                time.sleep(2 * POLL_S)
+                self.listener.listen()
+            return ended
         except Unreachable:
             return time.monotonic() - self._heard > 5 * BEAT_S
 
@@ -163,6 +171,7 @@ class Followed:
             if self.place.last_beat != before:
                 return True
             time.sleep(BEAT_S / 4)
+            self.place.refresh()
         return False
 
     def _is_sealed(self, now: float) -> bool:
@@ -172,13 +181,25 @@ class Followed:
         self._sealed = self._sealed or now
         return self.reader.closed or now - self._sealed > SETTLE_S
 
+    def _refresh(self, now: float) -> None:
+        """Get what the job wrote. While that cannot be had, its silence says nothing of it."""
+        try:
+            self.place.refresh()
+        except Unreachable:
+            self._deaf = True
+            raise
+        if self._deaf:
+            self._deaf, self._heard = False, self._heard and now
+
     def _feel(self, now: float) -> None:
         """Note a heartbeat."""
         if (beat := self.place.last_beat) != self._beat:
             self._beat, self._heard = beat, now
             self._began = self._began or now
+        if self.place.stop_asked:
+            return
         limit = self.launch.time_limit_s
-        if limit and self._began and now - self._began > limit and not self.place.stop_asked:
+        if limit and self._began and now - self._began > limit:
             past = f"{self.launch.name} ran past gpu.time_limit_s = {limit:g} and was ended"
             raise PastLimit(f"{past}; raise the limit, or {AGAIN}")
         if sentence := self.launch.stop_if():

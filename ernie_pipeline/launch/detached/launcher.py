@@ -2,9 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import dagster as dg
 
@@ -23,24 +24,28 @@ FOLDER = "jobs"
 
 @dataclass(frozen=True)
 class DetachedLauncher:
-    """Jobs on an engine. Work by row is shared by `workers` jobs first, each of which answers and keeps its part."""
+    """Jobs on an engine. Work by row is shared by `workers` jobs first, each of which answers and keeps its part.
+
+    `place`: gives the `Place` of a folder, of another kind where step and job share no disk.
+    """
 
     engine: Engine
     patience: Patience = field(default_factory=Patience)
     workers: int = 1
+    place: Callable[[Path], Place] = Place
 
     def run(self, context: dg.AssetExecutionContext, launch: Launch, on_progress: OnProgress = ignore_progress) -> None:
         """See `Launcher.run`. Only an interrupt or the time limit stops the job; a step that dies leaves it running."""
         if launch.state is None:
             raise ValueError("a job that outlives its step needs a folder that does")
         place = self._place(launch, launch.name)
-        parts = self._parts(launch)
+        parts = [(part, self._place(part, name)) for name, part in self._parts(launch).items()]
         if not place.intact() and parts:
             self._follow(context, parts, ignore_progress)
-        self._follow(context, {launch.name: launch}, on_progress)
+        self._follow(context, [(launch, place)], on_progress)
         if not place.take_over(launch.job.out):  # type: ignore[attr-defined]
             raise PipelineError(f"what {launch.name} made in {place.out} is not as it was sealed; run again")
-        self._forget({**parts, launch.name: launch})
+        self._forget([*parts, (launch, place)])
 
     def _parts(self, launch: Launch) -> dict[str, Launch]:
         """A job for each part of the rows, by name; none where the work has no rows to share."""
@@ -56,23 +61,26 @@ class DetachedLauncher:
 
     def _place(self, launch: Launch, name: str) -> Place:
         assert launch.state is not None
-        return Place(launch.state / FOLDER / name)
+        place = self.place(launch.state / FOLDER / name)
+        place.refresh()
+        return place
 
-    def _forget(self, launches: dict[str, Launch]) -> None:
+    def _forget(self, jobs: Sequence[tuple[Launch, Place]]) -> None:
         """Have the engine remove what it keeps of jobs whose files the step has, whichever step began them."""
         if not isinstance(self.engine, KeepsJobs):
             return
-        for name, launch in launches.items():
+        for launch, place in jobs:
             with suppress(Unreachable):
-                self.engine.forget(job_key(launch, self._place(launch, name)))
+                self.engine.forget(job_key(launch, place))
 
-    def _follow(self, context: dg.AssetExecutionContext, launches: dict[str, Launch], on_progress: OnProgress) -> None:
+    def _follow(
+        self, context: dg.AssetExecutionContext, jobs: Sequence[tuple[Launch, Place]], on_progress: OnProgress
+    ) -> None:
         """Follow jobs until all of them are done; one that fails ends the others."""
         with ExitStack() as stack:
             followed: list[Followed] = []
             try:
-                for name, launch in launches.items():
-                    place = self._place(launch, name)
+                for launch, place in jobs:
                     one = Followed(
                         context, launch, self.engine, job_key(launch, place), place, self.patience, on_progress
                     )
@@ -102,7 +110,7 @@ def job_key(launch: Launch, place: Place) -> str:
 
     Two homes may build the same thing on one engine.
     """
-    where = hashlib.sha256(str(place.folder).encode()).hexdigest()[:8]
+    where = hashlib.sha256(place.address.encode()).hexdigest()[:8]
     return f"ernie-{launch.key}-{where}"
 
 

@@ -39,6 +39,18 @@ class Place:
         self.messages, self.out = folder / "messages.jsonl", folder / "out"
         self._attempt, self._heartbeat, self._stop = folder / "attempt", folder / "heartbeat", folder / "stop"
 
+    @property
+    def address(self) -> str:
+        """Where it is, the same for every step that may follow the job."""
+        return str(self.folder)
+
+    def refresh(self) -> bool:
+        """The step's: get what the job has written, where that is not on this disk; whether anything may have come.
+
+        Raises `Unreachable`.
+        """
+        return False
+
     def begin(self, anew: bool) -> Attempt:
         """The step's: supersede who may still be at work. `anew`: what earlier ones said counts no more.
 

@@ -23,6 +23,8 @@ from ernie_pipeline.store.shared.publication import side_by_side
 from ernie_pipeline.store.shared.records import is_inside, packed, unpacked
 
 UNFINISHED, ROWS = "unfinished", "rows"
+JOBS = "jobs"
+"""Below it, `<stage>-<fingerprint>/`: what steps and jobs that share no disk know of each other (launch/modal)."""
 INDEX = "index"
 TOKEN = "token"
 EVERY_S = 5.0
@@ -34,11 +36,15 @@ State = tuple[int, int]
 class Carrier:
     """Carries the unfinished work of the artifact `key`, a stage and a fingerprint, and the rows in the folder `rows`.
 
-    `root` is the local store, `token` the fencing token of the lease under which this build works.
+    `root` is the local store, `token` the fencing token of the lease under which this build works. `below`: the folder
+    of keys of the checkpoints, where it is not that of the build.
     """
 
-    def __init__(self, bucket: Bucket, root: Path, key: tuple[str, str], token: int, rows: Path | None):
-        self._bucket, self._key, self._token, self._rows = bucket, key, token, rows
+    def __init__(
+        self, bucket: Bucket, root: Path, key: tuple[str, str], token: int, rows: Path | None, below: str = ""
+    ):
+        self._bucket, self._token, self._rows = bucket, token, rows
+        self._below = below or _below(key)
         self._folder = root / LOCAL_UNFINISHED / key[0] / key[1]
         self._token_file = root / ".shared" / "carried" / f"{key[0]}-{key[1]}.{TOKEN}"
         self._hashes: dict[str, tuple[State, str]] = {}
@@ -79,7 +85,7 @@ class Carrier:
                 self.send()
 
     def _bring_unfinished(self) -> None:
-        below = _below(self._key)
+        below = self._below
         tokens = {int(name.partition("/")[0]) for name in self._bucket.list(below) if name.endswith(f"/{INDEX}")}
         last = max(tokens, default=0)
         if last > self._local_token():
@@ -108,7 +114,7 @@ class Carrier:
         hashes = {name: self._hash_of(name, file) for name, file in whole.items()}
         if hashes == self._listed:
             return
-        below = f"{_below(self._key)}/{self._token}"
+        below = f"{self._below}/{self._token}"
         new = {found: whole[name] for name, found in hashes.items() if found not in self._stored}
         side_by_side(lambda found: self._bucket.put(f"{below}/{found}", new[found]), new)
         self._bucket.put(f"{below}/{INDEX}", packed(hashes))
@@ -168,6 +174,12 @@ def forget_before(bucket: Bucket, key: tuple[str, str], token: int) -> None:
     """The same, of builds up to this token: one that took over since is left alone."""
     names = [name for name in bucket.list(_below(key)) if int(name.partition("/")[0]) <= token]
     bucket.delete([f"{_below(key)}/{name}" for name in names])
+
+
+def forget_jobs(bucket: Bucket, key: tuple[str, str]) -> None:
+    """Remove what steps and jobs of the artifact wrote to each other."""
+    below = f"{JOBS}/{key[0]}-{key[1]}"
+    bucket.delete([f"{below}/{name}" for name in bucket.list(below)])
 
 
 def _below(key: tuple[str, str]) -> str:

@@ -16,7 +16,7 @@ from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.sealed import damaged_file, read_sealed
 from ernie_pipeline.store.shared import history
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError, Version
-from ernie_pipeline.store.shared.carried import Carrier, forget, forget_before
+from ernie_pipeline.store.shared.carried import Carrier, forget, forget_before, forget_jobs
 from ernie_pipeline.store.shared.lease import SECONDS, Lease
 from ernie_pipeline.store.shared.pins import SharedPins
 from ernie_pipeline.store.shared.publication import (
@@ -135,6 +135,8 @@ class SharedStore(ArtifactStore):
                 forget_before(self.bucket, (stage, fingerprint), lease.token)
             else:
                 forget(self.bucket, (stage, fingerprint))
+            if not lease or lease.confirm():  # else another machine may follow a job
+                forget_jobs(self.bucket, (stage, fingerprint))
 
     def check_bucket(self) -> None:
         """Raise `BucketError` for a bucket that is not there, denies access, or takes no notice of conditions."""

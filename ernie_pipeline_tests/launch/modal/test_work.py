@@ -1,0 +1,187 @@
+"""Real work on Modal comes to the very bytes that the local launcher's comes to, by the whole pipeline's commands."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.store.shared.bucket import Bucket
+from ernie_pipeline_tests.launch.modal.app import ROOT
+from ernie_pipeline_tests.launch.modal.standin import StandIn
+from ernie_pipeline_tests.scenarios.chain import ASSETS, IN_PROCESS, QUICK_RECIPE, Run, finish, materialize, start
+from ernie_pipeline_tests.store.shared.server import serving
+
+LONGER = QUICK_RECIPE.replace("max_steps = 4", "max_steps = 20").replace("eval_every = 2", "eval_every = 10")
+RECIPE = LONGER + "[execution]\ncheckpoint_s = 0.000001\n"
+CHAIN = "*adapter_evaluation,*base_evaluation"
+"""All that the GPU has to do with."""
+INSTALL = """
+import os
+if "STAND_IN" in os.environ:
+    from pathlib import Path
+    import pytest
+    from ernie_pipeline_tests.launch.modal.standin import StandIn
+    StandIn(Path(os.environ["STAND_IN"])).install(pytest.MonkeyPatch())
+"""
+"""As `sitecustomize.py`: every process of a run has the stand-in, and no container."""
+
+
+class Machine:
+    """A machine with Dagster, whose jobs run on Modal. The home is a bucket's, and MLflow's database a file."""
+
+    def __init__(self, folder: Path, address: str, modal: StandIn, environment: dict[str, str]):
+        self.home, self.address, self.modal = folder / "cache", address, modal
+        self.recipe = folder.parent / "recipe.toml"
+        self.recipe.write_text(RECIPE)
+        self.ahead = folder.parent / "ahead"
+        self.ahead.mkdir(exist_ok=True)
+        (self.ahead / "sitecustomize.py").write_text(INSTALL)
+        folder.mkdir()
+        self.environment = {
+            **environment,
+            "ERNIE_PIPELINE_HOME": address,
+            "ERNIE_PIPELINE_CACHE": str(self.home),
+            "ERNIE_PIPELINE_LEASE_SECONDS": "10",
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder.parent}/mlflow.db",
+            "STAND_IN": str(modal.folder),
+            "PYTHONPATH": os.pathsep.join([str(self.ahead), str(ROOT)]),
+        }
+
+    def start(self, select: str = "*", **jobs: Any) -> Any:
+        gpu = {"launcher": "modal", "modal": {"gpus": 0, **jobs}, "cpu_threads": 1}
+        config = {**IN_PROCESS, "resources": {"gpu": {"config": gpu}}}
+        return start(self.home, recipe=self.recipe, select=select, config=config, **self.environment)
+
+    def run(self, select: str = "*", **jobs: Any) -> Run:
+        return finish(self.start(select, **jobs))
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run by the local launcher."""
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "recipe.toml").write_text(RECIPE)
+    gpu = {"resources": {"gpu": {"config": {"cpu_threads": 1}}}}
+    run = materialize(folder / "home", recipe=folder / "recipe.toml", select=CHAIN, config={**IN_PROCESS, **gpu})
+    assert run.status == 0, run.output[-3000:]
+    return folder / "home" / "store"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Machine]]:
+    """Machines before one bucket."""
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        address = f"{server.make_bucket('team')}/home"
+        modal = StandIn(tmp_path / "modal")
+        modal.folder.mkdir()
+        yield lambda name: Machine(tmp_path / name, address, modal, server.environment)
+        modal.end()
+
+
+def files(store: Path, stage: str) -> dict[str, bytes]:
+    """Of the only artifact, without its reports and its manifest."""
+    [folder] = (store / stage).glob("[!.]*")
+    found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {name: body for name, body in found.items() if not name.startswith(("reports/", "manifest"))}
+
+
+def wait_for_checkpoint(machine: Machine, step: int) -> None:
+    """Until one of that step or a later one is in the bucket."""
+    bucket, deadline = Bucket(machine.address), time.monotonic() + 240
+    while True:
+        for name in bucket.list("jobs"):
+            if name.endswith("/index") and "/checkpoints/" in name:
+                stored = bucket.get(f"jobs/{name}")
+                kept = json.loads(stored.body.partition(b"\n")[2]) if stored else {}
+                if any(int(file.split("/")[1].rpartition("-")[2]) >= step for file in kept if "/checkpoint-" in file):
+                    return
+        assert time.monotonic() < deadline, [call.log for call in machine.modal.calls]
+        time.sleep(0.1)
+
+
+def resumed(store: Path) -> list[int]:
+    [run] = (store / "qlora_adapter").glob("[!.]*/reports/run.json")
+    return list(json.loads(run.read_text())["resumed_from"])
+
+
+def test_the_whole_chain_s_artifacts_are_the_local_launcher_s(local: Path, machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    run = one.run(CHAIN)
+    assert run.status == 0, run.output[-5000:]
+    assert sorted(run.built) == sorted({*ASSETS} - {"registered_model"})
+    for stage in ("qlora_adapter", "base_evaluation", "adapter_evaluation"):
+        assert files(one.home / "store", stage) == files(local, stage), stage
+    assert len(one.modal.calls) == 3
+    bucket = Bucket(one.address)
+    assert bucket.list("jobs") == {}, "what was published needs no job any more"
+    assert bucket.list("rows"), "answers are kept for every machine"
+
+
+@pytest.mark.parametrize("how", ["killed", "preempted", "lost"])
+def test_a_training_that_is_ended_in_the_middle_comes_to_the_same_bytes(
+    local: Path, machine: Callable[[str], Machine], how: str
+) -> None:
+    one = machine("one")
+    started = one.start("*qlora_adapter")
+    wait_for_checkpoint(one, 3)
+    call = one.modal.calls[0]
+    {"killed": call.restart_killed, "preempted": call.preempt, "lost": call.lose}[how]()
+    run = finish(started)
+    assert run.status == 0, run.output[-5000:]
+    assert files(one.home / "store", "qlora_adapter") == files(local, "qlora_adapter")
+    assert resumed(one.home / "store")
+    assert resumed(one.home / "store")[0] >= 3
+    assert len(one.modal.calls) == (2 if how == "lost" else 1)
+
+
+def test_dagster_s_machine_is_lost_and_another_one_attaches_to_the_training(
+    local: Path, machine: Callable[[str], Machine]
+) -> None:
+    one = machine("one")
+    started = one.start("*qlora_adapter")
+    wait_for_checkpoint(one, 2)
+    containers = {process.pid for process in one.modal.calls[0].family()}  # which that machine's process has started
+    for process in started.family:
+        if process.pid not in containers:
+            process.kill()
+    finish(started)
+    other = machine("other")
+    run = other.run("*qlora_adapter")
+    assert run.status == 0, run.output[-5000:]
+    told = [line for line in run.output.splitlines() if "qlora_adapter" in line or "training" in line]
+    assert "attached" in run.output or "was done when its step ended" in run.output, "\n".join(told)
+    assert len(other.modal.calls) == 1, "nothing is trained twice"
+    assert files(other.home / "store", "qlora_adapter") == files(local, "qlora_adapter")
+    assert resumed(other.home / "store") == []
+
+
+def test_a_cancelled_run_stops_its_training_which_the_next_one_goes_on_with(
+    local: Path, machine: Callable[[str], Machine]
+) -> None:
+    one = machine("one")
+    started = one.start("*qlora_adapter")
+    wait_for_checkpoint(one, 2)
+    os.kill(started.process.pid, signal.SIGINT)
+    run = finish(started)
+    assert run.status != 0
+    assert one.modal.calls[0].get(timeout=0)["exit_status"] == 1
+    run = one.run("*qlora_adapter")
+    assert run.status == 0, run.output[-5000:]
+    assert files(one.home / "store", "qlora_adapter") == files(local, "qlora_adapter")
+    assert resumed(one.home / "store")
+
+
+def test_two_containers_share_the_rows_of_an_evaluation(local: Path, machine: Callable[[str], Machine]) -> None:
+    one = machine("one")
+    run = one.run("*base_evaluation", workers=2)
+    assert run.status == 0, run.output[-5000:]
+    assert files(one.home / "store", "base_evaluation") == files(local, "base_evaluation")
+    assert "problems sampled 0, reused 12" in run.output
+    assert len(one.modal.calls) == 3
