@@ -79,7 +79,8 @@ def test_what_waits_is_answered_together_and_as_alone(model: Any, watched: Watch
     watched.leave.set()
     answers = [one.result(60) for one in waiting]
     assert answers == [model.generate([prompt], Sampling(24), rows=1).tokens[0] for prompt in asked]
-    assert sorted(rows for rows, _ in watched.calls) in ([1, 1, 4], [2, 4]), "the first may have begun alone"
+    rows = [rows for rows, _ in watched.calls]
+    assert (sum(rows), max(rows) <= 4, len(rows) <= 3) == (6, True, True), "the first call begins with who is there"
 
 
 def test_an_answer_in_pieces_is_the_answer(
