@@ -130,6 +130,16 @@ def test_what_a_failing_job_said_arrives_though_its_pod_is_gone_at_once(
 
 
 @pytest.mark.long
+def test_a_full_disk_of_the_job_is_told_and_is_not_tried_again(steps: Steps, api: Api) -> None:
+    (steps.place / f"{steps.work}.py").write_text(
+        "def work(job, report):\n    open('/dev/full', 'w').write('x' * 9999)\n"
+    )
+    result, log = steps.run(steps.launch())
+    assert "is full; make room" in failure(result)
+    assert sum(line.startswith("submitted") for line in log) == 1
+
+
+@pytest.mark.long
 def test_a_pod_that_is_pending_for_ever_ends_its_step(steps: Steps, api: Api) -> None:
     """14833."""
     api.cluster.unschedulable = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."

@@ -293,6 +293,13 @@ def test_a_sentence_of_its_own_and_a_crash_are_the_step_s_failure_and_are_not_tr
     assert submitted(log) == 1
 
 
+def test_a_full_disk_of_the_container_is_told_and_is_not_tried_again(steps: Steps) -> None:
+    steps.work("def work(job, report):\n    open('/dev/full', 'w').write('x' * 9999)\n")
+    result, log = steps.run(steps.launch())
+    assert "is full; make room" in failure(result)
+    assert submitted(log) == 1
+
+
 def test_a_call_that_was_stopped_by_hand_is_not_submitted_again(steps: Steps) -> None:
     result, log = steps.run(steps.launch(), at_six(steps, lambda: steps.modal.calls[0].cancel()))
     assert "was stopped on Modal by hand; run again: it goes on from what it has saved" in failure(result)

@@ -222,6 +222,13 @@ def test_a_crash_is_not_tried_again_and_its_traceback_is_shown(steps: Steps, cap
     assert sum(line.startswith("submitted") for line in log) == 1
 
 
+def test_a_full_disk_of_the_job_is_told_and_is_not_tried_again(steps: Steps) -> None:
+    (steps.place / f"{WORK}.py").write_text("def work(job, report):\n    open('/dev/full', 'w').write('x' * 9999)\n")
+    result, log = steps.run(steps.launch())
+    assert "is full; make room" in failure(result)
+    assert sum(line.startswith("submitted") for line in log) == 1
+
+
 def test_the_time_limit_lets_the_job_save(steps: Steps) -> None:
     result, _ = steps.run(steps.launch(time_limit_s=2))
     assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 2 and was ended; raise the limit")
