@@ -216,7 +216,7 @@ class Bucket:
         from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
 
         text, status = str(error), _status(error)
-        if any(word in text for word in CREDENTIALS):
+        if self._is_about_credentials(error):
             return self._away(error)
         if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
             return BucketError(
@@ -229,8 +229,16 @@ class Bucket:
             return BucketError(f"{self.address} refuses a request: {first_line(error)[:400]}")
         return error
 
+    def _is_about_credentials(self, error: Exception) -> bool:
+        """Whether none were found. The text has the object's address in it, whose own names say nothing of that."""
+        text = str(error)
+        for name in self.address.split("/"):
+            if any(word in name for word in CREDENTIALS):
+                text = text.replace(name, "")
+        return any(word in text for word in CREDENTIALS)
+
     def _away(self, error: Exception) -> BucketError:
-        if any(word in str(error) for word in CREDENTIALS):
+        if self._is_about_credentials(error):
             return BucketError(
                 f"{self.address}: no credentials were found; set those of the bucket in the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
