@@ -8,9 +8,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.store.readable import NOT_READABLE, parse_json
 from ernie_pipeline.store.sealed import read_sealed
 from ernie_pipeline.store.user_cache import remember, users_cache
 
@@ -30,8 +32,10 @@ class Parsed:
     def of(self, text: str) -> Any:
         """What `parse` makes of `text`."""
         if self._found is None:
-            entries, _ = read_sealed(self._place)
-            self._found = json.loads(entries.get("parsed", "{}"))
+            found: Any = None
+            with suppress(NOT_READABLE):  # another version of this package keeps its own in that place
+                found = parse_json(read_sealed(self._place)[0]["parsed"])
+            self._found = found if isinstance(found, dict) else {}
         key = hashlib.sha256(self._salt + text.encode()).hexdigest()
         if key in self._found:
             self._found[key] = self._found.pop(key)  # what is asked for moves to the end: the others are let go first

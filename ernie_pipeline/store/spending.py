@@ -6,6 +6,7 @@ and is no such file is set aside by who writes beside it.
 """
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -110,6 +111,8 @@ def _is_record(file: Path) -> bool:
 def _parsed(file: Path) -> Spent | None:
     try:
         values = parse_json(read_file(file))
-        return Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
+        job = Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
     except NOT_READABLE:
         return None
+    sensible = 0 <= job.seconds < math.inf and 0 <= job.gpus < math.inf and math.isfinite(job.began)
+    return job if sensible else None  # a sum with NaN is above no cap

@@ -213,7 +213,7 @@ class Bucket:
 
     def _told(self, error: Exception) -> Exception:
         """The sentence for a refusal; an error that callers look for stays as it is."""
-        from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import GenericError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
         text, status = str(error), _status(error)
         if self._is_about_credentials(error):
@@ -225,6 +225,11 @@ class Bucket:
             )
         if "NoSuchBucket" in text or ("list request" in text and status == 404):
             return BucketError(f"{self.address}: there is no such bucket; make it, or correct ERNIE_PIPELINE_HOME")
+        if isinstance(error, InvalidPathError):
+            return BucketError(
+                f"{self.address} has an object whose name cannot be listed: {first_line(error)[:400]}; remove that "
+                "object, which is not of ernie_pipeline"
+            )
         if isinstance(error, GenericError):
             return BucketError(f"{self.address} refuses a request: {first_line(error)[:400]}")
         return error
