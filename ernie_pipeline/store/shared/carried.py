@@ -145,7 +145,11 @@ class Carrier:
 
         def bring(name: str) -> None:
             origin, _, first = name.rpartition(".")
-            if not _is_part(name) or (folder / f"{origin}.jsonl").is_file() or (folder / f"{origin}.{first}.jsonl").is_file():
+            if (
+                not _is_part(name)
+                or (folder / f"{origin}.jsonl").is_file()
+                or (folder / f"{origin}.{first}.jsonl").is_file()
+            ):
                 return
             there = self._bucket.get(f"{below}/{name}")
             if there:
