@@ -142,5 +142,5 @@ def test_names_that_look_like_a_lack_of_credentials_are_names(server: Server, na
 
 def test_an_object_whose_name_cannot_be_listed_is_named(server: Server, address: str, bucket: Bucket) -> None:
     put_object(server, f"{address}/store//x")
-    with pytest.raises(BucketError, match="has an object whose name cannot be listed: .*store//x.*remove that object"):
+    with pytest.raises(BucketError, match=r"name cannot be listed: .*store//x.*remove that object"):
         bucket.list("store")

@@ -319,7 +319,7 @@ def test_a_cache_that_is_removed_while_at_work_is_told(
     with pytest.raises(PipelineError, match="was removed by others while it was being written; run again"):
         build(store, remove)
     monkeypatch.setattr(bucket, "put", lambda key, content: shutil.rmtree(store.root) or content.stat())
-    with pytest.raises(PipelineError, match="was removed by others from .* run again"):
+    with pytest.raises(PipelineError, match=r"was removed by others from .* run again"):
         build(store)
     monkeypatch.undo()
     assert not build(store).reused
