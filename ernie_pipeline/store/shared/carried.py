@@ -19,6 +19,7 @@ from pathlib import Path
 from ernie_pipeline.store.artifacts import UNFINISHED as LOCAL_UNFINISHED
 from ernie_pipeline.store.aside import make_way
 from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.readable import read_file
 from ernie_pipeline.store.sealed import discard
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.publication import side_by_side
@@ -115,7 +116,7 @@ class Carrier:
     def _local_token(self) -> int:
         """Under which token the local folder was last worked on; 0 if there is none, or it cannot be told."""
         try:
-            return int(self._token_file.read_text()) if self._folder.is_dir() else 0
+            return int(read_file(self._token_file)) if self._folder.is_dir() else 0
         except (OSError, ValueError):
             return 0
 

@@ -1,6 +1,10 @@
 """What a build that was cut short leaves: checkpoints and kept rows, for the next one on another machine."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from ernie_pipeline.store.row_cache import KeptRows, open_rows, read_rows
 from ernie_pipeline.store.shared.bucket import Bucket
@@ -147,4 +151,19 @@ def test_what_others_have_put_beside_it_is_passed_over(server: Server, address: 
     assert newest(tmp_path / "there") == 10
     assert [file.name for file in (tmp_path / "there" / ".rows" / SET).iterdir()] == ["a.0.jsonl"]
     forget_before(bucket, KEY, token=2)
-    assert f"{1}/index" not in bucket.list(f"unfinished/{KEY[0]}/{KEY[1]}")
+    assert "1/index" not in bucket.list(f"unfinished/{KEY[0]}/{KEY[1]}")
+
+
+@pytest.mark.parametrize("occupy", [os.mkfifo, os.mkdir])
+def test_a_place_of_the_token_that_is_occupied_stops_nothing(
+    bucket: Bucket, tmp_path: Path, occupy: Callable[[Path], None]
+) -> None:
+    carrier(tmp_path, bucket, token=1).bring()
+    write_checkpoint(tmp_path, 10)
+    carrier(tmp_path, bucket, token=1).send()
+    [token] = (tmp_path / ".shared" / "carried").iterdir()
+    token.unlink()
+    occupy(token)
+    carrier(tmp_path, bucket, token=2).bring()
+    assert newest(tmp_path) == 10
+    assert token.read_text() == "2"
