@@ -191,7 +191,7 @@ def test_places_of_a_job_that_are_occupied_stop_no_attempt(place: Place, occupy:
     assert place.attempt == ""
     attempt = place.begin(anew=True)
     assert place.attempt == attempt.name
-    assert not place.stop_asked()
+    assert not place.stop_asked
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, "3", '"x"', "{}", f'["{PIPES_PROTOCOL_VERSION_FIELD}"]'])
