@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.store.readable import NOT_READABLE, parse_json
 from ernie_pipeline.store.sealed import read_sealed
 from ernie_pipeline.store.user_cache import remember, users_cache
 
@@ -33,8 +32,9 @@ class Parsed:
         """What `parse` makes of `text`."""
         if self._found is None:
             found: Any = None
-            with suppress(NOT_READABLE):  # another version of this package keeps its own in that place
-                found = parse_json(read_sealed(self._place)[0]["parsed"])
+            # another version of this package keeps its own values in that place
+            with suppress(KeyError, TypeError, ValueError, RecursionError):
+                found = json.loads(read_sealed(self._place)[0]["parsed"])
             self._found = found if isinstance(found, dict) else {}
         key = hashlib.sha256(self._salt + text.encode()).hexdigest()
         if key in self._found:

@@ -82,7 +82,9 @@ def test_where_nothing_can_be_written_it_still_parses(tmp_path: Path, reader: Pa
     parsed.keep()
 
 
-@pytest.mark.parametrize("values", [{"parsed": "another version's"}, {"found": 3}, {}])
+@pytest.mark.parametrize(
+    "values", [{"found": {"a": 1}}, {"parsed": 3}, {"parsed": "{"}, {"parsed": "[]"}, {"parsed": "[" * 10**5}]
+)
 def test_what_another_version_of_the_package_has_kept_costs_the_parsing(
     tmp_path: Path, reader: Path, values: dict[str, Any]
 ) -> None:
