@@ -1,5 +1,6 @@
 """What GPU time costs, and how much of it a refresh may take: settings from the environment, in no fingerprint."""
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -48,15 +49,20 @@ class Budget:
         price, text = _price(os.environ.get(PRICE, "").strip()), os.environ.get(CAP, "").strip()
         if not text:
             return cls(price)
-        if (time := TIME.fullmatch(text)) and float(time[1]) > 0:
+        if (time := TIME.fullmatch(text)) and 0 < float(time[1]) * UNIT_S[time[2]] < math.inf:
             return cls(price, cap_s=float(time[1]) * UNIT_S[time[2]], text=text)
         money = MONEY.fullmatch(text)
-        if not money or float(money[1]) <= 0:
+        if time or not money or not 0 < float(money[1]) < math.inf:
             raise PipelineError(
                 f'{CAP} = {text!r} is no amount of GPU time or money above 0; write it as "2h", "90min", "7200s" or '
                 '"10 USD"'
             )
         currency = money[2].upper()
+        if price is not None and not price.an_hour:
+            raise PipelineError(
+                f"{CAP} = {text!r} is money, and a GPU hour costs none by {PRICE} = {os.environ[PRICE]!r}, so it would "
+                'stop nothing; correct the price, or give the budget in time ("2h")'
+            )
         if price is None or price.currency != currency:
             said = "which is not set" if price is None else f"which is in {price.currency}"
             raise PipelineError(
@@ -81,7 +87,7 @@ def _price(text: str) -> Price | None:
     if not text:
         return None
     money = MONEY.fullmatch(text)
-    if not money:
+    if not money or TIME.fullmatch(text) or not math.isfinite(float(money[1])):
         raise PipelineError(
             f'{PRICE} = {text!r} is no price of a GPU hour; write an amount and a currency, as in "2.50 USD"'
         )

@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ class Parsed:
     def of(self, text: str) -> Any:
         """What `parse` makes of `text`."""
         if self._found is None:
-            entries, _ = read_sealed(self._place)
-            self._found = json.loads(entries.get("parsed", "{}"))
+            found: Any = None
+            # another version of this package keeps its own values in that place
+            with suppress(KeyError, TypeError, ValueError, RecursionError):
+                found = json.loads(read_sealed(self._place)[0]["parsed"])
+            self._found = found if isinstance(found, dict) else {}
         key = hashlib.sha256(self._salt + text.encode()).hexdigest()
         if key in self._found:
             self._found[key] = self._found.pop(key)  # what is asked for moves to the end: the others are let go first

@@ -13,7 +13,7 @@ from typing import Any
 DEEPEST = 32
 """Levels of lists and objects in one another; what is written here has at most ten."""
 
-NOT_READABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+NOT_READABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What reading, parsing and taking apart of what is kept may raise; pydantic's errors are ValueErrors."""
 
 

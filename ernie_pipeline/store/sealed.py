@@ -58,9 +58,10 @@ def write_sealed_folder(
     """
     make_folder(final.parent, below=final.parent.parent)
     remove_temporary(final)
-    temporary = temporary_place(final)
+    temporary, begun = temporary_place(final), False
     try:
         temporary.mkdir()
+        begun = True
         fill(temporary)
         files = list_files(temporary)
         if more := unlisted(temporary, files):
@@ -71,11 +72,16 @@ def write_sealed_folder(
             _synchronise(temporary)
         _move_away(final)
         temporary.rename(final)
+        begun = False
         if durable:
             _synchronise_entries(final.parent)
     except Exception as error:
         if is_disk_full(error) or (_is_nearly_full(final.parent) and not isinstance(error, PipelineError)):
             raise PipelineError(f"{what}: {disk_full_sentence(str(final.parent))}") from error
+        if begun and not temporary.is_dir() and not isinstance(error, PipelineError):
+            raise PipelineError(
+                f"{what}: {temporary} was removed by others while it was being written; run again"
+            ) from error
         raise
     finally:
         remove_temporary(final)

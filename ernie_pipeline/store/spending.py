@@ -6,6 +6,7 @@ and is no such file is set aside by who writes beside it.
 """
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ PREFIX = "spent-"
 REFRESH = "ERNIE_PIPELINE_REFRESH_NAME"
 """Set by `refresh` for the processes that it starts: the name under which they record what they spend."""
 WRITE_S = 1.0
+MOST_GPUS = 2**20
+"""A record with more is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def _is_record(file: Path) -> bool:
 def _parsed(file: Path) -> Spent | None:
     try:
         values = parse_json(read_file(file))
-        return Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
+        job = Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
     except NOT_READABLE:
         return None
+    sensible = 0 <= job.seconds < math.inf and 0 <= job.gpus <= MOST_GPUS and math.isfinite(job.began)
+    return job if sensible else None  # a sum with NaN is above no cap

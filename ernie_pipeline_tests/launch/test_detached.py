@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,32 @@ def test_a_sealed_folder_is_left_by_a_work_that_is_done_only(place: Place) -> No
         make_sealed(place.begin(anew=True), "work", fail)
     assert not place.sealed
     assert not [path for path in place.folder.rglob("*") if path.name == "half"]
+
+
+@pytest.mark.parametrize("occupy", [os.mkfifo, os.mkdir])
+def test_places_of_a_job_that_are_occupied_stop_no_attempt(place: Place, occupy: Callable[[Path], None]) -> None:
+    place.folder.mkdir()
+    for name in ("attempt", ".attempt", "stop", "messages.jsonl", "error-x", "out"):
+        occupy(place.folder / name)
+    assert place.attempt == ""
+    attempt = place.begin(anew=True)
+    assert place.attempt == attempt.name
+    assert not place.stop_asked
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "3", '"x"', "{}", f'["{PIPES_PROTOCOL_VERSION_FIELD}"]'])
+def test_a_line_that_is_no_message_is_passed_over(tmp_path: Path, line: str) -> None:
+    def said(method: str) -> str:
+        return json.dumps({PIPES_PROTOCOL_VERSION_FIELD: "0.1", "method": method, "params": {}})
+
+    got: list[Any] = []
+
+    class Handler:
+        def handle_message(self, message: Any) -> None:
+            got.append(message["method"])
+
+    file = tmp_path / "messages.jsonl"
+    file.write_text("\n".join([said("opened"), line, said("log"), json.dumps({PIPES_PROTOCOL_VERSION_FIELD: 1}), ""]))
+    with MessageFile(file).read_messages(Handler()):  # type: ignore[arg-type]
+        pass
+    assert got == ["opened", "log"]

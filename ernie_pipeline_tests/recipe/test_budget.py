@@ -35,13 +35,18 @@ def test_without_a_cap_nothing_passes_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not found.passed_by(10**9, 10**9)
 
 
-@pytest.mark.parametrize("cap", ["2", "2d", "-2h", "0s", "0 USD", "inf h", "nan", "h", "2h 30min", "1e3 s"])
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    "cap", ["2", "2d", "-2h", "0s", "0 USD", "inf h", "nan", "h", "2h 30min", "1e3 s", HUGE + "h", HUGE + " USD"]
+)
 def test_what_is_no_amount_is_told(monkeypatch: pytest.MonkeyPatch, cap: str) -> None:
     with pytest.raises(PipelineError, match="is no amount of GPU time or money above 0; write it as"):
         budget(monkeypatch, cap, "2.50 USD")
 
 
-@pytest.mark.parametrize("price", ["2.5", "USD", "2.5 dollars", "-1 USD", "$2"])
+@pytest.mark.parametrize("price", ["2.5", "USD", "2.5 dollars", "-1 USD", "$2", "2 min", HUGE + " USD"])
 def test_what_is_no_price_is_told(monkeypatch: pytest.MonkeyPatch, price: str) -> None:
     with pytest.raises(PipelineError, match="is no price of a GPU hour; write an amount and a currency"):
         budget(monkeypatch, price=price)
@@ -52,3 +57,6 @@ def test_money_needs_a_price_in_its_currency(monkeypatch: pytest.MonkeyPatch) ->
         budget(monkeypatch, "10 USD")
     with pytest.raises(PipelineError, match=r'which is in EUR; set it, as in "2\.50 USD"'):
         budget(monkeypatch, "10 USD", "2 EUR")
+    with pytest.raises(PipelineError, match="so it would stop nothing; correct the price"):
+        budget(monkeypatch, "10 USD", "0 USD")
+    assert budget(monkeypatch, "2h", "0 USD").capped

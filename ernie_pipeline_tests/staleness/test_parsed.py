@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.staleness.parsed import Parsed
+from ernie_pipeline.store.sealed import write_sealed
 
 
 class Counting:
@@ -79,3 +80,16 @@ def test_where_nothing_can_be_written_it_still_parses(tmp_path: Path, reader: Pa
     parsed = Parsed(Counting(), reader, tmp_path / "file" / "modules.json")
     assert parsed.of("abc") == {"length": 3}
     parsed.keep()
+
+
+@pytest.mark.parametrize(
+    "values", [{"found": {"a": 1}}, {"parsed": 3}, {"parsed": "{"}, {"parsed": "[]"}, {"parsed": "[" * 10**5}]
+)
+def test_what_another_version_of_the_package_has_kept_costs_the_parsing(
+    tmp_path: Path, reader: Path, values: dict[str, Any]
+) -> None:
+    write_sealed(tmp_path / "kept", values)
+    parsed = Parsed(str.upper, reader, tmp_path / "kept")
+    assert parsed.of("text") == "TEXT"
+    parsed.keep()
+    assert Parsed(lambda text: "not asked", reader, tmp_path / "kept").of("text") == "TEXT"

@@ -84,3 +84,15 @@ def test_a_file_in_a_folder_s_place_is_set_aside(tmp_path: Path, above: int) -> 
 
 def test_a_place_that_cannot_be_written_stops_no_job() -> None:
     SpendingRecord("a", 0, [Path("/proc/1/nobody/writes")], Clock()).write()
+
+
+@pytest.mark.parametrize("field", ["seconds", "gpus", "began"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, "-5"])
+def test_a_number_that_no_job_spends_counts_for_nothing(tmp_path: Path, field: str, value: str) -> None:
+    if (field, value) == ("began", "-5"):
+        return  # a clock that stands before 1970
+    values = {"seconds": "1", "gpus": "1", "began": "1"} | {field: value}
+    text = ", ".join(f'"{name}": {number}' for name, number in values.items())
+    (tmp_path / "spent-0.json").write_text(f'{{"stage": "a", {text}}}')
+    SpendingRecord("real", 0, [tmp_path], Clock()).write()
+    assert [job.stage for job in read_spent(tmp_path)] == ["real"]

@@ -3,7 +3,6 @@
 The file may outlive the step, and the step's Dagster storage may be away for a while: neither loses a message.
 """
 
-import json
 import logging
 import threading
 import time
@@ -16,6 +15,9 @@ from typing import Any
 import dagster as dg
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD, PipesDefaultMessageWriter, PipesParams
+
+from ernie_pipeline.store.aside import is_own_file
+from ernie_pipeline.store.readable import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class MessageFile(dg.PipesMessageReader):
         if self.paused:
             return
         try:
+            if not is_own_file(self.file):
+                raise FileNotFoundError
             with self.file.open("rb") as stream:
                 stream.seek(self._place)
                 new = stream.read()
@@ -117,7 +121,8 @@ class MessageFile(dg.PipesMessageReader):
 
 def _parsed(line: bytes) -> Any:
     try:
-        message = json.loads(line)
-        return message if PIPES_PROTOCOL_VERSION_FIELD in message else None
-    except (ValueError, TypeError):
+        message = parse_json(line)
+    except ValueError:
         return None
+    fits = isinstance(message, dict) and PIPES_PROTOCOL_VERSION_FIELD in message
+    return message if fits and isinstance(message.get("method"), str) else None

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.store.aside import make_folder
+from ernie_pipeline.store.aside import make_folder, make_way
+from ernie_pipeline.store.readable import read_file
 from ernie_pipeline.store.sealed import damaged_file, discard, read_sealed, sealed_files
 
 SEALED = "sealed.json"
@@ -59,8 +60,10 @@ class Place:
         make_folder(self.folder, below=self.folder.parent.parent)
         discard(self.out)
         for file in (self._stop, *self.folder.glob("error-*"), *([self.messages] if anew else [])):
-            file.unlink(missing_ok=True)
+            discard(file)
         attempt, unfinished = Attempt(folder=self.folder, name=uuid.uuid4().hex), self.folder / ".attempt"
+        for file in (unfinished, self._attempt):
+            make_way(file, below=self.folder.parent.parent)
         unfinished.write_text(attempt.name)
         unfinished.rename(self._attempt)
         return attempt
@@ -69,7 +72,7 @@ class Place:
     def attempt(self) -> str:
         """Who is, or was, at work last; "" when nobody ever was."""
         with suppress(OSError):
-            return self._attempt.read_text()
+            return read_file(self._attempt).decode(errors="replace")
         return ""
 
     def beat(self) -> None:

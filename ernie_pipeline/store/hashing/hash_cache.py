@@ -54,8 +54,8 @@ def remembered_sha256(file: Path, cache: Path | None = None) -> str:
         if state["size"] < SMALL or not state["boot"] or _file_system(state["device"]) not in TRUSTED:
             return digest_of(stream)
         known, problem = read_sealed(entry)
-        if not problem and known.get("state") == state:
-            return str(known["sha256"])
+        if not problem and known.get("state") == state and isinstance(found := known.get("sha256"), str):
+            return found
         return _read_and_remember(stream, entry, str(file.absolute()))
 
 

@@ -213,10 +213,10 @@ class Bucket:
 
     def _told(self, error: Exception) -> Exception:
         """The sentence for a refusal; an error that callers look for stays as it is."""
-        from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import GenericError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
         text, status = str(error), _status(error)
-        if any(word in text for word in CREDENTIALS):
+        if self._is_about_credentials(error):
             return self._away(error)
         if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
             return BucketError(
@@ -225,12 +225,25 @@ class Bucket:
             )
         if "NoSuchBucket" in text or ("list request" in text and status == 404):
             return BucketError(f"{self.address}: there is no such bucket; make it, or correct ERNIE_PIPELINE_HOME")
+        if isinstance(error, InvalidPathError):
+            return BucketError(
+                f"{self.address} has an object whose name cannot be listed: {first_line(error)[:400]}; remove that "
+                "object, which is not of ernie_pipeline"
+            )
         if isinstance(error, GenericError):
             return BucketError(f"{self.address} refuses a request: {first_line(error)[:400]}")
         return error
 
+    def _is_about_credentials(self, error: Exception) -> bool:
+        """Whether none were found. The text has the object's address in it, whose own names say nothing of that."""
+        text = str(error)
+        for name in self.address.split("/"):
+            if any(word in name for word in CREDENTIALS):
+                text = text.replace(name, "")
+        return any(word in text for word in CREDENTIALS)
+
     def _away(self, error: Exception) -> BucketError:
-        if any(word in str(error) for word in CREDENTIALS):
+        if self._is_about_credentials(error):
             return BucketError(
                 f"{self.address}: no credentials were found; set those of the bucket in the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"

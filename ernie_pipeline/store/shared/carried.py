@@ -10,17 +10,21 @@ Rows: `rows/<set>/<file>.<first byte>` has complete lines that a process appende
 its own; rows that were lost or altered are made again, as `row_cache.py` does.
 """
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ernie_pipeline.store.artifacts import UNFINISHED as LOCAL_UNFINISHED
+from ernie_pipeline.store.aside import make_way
 from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.readable import read_file
 from ernie_pipeline.store.sealed import discard
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.publication import side_by_side
 from ernie_pipeline.store.shared.records import is_inside, packed, unpacked
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence, is_disk_full
 
 UNFINISHED, ROWS = "unfinished", "rows"
 JOBS = "jobs"
@@ -28,6 +32,7 @@ JOBS = "jobs"
 INDEX = "index"
 TOKEN = "token"
 EVERY_S = 5.0
+NUMBER = re.compile("[0-9]{1,20}")
 
 State = tuple[int, int]
 """A file's size in bytes and when it was changed, in ns."""
@@ -43,7 +48,7 @@ class Carrier:
     def __init__(
         self, bucket: Bucket, root: Path, key: tuple[str, str], token: int, rows: Path | None, below: str = ""
     ):
-        self._bucket, self._token, self._rows = bucket, token, rows
+        self._bucket, self._root, self._key, self._token, self._rows = bucket, root, key, token, rows
         self._below = below or _below(key)
         self._folder = root / LOCAL_UNFINISHED / key[0] / key[1]
         self._token_file = root / ".shared" / "carried" / f"{key[0]}-{key[1]}.{TOKEN}"
@@ -68,10 +73,18 @@ class Carrier:
                 self.send()
 
     def bring(self) -> None:
-        """Make the local folders hold what was left in the bucket, where that goes beyond what is here."""
-        self._bring_unfinished()
-        if self._rows:
-            self._bring_rows(self._rows)
+        """Make the local folders hold what was left in the bucket, where that goes beyond what is here.
+
+        Raises `PipelineError` when the disk is full.
+        """
+        try:
+            self._bring_unfinished()
+            if self._rows:
+                self._bring_rows(self._rows)
+        except OSError as error:
+            if is_disk_full(error):
+                raise PipelineError(f"{self._key[0]}: {disk_full_sentence(str(self._root))}") from error
+            raise
 
     def send(self) -> None:
         """Write what is new in the local folders into the bucket."""
@@ -86,16 +99,15 @@ class Carrier:
 
     def _bring_unfinished(self) -> None:
         below = self._below
-        tokens = {int(name.partition("/")[0]) for name in self._bucket.list(below) if name.endswith(f"/{INDEX}")}
-        last = max(tokens, default=0)
+        indexed = [name for name in self._bucket.list(below) if name.partition("/")[2] == INDEX]
+        last = max(map(_token_of, indexed), default=0)
         if last > self._local_token():
             there = self._bucket.get(f"{below}/{last}/{INDEX}")
             files = (unpacked(there.body) or {}) if there else {}
             discard(self._folder)
             inside = [name for name in files if is_inside(name)]
             side_by_side(lambda name: self._bring_file(f"{below}/{last}", name, files[name]), inside)
-        self._token_file.parent.mkdir(parents=True, exist_ok=True)
-        self._token_file.write_text(str(self._token))
+        make_way(self._token_file, self._root).write_text(str(self._token))
 
     def _bring_file(self, below: str, name: str, wanted: str) -> None:
         if self._bucket.download(f"{below}/{wanted}", self._folder / name) != wanted:
@@ -104,7 +116,7 @@ class Carrier:
     def _local_token(self) -> int:
         """Under which token the local folder was last worked on; 0 if there is none, or it cannot be told."""
         try:
-            return int(self._token_file.read_text()) if self._folder.is_dir() else 0
+            return int(read_file(self._token_file)) if self._folder.is_dir() else 0
         except (OSError, ValueError):
             return 0
 
@@ -134,7 +146,11 @@ class Carrier:
 
         def bring(name: str) -> None:
             origin, _, first = name.rpartition(".")
-            if "/" in name or (folder / f"{origin}.jsonl").is_file() or (folder / f"{origin}.{first}.jsonl").is_file():
+            if (
+                not _is_part(name)
+                or (folder / f"{origin}.jsonl").is_file()
+                or (folder / f"{origin}.{first}.jsonl").is_file()
+            ):
                 return
             there = self._bucket.get(f"{below}/{name}")
             if there:
@@ -160,7 +176,8 @@ class Carrier:
         """How many bytes of a file are in the bucket, whichever process sent them."""
         if stem not in self._sent:
             listed = self._bucket.list(f"{ROWS}/{folder.name}")
-            ends = [int(n.rpartition(".")[2]) + o.size for n, o in listed.items() if n.rpartition(".")[0] == stem]
+            parts = [(name.rpartition("."), entry.size) for name, entry in listed.items() if _is_part(name)]
+            ends = [int(first) + size for (origin, _, first), size in parts if origin == stem]
             self._sent[stem] = max(ends, default=0)
         return self._sent[stem]
 
@@ -172,7 +189,7 @@ def forget(bucket: Bucket, key: tuple[str, str]) -> None:
 
 def forget_before(bucket: Bucket, key: tuple[str, str], token: int) -> None:
     """The same, of builds up to this token: one that took over since is left alone."""
-    names = [name for name in bucket.list(_below(key)) if int(name.partition("/")[0]) <= token]
+    names = [name for name in bucket.list(_below(key)) if 0 < _token_of(name) <= token]
     bucket.delete([f"{_below(key)}/{name}" for name in names])
 
 
@@ -180,6 +197,18 @@ def forget_jobs(bucket: Bucket, key: tuple[str, str]) -> None:
     """Remove what steps and jobs of the artifact wrote to each other."""
     below = f"{JOBS}/{key[0]}-{key[1]}"
     bucket.delete([f"{below}/{name}" for name in bucket.list(below)])
+
+
+def _token_of(name: str) -> int:
+    """The fencing token in the name of an object of an unfinished build; 0 for one that others have put there."""
+    token = name.partition("/")[0]
+    return int(token) if "/" in name and NUMBER.fullmatch(token) else 0
+
+
+def _is_part(name: str) -> bool:
+    """Whether an object has rows: others put theirs there too, such as a marker of a folder."""
+    origin, _, first = name.rpartition(".")
+    return bool(origin and "/" not in name and NUMBER.fullmatch(first))
 
 
 def _below(key: tuple[str, str]) -> str:

@@ -24,6 +24,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 SECONDS = 60.0
 POLL_S = 2.0
+NAMES = ("pid", "host", "since", "token", "seconds", "free")
+"""What a lease says besides what only its owner reads."""
 
 
 class Lease:
@@ -47,7 +49,7 @@ class Lease:
             else:
                 if there.body != seen:
                     seen, since = there.body, time.monotonic()
-                values = unpacked(there.body)
+                values = unpacked(there.body, *NAMES)
                 silent = time.monotonic() - since
                 took = _is_free(values, silent) and self._take(_next_token(values), there.version)
                 if not took and values and not values["free"] and not told:

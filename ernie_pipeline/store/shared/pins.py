@@ -30,7 +30,7 @@ class SharedPins(Pins):
             if self._bucket.create(key, packed({"value": made})) is not None:
                 return made
             there = self._bucket.get(key)
-        values = unpacked(there.body) if there else None
+        values = unpacked(there.body, "value") if there else None
         if values is None:
             raise BucketError(f"{self._bucket.address}/{key} is altered; remove it, or start another run")
         return str(values["value"])

@@ -46,7 +46,7 @@ def read_record(bucket: Bucket, stage: str, fingerprint: str) -> tuple[Publicati
     there = bucket.get(f"{place_of(stage, fingerprint)}/{RECORD}")
     if there is None:
         return None, NOT_BUILT, None
-    values = unpacked(there.body)
+    values = unpacked(there.body, "manifest", "build", "etags")
     manifest = values["manifest"] if values else {}
     files = sealed_files(manifest) if is_manifest(manifest) else None
     if not values or files is None or not all(map(is_inside, files)) or manifest["fingerprint"] != fingerprint:

@@ -17,8 +17,8 @@ def packed(values: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
 
 
-def unpacked(body: bytes) -> Values | None:
-    """What was packed; None for anything else."""
+def unpacked(body: bytes, *names: str) -> Values | None:
+    """What was packed; None for anything else, such as values without one of these names."""
     line, _, text = body.partition(b"\n")
     if line != hashlib.sha256(text).hexdigest().encode():
         return None
@@ -26,7 +26,7 @@ def unpacked(body: bytes) -> Values | None:
         values = parse_json(text)
     except NOT_READABLE:
         return None
-    return values if isinstance(values, dict) else None
+    return values if isinstance(values, dict) and values.keys() >= {*names} else None
 
 
 def is_inside(name: str) -> bool:

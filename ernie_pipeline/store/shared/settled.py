@@ -1,11 +1,15 @@
 """From the settings to the store: a folder, or a bucket with a folder before it."""
 
+import hashlib
+
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.aside import is_own_file, make_way
 from ernie_pipeline.store.shared.bucket import Bucket
 from ernie_pipeline.store.shared.store import SharedStore
 
 CHECKED = ".shared/checked"
+"""Where it is noted that a bucket was tried; each has a note of its own, as one cache may serve one after another."""
 
 
 def open_store(settings: Settings, for_run: bool) -> ArtifactStore:
@@ -17,10 +21,9 @@ def open_store(settings: Settings, for_run: bool) -> ArtifactStore:
     if settings.address is None:
         return ArtifactStore(settings.store)
     store = SharedStore(settings.store, Bucket(settings.address), fetch=for_run, lease_s=settings.lease_seconds)
-    checked = settings.store / CHECKED
-    if for_run and not checked.is_file():
+    checked = settings.store / f"{CHECKED}-{hashlib.sha256(settings.address.encode()).hexdigest()[:16]}"
+    if for_run and not is_own_file(checked):
         settings.make_home()
         store.check_bucket()
-        checked.parent.mkdir(parents=True, exist_ok=True)
-        checked.touch()
+        make_way(checked, settings.store).touch()
     return store

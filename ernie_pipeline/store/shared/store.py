@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.store.artifacts import MANIFEST, Artifact, ArtifactStore, Check, Provenance
+from ernie_pipeline.store.aside import is_own_file, make_way
 from ernie_pipeline.store.lock import sole_builder
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.sealed import damaged_file, read_sealed
@@ -108,11 +109,10 @@ class SharedStore(ArtifactStore):
         """
         stage, fingerprint = made_from.stage, made_from.fingerprint
         mark = self.root / UNPUBLISHED / f"{stage}-{fingerprint}"
-        left = super().find(stage, fingerprint)[0] if mark.is_file() else None
+        left = super().find(stage, fingerprint)[0] if is_own_file(mark) else None
         if left is None:
-            mark.parent.mkdir(parents=True, exist_ok=True)
             built = super().build(made_from, write, note, cost)
-            mark.touch()
+            make_way(mark, self.root).touch()
         else:
             built = Artifact(left.folder, left.manifest, reused=False, note=note)
         artifact = self._publish(built, stage, fingerprint)
@@ -207,8 +207,14 @@ class SharedStore(ArtifactStore):
         lease = self._leases[stage, fingerprint]
         for _ in range(TRIES):
             over = self._seen.get((stage, fingerprint))
-            if publish(self.bucket, (stage, fingerprint), built.folder, lease.token, lease.confirm, over):
-                return built
+            try:
+                if publish(self.bucket, (stage, fingerprint), built.folder, lease.token, lease.confirm, over):
+                    return built
+            except FileNotFoundError as error:
+                raise PipelineError(
+                    f"{stage} {fingerprint} was removed by others from {built.folder} before all of it was in "
+                    f"{self.bucket.address}; run again"
+                ) from error
             # the lease ran out, or another machine has published; once we hold it again, one of the two is settled
             if not lease.confirm():
                 lease.release()

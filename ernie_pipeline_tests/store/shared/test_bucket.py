@@ -8,6 +8,7 @@ import pytest
 
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
+from ernie_pipeline_tests.store.shared.machines import put_object
 from ernie_pipeline_tests.store.shared.server import KEYS, Server
 
 
@@ -126,3 +127,20 @@ def test_a_server_without_conditions_is_refused(server: Server, bucket: Bucket) 
     with pytest.raises(BucketError, match="without regard to conditions"):
         bucket.check_conditions("probe")
     assert bucket.get("probe") is None
+
+
+@pytest.mark.parametrize("name", ["team-metadata", "credentials-of-none"])
+def test_names_that_look_like_a_lack_of_credentials_are_names(server: Server, name: str) -> None:
+    bucket = Bucket(f"{server.make_bucket(name)}/metadata/credential", patience_s=1)
+    assert bucket.get("key") is None
+    assert bucket.create("key", b"body")
+    server.fail({"kind": "denied", "match": "PUT", "times": 1})
+    assert "access is denied" in said(bucket)
+    server.fail({"kind": "failing", "match": "PUT", "times": 50})
+    assert "cannot be reached (it answers with status 503)" in said(bucket)
+
+
+def test_an_object_whose_name_cannot_be_listed_is_named(server: Server, address: str, bucket: Bucket) -> None:
+    put_object(server, f"{address}/store//x")
+    with pytest.raises(BucketError, match=r"name cannot be listed: .*store//x.*remove that object"):
+        bucket.list("store")

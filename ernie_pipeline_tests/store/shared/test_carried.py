@@ -1,12 +1,16 @@
 """What a build that was cut short leaves: checkpoints and kept rows, for the next one on another machine."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from ernie_pipeline.store.row_cache import KeptRows, open_rows, read_rows
 from ernie_pipeline.store.shared.bucket import Bucket
-from ernie_pipeline.store.shared.carried import Carrier
+from ernie_pipeline.store.shared.carried import Carrier, forget_before
 from ernie_pipeline.training.checkpoints import Checkpoints
-from ernie_pipeline_tests.store.shared.machines import KEY, build, machine, write_files
+from ernie_pipeline_tests.store.shared.machines import KEY, build, machine, put_object, write_files
 from ernie_pipeline_tests.store.shared.server import Server
 
 SET = "5e7"
@@ -129,3 +133,37 @@ def test_a_finished_build_leaves_nothing_unfinished(bucket: Bucket, tmp_path: Pa
         here.forget_unfinished(*KEY)
     assert not bucket.list("unfinished")
     assert build(here, write).reused
+
+
+def test_what_others_have_put_beside_it_is_passed_over(server: Server, address: str, tmp_path: Path) -> None:
+    bucket, unfinished = Bucket(address), f"{address}/unfinished/{KEY[0]}/{KEY[1]}"
+    foreign = [f"{unfinished}/{name}" for name in ("", ".DS_Store", "index", "README/index", "9/", "9/9/index")]
+    for name in (*foreign, *(f"{address}/rows/{SET}/{part}" for part in ("", "README", ".1", "a.b", "x/y.1"))):
+        put_object(server, name)
+    first = carrier(tmp_path / "here", bucket, token=1)
+    first.bring()
+    write_checkpoint(tmp_path / "here", 10)
+    rows = tmp_path / "here" / ".rows" / SET
+    rows.mkdir(parents=True)
+    (rows / "a.jsonl").write_text("{}\n")
+    first.send()
+    carrier(tmp_path / "there", bucket, token=2).bring()
+    assert newest(tmp_path / "there") == 10
+    assert [file.name for file in (tmp_path / "there" / ".rows" / SET).iterdir()] == ["a.0.jsonl"]
+    forget_before(bucket, KEY, token=2)
+    assert "1/index" not in bucket.list(f"unfinished/{KEY[0]}/{KEY[1]}")
+
+
+@pytest.mark.parametrize("occupy", [os.mkfifo, os.mkdir])
+def test_a_place_of_the_token_that_is_occupied_stops_nothing(
+    bucket: Bucket, tmp_path: Path, occupy: Callable[[Path], None]
+) -> None:
+    carrier(tmp_path, bucket, token=1).bring()
+    write_checkpoint(tmp_path, 10)
+    carrier(tmp_path, bucket, token=1).send()
+    [token] = (tmp_path / ".shared" / "carried").iterdir()
+    token.unlink()
+    occupy(token)
+    carrier(tmp_path, bucket, token=2).bring()
+    assert newest(tmp_path) == 10
+    assert token.read_text() == "2"

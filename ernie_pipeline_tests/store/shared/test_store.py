@@ -4,14 +4,18 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.store.artifacts import NOT_BUILT, Provenance
 from ernie_pipeline.store.history import builds, remember
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.records import packed, unpacked
+from ernie_pipeline.store.shared.settled import open_store
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.store.shared.machines import KEY, OBJECTS, build, builder, machine, made_from, write_files
 from ernie_pipeline_tests.store.shared.server import Server
 
@@ -262,3 +266,72 @@ def test_nothing_of_the_credentials_is_kept_or_told(server: Server, bucket: Buck
         stored = bucket.get(name)
         assert stored
         assert secret not in stored.body
+
+
+def file(place: Path) -> None:
+    place.write_text("x")
+
+
+def loop(place: Path) -> None:
+    place.symlink_to(place.name)
+
+
+@pytest.mark.parametrize("occupy", [file, loop, os.mkfifo, os.mkdir])
+@pytest.mark.parametrize(
+    "place",
+    ["", "unpublished", "carried", "builds", "builds/stage", "unpublished/stage-f00d", "carried/stage-f00d.token"],
+)
+def test_a_place_of_the_cache_that_is_occupied_stops_nothing(
+    bucket: Bucket, tmp_path: Path, place: str, occupy: Callable[[Path], None]
+) -> None:
+    store = machine(tmp_path, bucket)
+    occupied = store.root / ".shared" / place
+    occupied.parent.mkdir(parents=True)
+    occupy(occupied)
+    built = build(store)
+    remember(store, built.manifest)
+    assert not built.reused
+    assert len(builds(store, KEY[0])) == 1
+    assert build(machine(tmp_path / "there", bucket), never).reused
+
+
+@pytest.mark.parametrize(
+    "key", [f"{OBJECTS}/manifest.json", "leases/stage-f00d", "builds/stage/2026-f00d", "unfinished/stage/f00d/4/index"]
+)
+def test_a_record_that_says_something_else_is_none(bucket: Bucket, tmp_path: Path, key: str) -> None:
+    bucket.put(key, packed({"of": "another version"}))
+    store = machine(tmp_path, bucket)
+    built = build(store)
+    remember(store, built.manifest)
+    assert len(builds(store, KEY[0])) == 1
+    assert build(machine(tmp_path / "there", bucket), never).reused
+
+
+def test_a_cache_that_is_removed_while_at_work_is_told(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = machine(tmp_path, bucket)
+
+    def remove(out: Path) -> None:
+        write_files(out)
+        shutil.rmtree(store.root)
+
+    with pytest.raises(PipelineError, match="was removed by others while it was being written; run again"):
+        build(store, remove)
+    monkeypatch.setattr(bucket, "put", lambda key, content: shutil.rmtree(store.root) or content.stat())
+    with pytest.raises(PipelineError, match=r"was removed by others from .* run again"):
+        build(store)
+    monkeypatch.undo()
+    assert not build(store).reused
+
+
+def test_each_bucket_of_a_cache_is_tried_for_conditions(
+    server: Server, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("ERNIE_PIPELINE_CACHE", str(tmp_path))
+    for home, tries in ((address, True), (address, False), (f"{address}/other", True)):
+        monkeypatch.setenv("ERNIE_PIPELINE_HOME", home)
+        server.fail()
+        open_store(Settings.from_environment(), for_run=True)
+        assert bool(server.requests()) is tries
