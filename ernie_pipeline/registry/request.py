@@ -87,7 +87,7 @@ def make_request(
         probe=_json(evaluation / "probe.json"),
         probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
         example=example,
-        provenance=provenance,
+        provenance=dict(provenance),
         signing=signing,
     )
 
