@@ -1,5 +1,7 @@
 """The environment variables of every job, wherever it runs."""
 
+import os
+
 from ernie_pipeline.launch.launcher import Launch
 
 QUIET = {
@@ -13,6 +15,15 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "WANDB_DISABLED": "true",
 }
+
+
+HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE", "ERNIE_PIPELINE_BASES")
+"""And no others: who may look at an engine's jobs reads their variables. Secrets are the engine's own to give."""
+
+
+def handed_on() -> dict[str, str]:
+    """What of this process's environment a job on an engine gets."""
+    return {name: os.environ[name] for name in HANDED_ON if name in os.environ}
 
 
 def variables_of(launch: Launch) -> dict[str, str]:

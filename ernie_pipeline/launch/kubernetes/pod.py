@@ -7,21 +7,19 @@ its own, and what it does of use, to try again, the follower does, which knows w
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.launch.environment import handed_on
 from ernie_pipeline.launch.kubernetes.api import NOT_INSTALLED
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 INIT = "ernie_pipeline.launch.kubernetes.init"
-HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE", "ERNIE_PIPELINE_BASES")
-"""And no others: a pod's variables are read by whoever may read pods; secrets come from a Secret, by its name."""
 
 NAME, JOB_FILE = "ernie-pipeline/name", "ernie-pipeline/job-file"
 BUILD, APP = "ernie-pipeline/build", "app.kubernetes.io/name"
@@ -106,7 +104,7 @@ def _merged(
     first = {"name": "job", "image": settings.image, **first}
     if not (settings.image or first["image"]):
         raise PipelineError("no image for the pods is set; set gpu.kubernetes.image to one that has ernie_pipeline")
-    environment = {**_handed_on(), **variables, **surroundings(launch.processes, launch.stop_grace_s)}
+    environment = {**handed_on(), **variables, **surroundings(launch.processes, launch.stop_grace_s)}
     under = UserDefinedDagsterK8sConfig.from_dict(
         {
             "container_config": _without_what_is_ours(first, environment, settings),
@@ -232,10 +230,6 @@ def _snake(spec: dict[str, Any]) -> dict[str, Any]:
 def _mounts(container: dict[str, Any]) -> list[str]:
     mounts = container.get("volumeMounts") or container.get("volume_mounts") or []
     return [each.get("mountPath") or each.get("mount_path") for each in mounts]
-
-
-def _handed_on() -> dict[str, str]:
-    return {name: os.environ[name] for name in HANDED_ON if name in os.environ}
 
 
 def _literal(value: str) -> str:

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.launch.detached.engine import Status, Unreachable
+from ernie_pipeline.launch.environment import handed_on
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.utils.errors import PipelineError
 
 TRAIN = "ernie_pipeline.launch.ray.train"
-HANDED_ON = ("PYTHONPATH", "HF_HUB_OFFLINE", "ERNIE_PIPELINE_BASES")
-"""And no others: a job's variables are shown on Ray's dashboard, so that secrets are the cluster's own to give."""
-
 ANSWER_S = 60.0
 
 
@@ -49,13 +47,12 @@ class RayEngine:
         train = self.nodes > 1 and launch.processes > 1
         share = 0 if train else launch.processes  # Ray Train's driver asks for none itself, and is on the head
         memory = int((self.memory_gib or 0) * share * 2**30)
-        handed_on = {key: os.environ[key] for key in HANDED_ON if key in os.environ}
         together = {} if train else surroundings(launch.processes, launch.stop_grace_s)
         self._ask(
             "submit_job",
             entrypoint=f"cd {shlex.quote(str(Path.cwd()))} 2>/dev/null; exec {self._command(launch, job_file, train)}",
             submission_id=name,
-            runtime_env={"env_vars": {**handed_on, **variables, **together}},
+            runtime_env={"env_vars": {**handed_on(), **variables, **together}},
             entrypoint_num_cpus=self.cpus * share,
             entrypoint_num_gpus=self.gpus * share,
             entrypoint_memory=memory or None,
