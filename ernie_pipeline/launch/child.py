@@ -16,8 +16,7 @@ from typing import Any, NoReturn
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from ernie_pipeline.launch.detached.engine import LOST
-from ernie_pipeline.launch.detached.life import alive, end_cut_line, make_sealed
+from ernie_pipeline.launch.detached.life import LOST, alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.parent import end_with

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD
 
-from ernie_pipeline.launch.detached.engine import LOST, Status
-from ernie_pipeline.launch.detached.life import SUPERSEDED, end_cut_line, make_sealed
+from ernie_pipeline.launch.detached.engine import Status
+from ernie_pipeline.launch.detached.life import LOST, SUPERSEDED, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.messages import MessageFile
 from ernie_pipeline.launch.detached.place import Attempt, Place
 from ernie_pipeline.launch.envelope import write_job

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from ernie_pipeline.launch.detached.life import LOST
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.utils.errors import PipelineError
-
-LOST = 75
-"""The exit status by which a process on an engine says that others it needs were lost, and not that it is wrong."""
 
 
 class Unreachable(PipelineError):

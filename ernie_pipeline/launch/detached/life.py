@@ -11,6 +11,8 @@ from ernie_pipeline.launch.detached.place import SEALED, Attempt, Place
 from ernie_pipeline.store.sealed import Files, Values, write_sealed_folder
 
 BEAT_S = 1.0
+LOST = 75
+"""The exit status by which a process on an engine says that others it needs were lost, and not that it is wrong."""
 SUPERSEDED = 76
 """The exit status of a process that another one has taken the job from."""
 

@@ -24,8 +24,7 @@ from dagster_pipes import encode_param
 from pydantic import ValidationError
 
 from ernie_pipeline.launch.child import leave_error
-from ernie_pipeline.launch.detached.engine import LOST
-from ernie_pipeline.launch.detached.life import SUPERSEDED
+from ernie_pipeline.launch.detached.life import LOST, SUPERSEDED
 from ernie_pipeline.launch.detached.place import Attempt
 from ernie_pipeline.launch.ending import end, interrupts_noted
 from ernie_pipeline.launch.envelope import Envelope, find_work

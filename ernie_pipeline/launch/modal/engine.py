@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ernie_pipeline.launch.detached.engine import LOST, Status, Unreachable
-from ernie_pipeline.launch.detached.life import SUPERSEDED
+from ernie_pipeline.launch.detached.engine import Status, Unreachable
+from ernie_pipeline.launch.detached.life import LOST, SUPERSEDED
 from ernie_pipeline.launch.envelope import Envelope
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.modal.call import call_for

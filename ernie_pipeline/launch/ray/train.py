@@ -14,8 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.launch.detached.engine import LOST
-from ernie_pipeline.launch.detached.life import alive
+from ernie_pipeline.launch.detached.life import LOST, alive
 from ernie_pipeline.launch.envelope import Envelope
 from ernie_pipeline.launch.parent import this_process
 from ernie_pipeline.launch.torchrun import CHILD

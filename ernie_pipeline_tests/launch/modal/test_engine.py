@@ -14,8 +14,8 @@ import pytest
 
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.evaluation.job import EvaluationJob
-from ernie_pipeline.launch.detached.engine import LOST, Unreachable
-from ernie_pipeline.launch.detached.life import SUPERSEDED
+from ernie_pipeline.launch.detached.engine import Unreachable
+from ernie_pipeline.launch.detached.life import LOST, SUPERSEDED
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.modal.call import DEMO, HOME, call_for, placed
 from ernie_pipeline.launch.modal.engine import ModalEngine
