@@ -56,7 +56,9 @@ def _with_defaults(model: type[Any], values: dict[str, Any]) -> Any:
     for name, value in values.items():
         info = model.model_fields.get(name)
         if info is None:
-            raise PipelineError(f"{VARIABLE} sets {name}, which is no field of gpu; see the launchpad for those")
+            raise PipelineError(
+                f"{VARIABLE} sets {name}, which is none of the fields there: {', '.join(model.model_fields)}"
+            )
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = _with_defaults(kind, value)

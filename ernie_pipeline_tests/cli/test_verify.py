@@ -227,6 +227,7 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
     for model, said in {
         "9": "there is no version of quick with the number 9",
         "models:/quick@best": "there is no version of quick with the alias best",
+        "models:/slow@champion": "where the gate let none become it, name models:/slow@challenger",
         "models:/other": "names no version",
     }.items():
         assert main(["verify", model]) == 1

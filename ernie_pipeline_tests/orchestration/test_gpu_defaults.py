@@ -65,7 +65,7 @@ def test_without_a_file_it_is_as_it_is_written() -> None:
         ("resources: {gpu: {config: {launcher: slurm}}}", r"gpu\.launcher: Input should be 'local'"),
         ("resources: {gpu: {config: {ray: {workers: 0}}}}", r"gpu\.ray\.workers: .* greater than or equal to 1"),
         ("resources: {gpu: {config: {luncher: ray}}}", "luncher"),
-        ("resources: {gpu: {config: {ray: {adress: x}}}}", "adress"),
+        ("resources: {gpu: {config: {ray: {adress: x}}}}", "adress, which is none of the fields there: cpus, gpus, "),
         ("resources: {gpu: {config: {ray: 5}}}", r"gpu\.ray"),
         ("resources: {gpu: {config: null}}", "has no values below config"),
         ("launcher: ray", "sets something else than the resource gpu"),

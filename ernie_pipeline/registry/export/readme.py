@@ -1,5 +1,6 @@
 """README.md of an export: what it is, the lines that load it, what was checked, and what was not."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ def render(form: str, source: Source, report: Report, file: str = "") -> str:
     lines = code.format(base=base, folder='"."', file=file)
     language = "sh" if form == "gguf" else "python"
     header, about = _of_card(source.card, form)
+    said = source.instruction
     parts = [
         *([header] if header else []),
         f"# {source.name} ({form})",
@@ -61,6 +63,11 @@ def render(form: str, source: Source, report: Report, file: str = "") -> str:
         "in this folder:",
         f"```{language}\n{lines}```",
         *([PATTERNS] if form == "peft" else []),
+        *(
+            [f"Before each question it was trained with this instruction, a JSON string: `{json.dumps(said)}`"]
+            if said
+            else []
+        ),
         "## What was checked" if report.loaded else "## Not loaded back",
         "\n".join(f"- {sentence}" for sentence in report.sentences),
         *([about] if about else []),

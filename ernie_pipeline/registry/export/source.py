@@ -81,8 +81,8 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
     settings.check_places()
     address = public_uri(settings.tracking_uri)
     missing = PipelineError(
-        f"{uri} is not in the registry at {address}; run the pipeline first, or name another model (--model "
-        "models:/NAME@challenger)"
+        f"{uri} is not in the registry at {address}; run the pipeline, or, where its gate let none "
+        "become champion, name another model (--model models:/NAME@challenger)"
     )
     if settings.tracking_uri.startswith(SQLITE) and not sqlite_file(settings.tracking_uri).is_file():
         raise missing  # MLflow would make a database

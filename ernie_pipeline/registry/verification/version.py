@@ -53,7 +53,10 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         place = f"with the alias {alias}" if alias else f"with the number {number}"
-        raise PipelineError(f"there is no version of {name} {place} in the registry; name one that there is") from None
+        hint = "name one that there is"
+        if alias == "champion":
+            hint = f"where the gate let none become it, name models:/{name}@challenger"
+        raise PipelineError(f"there is no version of {name} {place} in the registry; {hint}") from None
     return Version(
         name=name,
         version=str(found.version),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ernie_pipeline.cli.app import main
+from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.export.export import Asked, Form
 from ernie_pipeline.registry.export.source import find_source
@@ -39,6 +40,7 @@ def test_a_registered_version_is_exported_by_its_alias(
     assert f"\n# models:/{registered.name}/{registered.version} (gguf)\n" in readme
     assert readme.count("\n## Results\n") == 1
     assert "plain PEFT drops most" not in readme
+    assert f"trained with this instruction, a JSON string: `{json.dumps(INSTRUCTION)}`" in readme
     assert not home.exists()  # nothing is made by reading a registry that is elsewhere
 
     assert main(["export", "merged", str(out), "--model", f"models:/{registered.name}/99"]) == 1
