@@ -66,7 +66,8 @@ def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
     short_base: Any,
     tmp_path: Path,
 ) -> None:
-    job = make_job("local", base=short_base, checkpoints=tmp_path / "local checkpoints")
+    steps = {"max_steps": 60, "eval_every": 30}  # so many that it is not done before the news of it arrives
+    job = make_job("local", base=short_base, training=steps, checkpoints=tmp_path / "local checkpoints")
     do("training", job)
     checkpoints = tmp_path / "checkpoints"
     execution = ExecutionOverrides(checkpoint_s=1e-9)
@@ -75,7 +76,7 @@ def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
     taken: list[str] = []
 
     def take() -> None:
-        if not taken and [*checkpoints.glob("checkpoint-3")]:
+        if not taken and any(checkpoints.glob("checkpoint-*")):
             taken.extend(api.cluster.pods)
             getattr(api.cluster, way)(taken[0])
 
@@ -84,7 +85,7 @@ def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
     assert adapter(in_pods) == adapter(job)
     resumed = json.loads((in_pods.out / "reports" / "run.json").read_text())["resumed_from"]
     assert len(resumed) == 1
-    assert resumed[0] >= 3
+    assert 0 < resumed[0] < 60
     assert len(api.cluster.all) == 2
 
 
