@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.utils.child_process import ask_child
+from ernie_pipeline.utils.child_process import ask_script
 
 SCRIPT = Path(__file__).with_name("load_back_script.py")
 
@@ -38,7 +38,4 @@ def load_back(request: LoadBackRequest, folder: Path) -> LoadedBack:
 
     The tracking server is the one that the environment names.
     """
-    # -P: neither this folder nor the working directory may stand in for the model's code; -B: leave no cache beside it
-    arguments = ["-P", "-B", str(SCRIPT)]
-    # as in launch/local.py: GOMP's threads spin while they wait, and beside other work on the same cores that is slow
-    return ask_child(arguments, request, LoadedBack, folder, {"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
+    return ask_script(SCRIPT, request, LoadedBack, folder, os.environ)

@@ -1,40 +1,15 @@
-"""`python load_back_script.py REQUEST.json ANSWER.json`: the child's side of `load_back.py`.
+"""The child's side of `load_back.py`, run by `child_process.ask_script`.
 
 It imports nothing of its package: the code that is to be tried is the one that lies beside the registered model.
 """
 
-import json
-import os
-import sys
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
 
-def _answer(uri: str, input_ids: list[int], question: str) -> dict[str, Any]:
+def answer(uri: str, input_ids: list[int], question: str) -> dict[str, Any]:
     """The fields of `LoadedBack`."""
     import mlflow
 
     model = mlflow.pyfunc.load_model(uri)
     logits = model.unwrap_python_model().logits(input_ids)
     return {"logits": logits, "answer": model.predict([{"question": question}])["answer"][0]}
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _main(asked: Path, answered: Path) -> None:
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()  # nobody else reads the answer
-    try:
-        answer = _answer(**json.loads(asked.read_text(encoding="utf-8")))
-    except Exception as error:
-        answer = {"error": " ".join(str(error).split()) or type(error).__name__}
-    answered.write_text(json.dumps(answer), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -24,6 +24,9 @@ def how_it_ended(status: int) -> str:
     return f"was ended by signal {-status}{why}"
 
 
+CHILD_SCRIPT = Path(__file__).with_name("child_script.py")
+
+
 def ask_child(
     arguments: Sequence[str], request: BaseModel, answer: type[Answer], folder: Path, environment: Mapping[str, str]
 ) -> Answer:
@@ -42,3 +45,16 @@ def ask_child(
     if "error" in values:
         raise PipelineError(str(values["error"]))
     return answer.model_validate(values)
+
+
+def ask_script(
+    script: Path, request: BaseModel, answer: type[Answer], folder: Path, environment: Mapping[str, str]
+) -> Answer:
+    """The same of the function `answer` in a script, called with the request's fields. The child ends with its parent.
+
+    It finds no code but what is installed.
+    """
+    # -P: neither the script's folder nor the working directory may stand in for other code; -B: leave no cache
+    arguments = ["-P", "-B", str(CHILD_SCRIPT), str(script)]
+    # GOMP: as in launch/environment.py
+    return ask_child(arguments, request, answer, folder, {"OMP_WAIT_POLICY": "PASSIVE", **environment})

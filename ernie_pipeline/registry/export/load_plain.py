@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from ernie_pipeline.utils.child_process import ask_child
+from ernie_pipeline.utils.child_process import ask_script
 
 SCRIPT = Path(__file__).with_name("plain_script.py")
 LOGITS = "logits.safetensors"
@@ -56,9 +56,7 @@ class PlainAnswer(BaseModel):
 
 def load_plain(request: PlainRequest) -> tuple[Computed, PlainAnswer]:
     """Load it and compute. Raises `PipelineError` with one line that says why not."""
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as in launch/local.py
-    # -P: no folder of this package on the path; -B: leave no cache
-    answer = ask_child(["-P", "-B", str(SCRIPT)], request, PlainAnswer, request.scratch, environment)
+    answer = ask_script(SCRIPT, request, PlainAnswer, request.scratch, os.environ)
     from safetensors.torch import load_file
 
     saved = load_file(request.scratch / LOGITS)

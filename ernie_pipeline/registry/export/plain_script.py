@@ -1,20 +1,20 @@
-"""`python plain_script.py REQUEST.json ANSWER.json`: the child's side of `load_plain.py`.
+"""The child's side of `load_plain.py`, run by `child_process.ask_script`.
 
 It imports nothing of its package, and makes sure that nothing it uses can.
 """
 
-import json
 import logging
 import os
 import sys
-import threading
-import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.modules["ernie_pipeline"] = None  # type: ignore[assignment]
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel of the hub's, which is not needed
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def _load(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -66,7 +66,7 @@ def _placed(model: Any, folder: str) -> dict[str, Any]:
     return {"placed": len(alike), "tensors": len(saved), "strange": strange[:5]}
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(**request: Any) -> dict[str, Any]:
     """The fields of `PlainAnswer`."""
     import torch
     from safetensors.torch import save_file
@@ -94,25 +94,3 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         answers.append(made[0, len(prompt) :].tolist())
     save_file(logits, Path(request["scratch"], "logits.safetensors"))
     return {"answers": answers, **found}
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _main(asked: Path, answered: Path) -> None:
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # a kernel of the hub's, which is not needed
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    try:
-        answer = _answer(json.loads(asked.read_text(encoding="utf-8")))
-    except Exception as error:
-        answer = {"error": " ".join(str(error).split()) or type(error).__name__}
-    answered.write_text(json.dumps(answer), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))

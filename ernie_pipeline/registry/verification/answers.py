@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ernie_pipeline.registry.verification.step import Step, differs, passed, unchecked
 from ernie_pipeline.registry.verification.version import Version
 from ernie_pipeline.store.readable import read_json
-from ernie_pipeline.utils.child_process import ask_child
+from ernie_pipeline.utils.child_process import ask_script
 from ernie_pipeline.utils.errors import PipelineError
 
 NAME = "answers"
@@ -48,16 +48,11 @@ def check_answers(version: Version, evaluation: Path, split: Path, count: int, q
     """
     stored, recorded = _chosen(evaluation, split, count), read_json(evaluation / "reports" / "run.json")
     threads = CPU_THREADS.fullmatch(str(recorded["device"]))
-    environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **quantized_bases,
-        **os.environ,
-        **({"OMP_NUM_THREADS": threads[1]} if threads else {}),
-    }
+    environment = {**quantized_bases, **os.environ, **({"OMP_NUM_THREADS": threads[1]} if threads else {})}
     request = AnswersRequest(uri=version.uri, conversations=tuple(tuple(row["prompt"]) for row in stored))
     try:
         with TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
-            made = ask_child(["-P", "-B", str(SCRIPT)], request, Answered, Path(scratch), environment)
+            made = ask_script(SCRIPT, request, Answered, Path(scratch), environment)
     except PipelineError as error:
         return unchecked(NAME, f"the model could not answer: {error}")
     return _compared(stored, made, str(recorded["device"]), str(recorded["backend"]))
