@@ -1,7 +1,5 @@
 """Steps of one build in a home of their own, one after the other, whose jobs are pods of the stand-in."""
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +14,8 @@ from ernie_pipeline.launch.kubernetes.api import Api
 from ernie_pipeline.launch.kubernetes.engine import KubernetesEngine
 from ernie_pipeline.launch.kubernetes.pod import PodSettings
 from ernie_pipeline.launch.launcher import Launch, OnProgress, ignore_progress
-from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
-from ernie_pipeline_tests.launch.children import wait_until, work_in
+from ernie_pipeline_tests.launch.children import work_in
+from ernie_pipeline_tests.launch.following import killed_step, step_with
 from ernie_pipeline_tests.launch.kubernetes.counting import CountJob
 
 
@@ -51,16 +49,7 @@ class Steps:
     ) -> tuple[dg.ExecuteInProcessResult, list[str]]:
         """A step in this process; what its log says."""
         launcher = DetachedLauncher(engine or self.engine(), Patience(**patience))
-
-        @dg.asset
-        def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            with pipeline_errors_as_failures():
-                launcher.run(context, launch, on_progress)
-            return dg.MaterializeResult()
-
-        instance = dg.DagsterInstance.ephemeral()
-        result = dg.materialize([asset], instance=instance, raise_on_error=False)
-        return result, [record.user_message for record in instance.all_logs(result.run_id)]
+        return step_with(launcher, launch, on_progress)
 
     def killed_step(self, when: Callable[[], bool]) -> None:
         """A step in a process of its own, killed outright then."""
@@ -70,15 +59,7 @@ class Steps:
             "steps = Steps(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])\nsteps.run(steps.launch())\n"
         )
         arguments = [str(self.place), str(self.kubeconfig), self.work]
-        with (
-            (self.place / "killed.log").open("wb") as log,
-            subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=log, stderr=log, env=os.environ) as step,
-        ):
-            try:
-                wait_until(lambda: when() or step.poll() is not None, 120)
-                assert step.poll() is None, (self.place / "killed.log").read_text()
-            finally:
-                step.kill()
+        killed_step(code, arguments, self.place / "killed.log", when)
 
     @property
     def steps(self) -> list[int]:
@@ -89,10 +70,3 @@ class Steps:
     def job_folder(self) -> Path:
         """Of the one job."""
         return self.state / FOLDER / self.work
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The sentence of the step that failed."""
-    [event] = result.get_step_failure_events()
-    assert event.step_failure_data.user_failure_data is not None, event.step_failure_data.error
-    return str(event.step_failure_data.user_failure_data.description)

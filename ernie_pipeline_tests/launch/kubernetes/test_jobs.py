@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ernie_pipeline_tests.launch.children import wait_until
+from ernie_pipeline_tests.launch.following import failure
 from ernie_pipeline_tests.launch.kubernetes.server import Api
-from ernie_pipeline_tests.launch.kubernetes.steps import Steps, failure
+from ernie_pipeline_tests.launch.kubernetes.steps import Steps
 
 TWENTY = list(range(20))
 

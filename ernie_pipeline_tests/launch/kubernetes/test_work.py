@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from ernie_pipeline.evaluation.job import EvaluationJob
@@ -14,6 +13,7 @@ from ernie_pipeline.orchestration.gpu import GpuResource, KubernetesConfig
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline_tests.launch.children import python_path
+from ernie_pipeline_tests.launch.following import adapter, step_with_gpu
 from ernie_pipeline_tests.launch.kubernetes.server import Api
 
 pytestmark = pytest.mark.long
@@ -33,28 +33,9 @@ def do(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         launcher = "kubernetes" if kubernetes else "local"
         gpu = GpuResource(launcher=launcher, kubernetes=config, gpus=gpus, cpu_threads=1)  # type: ignore[arg-type]
         unfinished = tmp_path / "unfinished" / job.out.name
-
-        @dg.asset
-        def asset(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-            said = context.log_event
-
-            def log_event(event: Any) -> None:
-                said(event)
-                hear()
-
-            monkeypatch.setattr(context, "log_event", log_event)
-            gpu.run(context, work, job, unfinished=unfinished, processes=gpu.processes if work == "training" else 1)
-            return dg.MaterializeResult()
-
-        instance = dg.DagsterInstance.ephemeral()
-        result = dg.materialize([asset], resources={"gpu": gpu}, instance=instance)
-        return [record.user_message for record in instance.all_logs(result.run_id)]
+        return step_with_gpu(gpu, work, job, unfinished, lambda values: hear(), monkeypatch)
 
     return run
-
-
-def adapter(job: TrainingJob) -> bytes:
-    return (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("way", ["delete", "evict"])

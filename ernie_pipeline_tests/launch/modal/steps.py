@@ -1,7 +1,5 @@
 """Steps of one build on Modal, and the work that most tests give them."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +11,9 @@ from ernie_pipeline.launch.detached.followed import Patience
 from ernie_pipeline.launch.detached.launcher import DetachedLauncher
 from ernie_pipeline.launch.launcher import Launch, OnProgress, ignore_progress
 from ernie_pipeline.launch.modal.engine import ModalEngine
-from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.store.shared.bucket import Bucket
-from ernie_pipeline_tests.launch.children import ChildJob, wait_until, work_in
+from ernie_pipeline_tests.launch.children import ChildJob, work_in
+from ernie_pipeline_tests.launch.following import killed_step, step_with
 from ernie_pipeline_tests.launch.modal.standin import StandIn
 
 WORK = "modal_work_of_test"
@@ -85,16 +83,7 @@ class Steps:
         """A step in this process; what its log says."""
         engine = ModalEngine("app", self.address, self.home)
         launcher = DetachedLauncher(engine, Patience(**patience), 1, engine.place)
-
-        @dg.asset
-        def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            with pipeline_errors_as_failures():
-                launcher.run(context, launch, on_progress)
-            return dg.MaterializeResult()
-
-        instance = dg.DagsterInstance.ephemeral()
-        result = dg.materialize([asset], instance=instance, raise_on_error=False)
-        return result, [record.user_message for record in instance.all_logs(result.run_id)]
+        return step_with(launcher, launch, on_progress)
 
     def killed_step(self, when: Callable[[], bool], changes: str = "") -> None:
         """A step in a process of its own, killed outright then. `changes`: what is given to `launch`, as code."""
@@ -108,19 +97,8 @@ class Steps:
             "steps = Steps(Path(home), address, standin, Path(image))\n"
             f"print(steps.run(steps.launch({changes})))\n"
         )
-        log = self.home / "killed.log"
         arguments = [str(self.home), self.address, str(self.modal.folder), str(self.image)]
-        with (
-            log.open("wb") as stream,
-            subprocess.Popen(
-                [sys.executable, "-c", code, *arguments], stdout=stream, stderr=stream, start_new_session=True
-            ) as step,
-        ):
-            try:
-                wait_until(lambda: when() or step.poll() is not None, 120)
-                assert step.poll() is None, log.read_text()
-            finally:
-                step.kill()
+        killed_step(code, arguments, self.home / "killed.log", when, start_new_session=True)
 
     def go(self) -> None:
         """The work need not wait any more."""
@@ -135,13 +113,6 @@ class Steps:
     def saved(self) -> bool:
         """Whether a checkpoint has been sent by the latest start."""
         return any(name.endswith("/index") for name in self.bucket.list(f"jobs/stage-f00d/{WORK}/checkpoints"))
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The sentence with which the step failed."""
-    [event] = result.get_step_failure_events()
-    assert event.step_failure_data.user_failure_data is not None, event.step_failure_data.error
-    return str(event.step_failure_data.user_failure_data.description)
 
 
 def made(launch: Launch) -> list[int]:

@@ -14,7 +14,8 @@ from ernie_pipeline.launch.detached.life import SUPERSEDED
 from ernie_pipeline.launch.modal import call
 from ernie_pipeline.launch.modal.keys import HEARTBEAT
 from ernie_pipeline_tests.launch.children import gone, wait_until
-from ernie_pipeline_tests.launch.modal.steps import COUNTING, WORK, Steps, failure, made
+from ernie_pipeline_tests.launch.following import failure
+from ernie_pipeline_tests.launch.modal.steps import COUNTING, WORK, Steps, made
 from ernie_pipeline_tests.store.shared.server import Server
 
 SLOWLY = COUNTING.replace('while step >= 5 and not bucket.get("go") and not stop.requested:', "for _ in range(4):")

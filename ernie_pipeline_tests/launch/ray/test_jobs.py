@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,9 +17,9 @@ from ernie_pipeline.launch.detached.followed import Patience
 from ernie_pipeline.launch.detached.launcher import FOLDER, DetachedLauncher
 from ernie_pipeline.launch.launcher import Launch, OnProgress, ignore_progress
 from ernie_pipeline.launch.ray.engine import RayEngine
-from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, gone, python_path, wait_until, work_in
+from ernie_pipeline_tests.launch.following import failure, killed_step, step_with
 from ernie_pipeline_tests.launch.ray.cluster import Cluster, Forwarded
 
 WORK = f"ray_work_of_test_{os.getpid()}"
@@ -77,16 +76,7 @@ class Steps:
     ) -> tuple[dg.ExecuteInProcessResult, list[str]]:
         """A step in this process; what its log says."""
         launcher = DetachedLauncher(RayEngine(self.address), Patience(**patience))
-
-        @dg.asset
-        def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            with pipeline_errors_as_failures():
-                launcher.run(context, launch, on_progress)
-            return dg.MaterializeResult()
-
-        instance = dg.DagsterInstance.ephemeral()
-        result = dg.materialize([asset], instance=instance, raise_on_error=False)
-        return result, [record.user_message for record in instance.all_logs(result.run_id)]
+        return step_with(launcher, launch, on_progress)
 
     def killed_step(self, when: Callable[[], bool]) -> None:
         """A step in a process of its own, killed outright then."""
@@ -99,18 +89,7 @@ class Steps:
             "steps = Steps(Path(sys.argv[2]), sys.argv[3])\nsteps.run(steps.launch())\n"
         )
         assert launch.state
-        log = (self.place / "killed.log").open("wb")
-        with (
-            log,
-            subprocess.Popen(
-                [sys.executable, "-c", code, WORK, str(self.place), self.address], stdout=log, stderr=log
-            ) as step,
-        ):
-            try:
-                wait_until(lambda: when() or step.poll() is not None, 120)
-                assert step.poll() is None, (self.place / "killed.log").read_text()
-            finally:
-                step.kill()
+        killed_step(code, [WORK, str(self.place), self.address], self.place / "killed.log", when)
 
     @property
     def steps(self) -> list[int]:
@@ -135,12 +114,6 @@ def steps(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
     (tmp_path / f"{WORK}.py").write_text(COUNTING)
     return Steps(tmp_path, cluster.address)
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    [event] = result.get_step_failure_events()
-    assert event.step_failure_data.user_failure_data is not None, event.step_failure_data.error
-    return str(event.step_failure_data.user_failure_data.description)
 
 
 def test_messages_arrive_while_it_runs_and_its_files_are_the_step_s(steps: Steps) -> None:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from pydantic import BaseModel
 
@@ -18,6 +17,7 @@ from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.store.row_cache import KeptRows, read_rows
 from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline_tests.launch.children import left_of, python_path, wait_until
+from ernie_pipeline_tests.launch.following import adapter, step_with_gpu
 from ernie_pipeline_tests.launch.ray.cluster import Cluster
 
 
@@ -33,28 +33,9 @@ def do(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         config = RayConfig(address=cluster.address, gpus=0, **ray)
         gpu = GpuResource(launcher="ray" if ray else "local", ray=config, gpus=gpus, cpu_threads=1)
         unfinished = tmp_path / "unfinished" / job.out.name  # type: ignore[attr-defined]
-
-        @dg.asset
-        def asset(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-            said = context.log_event
-
-            def log_event(event: Any) -> None:
-                said(event)
-                hear(str({key: value.value for key, value in event.metadata.items()}))
-
-            monkeypatch.setattr(context, "log_event", log_event)
-            gpu.run(context, work, job, unfinished=unfinished, processes=gpu.processes if work == "training" else 1)
-            return dg.MaterializeResult()
-
-        instance = dg.DagsterInstance.ephemeral()
-        result = dg.materialize([asset], resources={"gpu": gpu}, instance=instance)
-        return [record.user_message for record in instance.all_logs(result.run_id)]
+        return step_with_gpu(gpu, work, job, unfinished, lambda values: hear(str(values)), monkeypatch)
 
     return run
-
-
-def adapter(job: TrainingJob) -> bytes:
-    return (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
 def test_a_training_whose_worker_is_killed_comes_to_the_local_launcher_s_bytes(
