@@ -33,13 +33,18 @@ class JobsConfig(dg.Config):
         """How many a training is spread over."""
         return 1
 
+    @property
+    def patience(self) -> Patience:
+        """With a job that is lost, or silent."""
+        return Patience(retries=self.retries, quiet_s=self.heartbeat_s)
+
     def engine(self) -> Engine:
         """The engine, as it is set here."""
         raise NotImplementedError
 
     def launcher(self) -> DetachedLauncher:
         """That sends jobs to the engine."""
-        return DetachedLauncher(self.engine(), Patience(retries=self.retries, quiet_s=self.heartbeat_s), self.workers)
+        return DetachedLauncher(self.engine(), self.patience, self.workers)
 
 
 class RayConfig(JobsConfig):
@@ -84,8 +89,7 @@ class ModalConfig(JobsConfig):
     def launcher(self) -> DetachedLauncher:
         """See `JobsConfig.launcher`."""
         engine = self.engine()
-        patience = Patience(retries=self.retries, quiet_s=self.heartbeat_s)
-        return DetachedLauncher(engine, patience, self.workers, engine.place)
+        return DetachedLauncher(engine, self.patience, self.workers, engine.place)
 
 
 class KubernetesConfig(JobsConfig):
