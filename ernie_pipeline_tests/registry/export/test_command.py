@@ -8,7 +8,6 @@ import pytest
 from ernie_pipeline.cli.app import main
 from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.export.export import Asked, Form
 from ernie_pipeline.registry.export.source import find_source
 from ernie_pipeline.registry.register import Registration, RegistrationRequest
 from ernie_pipeline.utils.errors import PipelineError
@@ -57,15 +56,3 @@ def test_a_version_whose_files_are_altered_or_gone_is_refused(
     assert source.max_new_tokens == 24
     assert source.spec.adapter
     assert source.spec.adapter.is_dir()
-
-
-@pytest.mark.gpu
-def test_unsloth_loads_its_form_to_the_measured_logits(home: Path, registered: Registration, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device, and this machine has none")
-    pytest.importorskip("unsloth", reason="needs the package unsloth: the extra gpu")
-    form: Form = "unsloth"
-    asked = Asked(form, tmp_path / "out", f"models:/{registered.name}@champion")
-    assert main(["export", form, str(asked.out), "--model", str(asked.model)]) == 0
-    assert json.loads((asked.out / "export.json").read_text())["checked"]["unsloth_logits_differ"] < 1
