@@ -46,18 +46,22 @@ class Sampling:
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
+    with_routing: bool = False
+    """Whether the experts that were chosen come with the answers, where the backend can tell; it decides no answer."""
 
 
 class Generation(NamedTuple):
     """Answers as token ids, in the prompts' order, each up to its end token, included; `how`: in words, by what.
 
     `logprobs`: each token's log-probability in nats at the temperature it was drawn at, before `top_p` cut; at
-    temperature 1 for greedy answers.
+    temperature 1 for greedy answers. `routing`: of each prompt with its answer the experts chosen, as `Replay` has
+    them; None where that was not asked for, or cannot be told.
     """
 
     tokens: list[list[int]]
     logprobs: list[list[float]]
     how: str
+    routing: list[torch.Tensor] | None = None
 
 
 class TrainingBackend(Protocol):

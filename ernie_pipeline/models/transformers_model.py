@@ -93,7 +93,7 @@ class TransformersModel:
         del module
         if self.again and self.again.decoder_kept is None:
             free_memory()
-        return Generation(*answers, how=how)
+        return Generation(answers.tokens, answers.logprobs, how, answers.routing)
 
     def before_generating(self) -> None:
         """What a backend has to do first; nothing."""
@@ -153,6 +153,7 @@ class TransformersModel:
             progress=progress,
             on_answer=on_answer,
             decoder=decoder,
+            with_routing=sampling.with_routing,
         )
 
     @property

@@ -210,6 +210,7 @@ class Grpo(Section):
     max_importance: Annotated[float, Field(ge=1)] = Field(
         2.0, description="most that a token counts for being likelier to the trainer than to the sampler"
     )
+    replay_routing: bool = Field(True, description="train by the experts that the sampler chose, where it can tell")
     max_mismatch_kl: Annotated[float, Field(gt=0)] = Field(
         0.1, description="KL between sampler and trainer that stops the run; above 0.015 something is wrong"
     )

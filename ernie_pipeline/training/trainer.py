@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from ernie_pipeline.models.backend import LoadedModel
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import does_not_fit, is_out_of_memory
+from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.callbacks import AfterEachStep
 from ernie_pipeline.training.checkpoints import Facts
@@ -141,6 +142,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         num_tokens: float,
         weights: Sequence[torch.Tensor] | None = None,
         temperature: float = 1.0,
+        replay: Replay | None = None,
     ) -> torch.Tensor:
         """Leave the gradient in the parameters and give this rank's part of the loss, see `training_step`.
 
@@ -150,7 +152,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         seed = f"{self.args.seed}: step {number + 1}, rank {self.ranks.rank}"
         while True:
             torch.manual_seed(random.Random(seed).getrandbits(63))
-            loss = self.backend.forward_backward(documents, share, weights, temperature)
+            loss = self.backend.forward_backward(documents, share, weights, temperature, replay)
             if not self.ranks.any(loss is None)[0]:
                 break
             self._need_less(number + 1)

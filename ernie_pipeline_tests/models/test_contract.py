@@ -197,6 +197,28 @@ def test_the_tokens_log_probabilities_are_those_of_the_logits_in_any_order(
     assert adapted.token_logprobs([]) == []
 
 
+def test_a_sampler_tells_which_experts_it_chose_and_the_learner_chooses_the_same(
+    subject: Subject, adapted: LoadedModel
+) -> None:
+    """Answers of unlike length, so that slots are filled anew and moved; in fp32 the two agree."""
+    prompts = [[*prompt, number] for number in range(20, 30) for prompt in PROMPTS]
+    asked = Sampling(7, temperature=1.5, with_routing=True)
+    made = adapted.generate(prompts, asked, rows=6, seeds=range(40))
+    if made.routing is None:
+        pytest.skip("this backend's sampler does not tell")
+    own = [document([*prompt, *tokens], len(prompt)) for prompt, tokens in zip(prompts, made.tokens, strict=True)]
+    assert [len(each) for each in made.routing] == [len(each.ids) for each in own]
+    for prompt, each in zip(prompts, made.routing, strict=True):
+        assert (each[: len(prompt) - 1] == UNKNOWN).all()
+        assert (each[-1] == UNKNOWN).all()
+        assert (each[len(prompt) - 1 : -1] >= 0).all()
+    replay = Replay(made.routing)
+    adapted.token_logprobs(own, 1.5, replay)
+    assert replay.decisions == sum(map(len, made.tokens)) * made.routing[0].shape[1]
+    assert replay.elsewhere <= (0.2 if subject.on_gpu else 0.002) * replay.decisions
+    assert adapted.generate(prompts[:2], Sampling(2), rows=2).routing is None
+
+
 def test_a_sampled_token_s_log_probability_is_the_learner_s_own(subject: Subject, adapted: LoadedModel) -> None:
     """At the temperature it was drawn at."""
     made = adapted.generate(PROMPTS, Sampling(6, temperature=1.5), rows=4, seeds=range(4))

@@ -93,6 +93,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "clip_low": 0.2,
         "clip_high": 0.28,
         "max_importance": 2.0,
+        "replay_routing": True,
         "max_mismatch_kl": 0.1,
         "max_fall": 0.5,
         "patience": 10,

@@ -24,6 +24,7 @@ from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler
 from ernie_pipeline.models.generation.schedule import Asked, DecodeSettings, OnFinished, Schedule, Work, settings_for
 from ernie_pipeline.models.generation.slots import Slots
 from ernie_pipeline.models.memory import capture_graph, round_up
+from ernie_pipeline.models.routing import recording
 
 ATTENTION = "ernie_pipeline_decode"
 
@@ -44,6 +45,7 @@ def decode(
     on_answer: OnFinished = lambda index, tokens, logprobs: None,
     work: Work | None = None,
     decoder: "Decoder | None" = None,
+    chosen: dict[int, torch.Tensor] | None = None,
 ) -> Answers:
     """The tokens that follow each prompt (of at least one token), in the prompts' order: up to one of `end_tokens`,
     included.
@@ -51,7 +53,8 @@ def decode(
     At most `rows` are decoded at once. `capture`: replay steps as CUDA graphs. `seeds` [prompts], if not greedy.
     `budgets` [prompts]: the most tokens of each answer, where it is not `max_new_tokens`. `progress` hears (done,
     total) as rows finish, `on_answer` each answer as soon as it is found to be whole. Settings: the device's, if none
-    are given. `decoder`: of this model, to go on with what earlier calls made.
+    are given. `decoder`: of this model, to go on with what earlier calls made. `chosen`, if given, is filled with what
+    `Routes` says of each answer, before `on_answer` hears of it.
     """
     answers = Answers([[] for _ in prompts], [[] for _ in prompts])
     if not prompts:
@@ -73,6 +76,7 @@ def decode(
             steps = _Steps(model, slots, capture)
         else:
             steps = decoder.steps_for(model, rows, capacity, most, end_tokens, sampler, capture)
+        steps.state.record_routes(model, chosen)
         waiting, asked = Waiting(model, prompts, settings.prefill_tokens), Asked(prompts, seeds, budgets)
         Schedule(steps.state, waiting, asked, settings, work or Work()).run(steps.run, hear, progress)
     return answers
@@ -105,12 +109,12 @@ class _Steps:
     def __init__(self, model: Any, state: Slots, capture: bool):
         self.model, self.state, self.capture = model, state, capture
         self.fused = FusedStep(model) if fits(model) else None
-        self.graphs: dict[tuple[int, int, Sampler], torch.cuda.CUDAGraph | None] = {}
+        self.graphs: dict[tuple[int, int, Sampler, bool], torch.cuda.CUDAGraph | None] = {}
         self.pool = torch.cuda.graph_pool_handle() if capture else None
 
     def run(self, rows: int, length: int) -> None:
         length = length if self.fused is None else 0  # its kernels read each row as far as it goes
-        shape = rows, length, self.state.sampler
+        shape = rows, length, self.state.sampler, self.state.routes is not None
         if not self.capture or shape not in self.graphs:
             self.graphs[shape] = None
             self._step(rows, length)
@@ -129,11 +133,23 @@ class _Steps:
             logits = self._by_modules(rows, length)
         else:
             keys, values = ([each[:rows] for each in layers] for layers in (state.keys, state.values))
-            logits = self.fused.logits(state.tokens[:rows], state.positions[:rows], keys, values)
+            chosen: list[torch.Tensor] = []
+            logits = self.fused.logits(state.tokens[:rows], state.positions[:rows], keys, values, chosen)
+            if state.routes is not None:
+                state.routes.record(state.steps[:rows], chosen)
         state.record(rows, state.sampler.draw(logits, state.seeds[:rows], state.steps[:rows]))
 
     def _by_modules(self, rows: int, length: int) -> torch.Tensor:
         """The logits [rows, vocabulary] of each row's next token, by the model's own modules."""
+        state = self.state
+        if state.routes is not None:
+            with recording(self.model) as chosen:
+                logits = self._logits(rows, length)
+            state.routes.record(state.steps[:rows], chosen)
+            return logits
+        return self._logits(rows, length)
+
+    def _logits(self, rows: int, length: int) -> torch.Tensor:
         state = self.state
         tokens, positions = state.tokens[:rows], state.positions[:rows]
         seen = state.columns[:length] <= positions[:, None]

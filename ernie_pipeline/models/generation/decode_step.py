@@ -127,11 +127,12 @@ class FusedStep:
         positions: torch.Tensor,
         keys: Sequence[torch.Tensor],
         values: Sequence[torch.Tensor],
+        chosen: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """[rows, vocabulary] after `tokens` [rows] at `positions` [rows], int64.
 
         Each layer's `keys` and `values` [rows, key-value heads, capacity, width] get a column at each row's position;
-        what is behind it is not read.
+        what is behind it is not read. `chosen` gets the experts [rows, slots] of each layer that has any.
         """
         residual = F.embedding(tokens, self.embeddings)
         cos, sin = (each[:, 0] for each in self.rotary(residual, positions[:, None]))
@@ -141,7 +142,7 @@ class FusedStep:
             tiles = self.tiles or self._tiles(len(tokens), layer)
             qkv = F.linear(normed, layer.qkv)
             attended = ops.attend(qkv, cos, sin, positions, k, v, tiles.attention)
-            normed = self._mlp(residual, F.linear(attended, layer.output), layer, norm, tiles)
+            normed = self._mlp(residual, F.linear(attended, layer.output), layer, norm, tiles, chosen)
         return F.linear(normed, self.head)
 
     def _tiles(self, rows: int, layer: Layer) -> StepTiles:
@@ -152,7 +153,13 @@ class FusedStep:
         return tiles_for(rows, share, self.kv_heads, self.capability, quantized=quantized)
 
     def _mlp(
-        self, residual: torch.Tensor, attention: torch.Tensor, layer: Layer, norm: torch.Tensor, tiles: StepTiles
+        self,
+        residual: torch.Tensor,
+        attention: torch.Tensor,
+        layer: Layer,
+        norm: torch.Tensor,
+        tiles: StepTiles,
+        chosen: list[torch.Tensor] | None,
     ) -> torch.Tensor:
         """What comes after the attention: `residual` has it all added, and `norm` of that is returned."""
         mlp = layer.mlp
@@ -167,6 +174,8 @@ class FusedStep:
             with torch.cuda.stream(self.side):
                 shared = _dense(normed, mlp.shared)
         routed = ops.route(normed, mlp.router, mlp.bias, mlp.slots, mlp.least, counts)
+        if chosen is not None:
+            chosen.append(routed.experts)
         pairs = _pairs(normed, mlp.experts, routed, tiles)
         summed = mlp.experts(normed, routed.experts, routed.weights) if pairs is None else None
         if shared is not None:

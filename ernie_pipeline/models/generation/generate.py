@@ -13,6 +13,7 @@ from ernie_pipeline.models.generation.memory_plan import free_bytes, row_bytes, 
 from ernie_pipeline.models.generation.merged import decodable
 from ernie_pipeline.models.generation.sampler import GREEDY, Answers, Sampler, SeededDraws
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
+from ernie_pipeline.models.routing import routers
 
 Prompts = Sequence[Sequence[int]]
 
@@ -59,18 +60,21 @@ def generate_tokens(
     progress: Progress | None = None,
     on_answer: OnAnswer | None = None,
     decoder: Any = None,
+    with_routing: bool = False,
 ) -> Answers:
     """The tokens that follow each prompt (token ids), in the prompts' order: up to one of `end_tokens`, included.
 
     `seeds` [prompts]: what a sampled answer follows from; None: drawn from torch's generator. A merged model on CUDA
     answers as many at once as memory holds; any other `rows`. `decoder`: a `decode.Decoder` of this merged model, to go
-    on with what earlier calls made; then it is `rows` on CUDA too.
+    on with what earlier calls made; then it is `rows` on CUDA too. `with_routing`: a merged one tells which experts it
+    chose.
     """
     tell = progress or (lambda done, total: None)
     if seeds is None:
         seeds = torch.randint(2**62, (len(prompts),)).tolist() if sampler.temperature else [0] * len(prompts)
     ask = Ask(max_new_tokens, sampler, seeds, pad_token_id, end_tokens, on_answer or (lambda index, tokens: None))
     if decodable(model):
+        ask = ask._replace(with_routing=with_routing and bool(routers(model)))
         if decoder is None:
             rows = _rows_at_once(model, prompts, rows, max_new_tokens)
         return _decode_all(model, prompts, rows, ask, tell, decoder)
@@ -86,6 +90,7 @@ class Ask(NamedTuple):
     pad_token_id: int
     end_tokens: Sequence[int]
     on_answer: OnAnswer
+    with_routing: bool = False
 
 
 def _rows_at_once(model: Any, prompts: Prompts, rows: int, max_new_tokens: int) -> int:
@@ -105,11 +110,14 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
     cuda = next(model.parameters()).is_cuda
     settings = settings_for(cuda)
     answers, missing = Answers([[] for _ in prompts], [[] for _ in prompts]), dict.fromkeys(range(len(prompts)))
+    routing, chosen = dict[int, torch.Tensor](), dict[int, torch.Tensor]()
     while True:
         asked = list(missing)
 
         def hear(number: int, tokens: list[int], logprobs: list[float], asked: list[int] = asked) -> None:
             index = asked[number]
+            if number in chosen:
+                routing[index] = chosen.pop(number)
             answers.tokens[index], answers.logprobs[index] = tokens, logprobs
             del missing[index]
             ask.on_answer(index, tokens)
@@ -129,8 +137,9 @@ def _decode_all(model: Any, prompts: Prompts, rows: int, ask: Ask, progress: Pro
                 progress=partial(_tell_of_more, progress, before),
                 on_answer=hear,
                 decoder=decoder,
+                chosen=chosen if ask.with_routing else None,
             )
-            return answers
+            return answers._replace(routing=[routing[i] for i in range(len(prompts))] if ask.with_routing else None)
         except (RuntimeError, MemoryError) as error:
             if (rows == 1 and settings.prefill_tokens == 1) or not is_out_of_memory(error):
                 raise

@@ -18,10 +18,11 @@ _GOLDEN, _FIRST, _SECOND = (each - 2**64 for each in (0x9E3779B97F4A7C15, 0xBF58
 
 
 class Answers(NamedTuple):
-    """Answers as token ids, and each token's log-probability in nats, see `Drawn`."""
+    """Answers as token ids, and each token's log-probability in nats, see `Drawn`; the experts chosen, see `Routes`."""
 
     tokens: list[list[int]]
     logprobs: list[list[float]]
+    routing: list[torch.Tensor] | None = None
 
 
 class Drawn(NamedTuple):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ernie_pipeline.models.backend import Progress
 from ernie_pipeline.models.generation.memory_plan import LENGTH_STEP
 from ernie_pipeline.models.generation.prefill import Waiting
+from ernie_pipeline.models.generation.routes import Whole
 from ernie_pipeline.models.generation.slots import Ready, Slots
 from ernie_pipeline.models.memory import round_up
 
@@ -116,6 +117,9 @@ class Schedule:
             return []
         rows = [row for row, _ in found]
         answers = self.slots.answers_of(rows, [lengths[row] for row in rows])
+        if self.slots.routes is not None:
+            prompts = self.asked.prompts
+            self.slots.routes.take([Whole(row, owner, len(prompts[owner]), lengths[row]) for row, owner in found])
         for row in rows:
             self.owners[row] = None
         return [(owner, *answer) for (_, owner), answer in zip(found, answers, strict=True)]

@@ -7,6 +7,7 @@ import torch
 
 from ernie_pipeline.models.generation.memory_plan import cache_shape
 from ernie_pipeline.models.generation.prefill import Prefilled
+from ernie_pipeline.models.generation.routes import Routes
 from ernie_pipeline.models.generation.sampler import Drawn, Sampler
 from ernie_pipeline.models.memory import to_device
 
@@ -29,7 +30,8 @@ class Slots:
 
     `tokens`, `positions`, `seeds`, `steps` (tokens of the answer so far) and `budgets` are [rows], int64, `finished`
     [rows] bool; `answers` and `logprobs` [rows, max_new_tokens + 1]; `keys` and `values` of each layer [rows, heads,
-    capacity, width]. Their addresses never change: captured steps read and write them.
+    capacity, width]. Their addresses never change: captured steps read and write them. `routes`: the experts of
+    each step, where they are recorded.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Slots:
         self.answers = torch.zeros(rows, max_new_tokens + 1, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(rows, max_new_tokens + 1, device=device)
         self.columns = torch.arange(capacity, device=device)
+        self.routes: Routes | None = None
+        self._routes: Routes | None = None
         # zeros, not empty: what a mask hides still takes part, times zero, and must not be infinite
         self.keys, self.values = (
             [torch.zeros(rows, heads, capacity, width, dtype=embeddings.dtype, device=device) for _ in range(layers)]
@@ -70,6 +74,14 @@ class Slots:
         self.sampler = sampler
         self.finished.fill_(True)
         self._of_rows.zero_()
+
+    def record_routes(self, model: Any, found: dict[int, torch.Tensor] | None) -> None:
+        """From now on the experts of each step are recorded, and told of in `found`; None: they are not."""
+        if found is None:
+            self.routes = None
+            return
+        self._routes = self._routes or Routes.of(model, self.rows, self.answers.shape[1] - 1)
+        self._routes.found, self.routes = found, self._routes
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Ready], prefilled: Prefilled) -> None:
         """Begin `prompts` in `slots`: the last token of each is its first step's input, all before it is copied."""
@@ -119,5 +131,7 @@ class Slots:
         """Move the rows `chosen` (ascending) to the front. Of their answers nothing is lost."""
         number, index = len(chosen), to_device(chosen, self.device)
         self._of_rows[:, :number] = self._of_rows[:, index]
+        if self.routes is not None:
+            self.routes.move_to_front(index)
         for tensor in (self.finished, self.answers, self.logprobs, *self.keys, *self.values):
             tensor[:number] = tensor[index]

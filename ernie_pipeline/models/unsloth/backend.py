@@ -151,7 +151,7 @@ class UnslothModel(TransformersModel):
                 self.to_training()
         if self.again:
             free_memory()
-        return Generation(*answers, how="Unsloth's generate, 4-bit")
+        return Generation(answers.tokens, answers.logprobs, "Unsloth's generate, 4-bit")
 
     def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
         """See `LoadedModel.training`."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
+
 from ernie_pipeline.models.backend import LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts
 from ernie_pipeline.models.documents import Document, document
@@ -29,6 +31,8 @@ class Rollout(NamedTuple):
     tokens: list[int]
     logprobs: list[float]
     advantage: float
+    routing: torch.Tensor | None = None
+    """The experts that the sampler chose for prompt and answer, if it tells, see `Replay`."""
 
     @property
     def document(self) -> Document:
@@ -41,6 +45,7 @@ class Answer(NamedTuple):
 
     tokens: list[int]
     logprobs: list[float]
+    routing: torch.Tensor | None = None
 
 
 class Group(NamedTuple):
@@ -140,7 +145,7 @@ class RolloutSampler:
 
     def sampling(self, temperature: float, top_p: float = 1.0) -> Sampling:
         """With the recipe's limit of new tokens."""
-        return Sampling(self.plan.grpo.max_new_tokens, temperature, top_p)
+        return Sampling(self.plan.grpo.max_new_tokens, temperature, top_p, with_routing=temperature > 0)
 
     def answers(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Answer]:
         """By the adapter as it is, this rank's. Raises `Stopped`, on all ranks or none."""
@@ -152,7 +157,8 @@ class RolloutSampler:
         found: list[Answer] = []
         if prompts:
             made = self.loaded.generate(prompts, sampling, rows=self.rows, seeds=seeds, progress=hear, on_answer=hear)
-            found = [Answer(*each) for each in zip(made.tokens, made.logprobs, strict=True)]
+            routing: list[torch.Tensor | None] = [*(made.routing or [])] or [None] * len(prompts)
+            found = [Answer(*each) for each in zip(made.tokens, made.logprobs, routing, strict=True)]
         if self.ranks.any(self.asked_to_stop())[0]:
             raise Stopped
         return found
@@ -193,7 +199,7 @@ class RolloutSampler:
         each = advantages([reward.value for reward in group.rewards], self.plan.grpo.normalization)
         prompt = self.plan.problems.practised[group.problem].ids
         return [
-            Rollout(prompt, answer.tokens, answer.logprobs, each[number])
+            Rollout(prompt, answer.tokens, answer.logprobs, each[number], answer.routing)
             for number, answer in group.answers.items()
             if answer.tokens
         ]

@@ -21,6 +21,7 @@ from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.models.backend import LoadedModel
 from ernie_pipeline.models.checkpoint.context import check_context
 from ernie_pipeline.models.device import Device
+from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.checkpoints import Facts
 from ernie_pipeline.training.config import trainer_config
@@ -106,7 +107,7 @@ class GrpoTrainer(AdapterTrainer):
         assert self.batch is not None
         with self._timed("logprobs_s"):
             kl = self._measure(self.batch) if fresh else None
-            now = self.old if fresh else self._logprobs(self.batch)
+            now = self.old if fresh else self._logprobs(self.batch, self._replay(self.batch))
         with self._timed("training_s"):
             loss = self._update(number, self.batch, now)
         if fresh and (why := self.watch.updated(self.batch.groups_kept > 0, kl)):
@@ -165,7 +166,9 @@ class GrpoTrainer(AdapterTrainer):
 
     def _measure(self, batch: Batch) -> float | None:
         """The trainer's log-probabilities; the mean mismatch KL over all ranks' tokens, None where there are none."""
-        self.old = self._logprobs(batch)
+        replay = self._replay(batch)
+        self.old = self._logprobs(batch, replay)
+        self._tell_of(replay)
         if self.objective.kl_to_base:
             with self.loaded.without_adapter():
                 self.base = self._logprobs(batch)
@@ -177,8 +180,21 @@ class GrpoTrainer(AdapterTrainer):
             self.progress.add("curve", {"kl_to_base": to_base})
         return mismatch
 
-    def _logprobs(self, batch: Batch) -> Values:
-        return self.loaded.token_logprobs([each.document for each in batch.rollouts], self.plan.grpo.temperature)
+    def _logprobs(self, batch: Batch, replay: Replay | None = None) -> Values:
+        documents = [each.document for each in batch.rollouts]
+        return self.loaded.token_logprobs(documents, self.plan.grpo.temperature, replay)
+
+    def _replay(self, batch: Batch) -> Replay | None:
+        """The experts that the sampler chose, where it told; for a step's passes, or only to be counted."""
+        chosen = [rollout.routing for rollout in batch.rollouts if rollout.routing is not None]
+        told = bool(chosen) and len(chosen) == len(batch.rollouts)
+        return Replay(chosen, forced=self.plan.grpo.replay_routing) if told else None
+
+    def _tell_of(self, replay: Replay | None) -> None:
+        counts = (replay.elsewhere, replay.decisions) if replay else (0, 0)
+        elsewhere, decisions = self.ranks.sum(*counts)
+        if decisions:
+            self.progress.add("curve", {"routed_elsewhere": elsewhere / decisions})
 
     def _mean_kl(self, p: Values, q: Values) -> float | None:
         """Over all ranks' tokens that are counted: those of the prompts are 0 in both."""
@@ -203,13 +219,14 @@ class GrpoTrainer(AdapterTrainer):
             self.progress.add_loss(nothing)
             return nothing
         grpo = self.plan.grpo
+        replay = self._replay(batch)
         bases: list[torch.Tensor | None] = [*self.base] or [None] * len(documents)
         weights = [
             self._weights(rollout, now, old, base)
             for rollout, now, old, base in zip(batch.rollouts, current, self.old, bases, strict=True)
         ]
         divisor = loss_divisor(self.plan.settings.samples_per_step, grpo.max_new_tokens, grpo.normalization)
-        return self.step_gradient(number, documents, divisor, weights, grpo.temperature)
+        return self.step_gradient(number, documents, divisor, weights, grpo.temperature, replay)
 
     def _weights(
         self, rollout: Rollout, current: torch.Tensor, old: torch.Tensor, base: torch.Tensor | None
@@ -297,7 +314,8 @@ class GrpoTrainer(AdapterTrainer):
         """See `AdapterTrainer.facts_of_method`."""
         curve = self.progress.curve
         found: dict[str, list[float]] = {
-            name: [entry[name] for entry in curve if name in entry] for name in ("reward", "solved", "mismatch_kl")
+            name: [entry[name] for entry in curve if name in entry]
+            for name in ("reward", "solved", "mismatch_kl", "routed_elsewhere")
         }
         facts: dict[str, Any] = {"method": "grpo", **self.totals, "eval_problems": len(self.plan.problems.held)}
         for name in SECONDS:
@@ -310,6 +328,8 @@ class GrpoTrainer(AdapterTrainer):
         if found["mismatch_kl"]:
             kls = found["mismatch_kl"]
             facts |= {"mismatch_kl": sum(kls) / len(kls), "highest_mismatch_kl": max(kls)}
+        if found["routed_elsewhere"]:
+            facts["routed_elsewhere"] = sum(found["routed_elsewhere"]) / len(found["routed_elsewhere"])
         return facts
 
 

@@ -1,6 +1,7 @@
 """Asked again and again while it learns, a model keeps what it generates with, and its answers are as if it did not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,16 @@ def test_weights_are_written_where_they_are_also_where_projections_share_one(lea
     assert attention.q_proj.weight.data_ptr() == whole.data_ptr()
     assert not torch.equal(whole, before)
     torch.testing.assert_close(logits_of(merged, IDS), logits_of(merge(learning.module), IDS), atol=0, rtol=0)
+
+
+def test_the_experts_it_chose_are_told_of_each_answer_as_if_it_kept_nothing(learning: PeftModel4bit) -> None:
+    """With calls that do not ask for them in between."""
+    asked = [(36, True), (33, False), (40, True)]
+    plain = [ask(learning, number, replace(DRAWN, with_routing=routed)).routing for number, routed in asked]
+    with learning.generating_again(16):
+        kept = [ask(learning, number, replace(DRAWN, with_routing=routed)).routing for number, routed in asked]
+    assert plain[1] is None
+    assert kept[1] is None
+    for one, other in zip([*kept[0], *kept[2]], [*plain[0], *plain[2]], strict=True):
+        assert torch.equal(one.sort(dim=-1).values, other.sort(dim=-1).values)
+    assert (kept[0][0][-2] >= 0).all()

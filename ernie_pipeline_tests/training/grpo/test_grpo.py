@@ -189,9 +189,9 @@ def test_a_policy_that_diverges_is_stopped_with_its_last_good_checkpoint(make_gr
     )
     usual = trainer.loaded.token_logprobs
 
-    def other(documents: Any, temperature: float = 1.0) -> list[torch.Tensor]:
+    def other(documents: Any, temperature: float, replay: Any) -> list[torch.Tensor]:
         wrong = 2.0 if trainer.state.global_step >= 2 else 0.0
-        return [each - wrong for each in usual(documents, temperature)]
+        return [each - wrong for each in usual(documents, temperature, replay)]
 
     trainer.loaded.token_logprobs = other
     try:
