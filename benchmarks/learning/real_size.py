@@ -126,9 +126,9 @@ def _grpo(loaded: LoadedModel, device: Device, asked: argparse.Namespace) -> Non
     settings = Training(
         method="grpo",
         samples_per_step=asked.answers,
-        max_steps=10,
+        max_steps=asked.steps,
         learning_rate=1e-5,
-        eval_every=10,
+        eval_every=asked.steps,
         log_every=1,
         keep="last",
     )
@@ -143,7 +143,7 @@ def _grpo(loaded: LoadedModel, device: Device, asked: argparse.Namespace) -> Non
 
     trainer = GrpoTrainer(
         loaded,
-        trainer_config(settings, 10, device=device.name),
+        trainer_config(settings, asked.steps, device=device.name),
         plan,
         ranks=Ranks(),
         saved=Saved(None, "", Ranks(), _silent),
@@ -157,7 +157,7 @@ def _grpo(loaded: LoadedModel, device: Device, asked: argparse.Namespace) -> Non
     speed = [{name: round(entry[name], 2) for name in shown if name in entry} for entry in trainer.progress.speed]
     curve = trainer.progress.curve
     watched = {name: [entry[name] for entry in curve if name in entry] for name in ("mismatch_kl", "routed_elsewhere")}
-    _tell("grpo", steps=10, answers=asked.answers, new_tokens=asked.new_tokens, **_since(start), **watched)
+    _tell("grpo", steps=asked.steps, answers=asked.answers, new_tokens=asked.new_tokens, **_since(start), **watched)
     for entry in speed:
         print(json.dumps(entry), flush=True)
 
@@ -192,6 +192,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("phases", nargs="+", choices=["grading", "supervised", "grpo"])
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=4, help="answers to each that are graded")
+    parser.add_argument("--steps", type=int, default=10, help="of GRPO")
     parser.add_argument("--answers", type=int, default=128, help="of a GRPO step, in groups of 8")
     parser.add_argument("--new-tokens", type=int, default=512, help="of each of GRPO's answers")
     parser.add_argument("--no-replay", dest="replay", action="store_false", help="GRPO by the trainer's own routing")

@@ -185,7 +185,13 @@ def test_a_step_gives_the_modules_logits(model: Any) -> None:
     found = FusedStep(model).logits(tokens, positions, *caches)
     columns = torch.arange(length, device="cuda")
     state: Any = SimpleNamespace(
-        positions=positions, keys=copies[0], values=copies[1], tokens=tokens, columns=columns, device="cuda"
+        positions=positions,
+        keys=copies[0],
+        values=copies[1],
+        tokens=tokens,
+        columns=columns,
+        routes=None,
+        device="cuda",
     )
     steps: Any = decode._Steps.__new__(decode._Steps)
     steps.model, steps.state = model, state
