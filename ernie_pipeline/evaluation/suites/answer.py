@@ -4,8 +4,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ernie_pipeline.evaluation.suites.attempts import GREEDY, Attempt, Problem, attempt, read_problems, seed_of
-from ernie_pipeline.evaluation.suites.attempts import write_attempts as write_attempts_file
+from ernie_pipeline.evaluation.suites.attempts import (
+    GREEDY,
+    Attempt,
+    Problem,
+    attempt,
+    read_problems,
+    seed_of,
+    write_attempts,
+)
 from ernie_pipeline.evaluation.suites.figures import summarise
 from ernie_pipeline.evaluation.suites.job import SuiteJob
 from ernie_pipeline.grading.grade import grade
@@ -53,10 +60,10 @@ def answer(job: SuiteJob, report: Reporter) -> None:
     told = metrics["greedy"]
     report(
         f"suite {job.name}: greedy {told['value']:.1%} ({told['low']:.1%} to {told['high']:.1%})"
-        + "".join(f", {name} {metrics[key][name]['value']:.1%}" for key, name in _last_of(metrics)),
+        + "".join(f", {name}@{k} {value:.1%}" for name, k, value in _of_all_samples(metrics)),
         {"accuracy": told["value"]},
     )
-    write_attempts_file(attempts, job.out)
+    write_attempts(attempts, job.out)
     (job.out / "reports").mkdir()
     write_json(job.out / "metrics.json", metrics)
     write_json(job.out / "model.json", {"backend": job.spec.backend})
@@ -64,9 +71,10 @@ def answer(job: SuiteJob, report: Reporter) -> None:
     write_json(job.out / "reports" / "run.json", ran_on)
 
 
-def _last_of(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of each kind of sampled figure, that of the most samples."""
-    return [(key, [*metrics[key]][-1]) for key in ("avg_at", "pass_at", "maj_at") if metrics[key]]
+def _of_all_samples(metrics: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """Of each kind of sampled figure its name, k and value for the largest k."""
+    found = [(name, [*metrics[f"{name}_at"].items()]) for name in ("avg", "pass", "maj")]
+    return [(name, own[-1][0], own[-1][1]["value"]) for name, own in found if own]
 
 
 def _asked(job: SuiteJob, tokenizer: Tokenizer) -> list[Asked]:

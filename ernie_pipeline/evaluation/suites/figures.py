@@ -1,14 +1,12 @@
 """What one model's answers to a suite come to: each figure with its intervals, and by kind, level and subject."""
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
-from statistics import stdev
 from typing import Any
 
 from scipy.stats import t as students_t  # type: ignore[import-untyped]
 
 from ernie_pipeline.evaluation.suites.attempts import Attempt
-from ernie_pipeline.evaluation.suites.scores import Answered, Score, by_problem, mean, scores_of
+from ernie_pipeline.evaluation.suites.scores import Answered, OverSeeds, Score, by_problem, mean, scores_of
 from ernie_pipeline.grading.intervals import wilson
 
 GROUPS = ("kind", "level", "subject")
@@ -59,20 +57,19 @@ def figure(score: Score) -> Figure:
 
     low, high               over problems: what the share would be of more problems like these (Wilson's; a problem's
                             own share varies less than the 0 or 1 that it takes, so it is at most too wide)
-    seeds_low, seeds_high   over seeds: what it would be of these problems with other seeds, from the spread of those
-                            sets of seeds that share none (Student's t); at most too wide for pass@k, whose value uses
-                            every set of k. None where there are not two: of the greedy answer, and for k above n / 2
+    seeds_low, seeds_high   over seeds: what it would be of these problems with other seeds (Student's t). None where
+                            one set of seeds says nothing of it: for the greedy answer, pass@n, and maj@k above n / 2
     """
     value = mean(score.values)
     low, high = wilson(min(max(value, 0.0), 1.0), len(score.values))
-    seeds_low, seeds_high = _over_seeds(value, score.of_seeds)
+    seeds_low, seeds_high = _over_seeds(value, score.over_seeds)
     return {"value": value, "low": low, "high": high, "seeds_low": seeds_low, "seeds_high": seeds_high}
 
 
-def _over_seeds(value: float, of_seeds: Sequence[float]) -> tuple[float | None, float | None]:
-    if len(of_seeds) < 2:
+def _over_seeds(value: float, spread: OverSeeds | None) -> tuple[float | None, float | None]:
+    if spread is None:
         return None, None
-    reach = float(students_t.ppf(0.975, len(of_seeds) - 1)) * stdev(of_seeds) / sqrt(len(of_seeds))
+    reach = float(students_t.ppf(0.975, spread.freedom)) * spread.error
     return max(0.0, value - reach), min(1.0, value + reach)
 
 

@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import stdev
+from typing import NamedTuple
 
 from ernie_pipeline.evaluation.suites.attempts import GREEDY, Attempt
 from ernie_pipeline.grading.attempts import pass_at, powers_up_to
@@ -66,13 +69,19 @@ def _vote(attempt: Attempt) -> str | None:
     return normalize(text).replace(" ", "") or text
 
 
+class OverSeeds(NamedTuple):
+    """How far a figure would be off with other seeds: its standard error, with so many degrees of freedom."""
+
+    error: float
+    freedom: int
+
+
 @dataclass(frozen=True)
 class Score:
-    """What a figure is for each problem, in their order; `of_seeds`: its mean over all problems for each set of seeds
-    that shares none with another, where there are two or more."""
+    """What a figure is for each problem, in their order; `over_seeds` is None where one set of seeds says nothing."""
 
     values: tuple[float, ...]
-    of_seeds: tuple[float, ...] = ()
+    over_seeds: OverSeeds | None = None
 
 
 Scores = Mapping[str, Mapping[int, Score]]
@@ -103,17 +112,38 @@ def scores_of(problems: Sequence[Answered]) -> Scores:
 
 def _avg(problems: Sequence[Answered], number: int) -> Score:
     seeds = [mean([each.right[seed] for each in problems]) for seed in range(number)]
-    return Score(tuple(mean(each.right[:number]) for each in problems), tuple(seeds) if number > 1 else ())
+    return Score(tuple(mean(each.right[:number]) for each in problems), _of_independent(seeds))
 
 
 def _pass(problems: Sequence[Answered], number: int, k: int) -> Score:
     values = tuple(pass_at(number, sum(each.right[:number]), k) for each in problems)
-    return Score(values, _of_blocks([[any(each.right[at : at + k]) for at in _blocks(number, k)] for each in problems]))
+    return Score(values, _jackknife(problems, number, k) if k < number else None)
 
 
 def _maj(problems: Sequence[Answered], number: int, k: int) -> Score:
-    own = [[majority(each.votes[at : at + k]) for at in _blocks(number, k)] for each in problems]
-    return Score(tuple(mean(blocks) for blocks in own), _of_blocks(own))
+    starts = range(0, number - k + 1, k)
+    own = [[majority(each.votes[at : at + k]) for at in starts] for each in problems]
+    blocks = [mean([each[block] for each in own]) for block in range(len(starts))]
+    return Score(tuple(mean(each) for each in own), _of_independent(blocks))
+
+
+def _of_independent(values: Sequence[float]) -> OverSeeds | None:
+    """Of the mean of values that have no seed in common."""
+    return OverSeeds(stdev(values) / sqrt(len(values)), len(values) - 1) if len(values) > 1 else None
+
+
+def _jackknife(problems: Sequence[Answered], number: int, k: int) -> OverSeeds:
+    """Of pass@k, from what it is without each one of the seeds.
+
+    Rather too large than too small: Efron and Stein, Annals of Statistics 9 (1981) 586-596.
+    """
+    totals = [sum(each.right[:number]) for each in problems]
+    without = [
+        mean([pass_at(number - 1, total - each.right[seed], k) for each, total in zip(problems, totals, strict=True)])
+        for seed in range(number)
+    ]
+    centre = mean(without)
+    return OverSeeds(sqrt((number - 1) / number * sum((each - centre) ** 2 for each in without)), number - 1)
 
 
 def majority(votes: Sequence[str | None]) -> float:
@@ -122,17 +152,6 @@ def majority(votes: Sequence[str | None]) -> float:
     most = max(counts.values(), default=0)
     leading = [vote for vote, count in counts.items() if count == most]
     return 1 / len(leading) if RIGHT in leading else 0.0
-
-
-def _blocks(number: int, k: int) -> range:
-    """Where each block of k seeds begins."""
-    return range(0, number - k + 1, k)
-
-
-def _of_blocks(own: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Of each block, the mean over the problems; nothing of one alone."""
-    blocks = len(own[0])
-    return tuple(mean([each[block] for each in own]) for block in range(blocks)) if blocks > 1 else ()
 
 
 def mean(values: Sequence[float]) -> float:
