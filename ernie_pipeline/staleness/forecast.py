@@ -124,10 +124,13 @@ def estimate_build(chain: Chain, name: str) -> Estimate | None:
 
 
 def standing_costs(chain: Chain) -> dict[str, Cost]:
-    """What the artifacts that the recipe asks for cost, by asset; of rounds before as "qlora_adapter.round_1"."""
+    """What the artifacts that the recipe asks for cost, by asset; of rounds before as "qlora_adapter.round_1".
+
+    Without the answers to suites, which no model waits for.
+    """
     found: dict[str, Cost] = {}
     for each in chain.rounds():
-        for name in ("verified_solutions", "qlora_adapter") if each is not chain else jobs_of(chain):
+        for name in ("verified_solutions", "qlora_adapter") if each is not chain else JOBS:
             with suppress(PipelineError):  # it need not be there
                 if cost := cost_of(each.artifact(name).manifest):
                     found[name if each is chain else f"{name}.round_{each.recipe.solutions.rounds}"] = cost

@@ -171,7 +171,9 @@ def test_a_suite_is_estimated_by_its_answers(store: ArtifactStore) -> None:
         assets("one", "base", "adapter"), (30, 30)
     )
     assert "80 of 80 answers to do; the build of " in found.estimates["suite_one_base"].basis
-    assert {*assets("one", "base", "adapter")} <= standing_costs(chain_of(store, recipe)).keys()
+    before = chain_of(store, recipe)
+    assert {*forecast(before, make_plan(before)).costs} == {*assets("one", "base", "adapter")}
+    assert standing_costs(before) == {}, "no registered model waited for them"
     longer = chain_of(store, suites("one", samples=3, max_new_tokens=1024))
     assert forecast(longer, make_plan(longer)).estimates["suite_one_base"].seconds == (20, 30)
 
