@@ -69,13 +69,7 @@ def build_or_reuse(
     end_with_run()
     with told_in_the_run(context), pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
-        if name not in chain.stages:
-            raise PipelineError(
-                f"{name} is of a suite that the recipe does not name any more; reload the code location"
-            )
-        for upstream in all_stages(chain.recipe)[name].inputs:
-            if upstream in chain.sources:
-                _log_observation(context, upstream, chain.version(upstream))
+        _log_observations(context, chain, name)
         build_above(chain)
         budget, estimated = Budget.from_environment(), dict[str, str]()
 
@@ -111,9 +105,13 @@ def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
         return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
 
 
-def _log_observation(context: dg.AssetExecutionContext, name: str, version: str) -> None:
+def _log_observations(context: dg.AssetExecutionContext, chain: Chain, name: str) -> None:
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
-    context.log_event(dg.AssetObservation(name, tags={DATA: version}))
+    if name not in chain.stages:
+        raise PipelineError(f"{name} is of a suite that the recipe does not name any more; reload the code location")
+    for upstream in all_stages(chain.recipe)[name].inputs:
+        if upstream in chain.sources:
+            context.log_event(dg.AssetObservation(upstream, tags={DATA: chain.version(upstream)}))
 
 
 def _unread(chain: Chain, name: str) -> dict[str, str]:

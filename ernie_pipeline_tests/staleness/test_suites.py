@@ -7,13 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ernie_pipeline.data.suites.job import suite_problems_job
 from ernie_pipeline.evaluation.suites.attempts import Problem, seed_of
+from ernie_pipeline.evaluation.suites.job import suite_job
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import reached
 from ernie_pipeline.staleness.forecast import forecast, standing_costs
 from ernie_pipeline.staleness.plan import make_plan
-from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.staleness.stage import DeclaredRecipe, Work
 from ernie_pipeline.staleness.stages import STAGES, all_sources, all_stages, asked_rows, stages_for
 from ernie_pipeline.staleness.suites import suite_of, suites_among
 from ernie_pipeline.store.artifacts import ArtifactStore
@@ -193,3 +195,36 @@ def test_a_seed_is_of_the_prompt_and_of_how_it_is_sampled() -> None:
     assert all(0 < seed < 2**62 for seed in seeds)
     assert seed_of(one, suite, 0) == seed_of(two, hotter, 0) == 0
     assert seed_of(one, suite.model_copy(update={"samples": 9, "max_new_tokens": 1}), 1) == seeds[0]
+
+
+def seen_by(asset: str, recipe: Recipe) -> Any:
+    """What the stage may read of the recipe."""
+    stage, sources = stages_for(recipe)[asset], all_sources(recipe)
+    covered = {sources[name].section for name in stage.inputs if name in sources}
+    return DeclaredRecipe(recipe, frozenset({*stage.recipe, *covered}), asset)
+
+
+def test_jobs_are_made_of_what_the_stage_declares_and_cross_a_process_border(tmp_path: Path) -> None:
+    recipe = suites("one", samples=3, question=["a", "b"])
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"backend": "peft"})})
+    version, out = f"commit:{'c' * 40}", tmp_path / "out"
+    read = suite_problems_job(seen_by("suite_one_problems", recipe), "one", "sha256:1", ("demo", None), out)
+    assert (read.source, read.columns.question) == (recipe.suites["one"].source, ("a", "b"))
+    answers = {
+        part: suite_job(
+            seen_by(f"suite_one_{part}", recipe), "one", version, tmp_path, adapter, problems=tmp_path, out=out
+        )
+        for part, adapter in (("base", None), ("adapter", tmp_path))
+    }
+    assert answers["base"].answers.samples == 3
+    assert (answers["base"].spec.adapter, answers["adapter"].spec.adapter) == (None, tmp_path / "adapter")
+    for job in (read, *answers.values()):
+        assert type(job).model_validate_json(job.model_dump_json()) == job
+
+
+def test_a_stage_sees_nothing_of_a_suite_that_it_does_not_declare() -> None:
+    recipe = suites("one", "two")
+    with pytest.raises(RuntimeError, match=r"suite_one_base reads recipe\.suites\.one\.question, which"):
+        _ = seen_by("suite_one_base", recipe).suites["one"].question
+    with pytest.raises(RuntimeError, match=r"suite_one_base reads recipe\.suites\.two, which"):
+        _ = seen_by("suite_one_base", recipe).suites["two"]
