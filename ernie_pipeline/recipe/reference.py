@@ -100,7 +100,9 @@ def _default(field: FieldInfo) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, list | tuple):
         return "`" + ("[" + ", ".join(f'"{each}"' for each in value) + "]") + "`"
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+    if isinstance(value, str):
+        return '`"' + value.replace("\n", "\\n") + '"`'
+    return f"`{value}`"
 
 
 if __name__ == "__main__":

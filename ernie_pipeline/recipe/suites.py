@@ -19,7 +19,7 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class SuiteSource(Section):
-    """Where a suite's rows are: a file, or a data set of the hub at a commit. An error goes on behind its key."""
+    """Where a suite's rows are: a file, or a data set of the hub at a commit."""
 
     path: str = Field("", description="JSONL, JSON, CSV or Parquet (also .gz; JSONL also .zst)")
     dataset: str = Field("", description='the data set\'s id on the hub, such as "openai/gsm8k"')
@@ -28,7 +28,7 @@ class SuiteSource(Section):
     commit: str = Field("", description="of the data set: 40 hex digits")
 
     @model_validator(mode="after")
-    def _one_place(self) -> "SuiteSource":
+    def _one_place(self) -> "SuiteSource":  # what is said goes on behind "suites.NAME.source"
         if bool(self.path) == bool(self.dataset):
             named = "both a path and a dataset" if self.path else "neither a path nor a dataset"
             raise ValueError(f"names {named}; give it one of them")
