@@ -1,5 +1,7 @@
 """Binds assets, automation and resources into the code location. It holds no logic."""
 
+from typing import Any
+
 import dagster as dg
 
 from ernie_pipeline.orchestration.assets.adapter_evaluation import adapter_evaluation
@@ -11,14 +13,16 @@ from ernie_pipeline.orchestration.assets.nemotron_source import nemotron_source
 from ernie_pipeline.orchestration.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.assets.registered_model import registered_model
+from ernie_pipeline.orchestration.assets.suites import suite_assets, suite_sets
 from ernie_pipeline.orchestration.assets.verified_solutions import verified_solutions
-from ernie_pipeline.orchestration.automation import SETTINGS, ernie_refresh, refresh, source_changed
+from ernie_pipeline.orchestration.automation import SETTINGS, VERSIONS, ernie_refresh, refresh, source_changed
 from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
-from ernie_pipeline.staleness.stages import declared_versions
+from ernie_pipeline.staleness.suites import suites_among
 
-SOURCES = [nemotron_source, base_model, benchmark_sets]
-BUILT = [
+SUITES = suites_among(VERSIONS)
+SOURCES: list[Any] = [nemotron_source, base_model, benchmark_sets, *suite_sets(SUITES)]
+BUILT: list[dg.AssetsDefinition] = [
     raw_nemotron,
     math_split,
     verified_solutions,
@@ -26,8 +30,8 @@ BUILT = [
     base_evaluation,
     adapter_evaluation,
     registered_model,
+    *suite_assets(SUITES),
 ]
-VERSIONS = declared_versions(SETTINGS)
 
 defs = dg.Definitions(
     assets=[

@@ -16,6 +16,15 @@ def compare_evaluations(before: Path, after: Path) -> dict[str, float]:
     Raises `PipelineError` for other rows, and for evaluations by different backends: two ways of holding a model answer
     differently by themselves.
     """
+    check_backends(before, after)
+    first, second = (_graded(folder) for folder in (before, after))
+    if first.keys() != second.keys():
+        raise PipelineError(f"the evaluations {before} and {after} are not of the same rows; evaluate both again")
+    return asdict(compare_paired(list(first.values()), [second[row] for row in first]))
+
+
+def check_backends(before: Path, after: Path) -> None:
+    """Raise `PipelineError` unless both artifacts' answers were made by one backend."""
     backends = [
         json.loads((folder / "model.json").read_text(encoding="utf-8"))["backend"] for folder in (before, after)
     ]
@@ -24,10 +33,6 @@ def compare_evaluations(before: Path, after: Path) -> dict[str, float]:
             f"the evaluation {before} was made by backend {backends[0]} and {after} by {backends[1]}, so they are not "
             "comparable; set training.backend to one of them and evaluate both again"
         )
-    first, second = (_graded(folder) for folder in (before, after))
-    if first.keys() != second.keys():
-        raise PipelineError(f"the evaluations {before} and {after} are not of the same rows; evaluate both again")
-    return asdict(compare_paired(list(first.values()), [second[row] for row in first]))
 
 
 def _graded(folder: Path) -> dict[str, bool]:

@@ -70,6 +70,12 @@ WORK: Mapping[str, WorkKind] = {
             prepare="ernie_pipeline.launch.prepare:without_torch",
         ),
         WorkKind(
+            name="suite_problems",
+            function="ernie_pipeline.data.suites.job:read",
+            job="ernie_pipeline.data.suites.job:SuiteProblemsJob",
+            prepare="ernie_pipeline.launch.prepare:without_torch",
+        ),
+        WorkKind(
             name="solutions",
             function="ernie_pipeline.solutions.make_solutions:make",
             job="ernie_pipeline.solutions.job:SolutionsJob",
@@ -85,6 +91,12 @@ WORK: Mapping[str, WorkKind] = {
             name="evaluation",
             function="ernie_pipeline.evaluation.evaluate:evaluate",
             job="ernie_pipeline.evaluation.job:EvaluationJob",
+            prepare="ernie_pipeline.launch.prepare:unsloth_first",
+        ),
+        WorkKind(
+            name="suite",
+            function="ernie_pipeline.evaluation.suites.answer:answer",
+            job="ernie_pipeline.evaluation.suites.job:SuiteJob",
             prepare="ernie_pipeline.launch.prepare:unsloth_first",
         ),
     )

@@ -4,6 +4,7 @@ Both evaluate the plan and ask for a run of what is stale and what waits for it,
 
 - nothing is stale;
 - a run of these assets is queued or under way;
+- the recipe names a suite that it did not name when this code location was opened;
 - it is estimated to cost more than the budget of a refresh, ERNIE_PIPELINE_BUDGET;
 - the last run for this target (the same recipe, code, libraries and sources) failed or was cancelled. Whoever has seen
   to the cause launches it again: "Re-execute" on the failed run's page, or `python -m ernie_pipeline refresh`. Any
@@ -21,7 +22,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.forecast import forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
-from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.staleness.stages import declared_versions, open_chain
 from ernie_pipeline.store.pins import Pins
 
 TARGET = "ernie_pipeline/target"
@@ -41,9 +42,11 @@ CLAIM_S = 60.0
 """By then a requested run is on record."""
 
 SETTINGS = Settings.from_environment()
+VERSIONS = declared_versions(SETTINGS)
+"""Of each built asset of this code location, by its name."""
 
 refresh = dg.define_asset_job(
-    "refresh", selection=dg.AssetSelection.assets(*STAGES), description="Build every asset that is not fresh."
+    "refresh", selection=dg.AssetSelection.assets(*VERSIONS), description="Build every asset that is not fresh."
 )
 
 
@@ -111,6 +114,11 @@ def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.R
 def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | dg.SkipReason:
     if plan.fresh:
         return dg.SkipReason("nothing is stale: every artifact that the recipe asks for is there, intact")
+    if unknown := [name for name in plan.to_build if name not in VERSIONS]:
+        return dg.SkipReason(
+            f"the recipe asks for {', '.join(unknown)}, and its suites were others when this code location was opened: "
+            'press "Reload definitions"'
+        )
     before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: plan.target})))  # the newest first
     if before and before[0].status in GAVE_UP:
         return dg.SkipReason(
@@ -128,5 +136,5 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | 
 def run_under_way(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
     """A queued or running run of any of these assets, whoever started it."""
     runs: Iterable[dg.DagsterRun] = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    ours = {dg.AssetKey(name) for name in STAGES}
+    ours = {dg.AssetKey(name) for name in VERSIONS}
     return next((r for r in runs if r.job_name == refresh.name or ours & set(r.asset_selection or ())), None)

@@ -13,8 +13,8 @@ from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_met
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain, Write
-from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.staleness.stages import SOURCES, STAGES, open_chain
+from ernie_pipeline.staleness.stage import EARLIER_ROUND, Work
+from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.utils.errors import PipelineError
@@ -69,9 +69,7 @@ def build_or_reuse(
     end_with_run()
     with told_in_the_run(context), pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
-        for upstream in STAGES[name].inputs:
-            if upstream in SOURCES:
-                _log_observation(context, upstream, chain.version(upstream))
+        _log_observations(context, chain, name)
         build_above(chain)
         budget, estimated = Budget.from_environment(), dict[str, str]()
 
@@ -107,15 +105,19 @@ def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
         return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
 
 
-def _log_observation(context: dg.AssetExecutionContext, name: str, version: str) -> None:
+def _log_observations(context: dg.AssetExecutionContext, chain: Chain, name: str) -> None:
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
-    context.log_event(dg.AssetObservation(name, tags={DATA: version}))
+    if name not in chain.stages:
+        raise PipelineError(f"{name} is of a suite that the recipe does not name any more; reload the code location")
+    for upstream in all_stages(chain.recipe)[name].inputs:
+        if upstream in chain.sources:
+            context.log_event(dg.AssetObservation(upstream, tags={DATA: chain.version(upstream)}))
 
 
 def _unread(chain: Chain, name: str) -> dict[str, str]:
     """The versions of what the asset depends on in Dagster's eyes, and does not read with this recipe."""
     versions: dict[str, str] = {}
-    for upstream in STAGES[name].inputs:
+    for upstream in all_stages(chain.recipe)[name].inputs:
         if upstream not in chain.stages[name].inputs:
             with suppress(PipelineError):  # it need not be there
                 versions[upstream] = chain.version(upstream)
@@ -129,7 +131,7 @@ def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dic
     those, when a file or a module was edited, or a source observed, in between; and Dagster lets a result say so.
     It wants a version of each asset above and of nothing else, read or not; `unread`: of those that are not.
     """
-    read = {name: version for name, version in made_from["inputs"].items() if name in (*SOURCES, *STAGES)}
+    read = {name: version for name, version in made_from["inputs"].items() if name not in EARLIER_ROUND}
     return {
         CODE: made_from["declared_version"],
         **{f"{INPUT}{name}": version for name, version in {**read, **unread}.items()},

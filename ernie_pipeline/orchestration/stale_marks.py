@@ -12,7 +12,7 @@ import dagster as dg
 from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, origin, version_tags
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
-from ernie_pipeline.staleness.stages import STAGES
+from ernie_pipeline.staleness.stages import all_stages
 from ernie_pipeline.store.artifacts import Artifact
 
 
@@ -42,7 +42,7 @@ def _correction(
     tags = recorded[asset.asset]
     if asset.state == "fresh":
         artifact = chain.artifact(asset.asset)
-        above = STAGES[asset.asset].inputs
+        above = all_stages(chain.recipe)[asset.asset].inputs
         unread = {i: recorded[i][DATA] for i in above if i not in artifact.manifest["inputs"] and DATA in recorded[i]}
         wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest, unread)}
         if any(tags.get(name) != value for name, value in wanted.items()):
@@ -69,7 +69,7 @@ def _found_in_the_store(name: str, artifact: Artifact, tags: dict[str, str]) -> 
 
 def _looks_fresh(asset: AssetPlan, chain: Chain, recorded: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether Dagster would call it fresh: its last event names today's code and its inputs' last versions."""
-    tags, inputs = recorded[asset.asset], STAGES[asset.asset].inputs
+    tags, inputs = recorded[asset.asset], all_stages(chain.recipe)[asset.asset].inputs
     return tags.get(CODE) == chain.declared_version(asset.asset) and all(
         tags.get(f"{INPUT}{name}") == recorded[name].get(DATA) for name in inputs
     )

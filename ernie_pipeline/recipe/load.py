@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -96,16 +96,18 @@ def _explain(error: Any) -> str:
         elsewhere = [name for name in Recipe.model_fields if error["loc"][-1] in _keys_at((name,))]
         hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
         return f"unknown key {place}; " + (f"it belongs to [{elsewhere[0]}]" if elsewhere and not near else hint)
-    if error["type"] == "model_type":
+    if error["type"] in ("model_type", "dict_type"):
         return f"{place} = {error['input']!r} is no table; write [{place}] and its keys below it"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return message
+        return f"{place} {message}" if error["loc"][:1] == ("suites",) else message
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    """The keys of a table; of one that holds tables by name, those that each of them has."""
     model: Any = Recipe
     for part in loc:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        fields = getattr(model, "model_fields", None)
+        model = fields[part].annotation if fields else get_args(model)[1]
+    return list(getattr(model, "model_fields", []))

@@ -27,11 +27,19 @@ BOUNDS = {"gt": "above {}", "ge": "at least {}", "lt": "below {}", "le": "at mos
 def recipe_reference() -> str:
     """The page, in Markdown."""
     lines = [HEAD]
-    for name, field in Recipe.model_fields.items():
+    for name, section in _sections("", Recipe):
+        lines += [f"## [{name}]", "", *_about(section), "", *_table(section), ""]
+    return "\n".join(lines)
+
+
+def _sections(place: str, of: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every table below `of`, by its name in TOML; NAME stands for that of one of which there may be any number."""
+    for name, field in of.model_fields.items():
         section = _section(field)
         if section is not None:
-            lines += [f"## [{name}]", "", *_about(section), "", *_table(section), ""]
-    return "\n".join(lines)
+            own = f"{place}{name}.NAME" if get_origin(field.annotation) is dict else f"{place}{name}"
+            yield own, section
+            yield from _sections(f"{own}.", section)
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
@@ -48,6 +56,8 @@ def _table(section: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | |"
     yield "|---|---|---|---|"
     for name, field in section.model_fields.items():
+        if _section(field) is not None:
+            continue
         typed = _of_execution(section, name, field)
         about = field.description or typed.description
         text = "; ".join(filter(None, [", ".join(_bounds(typed)), about])).replace("|", "\\|")
@@ -90,7 +100,9 @@ def _default(field: FieldInfo) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, list | tuple):
         return "`" + ("[" + ", ".join(f'"{each}"' for each in value) + "]") + "`"
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+    if isinstance(value, str):
+        return '`"' + value.replace("\n", "\\n") + '"`'
+    return f"`{value}`"
 
 
 if __name__ == "__main__":

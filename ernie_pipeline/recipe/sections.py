@@ -11,12 +11,10 @@ from pydantic import Field, model_validator
 
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
+from ernie_pipeline.recipe.suites import Suite, Temperature, check_names
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
-
-Temperature = Annotated[float, Field(ge=0.01)]
-"""Of sampling. Much lower, logits divided by it are no numbers in fp32; and long before that all samples are alike."""
 
 
 class Source(Section):
@@ -260,6 +258,7 @@ class Recipe(Section):
     training: Training = Training()
     grpo: Grpo = Grpo()
     evaluation: Evaluation = Evaluation()
+    suites: dict[str, Suite] = Field(default_factory=dict, description="[suites.NAME] each; none: none is built")
     gate: Gate = Gate()
     registry: Registry = Registry()
     execution: ExecutionOverrides = ExecutionOverrides()
@@ -269,6 +268,11 @@ class Recipe(Section):
     def _grpo_can_be(self) -> "Recipe":
         if self.training.method == "grpo":
             check_grpo(self.training, self.grpo, self.lora)
+        return self
+
+    @model_validator(mode="after")
+    def _suites_have_names(self) -> "Recipe":
+        check_names([*self.suites])
         return self
 
 

@@ -24,6 +24,7 @@ SERVED_CODE = (
     "recipe/execution.py",
     "recipe/section.py",
     "recipe/sections.py",
+    "recipe/suites.py",
     "registry/__init__.py",
     "registry/serving/*.py",
     "store/*.py",

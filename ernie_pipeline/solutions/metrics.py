@@ -1,9 +1,9 @@
 """What the attempts say of the model and of each problem."""
 
 from collections.abc import Sequence
-from math import comb
 from typing import Any, Literal
 
+from ernie_pipeline.grading.attempts import pass_at, powers_up_to
 from ernie_pipeline.grading.intervals import wilson
 from ernie_pipeline.solutions.attempts import Attempt, by_problem
 
@@ -84,17 +84,9 @@ def _round(attempts: Sequence[Attempt], number: int) -> dict[str, Any]:
         "truncated_share": sum(not each.ended for each in attempts) / total,
         "unboxed_share": sum(not each.boxed for each in attempts) / total,
         "timeout_share": sum(each.outcome == "timeout" for each in attempts) / total,
-        "pass_at": {str(k): _mean([pass_at(len(o), sum(o), k) for o in own]) for k in _powers(min(map(len, own)))},
+        "pass_at": {str(k): _mean([pass_at(len(o), sum(o), k) for o in own]) for k in powers_up_to(min(map(len, own)))},
         "by_kind": {kind: _kind([each.strict for each in attempts if each.kind == kind]) for kind in kinds},
     }
-
-
-def pass_at(attempts: int, right: int, k: int) -> float:
-    """The chance that of `k` attempts, drawn from the `attempts` of which `right` are right, one is: unbiased.
-
-    Source: Chen et al., "Evaluating large language models trained on code" (2021), equation 1.
-    """
-    return 1.0 - comb(attempts - right, k) / comb(attempts, k)
 
 
 def histogram(pass_rates: Sequence[float]) -> list[int]:
@@ -103,11 +95,6 @@ def histogram(pass_rates: Sequence[float]) -> list[int]:
     for rate in pass_rates:
         counts[min(int(rate * BINS), BINS - 1)] += 1
     return counts
-
-
-def _powers(most: int) -> list[int]:
-    """1, 2, 4, ... up to `most`, which is the last."""
-    return sorted({2**n for n in range(most.bit_length()) if 2**n < most} | {most})
 
 
 def _kind(strict: Sequence[bool]) -> dict[str, float | int]:

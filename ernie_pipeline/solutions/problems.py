@@ -1,11 +1,11 @@
 """The training problems, and what follows from a problem alone wherever it stands: its seeds, its place, its part."""
 
-import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.stable_hash import stable_number
 
 COLUMNS = ("row_id", "question", "answer", "kind", "prompt_text")
 
@@ -41,7 +41,9 @@ def read_problems(file: Path, rows: int, seed: int) -> list[Problem]:
         )
     if not rows or rows >= len(problems):
         return problems
-    first = sorted(range(len(problems)), key=lambda i: (_number("order", seed, problems[i].prompt_text), i))[:rows]
+    first = sorted(range(len(problems)), key=lambda i: (stable_number("order", seed, problems[i].prompt_text), i))[
+        :rows
+    ]
     return [problems[i] for i in sorted(first)]
 
 
@@ -50,7 +52,7 @@ def attempt_seed(prompt_text: str, seed: int, round_: int, sample: int) -> int:
 
     So another row, more samples or another order of the rows leave it as it is.
     """
-    return _number("attempt", seed, round_, sample, prompt_text) >> 2
+    return stable_number("attempt", seed, round_, sample, prompt_text) >> 2
 
 
 def for_validation(questions: Collection[str], fraction: float, seed: int) -> set[str]:
@@ -58,15 +60,9 @@ def for_validation(questions: Collection[str], fraction: float, seed: int) -> se
 
     Each by a hash of its own, so none moves when others come or go; but at least one is on either side, of two or more.
     """
-    places = sorted((_number("validation", seed, question), question) for question in {*questions})
+    places = sorted((stable_number("validation", seed, question), question) for question in {*questions})
     below = sum(place < fraction * 2**64 for place, _ in places)
     return {question for _, question in places[: max(1, min(below, len(places) - 1))]}
-
-
-def _number(*parts: str | int) -> int:
-    """64 bits that stand for the parts."""
-    text = "\0".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def seeds_of(problems: Sequence[Problem], samples: int, seed: int, round_: int) -> list[int]:

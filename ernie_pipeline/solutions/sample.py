@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import Sampling
-from ernie_pipeline.models.checkpoint.config import causal_lm_config
 from ernie_pipeline.models.checkpoint.context import check_context
-from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, answer_texts, end_tokens, load_tokenizer, token_ids
+from ernie_pipeline.models.checkpoint.ends import checkpoint_end_tokens
+from ernie_pipeline.models.checkpoint.tokenizer import Tokenizer, answer_texts, load_tokenizer, token_ids
 from ernie_pipeline.models.device import Device
 from ernie_pipeline.models.generation.kept import Answered, answer_rows, row_key
 from ernie_pipeline.models.generation.vllm.generator import generator_of
-from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.solutions.job import SolutionsJob
 from ernie_pipeline.solutions.problems import Problem, seeds_of
 from ernie_pipeline.store.row_cache import RowCache, open_rows
@@ -49,7 +48,7 @@ def sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, repor
             made, cost = Answered([tokens or [] for tokens in known], 0, len(known), 0, "kept answers"), _Cost()
         else:
             made, cost = _from_the_model(job, prompts, seeds, device, kept, report)
-    texts, ends = answer_texts(tokenizer, made.tokens), _end_tokens(tokenizer, base)
+    texts, ends = answer_texts(tokenizer, made.tokens), checkpoint_end_tokens(tokenizer, base)
     return Sampled(
         texts=texts,
         tokens=made.tokens,
@@ -120,17 +119,6 @@ def _from_the_model(
         progress=lambda done, total: report(f"made {done} of {total} attempts", {}),
     )
     return made, _Cost(ready - start, time.monotonic() - ready)
-
-
-def _end_tokens(tokenizer: Tokenizer, base: BaseCheckpoint) -> list[int]:
-    """As the loaded model has them: of the checkpoint's generation_config or, where it has none, of its config."""
-    from transformers import GenerationConfig
-
-    try:
-        config = GenerationConfig.from_pretrained(base.checkpoint, revision=base.revision)
-    except OSError:
-        config = GenerationConfig.from_model_config(causal_lm_config(base.checkpoint, base.revision))
-    return end_tokens(tokenizer, config)
 
 
 def _same_tokens(tokenizer: Tokenizer, texts: Sequence[str], tokens: Prompts) -> float:

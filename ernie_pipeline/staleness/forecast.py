@@ -10,16 +10,17 @@ from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.staleness.amounts import Range, cap_words, range_words
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import SAMPLES, Cost, cost_of
-from ernie_pipeline.staleness.left_to_do import Left, answers_left, count_answers_left, samples_left
+from ernie_pipeline.staleness.left_to_do import Left, answers_left, count_answers_left, max_new_tokens, samples_left
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, plan_assets, plan_round_before
 from ernie_pipeline.staleness.reasons import nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND
+from ernie_pipeline.staleness.suites import answered_by_job, suite_of
 from ernie_pipeline.store.artifacts import Provenance, asset_of
 from ernie_pipeline.store.history import Build, builds
 from ernie_pipeline.utils.errors import PipelineError
 
 JOBS = ("verified_solutions", "qlora_adapter", "base_evaluation", "adapter_evaluation")
-"""The assets that are made by jobs on a GPU."""
+"""The assets that are made by jobs on a GPU, besides the answers to suites."""
 DOUBT = 2.0
 """A build with another backend, quantization, LoRA or version of a library may be so many times slower or faster."""
 LOOKED_UP_ABOVE_S = 60.0
@@ -113,7 +114,7 @@ def forecast(chain: Chain, plan: RefreshPlan) -> Forecast:
     """The forecast of a plan. Writes nothing. Raises `PipelineError` as `make_plan` does."""
     planned = {asset.asset: asset for asset in plan.assets}
     estimates = _estimates(chain, planned)
-    found = {name: _last_cost(chain, planned[name]) for name in planned if name in JOBS}
+    found = {name: _last_cost(chain, planned[name]) for name in planned if name in jobs_of(chain)}
     return Forecast(estimates, {name: cost for name, cost in found.items() if cost})
 
 
@@ -123,7 +124,10 @@ def estimate_build(chain: Chain, name: str) -> Estimate | None:
 
 
 def standing_costs(chain: Chain) -> dict[str, Cost]:
-    """What the artifacts that the recipe asks for cost, by asset; of rounds before as "qlora_adapter.round_1"."""
+    """What the artifacts that the recipe asks for cost, by asset; of rounds before as "qlora_adapter.round_1".
+
+    Without the answers to suites, which no model waits for.
+    """
     found: dict[str, Cost] = {}
     for each in chain.rounds():
         for name in ("verified_solutions", "qlora_adapter") if each is not chain else JOBS:
@@ -148,8 +152,13 @@ def _estimates(chain: Chain, planned: Mapping[str, AssetPlan]) -> dict[str, Esti
     return found
 
 
+def jobs_of(chain: Chain) -> tuple[str, ...]:
+    """The assets of the chain that are made by jobs on a GPU."""
+    return (*JOBS, *filter(answered_by_job, chain.stages))
+
+
 def _by_job(chain: Chain, name: str) -> bool:
-    return name in JOBS and (name != "verified_solutions" or chain.stages[name].by_row is not None)
+    return name in jobs_of(chain) and (name != "verified_solutions" or chain.stages[name].by_row is not None)
 
 
 def _last_cost(chain: Chain, asset: AssetPlan) -> Cost | None:
@@ -222,7 +231,7 @@ def _from_builds(
 def _basis(left: Left, cost: Cost, build: Build, unsettled: Sequence[str]) -> str:
     to_do = f"{left.most:.0f}" if left.least == left.most else f"{left.least:.0f} to {left.most:.0f}"
     on = f" ({cost.device})" if cost.device else ""
-    rows_from = [name for name in unsettled if name in ("math_split", "verified_solutions")]
+    rows_from = [n for n in unsettled if n in ("math_split", "verified_solutions") or suite_of(n)]
     if_so = f", if {' and '.join(rows_from)} comes out as large as before" if rows_from else ""
     return (
         f"{to_do} of {left.amount:.0f} {cost.unit} to do{if_so}; the build of {build['built'][:10]}{on} made "
@@ -242,10 +251,8 @@ def _pace(recipe: Mapping[str, Any]) -> list[Any]:
 
 def _longer(wanted: Provenance, build: Build) -> float:
     """How many times longer an answer may be than it was allowed to be in that build; shorter, below 1."""
-    section = next((name for name in ("solutions", "evaluation") if name in wanted.recipe), "")
-    if not section or section not in build["recipe"]:
-        return 1.0
-    return float(wanted.recipe[section]["max_new_tokens"] / build["recipe"][section]["max_new_tokens"])
+    new, old = max_new_tokens(wanted.stage, wanted.recipe), max_new_tokens(wanted.stage, build["recipe"])
+    return new / old if new and old else 1.0
 
 
 def _together(parts: Sequence[tuple[Range | None, bool]]) -> Range:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import Cost
+from ernie_pipeline.staleness.suites import PROBLEMS, suite_asset, suite_of
 from ernie_pipeline.store.artifacts import Provenance
 from ernie_pipeline.store.history import Build
 from ernie_pipeline.utils.errors import PipelineError
@@ -23,17 +24,17 @@ class Left(NamedTuple):
 def answers_left(chain: Chain, wanted: Provenance, like: Cost, build: Build, unsettled: Collection[str]) -> Left:
     """The answers that `wanted`, a stage that works by row, needs and that are not kept; see `count_answers_left` too.
 
-    `unsettled`: its inputs that are to be built; where the split is, its rows are taken to be as many as those of
-    `build`, whose cost was `like`.
+    `unsettled`: its inputs that are to be built; where the split is, or a suite's problems, its rows are taken to be as
+    many as those of `build`, whose cost was `like`.
     """
-    section, file = _section(wanted), "train.parquet" if "solutions" in wanted.recipe else "eval.parquet"
-    asked, samples = int(wanted.recipe[section]["rows"]), int(wanted.recipe[section].get("samples", 1))
-    if "math_split" not in unsettled:
-        rows = _rows_of(chain.artifact("math_split").folder / file)
+    asked, samples = _rows_asked(wanted.stage, wanted.recipe), _samples(wanted.stage, wanted.recipe)
+    read, file = _problems(wanted)
+    if read not in unsettled:
+        rows = _rows_of(chain.artifact(read).folder / file)
         rows = min(asked, rows) if asked else rows
     else:
-        were_all = like.rows < int(build["recipe"][section]["rows"]) or not build["recipe"][section]["rows"]
-        rows = min(asked or like.rows, like.rows) if were_all else asked or like.rows
+        before = _rows_asked(wanted.stage, build["recipe"])
+        rows = min(asked or like.rows, like.rows) if not before or like.rows < before else asked or like.rows
     kept = _kept_rows(chain, wanted.stage)
     if kept is None:
         return Left(samples * rows, samples * rows, samples * rows)
@@ -76,8 +77,35 @@ def newest_step(checkpoints: Path) -> int:
     return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
-def _section(wanted: Provenance) -> str:
-    return "solutions" if "solutions" in wanted.recipe else "evaluation"
+def max_new_tokens(stage: str, recipe: Mapping[str, Any]) -> int:
+    """The most tokens of an answer, by the recipe of a stage that makes answers, or of a build; 0 where none is."""
+    return int(_setting(stage, recipe, "max_new_tokens") or 0)
+
+
+def _setting(stage: str, recipe: Mapping[str, Any], key: str) -> Any:
+    """What a stage's recipe says of how its answers are made; None where it says nothing."""
+    if suite := suite_of(stage):
+        return recipe.get(f"suites.{suite[0]}.{key}")
+    section = next((name for name in ("solutions", "evaluation") if name in recipe), "")
+    return recipe[section].get(key) if section else None
+
+
+def _rows_asked(stage: str, recipe: Mapping[str, Any]) -> int:
+    """How many problems are to be answered, 0 for all that there are: of a suite, whose problems are chosen already."""
+    return int(_setting(stage, recipe, "rows") or 0)
+
+
+def _samples(stage: str, recipe: Mapping[str, Any]) -> int:
+    """How many answers there are to a problem."""
+    samples = _setting(stage, recipe, "samples")
+    return int(samples or 0) + 1 if suite_of(stage) else int(samples or 1)
+
+
+def _problems(wanted: Provenance) -> tuple[str, str]:
+    """The stage whose problems are answered, and their file there."""
+    if suite := suite_of(wanted.stage):
+        return suite_asset(suite[0], PROBLEMS), "problems.parquet"
+    return "math_split", "train.parquet" if "solutions" in wanted.recipe else "eval.parquet"
 
 
 def _kept_rows(chain: Chain, stage: str) -> Path | None:
@@ -110,17 +138,24 @@ def _missing(chain: Chain, wanted: Provenance, kept: Path) -> int:
 
 def _asked(chain: Chain, wanted: Provenance) -> tuple[list[str], list[int]]:
     """The prompts' texts, and the seeds of their answers, those of one prompt next to each other."""
-    folder = chain.artifact("math_split").folder
+    read, file = _problems(wanted)
+    folder = chain.artifact(read).folder
+    if suite := suite_of(wanted.stage):
+        from ernie_pipeline.evaluation.suites import attempts
+
+        answers, asked = chain.recipe.suites[suite[0]], attempts.read_problems(folder / file)
+        own = [attempts.seed_of(each, answers, sample) for each in asked for sample in range(answers.samples + 1)]
+        return [each.prompt_text for each in asked], own
     if "solutions" in wanted.recipe:
         from ernie_pipeline.solutions.problems import read_problems, seeds_of
 
         settings = chain.recipe.solutions
-        problems = read_problems(folder / "train.parquet", settings.rows, settings.seed)
+        problems = read_problems(folder / file, settings.rows, settings.seed)
         seeds = seeds_of(problems, settings.samples, settings.seed, settings.rounds)
         return [problem.prompt_text for problem in problems], seeds
     import pyarrow.parquet as pq
 
-    column = pq.read_table(folder / "eval.parquet", columns=["prompt_text"])["prompt_text"]
+    column = pq.read_table(folder / file, columns=["prompt_text"])["prompt_text"]
     prompts = [str(text) for text in column.to_pylist()[: chain.recipe.evaluation.rows or None]]
     return prompts, [0] * len(prompts)
 

@@ -79,6 +79,8 @@ class Work:
 class DeclaredRecipe:
     """The part of a recipe that a stage declared; to read another key of it is an error of the stage.
 
+    Of sections that stand in it by name, such as those of suites, one is had as in a mapping.
+
     So no recipe key can decide an output without being in the output's fingerprint.
     """
 
@@ -86,8 +88,13 @@ class DeclaredRecipe:
         self._recipe, self._declared, self._stage, self._place = recipe, declared, stage, place
 
     def __getattr__(self, name: str) -> Any:
+        return self._declared_only(name, getattr(self._recipe, name))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._declared_only(name, self._recipe[name])
+
+    def _declared_only(self, name: str, value: Any) -> Any:
         path = f"{self._place}{name}"
-        value = getattr(self._recipe, name)
         if path in self._declared:
             return value
         if any(key.startswith(f"{path}.") for key in self._declared):

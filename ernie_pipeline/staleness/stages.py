@@ -10,6 +10,7 @@ from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain, Lost
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND, ByRow, ObservedSource, Stage
+from ernie_pipeline.staleness.suites import suite_sources, suite_stages
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
@@ -153,11 +154,22 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
-"""All that each asset may read, whatever the recipe says; see `stages_for`."""
+"""All that each asset may read, whatever the recipe says; see `stages_for`. A recipe's suites have stages besides."""
+
+
+def all_stages(recipe: Recipe) -> Mapping[str, Stage]:
+    """`STAGES`, and those of the recipe's suites."""
+    return {**STAGES, **suite_stages(recipe, ANSWERS_BY_ROW, MODEL_LIBRARIES)}
+
+
+def all_sources(recipe: Recipe) -> Mapping[str, ObservedSource]:
+    """`SOURCES`, and the sets of the recipe's suites."""
+    return {**SOURCES, **suite_sources(recipe)}
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
-    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out.
+    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out; with the stages of
+    the suites of a recipe that can be read.
 
     So the code location opens, and each command and step says in full what is wrong.
     """
@@ -165,7 +177,7 @@ def declared_versions(settings: Settings) -> dict[str, str]:
         chain = open_chain(settings)
     except PipelineError:
         return dict.fromkeys(STAGES, "unreadable recipe or settings")
-    return {name: _declared_version(chain, name) for name in STAGES}
+    return {name: _declared_version(chain, name) for name in chain.stages}
 
 
 def _declared_version(chain: Chain, name: str) -> str:
@@ -186,15 +198,17 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     between its steps.
     """
     settings.check_places()
-    store, recipe, sources = open_store(settings, for_run=bool(run)), None, SOURCES
+    store = open_store(settings, for_run=bool(run))
     if run:
         settings.make_home()
         pins = store.pins(run)
         recipe = Recipe.model_validate_json(pins.pin("recipe", lambda: settings.load_recipe().model_dump_json()))
-        sources = {name: _pinned(pins, name, source) for name, source in SOURCES.items()}
-
+        sources = {name: _pinned(pins, name, source) for name, source in all_sources(recipe).items()}
+    else:
+        recipe = settings.load_recipe()
+        sources = {**all_sources(recipe)}
     lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
-    return chain_of_rounds(with_backend(recipe or settings.load_recipe()), store, sources, lost)
+    return chain_of_rounds(with_backend(recipe), store, sources, lost)
 
 
 def chain_of_rounds(
@@ -205,8 +219,8 @@ def chain_of_rounds(
 ) -> Chain:
     """The recipe's chain and, where it asks for several rounds of solutions, with it that of the round before.
 
-    That one is the chain of the same recipe with one round less: so each round's solutions and adapter are artifacts
-    like any others, and what a recipe with fewer rounds has made is reused.
+    That one is the chain of the same recipe with one round less, and without suites: so each round's solutions and
+    adapter are artifacts like any others, and what a recipe with fewer rounds has made is reused.
     """
     sources = {name: ObservedSource(source.section, _asked_once(source)) for name, source in sources.items()}
     before = _round_before(recipe)
@@ -231,7 +245,7 @@ def _round_before(recipe: Recipe) -> Recipe | None:
     if recipe.training.on != "solutions" or not rounds:
         return None
     update = {"rounds": rounds, "keep": min(solutions.keep, solutions.samples * rounds)}  # what is kept at most there
-    return recipe.model_copy(update={"solutions": solutions.model_copy(update=update)})
+    return recipe.model_copy(update={"solutions": solutions.model_copy(update=update), "suites": {}})
 
 
 def with_backend(recipe: Recipe) -> Recipe:
@@ -260,7 +274,7 @@ def with_backend(recipe: Recipe) -> Recipe:
 
 def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
     """The stages as the recipe has them: without what it does not ask for, with the libraries of its backend."""
-    stages = dict(STAGES)
+    stages = dict(all_stages(recipe))
     if recipe.training.on != "solutions":
         stages = _without_solutions(stages)
     elif recipe.training.method == "supervised":

@@ -152,13 +152,13 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(tmp_path: Path, monk
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines())
     version = resolve_benchmarks([str(path)])
-    read = benchmark_sets._file_records
+    read = benchmark_sets.file_records
 
-    def read_and_change(file: Path) -> Any:
-        yield from read(file)
+    def read_and_change(file: Path, called: str) -> Any:
+        yield from read(file, called)
         file.write_bytes(lines() + lines())
 
-    monkeypatch.setattr(benchmark_sets, "_file_records", read_and_change)
+    monkeypatch.setattr(benchmark_sets, "file_records", read_and_change)
     with pytest.raises(PipelineError, match="changed while in use; run again"):
         load_benchmarks([str(path)], version)
 

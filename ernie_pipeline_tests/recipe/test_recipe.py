@@ -101,6 +101,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "grading_timeout_s": 5.0,
     },
     "evaluation": {"rows": 0, "max_new_tokens": 112, "grading_timeout_s": 5.0},
+    "suites": {},
     "gate": {"min_gain": 0.05, "max_p_value": 0.05},
     "registry": {"model_name": "ernie-math-demo", "experiment": "ernie_pipeline"},
     "execution": {

@@ -4,9 +4,10 @@ from itertools import combinations
 
 import pytest
 
+from ernie_pipeline.grading.attempts import pass_at
 from ernie_pipeline.grading.intervals import wilson
 from ernie_pipeline.solutions.attempts import Attempt, chosen
-from ernie_pipeline.solutions.metrics import histogram, pass_at, problem_rows, summarise
+from ernie_pipeline.solutions.metrics import histogram, problem_rows, summarise
 
 
 def tried(row: str, *outcomes: str, round_: int = 1, kind: str = "integer") -> list[Attempt]:

@@ -8,7 +8,7 @@ from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain, Lost, Write
 from ernie_pipeline.staleness.stage import ObservedSource, Stage, Work
-from ernie_pipeline.staleness.stages import SOURCES, chain_of_rounds
+from ernie_pipeline.staleness.stages import all_sources, chain_of_rounds
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 
 OBSERVED = {"nemotron_source": "sha256:5000", "base_model": "sha256:e41e", "benchmark_sets": "none"}
@@ -40,12 +40,11 @@ def chain_of(
     stages: Mapping[str, Stage] | None = None,
     **observed: str,
 ) -> Chain:
-    """A chain whose sources have the versions `observed`, by default `OBSERVED`."""
-    sources = {
-        name: ObservedSource(SOURCES[name].section, lambda _, v=version: v)
-        for name, version in (OBSERVED | observed).items()
-    }
+    """A chain whose sources have the versions `observed`, by default `OBSERVED`, and "sha256:50e7" of a suite's set."""
     recipe = recipe or Recipe()
+    known = all_sources(recipe)
+    versions = dict.fromkeys(known, "sha256:50e7") | OBSERVED | observed
+    sources = {name: ObservedSource(known[name].section, lambda _, v=version: v) for name, version in versions.items()}
     return Chain(recipe, store, stages, sources, lost) if stages else chain_of_rounds(recipe, store, sources, lost)
 
 

@@ -12,7 +12,7 @@ from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.stage import ObservedSource, Work
-from ernie_pipeline.staleness.stages import SOURCES, STAGES, with_method
+from ernie_pipeline.staleness.stages import STAGES, all_sources, all_stages, with_method
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.staleness.chains import OBSERVED, built, chain_of, constant, recipe_with, walk, writes
@@ -60,9 +60,12 @@ def test_only_what_a_stage_declares_moves_its_fingerprint(
 
 
 def test_every_recipe_section_moves_some_stage_or_an_observed_version() -> None:
-    by_grpo = with_method(STAGES, parse_recipe({"training": {"method": "grpo"}}, where="test"))
+    suites = {"mine": {"source": {"path": "mine.jsonl"}}}
+    recipe = parse_recipe({"training": {"method": "grpo"}, "suites": suites}, where="test")
+    by_grpo = with_method(all_stages(recipe), recipe)
     declared = {path.partition(".")[0] for stage in by_grpo.values() for path in stage.recipe}
-    assert declared | {source.section for source in SOURCES.values()} == {*Recipe.model_fields}
+    observed = {source.section.partition(".")[0] for source in all_sources(recipe).values()}
+    assert declared | observed == {*Recipe.model_fields}
     of_execution = {path for stage in by_grpo.values() for path in stage.recipe if path.startswith("execution")}
     assert of_execution == {"execution.generator"}
 

@@ -51,17 +51,27 @@ def overlaps(
     `references`: `set`, `row`, `question`. `source`: all rows that features are counted in, `rows` among them; `rows`
     themselves if it is not given.
     """
-    if references.is_empty() or rows.is_empty():
-        return pl.DataFrame(schema=OVERLAPS)
     references = references.sort("set", "row", "question")
-    source = source or Source.of(rows)
-    known, asked = Texts.of(references["question"]), Texts(rows["question"], source.take(rows["line"]))
-    alike = [agreeing(pairs, known, asked) for pairs in alike_pairs(known.tokens, asked.tokens, source, overlap)]
-    found = pl.concat([_equal(known.tokens, asked.tokens), *alike])
-    best = found.sort("index", "score", "reference", descending=[False, True, False])
+    best = asked_pairs(rows, references, overlap, source)
+    best = best.sort("index", "score", "reference", descending=[False, True, False])
     best = best.unique("index", keep="first", maintain_order=True)
     names = references[best["reference"]].select("set", "row", "question")
     return best.select("index", "score").hstack(names).select(OVERLAPS.names()).cast(OVERLAPS)
+
+
+def asked_pairs(
+    rows: pl.DataFrame, references: pl.DataFrame, overlap: float, source: Source | None = None
+) -> pl.DataFrame:
+    """`EQUAL`: each pair of a reference and a row (`index`) that asks what it asks, with its score.
+
+    `rows`: `line`, `question`; `references`: `question`; `source` as for `overlaps`. A pair may stand there twice.
+    """
+    if references.is_empty() or rows.is_empty():
+        return pl.DataFrame(schema=EQUAL)
+    source = source or Source.of(rows)
+    known, asked = Texts.of(references["question"]), Texts(rows["question"], source.take(rows["line"]))
+    alike = [agreeing(pairs, known, asked) for pairs in alike_pairs(known.tokens, asked.tokens, source, overlap)]
+    return pl.concat([_equal(known.tokens, asked.tokens), *alike])
 
 
 def decontaminate(

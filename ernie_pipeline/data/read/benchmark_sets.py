@@ -6,18 +6,15 @@ A set is a file, `path[#column]`, or a data set of the hub, `org/name[/config][@
 like a question. A set that cannot be resolved or read, or holds no question, is an error: none is ever left out.
 """
 
-import gzip
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ernie_pipeline.data.read.lines import numbered_lines
+from ernie_pipeline.data.read.set_records import FORMATS, Record, file_records, hub_records
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.hub import hub_commit
@@ -25,14 +22,11 @@ from ernie_pipeline.utils.hub import hub_commit
 NO_SETS = "none"
 REFERENCES = pl.Schema({"set": pl.String, "row": pl.Int64, "question": pl.String})
 QUESTION_COLUMNS = ("question", "problem", "prompt", "query", "input", "instruction", "text")
-FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".txt", ".txt.gz")
 SEPARATOR = ", "
 
 _HUB = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(/(?P<config>[\w.-]+))?(@(?P<revision>[^\s:#]+))?(:(?P<split>[\w.-]+))?(#(?P<column>.+))?"
 )
-
-Record = tuple[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -104,14 +98,16 @@ def load_benchmarks(sets: Sequence[str], version: str) -> pl.DataFrame:
 
 def _load(one: BenchmarkSet, versions: list[str]) -> pl.DataFrame:
     if one.path:
-        table = _questions(one, _file_records(one.path))
+        table = _questions(one, file_records(one.path, "benchmark set"))
         if f"{one.identity}={_version(one)}" not in versions:  # asked after it was read
             raise PipelineError(f"benchmark set {one.path} changed while in use; run again")
         return table
     commits = dict(entry.rsplit("=", 1) for entry in versions if "=" in entry)
     if one.identity not in commits:
         raise PipelineError(f"benchmark set {one.text} was not resolved before it was to be read; run again")
-    return _questions(one, _hub_records(one, commits[one.identity].removeprefix("commit:")))
+    commit = commits[one.identity].removeprefix("commit:")
+    cure = 'check the network, and its config and split ("org/name/config:split") in benchmarks.sets'
+    return _questions(one, hub_records(one.name, one.config, one.split, commit, f"benchmark set {one.text}", cure))
 
 
 def _version(one: BenchmarkSet) -> str:
@@ -164,58 +160,3 @@ def _column(one: BenchmarkSet, record: dict[str, Any]) -> str:
 
 def _without_column(one: BenchmarkSet) -> str:
     return one.text.removesuffix(f"#{one.column}")
-
-
-def _hub_records(one: BenchmarkSet, commit: str) -> Iterator[Record]:
-    import datasets  # seconds of imports that only such a set needs
-    import httpx
-
-    try:
-        rows = datasets.load_dataset(one.name, one.config, split=one.split, revision=commit)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, httpx.HTTPError) as error:
-        raise PipelineError(
-            f"benchmark set {one.text} cannot be loaded at commit {commit} ({_shown(error)}); check the network, "
-            'and its config and split ("org/name/config:split") in benchmarks.sets'
-        ) from error
-    return ((number, dict(row)) for number, row in enumerate(rows, start=1))
-
-
-def _file_records(path: Path) -> Iterator[Record]:
-    try:
-        if path.name.endswith((".txt", ".txt.gz")):
-            yield from ((number, {"question": line}) for number, line in enumerate(_text(path).split("\n"), start=1))
-        elif path.name.endswith((".json", ".json.gz")):
-            yield from _objects(path, _json_values(_text(path)))
-        elif path.name.endswith((".csv", ".csv.gz")):
-            yield from enumerate(pl.read_csv(path, infer_schema=False).iter_rows(named=True), start=1)
-        elif path.name.endswith(".parquet"):
-            yield from enumerate(pl.read_parquet(path).iter_rows(named=True), start=1)
-        else:
-            yield from _objects(path, ((number, json.loads(line)) for number, line in numbered_lines(path)))
-    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, ValueError, RecursionError, TypeError) as error:
-        raise PipelineError(
-            f"benchmark set {path} cannot be read ({_shown(error)}); let it be one of {', '.join(FORMATS)}"
-        ) from error
-
-
-def _text(path: Path) -> str:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return file.read().decode("utf-8-sig").replace("\r\n", "\n")
-
-
-def _json_values(text: str) -> Iterable[tuple[int, Any]]:
-    """The members of one list, or a value a line."""
-    if text.lstrip().startswith("["):
-        return enumerate(json.loads(text), start=1)
-    return ((number, json.loads(line)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-
-
-def _objects(path: Path, records: Iterable[tuple[int, Any]]) -> Iterator[Record]:
-    for number, record in records:
-        if not isinstance(record, dict):
-            raise PipelineError(f"benchmark set {path}, row {number}: it is no object of columns; correct the file")
-        yield number, record
-
-
-def _shown(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

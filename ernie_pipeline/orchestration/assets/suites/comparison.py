@@ -1,0 +1,84 @@
+"""A suite's answers by both models, side by side, beside what of the suite the training rows ask."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.assets.suites.problems import GROUP
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.staleness.stage import Work
+from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
+from ernie_pipeline.store.artifacts import Artifact, Check
+
+SHOWN = 15
+"""Questions that got better, and as many that got worse."""
+APART = "apart_from_training"
+
+
+def comparison(name: str) -> dg.AssetsDefinition:
+    """The asset that compares both models on the suite."""
+    asset = suite_asset(name, COMPARISON)
+    problems, base, adapter = (suite_asset(name, part) for part in (PROBLEMS, BASE, ADAPTER))
+
+    @dg.asset(
+        name=asset,
+        deps=["math_split", problems, base, adapter],
+        group_name=GROUP,
+        kinds={"polars", "parquet"},
+        owners=OWNERS,
+        description=f"Base and adapter on the suite {name}: gains, by kind, what got better and worse; contamination.",
+        check_specs=[
+            dg.AssetCheckSpec(APART, asset=asset, description="No problem of the suite is asked by a training row.")
+        ],
+    )
+    def built(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        def write(work: Work, out: Path) -> list[Check]:
+            from ernie_pipeline.data.suites.contamination import write_contamination
+            from ernie_pipeline.evaluation.suites.compare import write_comparison
+
+            overlap = work.recipe.decontamination.overlap
+            training = write_contamination(work.folder(problems), work.folder("math_split"), overlap, out)
+            write_comparison(work.folder(base), work.folder(adapter), training, out)
+            return [_apart(out)]
+
+        return build_or_reuse(context, write, _show)
+
+    return built
+
+
+def _apart(out: Path) -> Check:
+    """Warns: the figures without those problems stand beside the others."""
+    found = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    asked = found["contamination"]
+    told = f"{asked['contaminated']} of {found['problems']} problems are asked by one of {asked['training_rows']} rows"
+    cure = "; name the set in benchmarks.sets, and no training row asks what it asks" if asked["contaminated"] else ""
+    return Check(APART, not asked["contaminated"], f"{told}{cure}", blocking=False)
+
+
+def _show(artifact: Artifact) -> dict[str, Any]:
+    import polars as pl
+
+    found, asked = artifact.json("comparison.json"), artifact.json("comparison.json")["contamination"]
+    changed = pl.read_parquet(artifact.folder / "changed.parquet")
+    pairs = pl.read_parquet(artifact.folder / "contamination.parquet")
+    tables = {f"gain by {group}": table(rows) for group, rows in found["by"].items() if rows}
+    shown = ("question", "reference", "base_answer", "adapter_answer", "base_share", "adapter_share", "contaminated")
+    return {
+        "problems": found["problems"],
+        "gain": found["figures"][0]["gain"],
+        "p-value": found["paired"]["p_value"],
+        "base and adapter": table(found["figures"]),
+        **tables,
+        "better": found["better"],
+        "worse": found["worse"],
+        **{
+            f"what got {change}": table(changed.filter(change=change).select(shown).head(SHOWN).to_dicts())
+            for change in ("better", "worse")
+        },
+        "contaminated problems": asked["contaminated"],
+        "contaminated share": asked["share"],
+        "without contaminated problems": table(asked["figures_without"]),
+        **({"contamination": table(pairs.head(SHOWN).to_dicts())} if pairs.height else {}),
+    }
