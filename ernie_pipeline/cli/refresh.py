@@ -44,5 +44,6 @@ def _spent(name: str, budget: Budget) -> str:
     if not jobs:
         return "This refresh spent no GPU time: no job was run."
     spent = total(jobs)
+    waited = f"; its jobs waited {spent.waited_s:.0f} s for a place to run" if spent.waited_s >= 1 else ""
     of_cap = f", of {budget.text} at most" if budget.capped else ""
-    return f"This refresh spent {spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}."
+    return f"This refresh spent {spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}{waited}."

@@ -136,8 +136,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig) -> None:
     """Several at a time: an engine gives a GPU to one process only."""
     gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if _by_row(launch.job) else 1))
-    with metered(context, launch.state, gpus) as meter:
-        launch = replace(launch, stop_if=meter.passed)
+    with metered(context, launch.state, gpus, waits=True) as meter:
+        launch = replace(launch, stop_if=meter.passed, at_work=meter.at_work)
         jobs.launcher().run(context, launch, lambda values: _observe(context, values))
 
 

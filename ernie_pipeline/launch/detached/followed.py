@@ -119,6 +119,11 @@ class Followed:
                     raise
         return False
 
+    @property
+    def at_work(self) -> bool:
+        """Whether it has a place to run: it was heard of, since it was submitted last."""
+        return bool(self._began) and not self.done
+
     def has_ended(self) -> bool:
         """Whether nothing of it is at work any more, as far as can be told."""
         with suppress(PipelineError):
