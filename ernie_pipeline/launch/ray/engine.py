@@ -65,26 +65,24 @@ class RayEngine:
             return Status("unknown")
         status, (why, _, output) = str(found.status.value), str(found.message or found.status).partition("\n")
         if status in ("PENDING", "RUNNING"):
-            return Status("waiting", self._what_it_waits_for(found)) if status == "PENDING" else Status("running", why)
+            return Status("waiting", self._what_it_waits_for()) if status == "PENDING" else Status("running", why)
         failure = ""
         if status == "STOPPED":
             failure = f"{name} was stopped on {self.title} by hand; run again: it goes on from what it has saved"
         elif found.error_type == "JOB_SUPERVISOR_ACTOR_START_TIMEOUT":
             failure = (
                 f"{self.title} had no worker free for {name}, for as long as its RAY_JOB_START_TIMEOUT_SECONDS says "
-                f"({self._what_it_waits_for(found)}); add workers, or ask for less in gpu.ray"
+                f"({self._what_it_waits_for()}); add workers, or ask for less in gpu.ray"
             )
         # the driver's last lines are in Ray's message; to ask for its log fails where its machine is gone
         return Status("ended", why, 0 if status == "SUCCEEDED" else found.driver_exit_code, output, failure)
 
-    def _what_it_waits_for(self, job: Any) -> str:
-        """What the job asks for, all its processes together, and what the cluster's workers have, busy or not."""
-        asked = _amounts(
-            job.entrypoint_num_cpus or 0, job.entrypoint_num_gpus or 0, (job.entrypoint_memory or 0) / 2**30
-        )
+    def _what_it_waits_for(self) -> str:
+        """What each process of a job asks for, and what the cluster's workers have, busy or not."""
+        asked = _amounts(self.cpus, self.gpus, self.memory_gib or 0)
         nodes = [_amounts(*each) for each in self._workers()]
         has = "; ".join(f"{nodes.count(node)} with {node}" for node in dict.fromkeys(nodes)) or "none"
-        return f"it asks for {asked} on one worker; the cluster's workers: {has}"
+        return f"it asks for {asked} a process; the cluster's workers: {has}"
 
     def _workers(self) -> list[tuple[float, float, float]]:
         """CPUs, GPUs and GiB of each node that lives and has any CPU or GPU; [] where Ray does not say."""
