@@ -18,6 +18,7 @@ from ernie_pipeline.orchestration.assets.verified_solutions import verified_solu
 from ernie_pipeline.orchestration.automation import SETTINGS, VERSIONS, ernie_refresh, refresh, source_changed
 from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
+from ernie_pipeline.orchestration.opening import told_when_opened
 from ernie_pipeline.staleness.suites import suites_among
 
 SUITES = suites_among(VERSIONS)
@@ -32,6 +33,8 @@ BUILT: list[dg.AssetsDefinition] = [
     registered_model,
     *suite_assets(SUITES),
 ]
+with told_when_opened():
+    GPU = gpu_resource(SETTINGS.gpu)
 
 defs = dg.Definitions(
     assets=[
@@ -44,5 +47,5 @@ defs = dg.Definitions(
     schedules=[ernie_refresh],
     sensors=[source_changed],
     executor=executor,
-    resources={"gpu": gpu_resource(SETTINGS.gpu)},
+    resources={"gpu": GPU},
 )

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ernie_pipeline.cli.materialize import materialize
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
@@ -94,16 +94,13 @@ def _build(recipe: Recipe, scratch: Path, home: Path) -> str:
     file = scratch / "recipe.toml"
     file.write_text(as_toml(recipe), encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    wanted = ",".join(name for name in STAGES if name not in NOT_REBUILT)
-    command = ["-m", "dagster", "asset", "materialize", "--select", wanted, "-m", "ernie_pipeline.definitions"]
-    command += ["--config-json", json.dumps(ONE_BY_ONE)]
-    ended = subprocess.run(
-        [sys.executable, *command],
-        env={**kept, "ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": str(file)},
+    ended = materialize(
+        [name for name in STAGES if name not in NOT_REBUILT],
+        {**kept, "ERNIE_PIPELINE_HOME": str(home), "ERNIE_PIPELINE_RECIPE": str(file)},
+        *("--config-json", json.dumps(ONE_BY_ONE)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         errors="replace",
     )
     if ended.returncode == 0:

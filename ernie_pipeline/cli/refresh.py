@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import subprocess
 import sys
 import uuid
 
+from ernie_pipeline.cli.materialize import materialize
 from ernie_pipeline.cli.output import ERROR, FRESH, OVER_BUDGET
-from ernie_pipeline.cli.plan import plan_with_costs, render_plan
+from ernie_pipeline.cli.plan import check_signing, plan_with_costs, render_plan
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import spent_words
@@ -18,42 +18,25 @@ from ernie_pipeline.store.spending import REFRESH, read_spent, total
 def refresh(options: argparse.Namespace) -> int:
     """Print the plan, and run Dagster on what is not fresh, then how things are; exit status 0 when all was built.
 
-    4 when it was not started, because it is estimated to pass the budget. A gate that the adapter does not pass is no
+    4 when it was not started, because it is estimated to pass the budget. Raises `PipelineError`, and starts nothing,
+    where what it is to register could not be signed. A gate that the adapter does not pass is no
     failure: the model is registered, and not promoted.
     """
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
     print(render_plan(plan, costs, budget), flush=True)
     if plan.fresh:
         return FRESH
+    check_signing(plan)
     if over := costs.over(budget):
         print(f"error: {over}", file=sys.stderr)
         return OVER_BUDGET
     name = f"refresh-{uuid.uuid4().hex}"
-    built = _materialize(plan.to_build, name)
+    # under that name its steps record what they spend
+    built = materialize(plan.to_build, {**os.environ, REFRESH: name}).returncode == 0
     if built:
         print(render_plan(*plan_with_costs(), budget), flush=True)
     print(_spent(name, budget), flush=True)
     return FRESH if built else ERROR  # Dagster's last lines say why
-
-
-def _materialize(assets: list[str], name: str) -> bool:
-    """Whether Dagster built them all; what its steps spend is recorded under the refresh's `name`."""
-    command = [
-        "-m",
-        "dagster",
-        "asset",
-        "materialize",
-        "--select",
-        ",".join(assets),
-        "-m",
-        "ernie_pipeline.definitions",
-    ]
-    run = subprocess.Popen([sys.executable, *command], env={**os.environ, REFRESH: name})
-    while True:
-        try:
-            return run.wait() == 0
-        except KeyboardInterrupt:
-            continue  # Dagster was interrupted by the same key and ends its steps; wait for it
 
 
 def _spent(name: str, budget: Budget) -> str:
@@ -61,5 +44,6 @@ def _spent(name: str, budget: Budget) -> str:
     if not jobs:
         return "This refresh spent no GPU time: no job was run."
     spent = total(jobs)
+    waited = f"; its jobs waited {spent.waited_s:.0f} s for a place to run" if spent.waited_s >= 1 else ""
     of_cap = f", of {budget.text} at most" if budget.capped else ""
-    return f"This refresh spent {spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}."
+    return f"This refresh spent {spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}{waited}."

@@ -26,6 +26,10 @@ def never() -> str:
     return ""
 
 
+def ignore_share(share: float) -> None:
+    """For work that nobody meters."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """A job, and what it may take. Nothing of this decides what comes out of it.
@@ -33,7 +37,8 @@ class Launch:
     `work`: a name in `WORK`, or work that is not in that table; `job`: of the class that the work takes, with a folder
     `out` to fill. Several `processes` share it, `threads` each; all get `environment`. One that is to end, for it was
     cancelled, ran past `time_limit_s`, or `stop_if`, which is asked each second, gives a sentence that says why,
-    is asked to and has `stop_grace_s` seconds to save its work.
+    is asked to and has `stop_grace_s` seconds to save its work. `at_work` is told how much of it runs, from 0 to
+    1, where it may have to wait for a place.
 
     `key` names what is built (the stage and its fingerprint), and `state` is the build's folder for unfinished work,
     which outlives the step: by them a launcher whose jobs outlive their steps finds a job again.
@@ -48,6 +53,7 @@ class Launch:
     stop_grace_s: float = STOP_GRACE_S
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_if: Callable[[], str] = never
+    at_work: Callable[[float], None] = ignore_share
     key: str = ""
     state: Path | None = None
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.opening import told_when_opened
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
 from ernie_pipeline.recipe.budget import Budget
@@ -41,8 +42,9 @@ GAVE_UP = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 CLAIM_S = 60.0
 """By then a requested run is on record."""
 
-SETTINGS = Settings.from_environment()
-VERSIONS = declared_versions(SETTINGS)
+with told_when_opened():
+    SETTINGS = Settings.from_environment()
+    VERSIONS = declared_versions(SETTINGS)
 """Of each built asset of this code location, by its name."""
 
 refresh = dg.define_asset_job(

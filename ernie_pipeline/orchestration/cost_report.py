@@ -22,6 +22,7 @@ def cost_metadata(manifest: Mapping[str, Any], price: Price | None) -> dict[str,
         "GPU seconds": cost.gpu_seconds,
         "job seconds": cost.seconds,
         "jobs": cost.jobs,
+        **({"seconds waited for a place to run": cost.waited_s} if cost.waited_s else {}),
         **({f"cost ({price.currency})": round(price.of(cost.gpu_seconds), 4)} if price else {}),
     }
 

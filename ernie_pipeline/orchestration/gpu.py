@@ -22,7 +22,11 @@ from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.registry.signing import check_signer
 from ernie_pipeline.utils.errors import PipelineError
+
+REGISTERED = dg.AssetKey("registered_model")
 
 
 class ExecutionConfig(dg.Config):
@@ -94,8 +98,10 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `unfinished`:
         the folder of the build that it is for, `<stage>/<fingerprint>`; what it spends is recorded there, and by it a
         launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see `Launcher.run` and
-        `metered`.
+        `metered`, and before anything is spent where the run is to sign what it registers, and could not.
         """
+        if REGISTERED in context.job_def.asset_layer.selected_asset_keys:
+            check_signer(Signing.from_environment())
         launch = Launch(
             work=work,
             job=job,
@@ -130,8 +136,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig) -> None:
     """Several at a time: an engine gives a GPU to one process only."""
     gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if _by_row(launch.job) else 1))
-    with metered(context, launch.state, gpus) as meter:
-        launch = replace(launch, stop_if=meter.passed)
+    with metered(context, launch.state, gpus, waits=True) as meter:
+        launch = replace(launch, stop_if=meter.passed, at_work=meter.at_work)
         jobs.launcher().run(context, launch, lambda values: _observe(context, values))
 
 

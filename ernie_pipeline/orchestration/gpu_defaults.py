@@ -27,8 +27,8 @@ def gpu_resource(file: str | None) -> Any:
     values = _values(file)
     try:
         GpuResource(**values)
-        with_defaults: type[GpuResource] = _with_defaults(GpuResource, values)
-    except (ValidationError, dg.DagsterInvalidDefinitionError, dg.DagsterInvalidConfigError) as error:
+        with_defaults: type[GpuResource] = _with_defaults(GpuResource, values, "gpu")
+    except (ValidationError, dg.DagsterInvalidDefinitionError, dg.DagsterInvalidConfigError, _NoFieldError) as error:
         raise PipelineError(f"{VARIABLE} = {file!r}: {_what_is_wrong(error)}; correct the file") from error
     return with_defaults.configure_at_launch()
 
@@ -37,7 +37,9 @@ def _values(file: str) -> dict[str, Any]:
     try:
         config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise PipelineError(f"{VARIABLE} = {file!r} cannot be read as YAML ({first_line(error)})") from error
+        raise PipelineError(
+            f"{VARIABLE} = {file!r} cannot be read as YAML ({first_line(error)}); correct it, or unset it"
+        ) from error
     for name in ("resources", "gpu", "config"):
         if not isinstance(config, dict) or set(config) != {name}:
             raise PipelineError(
@@ -50,18 +52,20 @@ def _values(file: str) -> dict[str, Any]:
     return config
 
 
-def _with_defaults(model: type[Any], values: dict[str, Any]) -> Any:
-    """A class like `model` with other defaults, those of the models within it too."""
+class _NoFieldError(Exception):
+    """A name that is none of the fields; the text says so."""
+
+
+def _with_defaults(model: type[Any], values: dict[str, Any], where: str) -> Any:
+    """A class like `model`, which is at `where`, with other defaults, those of the models within it too."""
     fields: dict[str, Any] = {}
     for name, value in values.items():
         info = model.model_fields.get(name)
         if info is None:
-            raise PipelineError(
-                f"{VARIABLE} sets {name}, which is none of the fields there: {', '.join(model.model_fields)}"
-            )
+            raise _NoFieldError(f"{where}.{name} is none of the fields there ({', '.join(model.model_fields)})")
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = _with_defaults(kind, value)
+            kind = _with_defaults(kind, value, f"{where}.{name}")
             value = kind()
         fields[name] = (kind, Field(value, description=info.description))
     return create_model(model.__name__, __base__=model, __module__=model.__module__, **fields)

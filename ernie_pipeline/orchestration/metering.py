@@ -25,6 +25,10 @@ class Meter:
         self.record, self.run, self.budget = record, run, budget
         self._sentence = ""
 
+    def at_work(self, share: float) -> None:
+        """How much of the job runs from now on: 0 none, it waits for a place."""
+        self.record.at_work(share)
+
     def passed(self) -> str:
         """Why the job is to stop, in a sentence; "" while the jobs of its run are together within the cap."""
         if self.record.write_if_due() and self.budget.capped:
@@ -35,10 +39,13 @@ class Meter:
 
 
 @contextmanager
-def metered(context: dg.AssetExecutionContext, unfinished: Path | None, gpus: int) -> Iterator[Meter]:
+def metered(
+    context: dg.AssetExecutionContext, unfinished: Path | None, gpus: int, *, waits: bool = False
+) -> Iterator[Meter]:
     """Record what a job spends from here on, with `gpus` GPUs, 0 on a CPU, for the build that keeps `unfinished`.
 
-    None: for none, so that only the run knows of it.
+    None: for none, so that only the run knows of it. `waits`: it has no place to run yet; `Meter.at_work` tells when it
+    has, and what it waits counts for nothing.
 
     Raises `PipelineError` for a budget that cannot be read, and where the run has none left to begin with.
     """
@@ -48,7 +55,8 @@ def metered(context: dg.AssetExecutionContext, unfinished: Path | None, gpus: in
     before = total(read_spent(run))
     if budget.passed_by(before.counted, before.gpu_seconds):
         raise PipelineError(f"{stage} was not begun: its run passed {_of_cap(budget, before)}; {GO_ON}")
-    record = SpendingRecord(stage, gpus, [*([unfinished_place(unfinished)] if unfinished else []), run], time.monotonic)
+    places = [*([unfinished_place(unfinished)] if unfinished else []), run]
+    record = SpendingRecord(stage, gpus, places, time.monotonic, share=0.0 if waits else 1.0)
     try:
         yield Meter(record, run, budget)
     finally:
@@ -71,9 +79,15 @@ def _of_cap(budget: Budget, spent: Total) -> str:
     return f"{CAP} = {budget.text} ({cap_words(budget, spent.counted, spent.gpu_seconds)} spent by this run)"
 
 
+def waited_words(waited_s: float) -> str:
+    """To be said after what was spent; "" for what did not wait."""
+    return f", and waited {waited_s:.0f} s for a place to run" if waited_s >= 1 else ""
+
+
 def _tell(context: dg.AssetExecutionContext, record: SpendingRecord, spent: Total, budget: Budget) -> None:
     job, of_cap = record.now(), f" of {budget.text} at most" if budget.capped else ""
     context.log.info(
-        f"{record.stage} spent {spent_words(job.counted, job.gpu_seconds, budget.price)}; this run so far "
+        f"{record.stage} spent {spent_words(job.counted, job.gpu_seconds, budget.price)}"
+        f"{waited_words(job.waited_s)}; this run so far "
         f"{spent_words(spent.counted, spent.gpu_seconds, budget.price)}{of_cap}"
     )

@@ -7,7 +7,7 @@ to the section of the stage that it changes.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
@@ -229,10 +229,26 @@ class Evaluation(Section):
 
 
 class Gate(Section):
-    """What the adapter must show before it becomes the champion."""
+    """What the adapter must show before it becomes the champion.
 
-    min_gain: Annotated[float, Field(ge=-1, le=1)] = Field(0.0, description="accuracy above the base model's")
+    Whatever is set here, an adapter that is no better than the base model does not: `promote` makes it one by hand.
+    """
+
+    min_gain: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="accuracy above the base model's, at least so much; at 0 any gain, and no gain of 0"
+    )
     max_p_value: Share = Field(0.05, description="of the paired comparison with the base model")
+
+    @field_validator("min_gain", mode="before")
+    @classmethod
+    def _no_loss(cls, value: object) -> object:
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(
+                f"gate.min_gain = {value} allows a loss, and the gate lets no adapter pass that is not better than the "
+                "base model; set it to 0 or more, and to make such an adapter the champion use "
+                '"python -m ernie_pipeline promote"'
+            )
+        return value
 
 
 class Registry(Section):

@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_pipeline.recipe.signing import PASSWORD_FILE, SIGNING_KEY, SIGSTORE, TOKEN_FILE, VERIFYING_KEY, Signing
+from ernie_pipeline.recipe.signing import (
+    PASSWORD_FILE,
+    SIGNING_KEY,
+    SIGSTORE,
+    TOKEN_FILE,
+    TRUST_CONFIG,
+    VERIFYING_KEY,
+    Signing,
+)
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -47,6 +55,20 @@ def open_signer(signing: Signing) -> Sign | None:
             config.set_hashing_config(_hashing([SIGNATURE])).sign(folder, folder / SIGNATURE)
 
     return sign
+
+
+def check_signer(signing: Signing) -> None:
+    """Before anything is spent on a model: raise `PipelineError` where `open_signer` would, without asking anybody.
+
+    Of Sigstore this looks at the files alone.
+    """
+    if signing.key != SIGSTORE:
+        open_signer(signing)
+        return
+    _library()
+    for file, variable in ((signing.token_file, TOKEN_FILE), (signing.trust_config, TRUST_CONFIG)):
+        if file:
+            _content(file, variable)
 
 
 def check_signature(folder: Path, signing: Signing, later: list[str]) -> str:

@@ -22,7 +22,7 @@ class Cost(Section):
     `seconds`: of its jobs, times their GPUs, on a CPU times 1; `gpu_seconds`: those on GPUs. `jobs`: how many there
     were; `device`: what the last one ran on. The artifact is `amount` units of work ("answers" or "samples"), from
     `rows` rows; `made` of them were made in `work_s` of the seconds. A job took `overhead_s` besides, to load the model
-    and the like.
+    and the like. `waited_s`: that they waited for a place to run, which are in none of the others.
     """
 
     seconds: float
@@ -35,6 +35,7 @@ class Cost(Section):
     made: int = 0
     work_s: float = 0.0
     overhead_s: float = 0.0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def measured_cost(artifact: Path, unfinished: Path) -> dict[str, Any]:
         made=work.made,
         work_s=round(work_s, 3),
         overhead_s=round(besides, 3),
+        waited_s=round(spent.waited_s, 3),
     ).model_dump()
 
 

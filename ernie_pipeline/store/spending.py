@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ernie_pipeline.store.aside import make_folder, set_aside_unless
@@ -27,12 +27,16 @@ MOST_GPUS = 2**20
 
 @dataclass(frozen=True)
 class Spent:
-    """`seconds` for which a job ran with `gpus` GPUs, 0 on a CPU; `stage`: for which; `began`: in seconds of 1970."""
+    """`seconds` for which a job ran with `gpus` GPUs, 0 on a CPU; `stage`: for which; `began`: in seconds of 1970.
+
+    `waited_s`: for which it had no place to run yet, which are none of them.
+    """
 
     stage: str
     seconds: float
     gpus: int
     began: float = 0.0
+    waited_s: float = 0.0
 
     @property
     def counted(self) -> float:
@@ -51,12 +55,15 @@ class Total:
 
     counted: float = 0.0
     gpu_seconds: float = 0.0
+    waited_s: float = 0.0
 
 
 def total(jobs: Iterable[Spent]) -> Total:
     """What they spent together."""
     found = [*jobs]
-    return Total(sum(job.counted for job in found), sum(job.gpu_seconds for job in found))
+    return Total(
+        sum(job.counted for job in found), sum(job.gpu_seconds for job in found), sum(job.waited_s for job in found)
+    )
 
 
 def unfinished_place(unfinished: Path) -> Path:
@@ -65,18 +72,32 @@ def unfinished_place(unfinished: Path) -> Path:
 
 
 class SpendingRecord:
-    """One job's record in each of `folders`, written as it goes. `clock` gives seconds."""
+    """One job's record in each of `folders`, written as it goes. `clock` gives seconds.
 
-    def __init__(self, stage: str, gpus: int, folders: Iterable[Path], clock: Callable[[], float]):
+    `share`: how much of it is at work from here on: 1 all of it, 0 while it waits for a place to run.
+    """
+
+    def __init__(self, stage: str, gpus: int, folders: Iterable[Path], clock: Callable[[], float], share: float = 1.0):
         self.stage, self.gpus, self.clock = stage, gpus, clock
         self._cleared = False
         self.files = [folder / f"{PREFIX}{uuid.uuid4().hex}.json" for folder in folders]
-        self.start, self.began = clock(), time.time()
+        self._seconds, self._waited_s, self._share = 0.0, 0.0, share
+        self._counted, self.began = clock(), time.time()
         self._written = -WRITE_S
 
     def now(self) -> Spent:
         """What the job has spent so far."""
-        return Spent(self.stage, round(self.clock() - self.start, 3), self.gpus, self.began)
+        now = self.clock()
+        since, self._counted = now - self._counted, now
+        self._seconds += since * self._share
+        self._waited_s += since * (1 - self._share)
+        return Spent(self.stage, round(self._seconds, 3), self.gpus, self.began, round(self._waited_s, 3))
+
+    def at_work(self, share: float) -> None:
+        """From now on so much of it is at work."""
+        if share != self._share:
+            self.now()
+            self._share = share
 
     def write_if_due(self) -> bool:
         """Write it, once a second; whether it was written."""
@@ -114,7 +135,13 @@ def _parsed(file: Path) -> Spent | None:
     try:
         values = parse_json(read_file(file))
         job = Spent(str(values["stage"]), float(values["seconds"]), int(values["gpus"]), float(values["began"]))
+        job = replace(job, waited_s=float(values.get("waited_s", 0.0)))
     except NOT_READABLE:
         return None
-    sensible = 0 <= job.seconds < math.inf and 0 <= job.gpus <= MOST_GPUS and math.isfinite(job.began)
+    sensible = (
+        0 <= job.seconds < math.inf
+        and 0 <= job.waited_s < math.inf
+        and 0 <= job.gpus <= MOST_GPUS
+        and math.isfinite(job.began)
+    )
     return job if sensible else None  # a sum with NaN is above no cap

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +67,11 @@ def test_without_a_file_it_is_as_it_is_written() -> None:
     [
         ("resources: {gpu: {config: {launcher: slurm}}}", r"gpu\.launcher: Input should be 'local'"),
         ("resources: {gpu: {config: {ray: {workers: 0}}}}", r"gpu\.ray\.workers: .* greater than or equal to 1"),
-        ("resources: {gpu: {config: {luncher: ray}}}", "luncher"),
-        ("resources: {gpu: {config: {ray: {adress: x}}}}", "adress, which is none of the fields there: cpus, gpus, "),
+        ("resources: {gpu: {config: {luncher: ray}}}", r"gpu\.luncher is none of the fields there \(launcher, "),
+        (
+            "resources: {gpu: {config: {ray: {adress: x}}}}",
+            r"gpu\.ray\.adress is none of the fields there \(cpus, gpus, ",
+        ),
         ("resources: {gpu: {config: {ray: 5}}}", r"gpu\.ray"),
         ("resources: {gpu: {config: null}}", "has no values below config"),
         ("launcher: ray", "sets something else than the resource gpu"),
@@ -77,10 +83,45 @@ def test_a_file_that_says_nothing_that_can_be_is_one_sentence(file: Path, text: 
     file.write_text(text)
     with pytest.raises(PipelineError, match=sentence) as error:
         gpu_resource(str(file))
-    assert "ERNIE_PIPELINE_GPU" in str(error.value)
+    assert str(error.value).startswith(f"ERNIE_PIPELINE_GPU = {str(file)!r}")
     assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_file_that_is_not_there_is_one_sentence(file: Path) -> None:
     with pytest.raises(PipelineError, match=r"ERNIE_PIPELINE_GPU = .* cannot be read as YAML \(.*No such file"):
         gpu_resource(str(file))
+
+
+COMMANDS = [["definitions", "validate", "-m"], ["asset", "materialize", "--select", "raw_nemotron", "-m"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["validate", "materialize"])
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("ERNIE_PIPELINE_GPU", "{file}", "ERNIE_PIPELINE_GPU = '{file}': gpu.launcher: Input should be 'local'"),
+        ("ERNIE_PIPELINE_SENSOR_SECONDS", "soon", "ERNIE_PIPELINE_SENSOR_SECONDS = 'soon' is not a whole number"),
+    ],
+)
+def test_dagster_s_commands_say_what_is_wrong_with_a_setting_first(
+    file: Path, tmp_path: Path, command: list[str], variable: str, value: str, sentence: str
+) -> None:
+    """`materialize` nothing else; `validate` adds where it was raised, and no other error that led to it."""
+    file.write_text("resources: {gpu: {config: {launcher: slurm}}}")
+    given = {variable: value.format(file=file), "ERNIE_PIPELINE_HOME": str(tmp_path / "home")}
+    run = subprocess.run(
+        [sys.executable, "-m", "dagster", *command, "ernie_pipeline.definitions"],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 1
+    before, found, after = (run.stdout + run.stderr).partition(sentence.format(file=file))
+    assert found
+    assert "Traceback" not in before + after
+    assert "Stack Trace" not in before
+    assert "caused by" not in after
+    if command[0] == "asset":
+        assert before.endswith("Error: ")
+        assert len(after.splitlines()) == 1

@@ -169,6 +169,12 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"split": {"rows": "30"}}, "recipe here: split.rows = '30': input should be a valid integer"),
         ({"split": {"stratify": 1}}, "recipe here: split.stratify = 1: input should be a valid boolean"),
         ({"gate": {"min_gain": float("inf")}}, "recipe here: gate.min_gain = inf: input should be a finite number"),
+        (
+            {"gate": {"min_gain": -1}},
+            "recipe here: gate.min_gain = -1 allows a loss, and the gate lets no adapter pass",
+        ),
+        ({"gate": {"min_gain": -0.01}}, "recipe here: gate.min_gain = -0.01 allows a loss"),
+        ({"gate": {"min_gain": 1.5}}, "recipe here: gate.min_gain = 1.5: input should be less than or equal to 1"),
         ({"split": {"seed": date(2026, 1, 2)}}, "recipe here: split.seed = '2026-01-02': input should be a valid"),
         ({"source": {"kind": "file"}}, 'recipe here: source.path is missing: kind = "file" needs the path'),
         ({"source": {"kind": "hub"}}, 'recipe here: source.dataset is missing: kind = "hub" needs a data set id'),

@@ -31,7 +31,7 @@ def test_a_clear_gain_without_a_champion_is_promoted_and_says_why() -> None:
     ("gate", "measured", "reason"),
     [
         (Gate(), comparison(gain=0.0), "is no gain"),
-        (Gate(min_gain=-0.1), comparison(gain=-0.01), "is no gain"),
+        (Gate(), comparison(gain=-0.01), "is no gain"),
         (Gate(), comparison(gain=float("nan")), "is no gain"),
         (Gate(min_gain=0.06), comparison(), r"less than gate\.min_gain \+0\.0600"),
         (Gate(), comparison(p_value=0.06), r"p = 0\.06, above gate\.max_p_value 0\.05"),

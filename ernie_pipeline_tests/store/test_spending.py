@@ -34,6 +34,19 @@ def test_a_record_is_written_at_once_then_each_second_in_each_place(tmp_path: Pa
         assert len(list(place.iterdir())) == 1
 
 
+def test_what_a_job_waits_for_a_place_is_counted_apart(tmp_path: Path) -> None:
+    """A half of it has one after 100 s, all of it after 10 more, and it waits again, resubmitted, after 5 more."""
+    clock = Clock()
+    record = SpendingRecord("qlora_adapter", 4, [tmp_path], clock, share=0.0)
+    for share, seconds in ((0.0, 100), (0.5, 10), (1.0, 5), (0.0, 20)):
+        record.at_work(share)
+        clock.now += seconds
+        record.write_if_due()
+    [job] = read_spent(tmp_path)
+    assert (job.seconds, job.waited_s, job.gpu_seconds) == (10, 125, 40)
+    assert total([job]) == Total(counted=40, gpu_seconds=40, waited_s=125)
+
+
 def test_gpus_multiply_seconds_and_a_cpu_counts_once() -> None:
     jobs = [Spent("a", 10, 4), Spent("b", 5, 0)]
     assert total(jobs) == Total(counted=45, gpu_seconds=40)

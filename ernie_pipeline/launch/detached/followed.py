@@ -59,7 +59,7 @@ class Followed:
         self._to_submit, self._status, self._asked, self._told = False, Status("waiting"), 0.0, ""
         self._beat, self._heard, self._answered = place.last_beat, 0.0, time.monotonic()
         self._ended = self._sealed = self._began = 0.0
-        self._deaf = False
+        self._deaf = self._stopped_waiting = False
         self._anew = False
 
     @property
@@ -78,6 +78,10 @@ class Followed:
             return
         status, start = self.engine.status(self.name), time.monotonic()
         while status.state in ("waiting", "running") and self.place.stop_asked:  # by a step that did not see it end
+            if status.state == "waiting":  # it never began, and an engine may list it for long
+                self.engine.stop(self.name)
+                status = Status("ended")
+                break
             time.sleep(ASK_S)
             if time.monotonic() - start > self.launch.stop_grace_s:
                 self.engine.stop(self.name)
@@ -119,8 +123,15 @@ class Followed:
                     raise
         return False
 
+    @property
+    def at_work(self) -> bool:
+        """Whether it has a place to run: it was heard of, since it was submitted last."""
+        return bool(self._began) and not self.done
+
     def has_ended(self) -> bool:
         """Whether nothing of it is at work any more, as far as can be told."""
+        if self._stopped_waiting:
+            return True
         with suppress(PipelineError):
             self.place.refresh()
         self.listener.listen()
@@ -135,10 +146,14 @@ class Followed:
             return time.monotonic() - self._heard > 5 * BEAT_S
 
     def ask_to_stop(self) -> None:
-        """Ask it to save its work and end; one that still waits for a place to run ends at once."""
+        """Ask it to save its work and end; one that still waits for a place to run is ended at once.
+
+        Should it find one in this moment, it is asked, as any other.
+        """
         self.place.ask_to_stop()
-        if self._status.state == "waiting":
+        if self._status.state == "waiting" and not self._began:
             self.engine.stop(self.name)
+            self._stopped_waiting = True
 
     def show_output(self) -> None:
         """Of one that failed with a sentence: what else it said, once it has ended."""

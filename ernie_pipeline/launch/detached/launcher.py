@@ -87,7 +87,9 @@ class DetachedLauncher:
                     followed.append(one)
                     one.begin(stack.enter_context(one.open_session()))
                 while len([one for one in followed if one.poll()]) < len(followed):
+                    jobs[0][0].at_work(sum(one.at_work for one in followed) / len(followed))
                     time.sleep(POLL_S)
+                jobs[0][0].at_work(0.0)  # another one may have to wait now
             except Unreachable:
                 raise  # what runs goes on, and the next step finds it
             except BaseException as error:

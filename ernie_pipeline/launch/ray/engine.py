@@ -65,21 +65,42 @@ class RayEngine:
             return Status("unknown")
         status, (why, _, output) = str(found.status.value), str(found.message or found.status).partition("\n")
         if status in ("PENDING", "RUNNING"):
-            return Status("waiting" if status == "PENDING" else "running", why)
+            return Status("waiting", self._what_it_waits_for()) if status == "PENDING" else Status("running", why)
         failure = ""
         if status == "STOPPED":
             failure = f"{name} was stopped on {self.title} by hand; run again: it goes on from what it has saved"
         elif found.error_type == "JOB_SUPERVISOR_ACTOR_START_TIMEOUT":
             failure = (
-                f"{self.title} had no worker free with {self.cpus:g} CPUs, {self.gpus:g} GPUs and "
-                f"{self.memory_gib or 0:g} GiB a process for {name}, for as long as its RAY_JOB_START_TIMEOUT_SECONDS "
-                "says; add workers, or ask for less in gpu.ray"
+                f"{self.title} had no worker free for {name}, for as long as its RAY_JOB_START_TIMEOUT_SECONDS says "
+                f"({self._what_it_waits_for()}); add workers, or ask for less in gpu.ray"
             )
         # the driver's last lines are in Ray's message; to ask for its log fails where its machine is gone
         return Status("ended", why, 0 if status == "SUCCEEDED" else found.driver_exit_code, output, failure)
 
+    def _what_it_waits_for(self) -> str:
+        """What each process of a job asks for, and what the cluster's workers have, busy or not."""
+        asked = _amounts(self.cpus, self.gpus, self.memory_gib or 0)
+        nodes = [_amounts(*each) for each in self._workers()]
+        has = "; ".join(f"{nodes.count(node)} with {node}" for node in dict.fromkeys(nodes)) or "none"
+        return f"it asks for {asked} a process; the cluster's workers: {has}"
+
+    def _workers(self) -> list[tuple[float, float, float]]:
+        """CPUs, GPUs and GiB of each node that lives and has any CPU or GPU; [] where Ray does not say."""
+        answer = self._ask("_do_request", "GET", "/api/v0/nodes?limit=1000")
+        try:
+            nodes = answer.json()["data"]["result"]["result"]
+            totals = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []
+        had = [(t.get("CPU", 0.0), t.get("GPU", 0.0), t.get("memory", 0.0) / 2**30) for t in totals]
+        return [each for each in had if each[0] or each[1]]
+
     def stop(self, name: str) -> None:
-        """SIGTERM, and SIGKILL three seconds later."""
+        """SIGTERM, and SIGKILL three seconds later.
+
+        One that waits for a worker ends as soon as it gets one: until then, or RAY_JOB_START_TIMEOUT_SECONDS have
+        passed, Ray (2.60) goes on to list it as PENDING.
+        """
         self._ask("stop_job", name)
 
     def _command(self, launch: Launch, job_file: Path, train: bool) -> str:
@@ -106,6 +127,10 @@ class RayEngine:
             if "status code 50" in str(error):  # a head that is going down, or coming up
                 raise Unreachable(f"{self.title} answers with an error: {str(error)[:300]}") from error
             raise PipelineError(f"{self.title} refused {method}: {str(error)[:300]}") from error
+
+
+def _amounts(cpus: float, gpus: float, memory_gib: float) -> str:
+    return f"{cpus:g} CPUs, {gpus:g} GPUs and {memory_gib:.1f} GiB"
 
 
 def _client(address: str) -> Any:

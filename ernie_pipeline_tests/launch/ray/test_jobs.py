@@ -270,6 +270,28 @@ def test_the_network_may_go_while_a_job_runs(steps: Steps, cluster: Cluster) -> 
     assert sum(line.startswith("submitted") for line in log) == 1
 
 
+def test_a_job_that_no_worker_has_room_for_says_what_it_asks_for_and_is_ended_at_once(
+    steps: Steps, cluster: Cluster
+) -> None:
+    shares = list[float]()
+
+    def tell(share: float) -> None:
+        shares.append(share)
+        if len(shares) == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    start = time.monotonic()
+    launcher = DetachedLauncher(RayEngine(cluster.address, cpus=4, memory_gib=2))
+    result, log = step_with(launcher, steps.launch(stop_grace_s=120, at_work=tell), ignore_progress)
+    assert time.monotonic() - start < 60
+    assert not result.success
+    assert set(shares) == {0.0}
+    [line] = [line for line in log if "waits for a worker" in line]
+    assert "(it asks for 4 CPUs, 0 GPUs and 2.0 GiB a process; the cluster's workers: " in line
+    assert "with 1 CPUs, 0 GPUs and" in line
+    assert steps.steps == []
+
+
 def test_an_address_where_no_cluster_answers_is_one_sentence(steps: Steps) -> None:
     result, _ = Steps(steps.place, "http://127.0.0.1:9").run(steps.launch())
     assert failure(result).startswith("Ray at http://127.0.0.1:9 does not answer (ConnectionError); start it, or set")

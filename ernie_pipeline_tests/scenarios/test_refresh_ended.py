@@ -1,0 +1,64 @@
+"""A refresh that is told to end in the middle of a training ends Dagster's run, which keeps its checkpoint."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, finish, start_python
+
+MANY = 20_000
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("ended") / "long.toml"
+    text = QUICK_RECIPE.replace("max_steps = 4", f"max_steps = {MANY}").replace("eval_every = 2", "eval_every = 1000")
+    file.write_text(f"{text}[execution]\ncheckpoint_s = 0.5\n")
+    return file
+
+
+def group(pid: int, number: int) -> None:
+    """As a terminal does; Dagster's process is told too."""
+    os.killpg(pid, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGTERM, os.kill), (signal.SIGHUP, group)],
+    ids=["SIGTERM", "SIGHUP of a terminal"],
+)
+def test_it_ends_all_it_started_and_the_next_one_goes_on(
+    recipe: Path, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    """One after the other in one home: each goes on from the checkpoint of the one before."""
+    home = recipe.parent / "home"
+    before = newest(home)
+    started = start_python(["-m", "ernie_pipeline", "refresh"], home, recipe, None, {})
+    deadline = time.monotonic() + 180
+    while len(started.family) < 2 or newest(home) <= before:
+        assert started.process.poll() is None, finish(started).output[-5000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    family = started.family
+    send(started.process.pid, number)
+    run = finish(started)
+    assert run.status == 1
+    assert f"of {MANY}; its checkpoint is kept" in run.output
+    if before:
+        assert re.search(r"going on after step [1-9]", run.output)
+    assert re.search(r"^This refresh spent \d", run.output, re.MULTILINE), "it was there to the end"
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert left == []
+
+
+def newest(home: Path) -> int:
+    """The step of the latest checkpoint, 0 where there is none."""
+    found = home.glob("store/.unfinished/qlora_adapter/*/checkpoints/checkpoint-*")
+    return max((int(file.name.rpartition("-")[2]) for file in found), default=0)
