@@ -10,6 +10,7 @@ from ernie_pipeline.orchestration.assets.base_model import base_model
 from ernie_pipeline.orchestration.assets.benchmark_sets import benchmark_sets
 from ernie_pipeline.orchestration.assets.math_split import math_split
 from ernie_pipeline.orchestration.assets.nemotron_source import nemotron_source
+from ernie_pipeline.orchestration.assets.published_model import published_model
 from ernie_pipeline.orchestration.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.assets.registered_model import registered_model
@@ -19,6 +20,7 @@ from ernie_pipeline.orchestration.automation import SETTINGS, VERSIONS, ernie_re
 from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.orchestration.opening import told_when_opened
+from ernie_pipeline.staleness.published import PUBLISHED
 from ernie_pipeline.staleness.suites import suites_among
 
 SUITES = suites_among(VERSIONS)
@@ -32,6 +34,7 @@ BUILT: list[dg.AssetsDefinition] = [
     adapter_evaluation,
     registered_model,
     *suite_assets(SUITES),
+    *([published_model] if PUBLISHED in VERSIONS else []),
 ]
 with told_when_opened():
     GPU = gpu_resource(SETTINGS.gpu)

@@ -33,12 +33,14 @@ SLOW = (
     "registry/test_agent_server.py",
     "registry/export/test_export.py",
     "registry/export/test_command.py",
+    "registry/publish/test_publish.py",
     "training/test_resume.py",
     "solutions/test_killed.py",
     "golden/",
     "launch/test_local.py",
     "launch/test_torchrun.py",
     "orchestration/test_metering.py",
+    "staleness/test_publication.py::test_a_run_is_ended",
     "store/shared/test_lease.py",
     "store/shared/test_store.py",
 )
@@ -55,6 +57,7 @@ LONG = (
     "scenarios/shared/",
     "scenarios/test_budget.py",
     "scenarios/test_hub_format_chain.py",
+    "scenarios/test_publishing.py",
     "scenarios/test_solutions_chain.py",
     "training/grpo/test_whole.py",
 )

@@ -86,6 +86,8 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
+    if plan.refused:
+        return f"{counts}.{took} {plan.refused}."
     return f'{counts}.{took} Build them with "python -m ernie_pipeline refresh".{_forecast(costs, budget)}'
 
 

@@ -13,6 +13,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import spent_words
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.spending import REFRESH, read_spent, total
+from ernie_pipeline.utils.errors import PipelineError
 
 
 def refresh(options: argparse.Namespace) -> int:
@@ -27,6 +28,8 @@ def refresh(options: argparse.Namespace) -> int:
     if plan.fresh:
         return FRESH
     check_signing(plan)
+    if plan.refused:
+        raise PipelineError(plan.refused)
     if over := costs.over(budget):
         print(f"error: {over}", file=sys.stderr)
         return OVER_BUDGET

@@ -7,8 +7,9 @@ from functools import partial
 
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
-from ernie_pipeline.staleness.stages import asked_base, asked_rows, lost_registration, open_chain, registered_as
+from ernie_pipeline.staleness.stages import asked_base, asked_rows, open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.housekeeping import artifacts, kept_rows

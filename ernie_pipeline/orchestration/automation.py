@@ -4,7 +4,8 @@ Both evaluate the plan and ask for a run of what is stale and what waits for it,
 
 - nothing is stale;
 - a run of these assets is queued or under way;
-- the recipe names a suite that it did not name when this code location was opened;
+- the recipe asks for an asset that it did not ask for when this code location was opened;
+- it is known before that one of them could not be built, such as one that is to be published with a wrong token;
 - it is estimated to cost more than the budget of a refresh, ERNIE_PIPELINE_BUDGET;
 - the last run for this target (the same recipe, code, libraries and sources) failed or was cancelled. Whoever has seen
   to the cause launches it again: "Re-execute" on the failed run's page, or `python -m ernie_pipeline refresh`. Any
@@ -75,8 +76,8 @@ def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
         if seen == context.cursor:
             return dg.SkipReason(f"the sources are as they were: {seen}")
-        answer, over_budget = _evaluate(context.instance, chain, by="source_changed")
-    if isinstance(answer, dg.SkipReason) and (over_budget or run_under_way(context.instance)):
+        answer, look_again = _evaluate(context.instance, chain, by="source_changed")
+    if isinstance(answer, dg.SkipReason) and (look_again or run_under_way(context.instance)):
         return answer  # without the cursor: it is looked at again after that run, or within another budget
     if isinstance(answer, dg.SkipReason):
         return dg.SensorResult(skip_reason=answer, cursor=seen)
@@ -93,7 +94,7 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
 
 
 def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.RunRequest | dg.SkipReason, bool]:
-    """What is asked for, and whether nothing is because of the budget alone."""
+    """What is asked for, and whether nothing is because of what may change by itself: the budget, or a refusal."""
     plan, budget = make_plan(chain), Budget.from_environment()
     report_sources(instance, plan)
     if busy := run_under_way(instance):
@@ -110,7 +111,7 @@ def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.R
         first = Pins(chain.store.root, f"request-{answer.run_key}").pin("by", lambda: by, valid_s=CLAIM_S)
         if first != by:
             return dg.SkipReason(f"{first} has asked for this run already"), False
-    return answer, False
+    return answer, bool(plan.refused)
 
 
 def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | dg.SkipReason:
@@ -118,9 +119,11 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | 
         return dg.SkipReason("nothing is stale: every artifact that the recipe asks for is there, intact")
     if unknown := [name for name in plan.to_build if name not in VERSIONS]:
         return dg.SkipReason(
-            f"the recipe asks for {', '.join(unknown)}, and its suites were others when this code location was opened: "
-            'press "Reload definitions"'
+            f"the recipe asks for {', '.join(unknown)}, and did not when this code location was opened: press "
+            '"Reload definitions"'
         )
+    if plan.refused:
+        return dg.SkipReason(plan.refused)
     before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: plan.target})))  # the newest first
     if before and before[0].status in GAVE_UP:
         return dg.SkipReason(

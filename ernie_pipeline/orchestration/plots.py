@@ -70,3 +70,8 @@ def _markdown(figure: Any, name: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return f"![{name}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+
+
+def png(markdown: str) -> bytes:
+    """The picture in what the functions above give, for a file."""
+    return base64.b64decode(markdown.rpartition("base64,")[2].removesuffix(")"))

@@ -13,6 +13,7 @@ from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_met
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain, Write
+from ernie_pipeline.staleness.plan import make_plan
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, Work
 from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
@@ -69,6 +70,9 @@ def build_or_reuse(
     end_with_run()
     with told_in_the_run(context), pipeline_errors_as_failures():
         chain = open_chain(Settings.from_environment(), run=context.run_id)
+        if name not in chain.stages:
+            raise PipelineError(f"the recipe does not ask for {name} any more; reload the code location")
+        _refuse_early(context, chain)
         _log_observations(context, chain, name)
         build_above(chain)
         budget, estimated = Budget.from_environment(), dict[str, str]()
@@ -105,10 +109,17 @@ def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
         return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
 
 
+def _refuse_early(context: dg.AssetExecutionContext, chain: Chain) -> None:
+    """Before a run's first work, end it where it is known that it could not do its last. Asked once a run."""
+    selected = context.run.asset_selection
+    if any(selected is None or dg.AssetKey(name) in selected for name in chain.refused):
+        refused = chain.store.pins(context.run_id).pin("refused", lambda: make_plan(chain).refused)
+        if refused:
+            raise PipelineError(refused)
+
+
 def _log_observations(context: dg.AssetExecutionContext, chain: Chain, name: str) -> None:
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
-    if name not in chain.stages:
-        raise PipelineError(f"{name} is of a suite that the recipe does not name any more; reload the code location")
     for upstream in all_stages(chain.recipe)[name].inputs:
         if upstream in chain.sources:
             context.log_event(dg.AssetObservation(upstream, tags={DATA: chain.version(upstream)}))

@@ -5,6 +5,7 @@ which is in no fingerprint. Each stage's fingerprint covers the recipe sections 
 to the section of the stage that it changes.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -258,6 +259,43 @@ class Registry(Section):
     experiment: str = "ernie_pipeline"
 
 
+HUB_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$))[\w](?:[\w.-]*[\w])?", re.ASCII)
+"""A name of a user, an organization or a repository of the Hugging Face hub; see its `validate_repo_id`."""
+HUB_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+
+class Publish(Section):
+    """Where on the Hugging Face hub the champion goes; without a repository there is no such asset."""
+
+    repo: str = Field("", description='"NAMESPACE/NAME"; made where it is missing')
+    private: bool = Field(True, description="for yourself or your organization alone; what is there already must agree")
+    forms: tuple[Literal["peft", "unsloth", "merged", "gguf"], ...] = Field(
+        ("peft",), description="as `export` has them: the first at the top of the repository, each further in a folder"
+    )
+    license: str = Field("apache-2.0", description="the hub's identifier: https://hf.co/docs/hub/repositories-licenses")
+    tag: str = Field("", description="for the commit; it is never moved, so a later publication wants another")
+
+    @model_validator(mode="after")
+    def _can_be_published(self) -> "Publish":
+        if not self.repo:
+            if any(getattr(self, name) != field.default for name, field in type(self).model_fields.items()):
+                raise ValueError('publish.repo is missing: name the hub\'s repository, such as "me/ernie-math"')
+            return self
+        parts = self.repo.split("/")
+        if len(parts) != 2 or not all(HUB_NAME.fullmatch(part) for part in parts) or len(self.repo) > 96:
+            raise ValueError(
+                f'publish.repo = {self.repo!r} is no name of a repository; write "NAMESPACE/NAME", of letters, digits, '
+                '"-", "_" and ".", 96 at most'
+            )
+        if not self.forms or len({*self.forms}) < len(self.forms):
+            raise ValueError("publish.forms must name at least one form, and each once: peft, unsloth, merged, gguf")
+        if not HUB_LICENSE.fullmatch(self.license):
+            raise ValueError(f"publish.license = {self.license!r} is no identifier of a licence, such as apache-2.0")
+        if self.tag and not HUB_NAME.fullmatch(self.tag):
+            raise ValueError(f"publish.tag = {self.tag!r} is no name of a tag, such as v1.0")
+        return self
+
+
 class Recipe(Section):
     """Everything that changes what is built."""
 
@@ -277,6 +315,7 @@ class Recipe(Section):
     suites: dict[str, Suite] = Field(default_factory=dict, description="[suites.NAME] each; none: none is built")
     gate: Gate = Gate()
     registry: Registry = Registry()
+    publish: Publish = Publish()
     execution: ExecutionOverrides = ExecutionOverrides()
     """How it is computed: in no fingerprint."""
 

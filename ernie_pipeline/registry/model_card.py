@@ -4,9 +4,12 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ernie_pipeline.utils.text_table import markdown_table
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 Facts = Mapping[str, Any]
 """Values by name, as the functions below say."""
@@ -46,15 +49,20 @@ def model_card(
     comparison    gain, gain_low, gain_high, p_value
     targets       the audit's rows: part, target, modules, four_bit_parameters, lora_parameters
     """
-    head = [_header(license, base, data), f"# {name}", _what_it_is(base, quantization, lora)]
+    head = [header(name, license, base, data, evaluation["adapter"]), f"# {name}", what_it_is(base, quantization, lora)]
     sections = {
         "Intended use and limits": LIMITS.format(taught=TAUGHT[data["on"]]),
-        "Data": _data(data),
-        "Training": _bullets({"base model version": base["version"], **training}),
-        "Results": _results(evaluation, comparison),
-        "Parameters": _parameters(targets),
+        "Data": bullets(data_facts(data)),
+        "Training": bullets({"base model version": base["version"], **training}),
+        "Results": results(evaluation, comparison),
+        "Parameters": parameters(targets),
         "How to load it": _usage(name, base, quantization, lora, question),
     }
+    return assembled(head, sections)
+
+
+def assembled(head: Sequence[str], sections: Mapping[str, str]) -> str:
+    """A card of paragraphs, then sections by their titles."""
     return "\n\n".join([*head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
 
@@ -70,28 +78,71 @@ def description(card: str, chars: int) -> str:
 
 def shown(name: str) -> str:
     """A hub id as it is, and of a path only the last part: where it lay is nobody's business."""
-    return name if _is_hub_id(name) else Path(name).name
+    return name if is_hub_id(name) else Path(name).name
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether it has the form "NAMESPACE/NAME", and not that of a path."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def _header(license: str, base: Facts, data: Facts) -> str:
-    lines = [
-        f"license: {json.dumps(license)}",
-        "library_name: peft",
-        'language: ["en"]',
-        "pipeline_tag: text-generation",
+def header(
+    name: str,
+    license: str,
+    base: Facts,
+    data: Facts,
+    measured: Mapping[str, float],
+    *,
+    library: str = "peft",
+    relation: str = "adapter",
+    tags: Sequence[str] = ("lora", "qlora", "math"),
+) -> str:
+    """The hub's YAML header, by its own library; `measured`: the adapter's evaluation, as in `model_card`.
+
+    `data` may have the data set's commit besides, as revision.
+    """
+    from huggingface_hub import ModelCardData
+
+    of_base = {"base_model": base["name"], "base_model_relation": relation} if is_hub_id(base["name"]) else {}
+    values = ModelCardData(
+        language=["en"],
+        license=license,
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=[*tags],
+        datasets=[data["name"]] if is_hub_id(data["name"]) else None,
+        metrics=["accuracy"],
+        model_name=name,
+        eval_results=_eval_results(data, measured),
+        **of_base,
+    )
+    return f"---\n{values.to_yaml(line_break=chr(10))}\n---"
+
+
+def _eval_results(data: Facts, measured: Mapping[str, float]) -> "list[EvalResult]":
+    """The accuracies, each with its interval in its name: the hub has no other place for one."""
+    from huggingface_hub import EvalResult
+
+    kinds = {"accuracy": "Accuracy", "accuracy_strict": "Accuracy, boxed and ended"}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Mathematics problems with a final answer",
+            dataset_type=shown(data["name"]),
+            dataset_name=f"{shown(data['name'])}, rows held out",
+            dataset_revision=data.get("revision"),
+            metric_type="accuracy",
+            metric_name=f"{words} (95 % interval {measured[f'{key}_low']:.4f} to {measured[f'{key}_high']:.4f}, "
+            f"{measured['rows']} rows)",
+            metric_value=round(measured[key], 4),
+        )
+        for key, words in kinds.items()
+        if key in measured
     ]
-    if _is_hub_id(base["name"]):
-        lines += [f"base_model: {json.dumps(base['name'])}", "base_model_relation: adapter"]
-    if _is_hub_id(data["name"]):
-        lines += [f"datasets: [{json.dumps(data['name'])}]"]
-    return "\n".join(["---", *lines, "tags: [lora, qlora, math]", "---"])
 
 
-def _what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
+def what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
+    """The first sentence."""
     double = ", double quantization" if quantization["double"] else ""
     return (
         f"A LoRA adapter (rank {lora['rank']}, alpha {lora['alpha']}) of `{shown(base['name'])}`, trained with "
@@ -99,19 +150,19 @@ def _what_it_is(base: Facts, quantization: Facts, lora: Facts) -> str:
     )
 
 
-def _data(data: Facts) -> str:
+def data_facts(data: Facts) -> dict[str, str]:
+    """What it was trained and measured on, by words."""
     unit = "solutions" if data["on"] == "solutions" else "rows"
-    return _bullets(
-        {
-            "data set": f"{shown(data['name'])} ({data['license']})",
-            "source": shown(data["source"]),
-            "data version": data["version"],
-            unit: f"{data['train_rows']:,} to train on, {data['eval_rows']:,} held out",
-        }
-    )
+    return {
+        "data set": f"{shown(data['name'])} ({data['license']})",
+        "source": shown(data["source"]),
+        "data version": data["version"],
+        unit: f"{data['train_rows']:,} to train on, {data['eval_rows']:,} held out",
+    }
 
 
-def _results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]) -> str:
+def results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]) -> str:
+    """Both models in a table, and the paired test."""
     rows = [
         (label, f"{m['rows']:,}", f"{m['loss_completion']:.4f}" if "loss_completion" in m else "-", _percent(m))
         for label, m in (("base", evaluation["base"]), ("adapter", evaluation["adapter"]))
@@ -129,7 +180,8 @@ def _percent(m: Mapping[str, float]) -> str:
     return f"{100 * m['accuracy']:.1f} % ({100 * m['accuracy_low']:.1f} to {100 * m['accuracy_high']:.1f})"
 
 
-def _parameters(targets: Sequence[Facts]) -> str:
+def parameters(targets: Sequence[Facts]) -> str:
+    """What is in 4 bits and what is trained, as a table."""
     keys = ("modules", "four_bit_parameters", "lora_parameters")
     rows = [(t["part"], t["target"], *(f"{t[key]:,}" for key in keys)) for t in targets]
     totals = (f"{sum(t[key] for t in targets):,}" for key in keys)
@@ -178,5 +230,6 @@ def _python(values: Facts) -> str:
     return repr({key: shown(value) if key in names else value for key, value in values.items()})
 
 
-def _bullets(facts: Facts) -> str:
+def bullets(facts: Facts) -> str:
+    """A list of what is known by its name."""
     return "\n".join(f"- {key}: {value}" for key, value in facts.items())

@@ -58,7 +58,7 @@ def make_request(
         "max_batch": MAX_SERVED_BATCH,
     }
     data = {"source": source, "version": versions["math_split"]}
-    about = {**data, "on": _trained_on(built_with)}
+    about = {**data, "on": trained_on(built_with)}
     return RegistrationRequest(
         tracking_uri=tracking_uri,
         artifact_root=artifact_root,
@@ -75,7 +75,7 @@ def make_request(
         ),
         tags=tags,
         predictions=evaluation / "predictions.parquet",
-        card=_card(recipe, spec, about, adapter, measured, comparison, example["question"]),
+        card=model_card(**card_facts(recipe, spec, about, adapter, measured, comparison, example["question"])),
         gate=recipe.gate,
         comparison=comparison,
         candidate=Candidate(
@@ -92,7 +92,7 @@ def make_request(
     )
 
 
-def _card(
+def card_facts(
     recipe: Recipe,
     spec: ModelSpec,
     data: Mapping[str, str],
@@ -100,8 +100,11 @@ def _card(
     measured: Mapping[str, Mapping[str, float]],
     comparison: Mapping[str, float],
     question: str,
-) -> str:
-    """The model card. `data`: source and version of the split, training.on; `adapter`: qlora_adapter's folder."""
+) -> dict[str, Any]:
+    """What `model_card` takes. `data`: source and version of the split, training.on; `adapter`: qlora_adapter's folder.
+
+    `recipe` needs the section source and the key registry.model_name.
+    """
     curve, run = _json(adapter / "curve.json"), _json(adapter / "reports" / "run.json")
     validation = [entry for entry in curve if entry["step"] == run["kept_step"]]
     if run.get("method") == "grpo":  # its loss is weighted, and says nothing by itself
@@ -110,28 +113,28 @@ def _card(
         told = {"final training loss": _last(curve, "loss"), "loss_objective": _last(validation, "loss_objective")}
     losses = {name: value for name, value in told.items() if value is not None}
     dataset = recipe.source.dataset or recipe.source.kind
-    return model_card(
-        name=recipe.registry.model_name,
-        license="apache-2.0",  # ERNIE-4.5's, and the demo base model's
-        base=spec.base.model_dump(),
-        quantization=spec.quantization.model_dump(),
-        lora=spec.lora.model_dump(),
-        data={
+    return {
+        "name": recipe.registry.model_name,
+        "license": "apache-2.0",  # ERNIE-4.5's, and the demo base model's
+        "base": spec.base.model_dump(),
+        "quantization": spec.quantization.model_dump(),
+        "lora": spec.lora.model_dump(),
+        "data": {
             **data,
             "name": dataset,
             "license": SOURCE_LICENSES.get(dataset, "unknown"),
             "train_rows": run["train_rows"],
             "eval_rows": run["eval_rows"],
         },
-        training={**{name: run[name] for name in ("steps", "seconds", "backend", "device")}, **losses},
-        evaluation=measured,
-        comparison=comparison,
-        targets=_json(adapter / "parameters.json"),
-        question=question,
-    )
+        "training": {**{name: run[name] for name in ("steps", "seconds", "backend", "device")}, **losses},
+        "evaluation": measured,
+        "comparison": comparison,
+        "targets": _json(adapter / "parameters.json"),
+        "question": question,
+    }
 
 
-def _trained_on(built_with: Sequence[Mapping[str, Any]]) -> str:
+def trained_on(built_with: Sequence[Mapping[str, Any]]) -> str:
     """training.on of the adapter, whose recipe keys alone have that section."""
     return next((str(keys["training"]["on"]) for keys in built_with if "on" in keys.get("training", {})), "answers")
 

@@ -14,6 +14,7 @@ from typing import Any
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
 from ernie_pipeline.staleness.cost import measured_cost
+from ernie_pipeline.staleness.elsewhere import Lost, Refused
 from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, DeclaredRecipe, ObservedSource, Stage, Work, section
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance, asset_of
@@ -23,10 +24,6 @@ from ernie_pipeline.utils.errors import PipelineError
 
 Write = Callable[[Work, Path], Iterable[Check] | None]
 """A stage's work: fill the folder, and say what its checks found."""
-
-
-Lost = Callable[[Artifact], str]
-"""What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
 
 
 class NotThereError(PipelineError):
@@ -44,6 +41,7 @@ class Chain:
     """One recipe's stages over one store.
 
     A source is asked for its version once. `lost` is for stages whose artifact speaks of something outside the store.
+    `refused` is for those whose work may be turned down elsewhere.
     `earlier`: the chain of the round before, over the same store, of which `EARLIER_ROUND` names what is read.
     """
 
@@ -58,6 +56,7 @@ class Chain:
     ):
         self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources
         self.earlier, self._lost = earlier, lost or {}
+        self.refused: dict[str, Refused] = {}
         self._versions: dict[str, str] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._found: dict[tuple[str, str], Artifact] = {}

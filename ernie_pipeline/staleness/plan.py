@@ -1,7 +1,7 @@
 """What is stale, and why: the same answer for the command line, the schedule, the sensor and Dagster's marks."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ernie_pipeline.staleness.chain import Chain
@@ -25,6 +25,7 @@ class AssetPlan:
     """One asset's state. `seconds` and `built` are of its last build, or of the nearest one to what is wanted.
 
     `fingerprint` is None while an input is to be built; `data_version` is that of the artifact which is there.
+    `refused`: why building it could not work now, see `Chain.refused`.
     """
 
     asset: str
@@ -34,6 +35,7 @@ class AssetPlan:
     data_version: str | None = None
     seconds: float | None = None
     built: str | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class RefreshPlan:
     def fresh(self) -> bool:
         """Whether there is nothing to do."""
         return not self.to_build
+
+    @property
+    def refused(self) -> str:
+        """Why not all of it can be built now, told before anything is; "" where nothing speaks against it."""
+        return next((f"{asset.asset} cannot be built: {asset.refused}" for asset in self.assets if asset.refused), "")
 
     @property
     def to_build(self) -> list[str]:
@@ -76,7 +83,9 @@ def plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
     planned: dict[str, AssetPlan] = {}
     earlier = plan_round_before(chain)
     for name in chain.stages:
-        planned[name] = _plan_asset(chain, name, {**planned, **earlier})
+        planned[name] = made = _plan_asset(chain, name, {**planned, **earlier})
+        if name in chain.refused and made.state != "fresh":
+            planned[name] = replace(made, refused=chain.refused[name](made.state != "waiting"))
         if name == last:
             break
     return planned

@@ -3,24 +3,22 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from ernie_pipeline.grading import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.chain import Chain, Lost
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.elsewhere import Lost, lost_publication, lost_registration, publication_refused
+from ernie_pipeline.staleness.published import PUBLISHED, published_stages
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND, ByRow, ObservedSource, Stage
 from ernie_pipeline.staleness.suites import suite_sources, suite_stages
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
+from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.quantized_base import MadeOf, made_of
-from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.math_verify import LIBRARIES as PARSING_LIBRARIES
-
-HashOf = Callable[[Path], str]
 
 MODEL_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 BACKEND_LIBRARIES: Mapping[str, tuple[str, ...]] = {"unsloth": ("unsloth", "unsloth_zoo")}
@@ -158,8 +156,9 @@ STAGES: Mapping[str, Stage] = {
 
 
 def all_stages(recipe: Recipe) -> Mapping[str, Stage]:
-    """`STAGES`, and those of the recipe's suites."""
-    return {**STAGES, **suite_stages(recipe, ANSWERS_BY_ROW, MODEL_LIBRARIES)}
+    """`STAGES`, those of the recipe's suites and, where it says where, that of publishing."""
+    suites = suite_stages(recipe, ANSWERS_BY_ROW, MODEL_LIBRARIES)
+    return {**STAGES, **suites, **published_stages(recipe, MODEL_LIBRARIES)}
 
 
 def all_sources(recipe: Recipe) -> Mapping[str, ObservedSource]:
@@ -168,8 +167,7 @@ def all_sources(recipe: Recipe) -> Mapping[str, ObservedSource]:
 
 
 def declared_versions(settings: Settings) -> dict[str, str]:
-    """Each stage's `Chain.declared_version`, or words in its place where that cannot be found out; with the stages of
-    the suites of a recipe that can be read.
+    """The `Chain.declared_version` of each stage of the recipe, or words in its place where that cannot be found out.
 
     So the code location opens, and each command and step says in full what is wrong.
     """
@@ -207,8 +205,16 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     else:
         recipe = settings.load_recipe()
         sources = {**all_sources(recipe)}
-    lost = {"registered_model": partial(lost_registration, settings)} if ask_registry else None
-    return chain_of_rounds(with_backend(recipe), store, sources, lost)
+    lost: dict[str, Lost] = {}
+    if ask_registry:
+        lost = {
+            "registered_model": partial(lost_registration, settings),
+            PUBLISHED: partial(lost_publication, settings),
+        }
+    chain = chain_of_rounds(with_backend(recipe), store, sources, lost)
+    if ask_registry and PUBLISHED in chain.stages:
+        chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish)
+    return chain
 
 
 def chain_of_rounds(
@@ -336,16 +342,6 @@ def _with_libraries(stage: Stage, more: tuple[str, ...]) -> Stage:
     return replace(stage, libraries=(*stage.libraries, *more), by_row=by_row)
 
 
-def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = remembered_sha256) -> str:
-    """What of an artifact of registered_model is gone from the registry, in a clause; "" while nothing is.
-
-    Raises `PipelineError` when the registry does not answer.
-    """
-    from ernie_pipeline.registry.lookup import Registered, what_is_lost
-
-    return what_is_lost(settings.tracking_uri, Registered.read(artifact.json("registration.json")), hash_of)
-
-
 def asked_base(chain: Chain) -> MadeOf | None:
     """What the quantized base model that the chain's recipe asks for is made of; None if its backend keeps none.
 
@@ -368,18 +364,3 @@ def asked_rows(chain: Chain) -> set[str] | None:
 
 def _pinned(pins: Pins, name: str, source: ObservedSource) -> ObservedSource:
     return ObservedSource(source.section, lambda recipe: pins.pin(name, lambda: source.version(recipe)))
-
-
-def registered_as(settings: Settings, folder: Path) -> str:
-    """ "registered as NAME VERSION" while the registry has what an artifact of registered_model speaks of, else "".
-
-    Raises `PipelineError` when the registry does not answer.
-    """
-    from ernie_pipeline.registry.lookup import is_registered
-
-    try:
-        registration = read_json(folder / "registration.json")
-        name, version = str(registration["name"]), str(registration["version"])
-    except NOT_READABLE:
-        return ""  # a damaged artifact, which speaks of nothing
-    return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""

@@ -8,7 +8,15 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from ernie_pipeline.orchestration.automation import ESTIMATE, TARGET, ernie_refresh, evaluate, refresh, source_changed
+from ernie_pipeline.orchestration.automation import (
+    ESTIMATE,
+    TARGET,
+    VERSIONS,
+    ernie_refresh,
+    evaluate,
+    refresh,
+    source_changed,
+)
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.history import remember
@@ -73,6 +81,18 @@ def test_only_what_is_stale_and_what_is_below_is_requested(source: Path, instanc
     request = requested(asked(instance))
     assert request.asset_selection == [dg.AssetKey(name) for name in STAGES if name != "raw_nemotron"]
     assert instance.get_latest_materialization_event(dg.AssetKey("raw_nemotron")), "what is fresh is reported as such"
+
+
+def test_what_could_not_be_published_is_not_requested(
+    source: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = source.with_name("recipe.toml")
+    recipe.write_text(recipe.read_text() + '[publish]\nrepo = "me/model"\n')
+    assert "the recipe asks for published_model, and did not when" in reason(asked(instance))
+    monkeypatch.setitem(VERSIONS, "published_model", "as of a code location that has it")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+    assert reason(asked(instance)).startswith("published_model cannot be built: there is no token to publish to me/")
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])

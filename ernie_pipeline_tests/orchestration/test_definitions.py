@@ -3,7 +3,9 @@
 import dagster as dg
 
 from ernie_pipeline.definitions import defs
-from ernie_pipeline.staleness.stages import SOURCES, STAGES
+from ernie_pipeline.orchestration.assets.published_model import published_model
+from ernie_pipeline.recipe.load import parse_recipe
+from ernie_pipeline.staleness.stages import SOURCES, STAGES, all_stages
 
 CHECKS = {
     "raw_nemotron": {"schema"},
@@ -24,6 +26,13 @@ def test_the_assets_depend_on_what_the_table_of_stages_says() -> None:
         for key in graph.get_all_asset_keys()
     }
     assert above == {**{name: set() for name in SOURCES}, **{name: {*stage.inputs} for name, stage in STAGES.items()}}
+
+
+def test_an_asset_on_demand_depends_on_what_its_stage_says_and_is_not_there_unasked() -> None:
+    above = {key.to_user_string() for key in published_model.dependency_keys}
+    asked = all_stages(parse_recipe({"publish": {"repo": "me/model"}}, where="test"))
+    assert {published_model.key.to_user_string(): above} == {n: {*asked[n].inputs} for n in asked if n not in STAGES}
+    assert published_model.key not in defs.resolve_asset_graph().get_all_asset_keys()
 
 
 def test_each_check_blocks_but_the_gate() -> None:

@@ -104,6 +104,7 @@ DEMO: dict[str, dict[str, Any]] = {
     "suites": {},
     "gate": {"min_gain": 0.05, "max_p_value": 0.05},
     "registry": {"model_name": "ernie-math-demo", "experiment": "ernie_pipeline"},
+    "publish": {"repo": "", "private": True, "forms": ["peft"], "license": "apache-2.0", "tag": ""},
     "execution": {
         "profile": None,
         "micro_batch": None,

@@ -11,7 +11,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.lookup import Registered
 from ernie_pipeline.registry.tracking import CHECKED, connected
-from ernie_pipeline.staleness.stages import registered_as
+from ernie_pipeline.staleness.elsewhere import registered_as
 from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.staleness.chains import tree

@@ -60,8 +60,8 @@ def test_only_what_a_stage_declares_moves_its_fingerprint(
 
 
 def test_every_recipe_section_moves_some_stage_or_an_observed_version() -> None:
-    suites = {"mine": {"source": {"path": "mine.jsonl"}}}
-    recipe = parse_recipe({"training": {"method": "grpo"}, "suites": suites}, where="test")
+    tables = {"suites": {"mine": {"source": {"path": "mine.jsonl"}}}, "publish": {"repo": "me/model"}}
+    recipe = parse_recipe({"training": {"method": "grpo"}, **tables}, where="test")
     by_grpo = with_method(all_stages(recipe), recipe)
     declared = {path.partition(".")[0] for stage in by_grpo.values() for path in stage.recipe}
     observed = {source.section.partition(".")[0] for source in all_sources(recipe).values()}

@@ -1,0 +1,71 @@
+"""What a stage's artifact speaks of outside the store, in MLflow's registry or on the hub: whether it is there still.
+
+Asked on each run and by each plan, so it imports nothing that it may do without.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ernie_pipeline.recipe.sections import Publish
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.utils.errors import PipelineError
+
+HashOf = Callable[[Path], str]
+
+Lost = Callable[[Artifact], str]
+"""What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
+
+Refused = Callable[[bool], str]
+"""Why a stage could not do its work now, in a sentence, as far as that can be told before; "" where nothing is known.
+Asked with whether it is certain that it is to work."""
+
+
+def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = remembered_sha256) -> str:
+    """What of an artifact of registered_model is gone from the registry, in a clause; "" while nothing is.
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.lookup import Registered, what_is_lost
+
+    return what_is_lost(settings.tracking_uri, Registered.read(artifact.json("registration.json")), hash_of)
+
+
+def registered_as(settings: Settings, folder: Path) -> str:
+    """ "registered as NAME VERSION" while the registry has what an artifact of registered_model speaks of, else "".
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.lookup import is_registered
+
+    try:
+        registration = read_json(folder / "registration.json")
+        name, version = str(registration["name"]), str(registration["version"])
+    except NOT_READABLE:
+        return ""  # a damaged artifact, which speaks of nothing
+    return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""
+
+
+def lost_publication(settings: Settings, artifact: Artifact) -> str:
+    """Why what an artifact of published_model speaks of is to be published again, in a clause; "" while it is not."""
+    from ernie_pipeline.registry.publish.lost import what_is_lost
+
+    return what_is_lost(settings.tracking_uri, artifact.json("publication.json"))
+
+
+def publication_refused(publish: Publish, certain: bool) -> str:
+    """Why nothing could be published to the recipe's repository now, in a sentence; "" where nothing speaks against.
+
+    A tag that is there already does only where it is `certain` that there is something new to publish.
+    """
+    from ernie_pipeline.registry.publish.access import check_access, check_tag
+
+    try:
+        target = check_access(publish)
+        if certain:
+            check_tag(publish, target)
+    except PipelineError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,130 @@
+"""The asset that is there only where the recipe says so, and what is told before it is built."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.cli.app import main
+from ernie_pipeline.cli.plan import render_plan
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.elsewhere import publication_refused
+from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
+from ernie_pipeline.staleness.published import PUBLISHED
+from ernie_pipeline.staleness.stages import STAGES, declared_versions, open_chain
+from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline_tests.registry.publish.hub import serving
+from ernie_pipeline_tests.staleness.chains import built, chain_of, recipe_with, walk
+
+ASKED = recipe_with(publish={"repo": "me/model"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "store")
+
+
+def plan_of(store: ArtifactStore, why: str, asked: list[bool]) -> RefreshPlan:
+    """The plan of a recipe with [publish], where the hub refuses with `why`; `asked`: whether it is certain."""
+
+    def refused(certain: bool) -> str:
+        asked.append(certain)
+        return why
+
+    chain = chain_of(store, ASKED)
+    chain.refused[PUBLISHED] = refused
+    return make_plan(chain)
+
+
+def test_it_is_one_stage_more_and_moves_no_other(store: ArtifactStore) -> None:
+    assert PUBLISHED not in STAGES
+    walk(chain_of(store))
+    assert built(walk(chain_of(store, ASKED))) == [PUBLISHED]
+    assert built(walk(chain_of(store, recipe_with(publish={"repo": "me/model", "private": False})))) == [PUBLISHED]
+    assert built(walk(chain_of(store, ASKED))) == []
+    assert built(walk(chain_of(store))) == []
+
+
+def test_what_is_fresh_asks_nobody(store: ArtifactStore) -> None:
+    walk(chain_of(store, ASKED))
+    asked: list[bool] = []
+    assert plan_of(store, "no", asked).fresh
+    assert asked == []
+
+
+def test_a_refusal_is_told_by_the_plan_before_anything_is_built(store: ArtifactStore) -> None:
+    asked: list[bool] = []
+    plan = plan_of(store, "there is no token", asked)
+    assert (asked, plan.refused) == ([True], f"{PUBLISHED} cannot be built: there is no token")
+    assert render_plan(plan).endswith(f" {PUBLISHED} cannot be built: there is no token.")
+    walk(chain_of(store, ASKED))
+    (chain_of(store, ASKED).artifact("math_split").folder / "output.json").unlink()
+    plan_of(store, "", asked)
+    assert asked == [True, False], "what waits may come out as it was"
+
+
+def test_whether_a_tag_is_taken_counts_where_something_new_is_to_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    publish = recipe_with(publish={"repo": "me/model", "tag": "v1"}).publish
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_writes")
+        hub.make("me/model").tags["v1"] = "0" * 40
+        refused = partial(publication_refused, publish)
+        assert refused(False) == ""
+        assert refused(True).startswith("me/model has a tag v1 already")
+
+
+def test_refresh_starts_nothing_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _use(tmp_path, monkeypatch)
+    assert main(["plan"]) == 3
+    assert f"{PUBLISHED} cannot be built: there is no token to publish to me/model with" in capsys.readouterr().out
+    assert main(["refresh"]) == 1
+    assert f"error: {PUBLISHED} cannot be built: there is no token" in capsys.readouterr().err
+    assert not (tmp_path / "home" / "store").exists()
+
+
+def test_a_run_is_ended_by_its_first_step_unless_it_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use(tmp_path, monkeypatch)
+    assert PUBLISHED in declared_versions(Settings.from_environment())
+    assert PUBLISHED in open_chain(Settings.from_environment()).refused
+    ended = _materialize(f"raw_nemotron,{PUBLISHED}", tmp_path)
+    assert ended.returncode == 1
+    assert f"{PUBLISHED} cannot be built: there is no token to publish to me/model with" in ended.stdout
+    assert not (tmp_path / "home" / "store" / "raw_nemotron").exists()
+    assert _materialize("raw_nemotron", tmp_path).returncode == 0
+
+
+def _use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[source]\nrows = 20\n[publish]\nrepo = "me/model"\n')
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name, value in {
+        "ERNIE_PIPELINE_HOME": tmp_path / "home",
+        "ERNIE_PIPELINE_RECIPE": recipe,
+        "HF_TOKEN_PATH": "/nowhere",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+
+
+def _materialize(select: str, within: Path) -> "subprocess.CompletedProcess[str]":
+    command = ["-m", "dagster", "asset", "materialize", "--select", select, "-m", "ernie_pipeline.definitions"]
+    command += ["--config-json", '{"execution": {"config": {"in_process": {}}}}']
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=within,
+        env={k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
