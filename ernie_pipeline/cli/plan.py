@@ -7,25 +7,17 @@ from typing import Any
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.recipe.signing import Signing
-from ernie_pipeline.registry.signing import check_signer
 from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.forecast import Forecast, forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.text_table import aligned
 
-REGISTERED = "registered_model"
-
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan; exit status 0 when everything is fresh, 3 when something is not.
-
-    Raises `PipelineError`, after it was printed, where what it is to register could not be signed.
-    """
+    """Print the plan; exit status 0 when everything is fresh, 3 when something is not."""
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     print_answer(options, as_json(made, costs, budget), render_plan(made, costs, budget))
-    check_signing(made)
     return FRESH if made.fresh else STALE
 
 
@@ -34,12 +26,6 @@ def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
     chain = open_chain(Settings.from_environment())
     made = make_plan(chain)
     return made, forecast(chain, made)
-
-
-def check_signing(plan: RefreshPlan) -> None:
-    """Raise `PipelineError` where the plan ends in a model that is to be signed, and cannot be."""
-    if REGISTERED in plan.to_build:
-        check_signer(Signing.from_environment())
 
 
 def as_json(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:

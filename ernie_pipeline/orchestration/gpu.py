@@ -22,11 +22,7 @@ from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.load import parse_execution
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.recipe.signing import Signing
-from ernie_pipeline.registry.signing import check_signer
 from ernie_pipeline.utils.errors import PipelineError
-
-REGISTERED = dg.AssetKey("registered_model")
 
 
 class ExecutionConfig(dg.Config):
@@ -98,10 +94,8 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `unfinished`:
         the folder of the build that it is for, `<stage>/<fingerprint>`; what it spends is recorded there, and by it a
         launcher whose jobs outlive their steps finds one again. Raises `PipelineError`, see `Launcher.run` and
-        `metered`, and before anything is spent where the run is to sign what it registers, and could not.
+        `metered`.
         """
-        if REGISTERED in context.job_def.asset_layer.selected_asset_keys:
-            check_signer(Signing.from_environment())
         launch = Launch(
             work=work,
             job=job,

@@ -33,6 +33,18 @@ def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = 
     return what_is_lost(settings.tracking_uri, Registered.read(artifact.json("registration.json")), hash_of)
 
 
+def registration_refused(certain: bool) -> str:
+    """Why what is registered could not be signed, in a sentence; "" where it can be, or is not to be."""
+    from ernie_pipeline.recipe.signing import Signing
+    from ernie_pipeline.registry.signing import check_signer
+
+    try:
+        check_signer(Signing.from_environment())
+    except PipelineError as error:
+        return str(error)
+    return ""
+
+
 def registered_as(settings: Settings, folder: Path) -> str:
     """ "registered as NAME VERSION" while the registry has what an artifact of registered_model speaks of, else "".
 

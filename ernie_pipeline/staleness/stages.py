@@ -8,7 +8,13 @@ from ernie_pipeline.grading import LIBRARIES as GRADING_LIBRARIES
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
-from ernie_pipeline.staleness.elsewhere import Lost, lost_publication, lost_registration, publication_refused
+from ernie_pipeline.staleness.elsewhere import (
+    Lost,
+    lost_publication,
+    lost_registration,
+    publication_refused,
+    registration_refused,
+)
 from ernie_pipeline.staleness.published import PUBLISHED, published_stages
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND, ByRow, ObservedSource, Stage
 from ernie_pipeline.staleness.suites import suite_sources, suite_stages
@@ -212,6 +218,8 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
             PUBLISHED: partial(lost_publication, settings),
         }
     chain = chain_of_rounds(with_backend(recipe), store, sources, lost)
+    if ask_registry:
+        chain.refused["registered_model"] = registration_refused
     if ask_registry and PUBLISHED in chain.stages:
         chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish)
     return chain

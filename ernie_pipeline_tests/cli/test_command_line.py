@@ -126,16 +126,6 @@ def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: 
     assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]
 
 
-@pytest.mark.parametrize("command", ["plan", "refresh"])
-def test_a_key_that_cannot_sign_is_told_before_anything_is_built(run: Run, home: Path, command: str) -> None:
-    done = run(*MODULE, command, ERNIE_PIPELINE_SIGNING_KEY="nowhere.pem")
-    assert done.returncode == 1
-    assert done.stdout.startswith("asset ")
-    assert done.stderr.startswith("error: ERNIE_PIPELINE_SIGNING_KEY = 'nowhere.pem' cannot be read (No such file")
-    assert len(done.stderr.splitlines()) == 1
-    assert not home.exists()
-
-
 def test_a_lost_registration_is_in_the_plan(run: Run, fresh: Path) -> None:
     (fresh / "mlflow.db").unlink()
     done = run(*MODULE, "plan", "--json")

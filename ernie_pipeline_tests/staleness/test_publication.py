@@ -91,6 +91,30 @@ def test_refresh_starts_nothing_that_is_refused(
     assert not (tmp_path / "home" / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read (No such file or directory)"), ("no key", "cannot be used")]
+)
+def test_a_key_that_cannot_sign_refuses_what_would_be_registered(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    said: str,
+) -> None:
+    """And so the run that would end in it, as below."""
+    _use(tmp_path, monkeypatch, publish=False)
+    key = tmp_path / "key.pem"
+    monkeypatch.setenv("ERNIE_PIPELINE_SIGNING_KEY", str(key))
+    if content:
+        pytest.importorskip("model_signing", reason="needs ernie_pipeline[signing]")
+        key.write_text(content)
+    sentence = f"registered_model cannot be built: ERNIE_PIPELINE_SIGNING_KEY = {str(key)!r} {said}"
+    assert main(["plan"]) == 3
+    assert sentence in capsys.readouterr().out
+    assert main(["refresh"]) == 1
+    assert f"error: {sentence}" in capsys.readouterr().err
+
+
 def test_a_run_is_ended_by_its_first_step_unless_it_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,9 +128,9 @@ def test_a_run_is_ended_by_its_first_step_unless_it_publishes_nothing(
     assert _materialize("raw_nemotron", tmp_path).returncode == 0
 
 
-def _use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: bool = True) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('[source]\nrows = 20\n[publish]\nrepo = "me/model"\n')
+    recipe.write_text("[source]\nrows = 20\n" + ('[publish]\nrepo = "me/model"\n' if publish else ""))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for name, value in {
         "ERNIE_PIPELINE_HOME": tmp_path / "home",
