@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 GIT_SECONDS = 10
 
 
+def open_run(client: "MlflowClient", experiment_id: str, name: str, note: str, tags: Mapping[str, str]) -> str:
+    """The id of a new run with the description `note` (Markdown), which says where it comes from."""
+    source = {"mlflow.source.name": "ernie_pipeline", "mlflow.source.type": "JOB", **_commit()}
+    own = {**source, "mlflow.note.content": note, **tags}
+    return str(client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
+
+
 @contextmanager
 def opened_run(
     client: "MlflowClient", experiment_id: str, name: str, note: str, tags: Mapping[str, str]
 ) -> Iterator[str]:
-    """The id of a new run with the description `note` (Markdown).
-
-    It ends as FINISHED, as FAILED by an error, or as KILLED where the pipeline was cancelled.
-    """
-    source = {"mlflow.source.name": "ernie_pipeline", "mlflow.source.type": "JOB", **_commit()}
-    own = {**source, "mlflow.note.content": note, **tags}
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
+    """As `open_run`; the run ends as FINISHED, as FAILED by an error, or as KILLED where the pipeline was cancelled."""
+    run_id = open_run(client, experiment_id, name, note, tags)
     try:
         yield run_id
     except BaseException as error:  # a cancelled step ends by one that is no Exception

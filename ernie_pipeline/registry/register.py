@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
+from ernie_pipeline.registry.live import drop_live
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
@@ -143,6 +144,8 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
                     champion = _champion(client, request.model_name)
                     decision = decide(request.gate, request.comparison, request.candidate, champion)
                     aliases = _publish(client, run_id, version, difference, decision, champion, request)
+        if trained := request.tags.get("fingerprint.qlora_adapter"):
+            drop_live(client, experiment_id, trained)
     return Registration(
         name=request.model_name,
         version=version,

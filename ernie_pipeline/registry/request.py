@@ -14,7 +14,7 @@ from ernie_pipeline.registry.answer_tables import answer_tables
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card, shown
 from ernie_pipeline.registry.register import RegistrationRequest
-from ernie_pipeline.registry.run_log import DatasetFiles, metric_names
+from ernie_pipeline.registry.run_log import DatasetFiles, metric_names, shown_params
 from ernie_pipeline.utils.flatten import flatten
 
 SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
@@ -22,9 +22,6 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25}
 """How far a reloaded model's logits may be from the recorded ones: rounding by other kernels, nothing more."""
 
 MAX_SERVED_BATCH = 16
-
-PARAMS = ("training.", "lora.", "quantization.", "solutions.", "grpo.", "split.", "evaluation.")
-"""Which of the recipe's keys MLflow's tables show as parameters: what is tried out, not how rows are cleaned."""
 
 
 def make_request(
@@ -80,7 +77,7 @@ def make_request(
         run_name=f"{recipe.registry.model_name} {versions['qlora_adapter'][:8]}",
         adapter=adapter / "adapter",
         served=served,
-        params={**described, **_shown(recipe_keys)},
+        params={**described, **shown_params(recipe_keys)},
         figures={name: {**metric_names(figures), **further.get(name, {})} for name, figures in measured.items()},
         metrics=metric_names({"cost": dict(costs)} if costs else {}),
         curve=[_in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
@@ -187,12 +184,6 @@ def _last(curve: list[dict[str, float]], name: str) -> float | None:
 def _merged(built_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All recipe keys, flat, each once."""
     return {key: value for keys in built_with for key, value in flatten(keys).items()}
-
-
-def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's keys by which runs are told apart, lists as one text; all of them are in recipe.json."""
-    shown = {key: value for key, value in recipe.items() if key.startswith(PARAMS)}
-    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
 
 
 def _in_training(entry: Mapping[str, float]) -> dict[str, float]:

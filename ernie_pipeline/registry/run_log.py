@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 """What MLflow takes in one call."""
 
+PARAMS = ("training.", "lora.", "quantization.", "solutions.", "grpo.", "split.", "evaluation.")
+"""Which of the recipe's keys MLflow's tables show as parameters: what is tried out, not how rows are cleaned."""
+
 CONTEXTS = ("training", "evaluation")
 """What a data set's files are for, in MLflow's words."""
 
@@ -39,6 +42,12 @@ class DatasetFiles:
         """MLflow's name and digest of one of the files: both have the data version, and MLflow keeps one entry for a
         name and digest."""
         return f"{self.name}/{path.stem}", self.version.rpartition(":")[2][:DIGEST_CHARS]
+
+
+def shown_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's keys by which runs are told apart, lists as one text; `recipe`: all keys, flat."""
+    shown = {key: value for key, value in recipe.items() if key.startswith(PARAMS)}
+    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
 
 
 def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
