@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ernie_pipeline.utils.text_table import markdown_table
 
 EXPERIMENT = """\
-LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and inside it one of its
+LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and beside it one of its
 base model, both measured on the same held-out rows. A figure has the same name in both, so charts show them side by
 side; the tag `model` tells them apart. `comparison/...` is the paired comparison, `training/...` the curve,
 `cost/...` what it took."""
@@ -17,9 +17,9 @@ newest. Each version says what it was made from, how it was measured and how to 
 FIGURES = {"accuracy": "accuracy", "accuracy_strict": "accuracy, boxed and ended", "loss_completion": "loss"}
 
 
-def base_note(parent: str) -> str:
-    """Of the base model's run; `parent`: the name of the adapter's run, inside which it is."""
-    return f"The base model, without an adapter, measured on the same held-out rows as *{parent}*."
+def base_note(beside: str) -> str:
+    """Of the base model's run; `beside`: the name of the adapter's run."""
+    return f"The base model, without an adapter, measured on the same held-out rows as *{beside}*."
 
 
 def adapter_note(

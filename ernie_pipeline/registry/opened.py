@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+ADAPTER_RUN = "adapter_run"
+"""Tag of the base model's run: the id of the adapter's run beside which it stands."""
+
 GIT_SECONDS = 10
 
 
@@ -64,9 +67,9 @@ def sweep_killed(client: "MlflowClient", experiment_id: str, model_name: str, fi
     """
     unfinished = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'RUNNING'"
     killed = {run.info.run_id for run in client.search_runs([experiment_id], unfinished)}
-    for run_id in list(killed):  # the run of the base model inside may have ended
-        inside = f"tags.`mlflow.parentRunId` = '{run_id}'"
-        killed |= {run.info.run_id for run in client.search_runs([experiment_id], inside)}
+    for run_id in list(killed):  # that of the base model may have ended
+        beside = f"tags.{ADAPTER_RUN} = '{run_id}'"
+        killed |= {run.info.run_id for run in client.search_runs([experiment_id], beside)}
     for version in client.search_model_versions(f"name = '{model_name}'") if killed else ():
         if version.run_id in killed:
             client.delete_model_version(model_name, version.version)

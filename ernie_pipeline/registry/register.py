@@ -16,7 +16,7 @@ from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.notes import MODEL, adapter_note, base_note, outcome_note
-from ernie_pipeline.registry.opened import opened_model, opened_run, sweep_killed
+from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run, sweep_killed
 from ernie_pipeline.registry.provenance import write_provenance
 from ernie_pipeline.registry.run_log import DatasetFiles, OfModel, log_dataset, log_picture, log_table, log_values
 from ernie_pipeline.registry.signing import Sign, open_signer
@@ -205,11 +205,14 @@ def _log_adapter(client: "MlflowClient", run_id: str, model_id: str, request: Re
 
 @contextmanager
 def _base_measured(
-    client: "MlflowClient", experiment_id: str, parent: str, request: RegistrationRequest
+    client: "MlflowClient", experiment_id: str, adapter_run: str, request: RegistrationRequest
 ) -> Iterator[None]:
-    """The base model as a run inside the adapter's and as a logged model: the same figures by the same names."""
+    """The base model as a run beside the adapter's, and as a logged model: the same figures by the same names.
+
+    Not as a run inside: MLflow's page folds these away, and its charts then show the adapter alone.
+    """
     name, note = f"{request.about['base_model']} (base model)", base_note(request.run_name)
-    tags = {"mlflow.parentRunId": parent, **_run_tags(request, BASE)}
+    tags = {ADAPTER_RUN: adapter_run, **_run_tags(request, BASE)}
     external = {"mlflow.model.isExternal": "true", **_run_tags(request, BASE)}  # it has no files here
     with (
         opened_run(client, experiment_id, name, note, tags) as run_id,

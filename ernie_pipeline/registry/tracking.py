@@ -65,7 +65,8 @@ def ensure_experiment(client: "MlflowClient", name: str, artifact_root: Path | N
     if (found := client.get_experiment_by_name(name)) is None:
         try:
             location = artifact_root.resolve().as_uri() if artifact_root else None
-            described = {"mlflow.note.content": EXPERIMENT}
+            # the kind: MLflow's page would guess it otherwise
+            described = {"mlflow.note.content": EXPERIMENT, "mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_location=location, tags=described))
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run was faster

@@ -36,9 +36,9 @@ def newest_run(client: Any, experiment_id: str) -> Any:
     return client.search_runs([experiment_id], own, order_by=["attributes.start_time DESC"], max_results=1)[0]
 
 
-def run_inside(client: Any, registered: Registration) -> Any:
+def run_beside(client: Any, registered: Registration) -> Any:
     """The base model's."""
-    [run] = client.search_runs([registered.experiment_id], f"tags.`mlflow.parentRunId` = '{registered.run_id}'")
+    [run] = client.search_runs([registered.experiment_id], f"tags.adapter_run = '{registered.run_id}'")
     return run
 
 
@@ -77,7 +77,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
 def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_the_same_names(
     registered: Registration, client: Any
 ) -> None:
-    adapter, base = client.get_run(registered.run_id), run_inside(client, registered)
+    adapter, base = client.get_run(registered.run_id), run_beside(client, registered)
     assert (base.info.status, base.data.tags["model"]) == ("FINISHED", "base")
     assert base.data.metrics == {"accuracy": 0.85, "by_kind/integer/rows": 2}
     assert {*base.data.metrics} < {*adapter.data.metrics}
@@ -109,7 +109,7 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
 
 def test_experiment_and_model_are_described(registered: Registration, client: Any) -> None:
     described = client.get_experiment(registered.experiment_id).tags["mlflow.note.content"]
-    assert "one of its\nbase model" in described
+    assert "beside it one of its\nbase model" in described
     assert "`challenger`: the\nnewest" in client.get_registered_model("ernie-math").description
 
 

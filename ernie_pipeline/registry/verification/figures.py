@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ernie_pipeline.registry.opened import ADAPTER_RUN
 from ernie_pipeline.registry.verification.step import Step, differs, passed
 from ernie_pipeline.registry.verification.version import Version
 
@@ -59,7 +60,7 @@ class _Side:
 
 
 def _sides(client: "MlflowClient", version: Version, wanted: Mapping[str, float]) -> Iterator[_Side]:
-    """The adapter's run has the comparison and the adapter's figures by their bare names, a run inside it the base's.
+    """The adapter's run has the comparison and the adapter's figures by their bare names, a run beside it the base's.
 
     A version of before has one run with all of them, by the names in `wanted`.
     """
@@ -73,8 +74,8 @@ def _sides(client: "MlflowClient", version: Version, wanted: Mapping[str, float]
     yield from _run_sides(client, run, own)
     yield _Side("the logged model's metric", _of_model(client, version), own)
     base = {name.removeprefix("base.").replace(".", "/"): wanted[name] for name in wanted if name.startswith("base.")}
-    inside = f"tags.`mlflow.parentRunId` = '{version.run_id}' and tags.model = 'base'"
-    runs = client.search_runs([run.info.experiment_id], inside)
+    beside = f"tags.{ADAPTER_RUN} = '{version.run_id}' and tags.model = 'base'"
+    runs = client.search_runs([run.info.experiment_id], beside)
     if not runs:
         yield _Side("the base model's metric", {}, base)
     for run in runs:
