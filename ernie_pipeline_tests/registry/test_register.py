@@ -104,7 +104,7 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
     tag = client.get_run(registered.run_id).data.tags["mlflow.loggedArtifacts"]  # by it the page shows a table
     assert json.loads(tag) == [{"path": "answers_gained.json", "type": "table"}]
     [row] = client.load_table(registered.experiment_id, "answers_gained.json", [registered.run_id]).to_dict("records")
-    assert (row["question"], row["adapter's answer"]) == (QUESTION, "42")
+    assert (row["question"], str(row["adapter's answer"])) == (QUESTION, "42")
 
 
 def test_experiment_and_model_are_described(registered: Registration, client: Any) -> None:
