@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,9 @@ Alone = Callable[[], AbstractContextManager[None]]
 
 BASE, ADAPTER = "base", "adapter"
 """Whose figures they are; the tag `model` of their runs."""
+
+OF_BASE = ("quantization.", "evaluation.")
+"""Parameters of the base model's measurement too."""
 
 LINEAGE = ("fingerprint.", "data_version.")
 """Tags of a version that say what each stage above gave; `verify` walks by them."""
@@ -211,7 +214,9 @@ def _base_measured(
 
     Not as a run inside: MLflow's page folds these away, and its charts then show the adapter alone.
     """
-    name, note = f"{request.about['base_model']} (base model)", base_note(request.run_name)
+    about = {key: value for key, value in request.about.items() if key != "trained_on"}
+    request = replace(request, about=about)
+    name, note = f"{about['base_model']} (base model)", base_note(request.run_name)
     tags = {ADAPTER_RUN: adapter_run, **_run_tags(request, BASE)}
     external = {"mlflow.model.isExternal": "true", **_run_tags(request, BASE)}  # it has no files here
     with (
@@ -219,6 +224,8 @@ def _base_measured(
         opened_model(client, experiment_id, run_id, f"{request.model_name}-base", "base model", external) as logged,
     ):
         log_dataset(client, run_id, request.dataset, ["evaluation"])
+        params = {key: value for key, value in request.params.items() if key in about or key.startswith(OF_BASE)}
+        log_values(client, run_id, params=params)
         log_values(client, run_id, metrics=request.figures[BASE], of=_on_held_out(logged.model_id, request))
         client.finalize_logged_model(logged.model_id, "READY")
         yield
