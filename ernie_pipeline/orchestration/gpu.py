@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from ernie_pipeline.launch.launcher import STOP_GRACE_S, Launch
+from ernie_pipeline.launch.launcher import STOP_GRACE_S, Launch, OnProgress, ignore_progress
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
@@ -88,8 +88,9 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         *,
         unfinished: Path | None = None,
         processes: int = 1,
+        on_progress: OnProgress = ignore_progress,
     ) -> None:
-        """Do `work` on `job` and wait; what it reports becomes observations of the asset.
+        """Do `work` on `job` and wait; what it reports becomes observations of the asset, and `on_progress` hears it.
 
         Several `processes` share it, on a machine without a GPU too. The job holds the `limits` already. `unfinished`:
         the folder of the build that it is for, `<stage>/<fingerprint>`; what it spends is recorded there, and by it a
@@ -107,12 +108,17 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             key=f"{unfinished.parent.name}-{unfinished.name}" if unfinished else "",
             state=unfinished,
         )
-        if self.jobs:
-            _elsewhere(context, launch, self.jobs)
-        else:
-            self._here(context, launch)
 
-    def _here(self, context: dg.AssetExecutionContext, launch: Launch) -> None:
+        def tell(values: dict[str, Any]) -> None:
+            context.log_event(dg.AssetObservation(context.asset_key, metadata=values))
+            on_progress(values)
+
+        if self.jobs:
+            _elsewhere(context, launch, self.jobs, tell)
+        else:
+            self._here(context, launch, tell)
+
+    def _here(self, context: dg.AssetExecutionContext, launch: Launch, tell: OnProgress) -> None:
         on_gpu = Path("/dev/nvidiactl").exists()
         if on_gpu and launch.processes > 1 and (here := gpus_here()) < launch.processes:
             raise PipelineError(
@@ -124,24 +130,20 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             metered(context, launch.state, launch.processes if gpus_here() else 0) as meter,
         ):
             launch = replace(launch, stop_if=meter.passed)
-            LocalLauncher().run(context, launch, lambda values: _observe(context, values))
+            LocalLauncher().run(context, launch, tell)
 
 
-def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig) -> None:
+def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig, tell: OnProgress) -> None:
     """Several at a time: an engine gives a GPU to one process only."""
     gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if _by_row(launch.job) else 1))
     with metered(context, launch.state, gpus, waits=True) as meter:
         launch = replace(launch, stop_if=meter.passed, at_work=meter.at_work)
-        jobs.launcher().run(context, launch, lambda values: _observe(context, values))
+        jobs.launcher().run(context, launch, tell)
 
 
 def _by_row(job: BaseModel) -> bool:
     """Whether workers may share its rows."""
     return getattr(job, "rows", None) is not None
-
-
-def _observe(context: dg.AssetExecutionContext, values: dict[str, Any]) -> None:
-    context.log_event(dg.AssetObservation(context.asset_key, metadata=values))
 
 
 @contextlib.contextmanager

@@ -1,15 +1,58 @@
-"""Pictures for the asset pages, inline so that they need no server."""
+"""Pictures: for the asset pages inline, so that they need no server, and as PNG files for MLflow."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Curve = list[dict[str, float]]
+"""Entries {"step": int} with any of loss, loss_objective, reward, solved, accuracy."""
+
 COLOURS = {"train": "#2a78b8", "evaluation": "#37a070", "unused": "#b8b8b8", "dropped": "#c8553d"}
 
 
-def loss_curve(curve: list[dict[str, float]]) -> str:
+def loss_curve(curve: Curve) -> str:
     """The curve's training and validation loss over the steps, as a Markdown image."""
+    return _markdown(_losses(curve), "loss curve")
+
+
+def reward_curve(curve: Curve) -> str:
+    """The curve's reward, solved share and accuracy on the problems set aside over the steps, as a Markdown image."""
+    return _markdown(_rewards(curve), "reward curve")
+
+
+def pictures_of_training(curve: Curve) -> dict[str, bytes]:
+    """The same curve as a PNG file, by its name."""
+    if any("reward" in entry for entry in curve):
+        return {"reward_curve": _png(_rewards(curve))}
+    return {"loss_curve": _png(_losses(curve))}
+
+
+def accuracy_by_kind(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> bytes:
+    """Both models' accuracy side by side, of all held-out rows (with its 95 % interval) and by kind, as a PNG file.
+
+    `base` and `adapter`: the metrics of an evaluation.
+    """
+    kinds = sorted(adapter["by_kind"], key=lambda kind: -adapter["by_kind"][kind]["rows"])
+    names = [f"all ({adapter['rows']:,})", *(f"{kind} ({adapter['by_kind'][kind]['rows']:,})" for kind in kinds)]
+    figure, axes = _figure(6.4, 1.0 + 0.5 * len(names))
+    for metrics, label, colour, shift in (
+        (base, "base", COLOURS["unused"], -0.2),
+        (adapter, "adapter", COLOURS["train"], 0.2),
+    ):
+        accuracies = [metrics["accuracy"], *(metrics["by_kind"].get(kind, {}).get("accuracy", 0) for kind in kinds)]
+        places = [place + shift for place in range(len(names))]
+        bars = axes.barh(places, accuracies, 0.38, color=colour, label=label)
+        low, high = (abs(metrics[f"accuracy_{end}"] - metrics["accuracy"]) for end in ("low", "high"))
+        axes.errorbar(metrics["accuracy"], places[0], xerr=[[low], [high]], color="black", capsize=3)
+        axes.bar_label(bars, fmt="{:.3f}", label_type="center")
+    axes.set(xlabel="accuracy on the held-out rows", xlim=(0, 1), yticks=range(len(names)), yticklabels=names)
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=2)
+    return _png(figure)
+
+
+def _losses(curve: Curve) -> Any:
     figure, axes = _figure(6.4, 3.2)
     for name, label, style in (("loss", "training", "-"), ("loss_objective", "validation", "o--")):
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -18,11 +61,10 @@ def loss_curve(curve: list[dict[str, float]]) -> str:
     axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _markdown(figure, "loss curve")
+    return figure
 
 
-def reward_curve(curve: list[dict[str, float]]) -> str:
-    """The curve's reward, solved share and accuracy on the problems set aside over the steps, as a Markdown image."""
+def _rewards(curve: Curve) -> Any:
     figure, axes = _figure(6.4, 3.2)
     for name, label, style in (("reward", "reward", "-"), ("solved", "solved", "-"), ("accuracy", "set aside", "o--")):
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -31,7 +73,7 @@ def reward_curve(curve: list[dict[str, float]]) -> str:
     axes.set(xlabel="optimizer step", ylabel="of an answer")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _markdown(figure, "reward curve")
+    return figure
 
 
 def dropped_rows(dropped: Mapping[str, int], places: Mapping[str, int]) -> str:
@@ -67,9 +109,13 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _markdown(figure: Any, name: str) -> str:
+    return f"![{name}](data:image/png;base64,{base64.b64encode(_png(figure)).decode()})"
+
+
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return f"![{name}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+    return buffer.getvalue()
 
 
 def png(markdown: str) -> bytes:

@@ -4,18 +4,21 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_pipeline.recipe.sections import Gate
 from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
+from ernie_pipeline.registry.live import drop_live
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
+from ernie_pipeline.registry.notes import MODEL, adapter_note, base_note, outcome_note
+from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run, sweep_killed
 from ernie_pipeline.registry.provenance import write_provenance
-from ernie_pipeline.registry.run_log import DatasetFiles, log_dataset, log_values
+from ernie_pipeline.registry.run_log import DatasetFiles, OfModel, log_dataset, log_picture, log_table, log_values
 from ernie_pipeline.registry.signing import Sign, open_signer
 from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_experiment, run_link
 from ernie_pipeline.store.sealed import Files, list_files
@@ -29,6 +32,15 @@ if TYPE_CHECKING:
 Alone = Callable[[], AbstractContextManager[None]]
 """A context in which nobody else is."""
 
+BASE, ADAPTER = "base", "adapter"
+"""Whose figures they are; the tag `model` of their runs."""
+
+OF_BASE = ("quantization.", "evaluation.")
+"""Parameters of the base model's measurement too."""
+
+LINEAGE = ("fingerprint.", "data_version.")
+"""Tags of a version that say what each stage above gave; `verify` walks by them."""
+
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
 
@@ -39,8 +51,13 @@ class RegistrationRequest:
 
     served        model.json: spec (a `ModelSpec`), instruction, max_new_tokens, max_batch
     params        the flattened recipe
-    metrics       flattened figures of training and evaluation
-    curve         entries {"step": int} with any of loss, loss_objective, learning_rate
+    figures       of "base" and "adapter", by the same names: {"accuracy": 0.9, "by_kind/integer/accuracy": 0.8}
+    metrics       what is a figure of neither, such as costs
+    curve         entries {"step": int} with any of training/loss, training/loss_objective, training/learning_rate
+    about         what the adapter is, in few words: base_model, data_set, trained_on; tags of the runs
+    recipe        all that the artifacts were built with
+    tables        rows by the table's name
+    pictures      PNG files by the picture's name
     comparison    gain, gain_low, gain_high, p_value against the base model
     candidate     the adapter's accuracy and the data versions that the gate compares
     probe         {"input_ids": [token id], "top": [[token id, logit]]}: the trained model's logits after `input_ids`
@@ -58,6 +75,7 @@ class RegistrationRequest:
     adapter: Path
     served: dict[str, Any]
     params: Mapping[str, str | int | float]
+    figures: Mapping[str, Mapping[str, float]]
     metrics: Mapping[str, float]
     curve: Sequence[Mapping[str, float]]
     dataset: DatasetFiles
@@ -70,6 +88,10 @@ class RegistrationRequest:
     probe: Mapping[str, Any]
     probe_tolerance: float
     example: dict[str, str]
+    about: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     signing: Signing = UNSIGNED
 
@@ -107,18 +129,26 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
     sign = open_signer(request.signing)
     with connected(request.tracking_uri) as client:
         experiment_id = ensure_experiment(client, request.experiment, request.artifact_root)
-        _sweep_killed(client, experiment_id, request)
+        if fingerprint := request.tags.get("fingerprint"):
+            sweep_killed(client, experiment_id, request.model_name, fingerprint)
+        note = adapter_note(request.about, request.figures, request.comparison)
+        tags = _run_tags(request, ADAPTER)
         with (
-            _run(client, experiment_id, request) as run_id,
-            _logged_model(client, experiment_id, run_id, request, sign) as (model_id, files),
+            opened_run(client, experiment_id, request.run_name, note, tags) as run_id,
+            opened_model(client, experiment_id, run_id, request.model_name, "LoRA adapter", tags) as logged,
+            _base_measured(client, experiment_id, run_id, request),
         ):
-            _log_run(client, run_id, model_id, request)
+            model_id, files = logged.model_id, _upload(client, logged, run_id, request, sign)
+            client.finalize_logged_model(model_id, "READY")
+            _log_adapter(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
                 difference, answer = _check(request, version)
                 with alone():
                     champion = _champion(client, request.model_name)
                     decision = decide(request.gate, request.comparison, request.candidate, champion)
                     aliases = _publish(client, run_id, version, difference, decision, champion, request)
+        if trained := request.tags.get("fingerprint.qlora_adapter"):
+            drop_live(client, experiment_id, trained)
     return Registration(
         name=request.model_name,
         version=version,
@@ -134,62 +164,6 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
         run_url=run_link(request.tracking_uri, experiment_id, run_id),
         files=files,
     )
-
-
-def _sweep_killed(client: "MlflowClient", experiment_id: str, request: RegistrationRequest) -> None:
-    """Remove what a killed registration of the same fingerprint left: it could not do so itself.
-
-    Nobody else registers this fingerprint now (see the store's lock), so what is unfinished of it is a left-over.
-    """
-    if not (fingerprint := request.tags.get("fingerprint")):
-        return
-    unfinished = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'RUNNING'"
-    killed = {run.info.run_id for run in client.search_runs([experiment_id], unfinished)}
-    for version in client.search_model_versions(f"name = '{request.model_name}'") if killed else ():
-        if version.run_id in killed:
-            client.delete_model_version(request.model_name, version.version)
-    for model in client.search_logged_models([experiment_id]) if killed else ():
-        if model.source_run_id in killed:
-            client.delete_logged_model(model.model_id)
-    for run_id in killed:
-        client.set_terminated(run_id, "KILLED")
-
-
-@contextmanager
-def _run(client: "MlflowClient", experiment_id: str, request: RegistrationRequest) -> Iterator[str]:
-    """An MLflow run that ends as FINISHED or FAILED, whatever happens, a cancelled pipeline included."""
-    tags = {"mlflow.source.name": "ernie_pipeline", "mlflow.source.type": "JOB", **request.tags}
-    run_id = str(client.create_run(experiment_id, run_name=request.run_name, tags=tags).info.run_id)
-    try:
-        yield run_id
-    except BaseException:
-        with suppress(Exception):
-            client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
-
-
-@contextmanager
-def _logged_model(
-    client: "MlflowClient", experiment_id: str, run_id: str, request: RegistrationRequest, sign: Sign | None
-) -> Iterator[tuple[str, Files]]:
-    """The servable model, uploaded as an output of the run, deleted again unless all that follows succeeds.
-
-    Its id, and the files that were uploaded.
-    """
-    from mlflow.entities import LoggedModelOutput
-
-    tags = dict(request.tags)
-    logged = client.create_logged_model(experiment_id, request.model_name, run_id, tags=tags, model_type="adapter")
-    try:
-        files = _upload(client, logged, run_id, request, sign)
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        client.finalize_logged_model(logged.model_id, "READY")
-        yield str(logged.model_id), files
-    except BaseException:
-        with suppress(Exception):
-            client.delete_logged_model(logged.model_id)
-        raise
 
 
 def _upload(
@@ -217,11 +191,59 @@ def _upload(
     return files
 
 
-def _log_run(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> None:
-    log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve, model_id=model_id)
-    log_dataset(client, run_id, request.dataset)
+def _log_adapter(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> None:
+    """What the adapter's run holds."""
+    log_dataset(client, run_id, request.dataset)  # before the figures, which name it
+    figures = {**request.figures[ADAPTER], **_grouped("comparison", request.comparison)}
+    log_values(client, run_id, metrics=figures, of=_on_held_out(model_id, request))
+    log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve)
+    for name, rows in request.tables.items():
+        log_table(client, run_id, f"{name}.json", rows)
+    for name, picture in request.pictures.items():
+        log_picture(client, run_id, f"{name}.png", picture)
+    client.log_dict(run_id, dict(request.recipe), "recipe.json")
     client.log_artifact(run_id, str(request.predictions))
     client.log_text(run_id, request.card, "model_card.md")
+
+
+@contextmanager
+def _base_measured(
+    client: "MlflowClient", experiment_id: str, adapter_run: str, request: RegistrationRequest
+) -> Iterator[None]:
+    """The base model as a run beside the adapter's, and as a logged model: the same figures by the same names.
+
+    Not as a run inside: MLflow's page folds these away, and its charts then show the adapter alone.
+    """
+    about = {key: value for key, value in request.about.items() if key != "trained_on"}
+    request = replace(request, about=about)
+    name, note = f"{about['base_model']} (base model)", base_note(request.run_name)
+    tags = {ADAPTER_RUN: adapter_run, **_run_tags(request, BASE)}
+    external = {"mlflow.model.isExternal": "true", **_run_tags(request, BASE)}  # it has no files here
+    with (
+        opened_run(client, experiment_id, name, note, tags) as run_id,
+        opened_model(client, experiment_id, run_id, f"{request.model_name}-base", "base model", external) as logged,
+    ):
+        log_dataset(client, run_id, request.dataset, ["evaluation"])
+        params = {key: value for key, value in request.params.items() if key in about or key.startswith(OF_BASE)}
+        log_values(client, run_id, params=params)
+        log_values(client, run_id, metrics=request.figures[BASE], of=_on_held_out(logged.model_id, request))
+        client.finalize_logged_model(logged.model_id, "READY")
+        yield
+
+
+def _on_held_out(model_id: str, request: RegistrationRequest) -> OfModel:
+    return OfModel(model_id, *request.dataset.named(request.dataset.eval_path))
+
+
+def _run_tags(request: RegistrationRequest, model: str) -> dict[str, str]:
+    """What is searched by, in few words: the versions of all that it was made from stand on the model's version."""
+    kept = {name: value for name, value in request.tags.items() if not name.startswith(LINEAGE)}
+    return {"model": model, **request.about, **kept}
+
+
+def _grouped(group: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """Names by which MLflow's page puts the charts under one heading."""
+    return {f"{group}/{name}": value for name, value in figures.items()}
 
 
 @contextmanager
@@ -231,7 +253,7 @@ def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: Re
 
     name = request.model_name
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=MODEL)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -291,8 +313,11 @@ def _publish(
     before = {BEFORE: champion.version} if champion and decision.promote else {}
     for key, value in {**outcome, **before, CHECKED: f"{difference:.6g}"}.items():
         client.set_model_version_tag(name, version, key, value)
-    log_values(client, run_id, tags={**outcome, "registered_version": version}, metrics={CHECKED: difference})
     aliases = ["challenger", "champion"] if decision.promote else ["challenger"]
+    note = adapter_note(request.about, request.figures, request.comparison)
+    note += "\n\n" + outcome_note(name, version, aliases, decision.reasons)
+    tags = {"gate.promoted": outcome["gate.promoted"], "registered_version": version, "mlflow.note.content": note}
+    log_values(client, run_id, tags=tags, metrics={CHECKED: difference})
     for alias in aliases:
         client.set_registered_model_alias(name, alias, version)
     return aliases
@@ -311,8 +336,9 @@ def _champion(client: "MlflowClient", name: str) -> Champion | None:
     return Champion(
         version=str(version.version),
         accuracy=float(tags["gate.accuracy"]) if "gate.accuracy" in tags else None,
-        split_version=tags.get("gate.split_version", ""),
-        adapter_version=tags.get("gate.adapter_version", ""),
+        # the tags of gate are those of a version of before
+        split_version=tags.get("data_version.math_split", tags.get("gate.split_version", "")),
+        adapter_version=tags.get("data_version.qlora_adapter", tags.get("gate.adapter_version", "")),
         held_out=tags.get("gate.held_out", ""),
     )
 
@@ -321,7 +347,7 @@ def _recorded(candidate: Candidate) -> dict[str, str]:
     """The tags by which `_champion` knows this version later."""
     return {
         "gate.accuracy": repr(candidate.accuracy),
-        "gate.split_version": candidate.split_version,
-        "gate.adapter_version": candidate.adapter_version,
+        "data_version.math_split": candidate.split_version,
+        "data_version.qlora_adapter": candidate.adapter_version,
         "gate.held_out": candidate.held_out,
     }

@@ -10,10 +10,11 @@ from typing import Any
 from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.signing import UNSIGNED, Signing
+from ernie_pipeline.registry.answer_tables import answer_tables
 from ernie_pipeline.registry.gate import Candidate
-from ernie_pipeline.registry.model_card import model_card
+from ernie_pipeline.registry.model_card import model_card, shown
 from ernie_pipeline.registry.register import RegistrationRequest
-from ernie_pipeline.registry.run_log import DatasetFiles
+from ernie_pipeline.registry.run_log import DatasetFiles, metric_names, shown_params
 from ernie_pipeline.utils.flatten import flatten
 
 SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
@@ -35,6 +36,8 @@ def make_request(
     source: str,
     tags: Mapping[str, str],
     costs: Mapping[str, Any] = MappingProxyType({}),
+    further: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({}),
     signing: Signing = UNSIGNED,
 ) -> RegistrationRequest:
@@ -44,8 +47,9 @@ def make_request(
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
-    `costs`: nested figures of what it all cost, which become the run's metrics "cost....". `provenance` and
-    `signing`: as in the request.
+    `costs`: nested figures of what it all cost, which become the run's metrics "cost/...". `further`: more figures of
+    "base" and "adapter", by names that both have, such as those of suites. `pictures`: PNG files by name. `provenance`
+    and `signing`: as in the request.
     """
     spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
@@ -59,6 +63,12 @@ def make_request(
     }
     data = {"source": source, "version": versions["math_split"]}
     about = {**data, "on": trained_on(built_with)}
+    recipe_keys = _merged(built_with)
+    described = {
+        "base_model": shown(spec.base.name),
+        "data_set": shown(recipe.source.dataset or recipe.source.kind),
+        "trained_on": about["on"],
+    }
     return RegistrationRequest(
         tracking_uri=tracking_uri,
         artifact_root=artifact_root,
@@ -67,13 +77,18 @@ def make_request(
         run_name=f"{recipe.registry.model_name} {versions['qlora_adapter'][:8]}",
         adapter=adapter / "adapter",
         served=served,
-        params={key: value for keys in built_with for key, value in _flat(keys).items()},
-        metrics=_flat({**measured, "comparison": dict(comparison), **({"cost": dict(costs)} if costs else {})}),
-        curve=[*_json(adapter / "curve.json"), *_json(adapter / "reports" / "speed.json")],
+        params={**described, **shown_params(recipe_keys)},
+        figures={name: {**metric_names(figures), **further.get(name, {})} for name, figures in measured.items()},
+        metrics=metric_names({"cost": dict(costs)} if costs else {}),
+        curve=[_in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data
         ),
         tags=tags,
+        about=described,
+        recipe=recipe_keys,
+        tables=answer_tables(folders["base_evaluation"], evaluation),
+        pictures=dict(pictures),
         predictions=evaluation / "predictions.parquet",
         card=model_card(**card_facts(recipe, spec, about, adapter, measured, comparison, example["question"])),
         gate=recipe.gate,
@@ -166,9 +181,19 @@ def _last(curve: list[dict[str, float]], name: str) -> float | None:
     return round(values[-1], 4) if values else None
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys, and lists as one text, as MLflow takes them."""
-    return {key: ",".join(value) if isinstance(value, list) else value for key, value in flatten(values).items()}
+def _merged(built_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All recipe keys, flat, each once."""
+    return {key: value for keys in built_with for key, value in flatten(keys).items()}
+
+
+def _in_training(entry: Mapping[str, float]) -> dict[str, float]:
+    """An entry of a curve, by the names under which MLflow's page shows it."""
+    return {key if key == "step" else f"training/{key}": value for key, value in entry.items()}
+
+
+def _speed(adapter: Path) -> list[dict[str, float]]:
+    entries: list[dict[str, float]] = _json(adapter / "reports" / "speed.json")
+    return entries
 
 
 def _json(file: Path) -> Any:

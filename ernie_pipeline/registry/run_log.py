@@ -1,11 +1,14 @@
-"""What an MLflow run holds besides the model: parameters, metrics, curves, and the data set as its input."""
+"""What an MLflow run holds besides the model: parameters, metrics, curves, tables, pictures, the data set as input."""
 
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ernie_pipeline.utils.flatten import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 """What MLflow takes in one call."""
+
+PARAMS = ("training.", "lora.", "quantization.", "solutions.", "grpo.", "split.", "evaluation.")
+"""Which of the recipe's keys MLflow's tables show as parameters: what is tried out, not how rows are cleaned."""
+
+CONTEXTS = ("training", "evaluation")
+"""What a data set's files are for, in MLflow's words."""
 
 DIGEST_CHARS = 36
 """The longest data set digest that MLflow stores; the whole data version stands in the profile."""
@@ -29,6 +38,31 @@ class DatasetFiles:
     train_path: Path
     eval_path: Path
 
+    def named(self, path: Path) -> tuple[str, str]:
+        """MLflow's name and digest of one of the files: both have the data version, and MLflow keeps one entry for a
+        name and digest."""
+        return f"{self.name}/{path.stem}", self.version.rpartition(":")[2][:DIGEST_CHARS]
+
+
+def shown_params(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's keys by which runs are told apart, lists as one text; `recipe`: all keys, flat."""
+    shown = {key: value for key, value in recipe.items() if key.startswith(PARAMS)}
+    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
+
+
+def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
+    """{"by_kind": {"integer": {"rows": 3}}} as {"by_kind/integer/rows": 3}: MLflow's page groups charts by "/"."""
+    return {name.replace(".", "/"): value for name, value in flatten(figures).items()}
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """Which logged model has a figure, and on which data set, by MLflow's name and digest."""
+
+    model_id: str
+    dataset_name: str
+    dataset_digest: str
+
 
 def log_values(
     client: "MlflowClient",
@@ -38,12 +72,12 @@ def log_values(
     metrics: Mapping[str, float] | None = None,
     curve: Sequence[Mapping[str, float]] = (),
     tags: Mapping[str, str] | None = None,
-    model_id: str | None = None,
+    of: "OfModel | None" = None,
 ) -> None:
-    """Log everything in as few calls as MLflow allows; `metrics` are those of the model `model_id` too."""
+    """Log everything in as few calls as MLflow allows; `of`: whose `metrics` they are, beside the run's."""
     from mlflow.entities import Metric, Param, RunTag
 
-    now = int(time.time() * 1000)
+    now, whose = int(time.time() * 1000), asdict(of) if of else {}
     points = [
         Metric(key, float(value), now, int(entry["step"]))
         for entry in curve
@@ -51,7 +85,7 @@ def log_values(
         if key != "step" and value is not None
     ]
     values: dict[str, list[object]] = {
-        "metrics": points + [Metric(k, float(v), now, 0, model_id=model_id) for k, v in (metrics or {}).items()],
+        "metrics": points + [Metric(k, float(v), now, 0, **whose) for k, v in (metrics or {}).items()],
         "params": [Param(key, str(value)) for key, value in (params or {}).items()],
         "tags": [RunTag(key, str(value)) for key, value in (tags or {}).items()],
     }
@@ -60,28 +94,42 @@ def log_values(
             client.log_batch(run_id, **{kind: values[kind][start : start + size]}, synchronous=True)
 
 
-def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetFiles) -> None:
-    """Log both files as inputs, by what their footers say: the rows themselves are not read."""
+def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetFiles, contexts: Sequence[str] = CONTEXTS) -> None:
+    """Log its files as inputs, by what their footers say: the rows themselves are not read."""
     from mlflow.entities import DatasetInput, InputTag
 
+    paths = dict(zip(CONTEXTS, (dataset.train_path, dataset.eval_path), strict=True))
     client.log_inputs(
         run_id,
         [
-            DatasetInput(_entity(dataset, path, context), [InputTag("mlflow.data.context", context)])
-            for context, path in (("training", dataset.train_path), ("evaluation", dataset.eval_path))
+            DatasetInput(_entity(dataset, paths[context]), [InputTag("mlflow.data.context", context)])
+            for context in contexts
         ],
     )
 
 
-def _entity(dataset: DatasetFiles, path: Path, context: str) -> "Dataset":
+def log_table(client: "MlflowClient", run_id: str, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows with the same columns as a JSON file that MLflow's page shows as a table."""
+    client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, file)
+
+
+def log_picture(client: "MlflowClient", run_id: str, file: str, png: bytes) -> None:
+    """A picture that MLflow's page shows."""
+    with tempfile.TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
+        path = Path(scratch, file)
+        path.write_bytes(png)
+        client.log_artifact(run_id, str(path))
+
+
+def _entity(dataset: DatasetFiles, path: Path) -> "Dataset":
     import polars as pl
     from mlflow.entities import Dataset
 
     rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+    name, digest = dataset.named(path)
     return Dataset(
-        # both files share the data version, and MLflow keeps one entry for a name and digest
-        name=f"{dataset.name}/{path.stem}",
-        digest=dataset.version.rpartition(":")[2][:DIGEST_CHARS],
+        name=name,
+        digest=digest,
         source_type="local",  # what `mlflow.data.get_source` opens again
         source=json.dumps({"uri": path.resolve().as_uri()}),
         schema=json.dumps({"mlflow_colspec": _schema(path).to_dict()}),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ernie_pipeline.registry.first_opening import open_client
+from ernie_pipeline.registry.notes import EXPERIMENT
 from ernie_pipeline.utils.address import SQLITE, public_uri, without_secrets
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -64,7 +65,9 @@ def ensure_experiment(client: "MlflowClient", name: str, artifact_root: Path | N
     if (found := client.get_experiment_by_name(name)) is None:
         try:
             location = artifact_root.resolve().as_uri() if artifact_root else None
-            return str(client.create_experiment(name, artifact_location=location))
+            # the kind: MLflow's page would guess it otherwise
+            described = {"mlflow.note.content": EXPERIMENT, "mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, artifact_location=location, tags=described))
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run was faster
                 raise

@@ -1,7 +1,7 @@
 import base64
 import io
 
-from ernie_pipeline.orchestration.plots import dropped_rows, pass_rates
+from ernie_pipeline.orchestration.plots import accuracy_by_kind, dropped_rows, pass_rates, pictures_of_training
 
 
 def size_of(markdown: str) -> tuple[int, int]:
@@ -30,3 +30,14 @@ def test_pass_rates_are_a_picture_of_as_many_bars() -> None:
     picture = pass_rates([17, 0, 11, 0, 0, 6, 0, 13, 0, 13])
     assert picture.startswith("![pass rates of the problems](data:image/png;base64,")
     assert picture != pass_rates([0] * 10)
+
+
+def test_what_mlflow_gets_are_png_files_of_what_was_trained_and_measured() -> None:
+    from matplotlib.image import imread
+
+    metrics = {"rows": 8, "accuracy": 0.5, "accuracy_low": 0.3, "accuracy_high": 0.7}
+    one = metrics | {"by_kind": {"integer": {"rows": 8, "accuracy": 0.5}}}
+    two = metrics | {"by_kind": {"integer": {"rows": 6, "accuracy": 0.5}, "fraction": {"rows": 2, "accuracy": 0.5}}}
+    assert imread(io.BytesIO(accuracy_by_kind(two, two))).shape > imread(io.BytesIO(accuracy_by_kind(one, one))).shape
+    assert [*pictures_of_training([{"step": 1, "loss": 0.5}])] == ["loss_curve"]
+    assert [*pictures_of_training([{"step": 1, "loss": 0.5, "reward": 0.5}])] == ["reward_curve"]

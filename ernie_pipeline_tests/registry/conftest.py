@@ -21,6 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 QUESTION = "Compute 12 + 30."
+ACCURACY = {"base": 0.85, "adapter": 0.9}
+SPLIT = "sha256:" + "d" * 64
+PNG = b"\x89PNG\r\n\x1a\n"
 COMPARISON = {"gain": 0.05, "gain_low": 0.02, "gain_high": 0.08, "p_value": 0.001}
 SPEC = ModelSpec(
     backend="peft",
@@ -114,15 +117,23 @@ def make_request(
             "max_batch": 8,
         },
         params={"lora.rank": 4, "training.learning_rate": 2e-4},
-        metrics={"adapter.accuracy": 0.9, "base.accuracy": 0.85},
-        curve=[{"step": 10, "loss": 1.5, "learning_rate": 1e-4}, {"step": 20, "loss": 1.2, "loss_objective": 1.3}],
-        dataset=DatasetFiles("demo", "demo:0", "sha256:" + "d" * 64, home / "train.parquet", home / "eval.parquet"),
-        tags={"dagster.run_id": "r1", "data_version.math_split": "sha256:" + "d" * 64},
+        figures={name: {"accuracy": share, "by_kind/integer/rows": 2} for name, share in ACCURACY.items()},
+        metrics={"cost/model/gpu_seconds": 7.5},
+        curve=[
+            {"step": 10, "training/loss": 1.5, "training/learning_rate": 1e-4},
+            {"step": 20, "training/loss": 1.2, "training/loss_objective": 1.3},
+        ],
+        about={"base_model": "demo", "data_set": "demo", "trained_on": "answers"},
+        recipe={"lora.rank": 4, "filters.proof": True},
+        tables={"answers_gained": [{"question": QUESTION, "reference": "42", "adapter's answer": "42"}]},
+        pictures={"loss_curve": PNG},
+        dataset=DatasetFiles("demo", "demo:0", SPLIT, home / "train.parquet", home / "eval.parquet"),
+        tags={"dagster.run_id": "r1", "fingerprint.math_split": "f" * 16, "data_version.math_split": SPLIT},
         predictions=home / "predictions.parquet",
         card=card,
         gate=Gate(),
         comparison=COMPARISON,
-        candidate=Candidate(0.9, "sha256:split", "sha256:adapter"),
+        candidate=Candidate(0.9, SPLIT, "sha256:adapter"),
         probe=adapter[1],
         probe_tolerance=1e-3,
         example={"question": QUESTION, "answer": "42"},

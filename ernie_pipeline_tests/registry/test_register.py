@@ -15,9 +15,10 @@ from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC
+from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC, SPLIT
 
 Make = Callable[..., RegistrationRequest]
+LATE = "loss_objective"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,14 @@ def aliases(client: Any) -> dict[str, str]:
 
 
 def newest_run(client: Any, experiment_id: str) -> Any:
-    return client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
+    own = "tags.model = 'adapter'"
+    return client.search_runs([experiment_id], own, order_by=["attributes.start_time DESC"], max_results=1)[0]
+
+
+def run_beside(client: Any, registered: Registration) -> Any:
+    """The base model's."""
+    [run] = client.search_runs([registered.experiment_id], f"tags.adapter_run = '{registered.run_id}'")
+    return run
 
 
 def test_the_first_one_past_the_gate_is_challenger_and_champion(registered: Registration, client: Any) -> None:
@@ -46,15 +54,80 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     run = client.get_run(registered.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lora.rank": "4", "training.learning_rate": "0.0002"}
-    assert run.data.metrics["adapter.accuracy"] == 0.9
-    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "loss")] == [(10, 1.5), (20, 1.2)]
-    assert [(m.step, m.value) for m in client.get_metric_history(registered.run_id, "loss_objective")] == [(20, 1.3)]
-    assert run.data.tags["dagster.run_id"] == "r1"
-    assert run.data.tags["gate.promoted"] == "true"
+    assert (run.data.metrics["accuracy"], run.data.metrics["comparison/gain"]) == (0.9, 0.05)
+    assert run.data.metrics["cost/model/gpu_seconds"] == 7.5
+    history = {name: client.get_metric_history(registered.run_id, f"training/{name}") for name in ("loss", LATE)}
+    assert [(m.step, m.value) for m in history["loss"]] == [(10, 1.5), (20, 1.2)]
+    assert [(m.step, m.value) for m in history[LATE]] == [(20, 1.3)]
+    tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+    assert tags == {
+        "model": "adapter",
+        "base_model": "demo",
+        "data_set": "demo",
+        "trained_on": "answers",
+        "dagster.run_id": "r1",
+        "gate.promoted": "true",
+        "registered_version": "1",
+    }
+    note = run.data.tags["mlflow.note.content"]
+    assert "| accuracy | 0.8500 | 0.9000 |" in note
+    assert "[ernie-math, version 1](#/models/ernie-math/versions/1). Gate passed: the gain over" in note
+
+
+def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_the_same_names(
+    registered: Registration, client: Any
+) -> None:
+    adapter, base = client.get_run(registered.run_id), run_beside(client, registered)
+    assert (base.info.status, base.data.tags["model"]) == ("FINISHED", "base")
+    assert base.data.metrics == {"accuracy": 0.85, "by_kind/integer/rows": 2}
+    assert {*base.data.metrics} < {*adapter.data.metrics}
+    models = client.search_logged_models([registered.experiment_id])
+    ours = {m.source_run_id: m for m in models if m.source_run_id in (registered.run_id, base.info.run_id)}
+    assert {(m.model_type, str(m.status)) for m in ours.values()} == {
+        ("LoRA adapter", "READY"),
+        ("base model", "READY"),
+    }
+    for run in (adapter, base):
+        told = {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in ours[run.info.run_id].metrics}
+        assert told["accuracy"] == (run.data.metrics["accuracy"], "demo/eval", "d" * 36)
+        assert not any(name.startswith(("cost/", "training/")) for name in told)
+
+
+def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: Registration, client: Any) -> None:
     assert {file.path for file in client.list_artifacts(registered.run_id)} == {
+        "answers_gained.json",
+        "loss_curve.png",
         "model_card.md",
         "predictions.parquet",
+        "recipe.json",
     }
+    tag = client.get_run(registered.run_id).data.tags["mlflow.loggedArtifacts"]  # by it the page shows a table
+    assert json.loads(tag) == [{"path": "answers_gained.json", "type": "table"}]
+    [row] = client.load_table(registered.experiment_id, "answers_gained.json", [registered.run_id]).to_dict("records")
+    assert (row["question"], str(row["adapter's answer"])) == (QUESTION, "42")
+
+
+def test_experiment_and_model_are_described(registered: Registration, client: Any) -> None:
+    described = client.get_experiment(registered.experiment_id).tags["mlflow.note.content"]
+    assert "beside it one of its\nbase model" in described
+    assert "`challenger`: the\nnewest" in client.get_registered_model("ernie-math").description
+
+
+def test_a_cancelled_registration_is_killed_and_leaves_no_version_and_no_model(
+    registered: Registration, client: Any, make_request: Make
+) -> None:
+    @contextmanager
+    def cancelled() -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    before = {m.model_id for m in client.search_logged_models([registered.experiment_id])}
+    with pytest.raises(KeyboardInterrupt):
+        register(make_request(model_name="cancelled"), cancelled)
+    statuses = [run.info.status for run in client.search_runs([registered.experiment_id], max_results=50)]
+    assert statuses.count("KILLED") == 2
+    assert {m.model_id for m in client.search_logged_models([registered.experiment_id])} == before
+    assert not client.search_model_versions("name='cancelled'")
 
 
 def test_the_data_set_is_an_input_with_its_version(registered: Registration, client: Any, make_request: Make) -> None:
@@ -79,10 +152,10 @@ def test_the_version_has_card_tags_figures_signature_and_example(registered: Reg
     version = client.get_model_version("ernie-math", "1")
     assert version.description.startswith("# ernie-math\n")
     assert version.tags["data_version.math_split"] == "sha256:" + "d" * 64
-    assert version.tags["gate.adapter_version"] == "sha256:adapter"
+    assert version.tags["data_version.qlora_adapter"] == "sha256:adapter"
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert (str(logged.status), logged.source_run_id) == ("READY", registered.run_id)
-    assert {m.key: m.value for m in logged.metrics}["adapter.accuracy"] == 0.9
+    assert {m.key: m.value for m in logged.metrics}["accuracy"] == 0.9
     info = mlflow.models.get_model_info(registered.model_uri)
     assert info.signature.inputs.input_names() == ["question", "messages"]
     assert [p.name for p in info.signature.params.params] == ["max_new_tokens", "temperature", "top_p", "seed"]
@@ -122,13 +195,13 @@ def test_one_that_does_not_beat_the_champion_is_challenger_only(
         yield
         seen.append(aliases(client))
 
-    worse = register(make_request(candidate=Candidate(0.89, "sha256:split", "sha256:other")), alone)
+    worse = register(make_request(candidate=Candidate(0.89, SPLIT, "sha256:other")), alone)
     assert not worse.promoted
     before, after = seen
     assert (before["challenger"], after["challenger"]) == (registered.version, worse.version), "moved while alone"
     assert aliases(client) == {"challenger": worse.version, "champion": registered.version}
     assert "0.8900 is not above the 0.9000 that the present champion, version 1," in worse.reasons[-1]
-    assert client.get_run(worse.run_id).data.tags["gate.reasons"] == " ".join(worse.reasons)
+    assert " ".join(worse.reasons) in client.get_run(worse.run_id).data.tags["mlflow.note.content"]
 
 
 def test_what_was_registered_is_found_without_mlflow_and_with_it(registered: Registration, make_request: Make) -> None:

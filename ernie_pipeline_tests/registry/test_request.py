@@ -29,7 +29,7 @@ RECIPE = parse_recipe(
     where="test",
 )
 BUILT_WITH: list[dict[str, Any]] = [
-    {"split": {"seed": 5}},
+    {"split": {"seed": 5}, "filters": {"proof": True}},
     {"training": {"seed": 1}, "lora": {"targets": ["q_proj", "k_proj"]}},
 ]
 
@@ -49,7 +49,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         "qlora_adapter/reports/run.json": run,
         "qlora_adapter/parameters.json": TARGETS,
         "base_evaluation/metrics.json": measured,
-        "adapter_evaluation/metrics.json": measured | {"accuracy": 1.0},
+        "adapter_evaluation/metrics.json": measured | {"accuracy": 1.0, "by_kind": {"integer": {"accuracy": 1.0}}},
         "adapter_evaluation/probe.json": {"input_ids": [1], "top": [[2, 0.5]]},
     }
     for name, value in values.items():
@@ -60,8 +60,16 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
     pl.DataFrame({"question": ["1 + 1?", "2 + 2?"], "prompt": prompts}).write_parquet(
         tmp_path / "math_split" / "eval.parquet"
     )
-    answered = {"question": ["1 + 1?", "2 + 2?"], "reference": ["2", "4"], "prediction": ["2", "5"]}
-    pl.DataFrame(answered).write_parquet(tmp_path / "adapter_evaluation" / "predictions.parquet")
+    for name, first in (("base", "3"), ("adapter", "2")):
+        answered = {
+            "row_id": ["a", "b"],
+            "question": ["1 + 1?", "2 + 2?"],
+            "reference": ["2", "4"],
+            "prediction": [first, "5"],
+            "correct": [first == "2", False],
+            "reason": ["the same" if first == "2" else "another", "another"],
+        }
+        pl.DataFrame(answered).write_parquet(tmp_path / f"{name}_evaluation" / "predictions.parquet")
     covered = {SOURCES[name].section for name in STAGE.inputs if name in SOURCES}
     return make_request(
         DeclaredRecipe(RECIPE, frozenset({*STAGE.recipe, *STAGE.labels, *covered}), STAGE.name),
@@ -73,6 +81,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         comparison=COMPARISON,
         source="data set nvidia/... (revision main, split train)",
         tags={"fingerprint": "f00d"},
+        further={"base": {"gsm8k/accuracy": 0.25}},
         costs={"qlora_adapter": {"gpu_seconds": 7.5}},
     )
 
@@ -89,18 +98,33 @@ def test_what_is_served_is_the_pinned_base_with_the_stage_s_own_keys(request_mad
     assert request_made.example == {"question": "1 + 1?", "answer": "2"}
 
 
-def test_the_parameters_are_the_keys_that_the_artifacts_were_built_with(request_made: RegistrationRequest) -> None:
-    assert request_made.params == {"split.seed": 5, "training.seed": 1, "lora.targets": "q_proj,k_proj"}
+def test_the_parameters_are_those_that_are_tried_out_and_the_recipe_is_whole(
+    request_made: RegistrationRequest,
+) -> None:
+    shown = {"split.seed": 5, "training.seed": 1, "lora.targets": "q_proj, k_proj"}
+    about = {"base_model": "a/b", "data_set": "nvidia/Nemotron-RL-math-OpenMathReasoning", "trained_on": "answers"}
+    assert request_made.params == about | shown
+    assert request_made.about == about
+    assert request_made.recipe == {**shown, "lora.targets": ["q_proj", "k_proj"], "filters.proof": True}
+
+
+def test_the_tables_are_of_the_answers_that_changed(request_made: RegistrationRequest) -> None:
+    [gained], [wrong] = request_made.tables["answers_gained"], request_made.tables["answers_still_wrong"]
+    assert (gained["question"], gained["base's answer"], gained["adapter's answer"]) == ("1 + 1?", "3", "2")
+    assert (wrong["question"], wrong["how the adapter's was graded"]) == ("2 + 2?", "another")
+    assert "answers_lost" not in request_made.tables
 
 
 def test_figures_versions_and_names_go_where_they_belong(request_made: RegistrationRequest) -> None:
-    assert (request_made.metrics["base.accuracy"], request_made.metrics["adapter.accuracy"]) == (0.5, 1.0)
-    assert request_made.metrics["comparison.gain"] == COMPARISON["gain"]
+    figures = request_made.figures
+    assert (figures["base"]["accuracy"], figures["adapter"]["accuracy"]) == (0.5, 1.0)
+    assert figures["adapter"]["by_kind/integer/accuracy"] == 1.0
+    assert (figures["base"]["gsm8k/accuracy"], "gsm8k/accuracy" in figures["adapter"]) == (0.25, False)
     candidate = request_made.candidate
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
     assert len(candidate.held_out) == 16
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
-    assert request_made.metrics["cost.qlora_adapter.gpu_seconds"] == 7.5
-    assert request_made.curve[-1] == {"step": 2, "tokens_per_s": 9.0, "seconds": 1.0}
+    assert request_made.metrics == {"cost/qlora_adapter/gpu_seconds": 7.5}
+    assert request_made.curve[-1] == {"step": 2, "training/tokens_per_s": 9.0, "training/seconds": 1.0}
     assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one
     assert "cc-by-4.0" in request_made.card.lower()

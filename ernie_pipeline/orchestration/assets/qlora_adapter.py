@@ -12,11 +12,14 @@ from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import loss_curve, reward_curve
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.live import Watched, live_training
+from ernie_pipeline.registry.run_log import shown_params
 from ernie_pipeline.staleness.chain import Write
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.training.job import training_job
+from ernie_pipeline.utils.flatten import flatten
 
 
 @dg.asset(
@@ -53,11 +56,27 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             checkpoints=checkpoints,
         )
-        gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes)
+        with live_training(_watched(work, context.run_id), context.log.warning) as tell:
+            gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes, on_progress=tell)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         return [changed_the_model(change)]
 
     return write
+
+
+def _watched(work: Work, run_id: str) -> Watched:
+    """How the training is seen in MLflow. Where that is, the whole recipe says: it decides nothing of the adapter."""
+    settings, keys = Settings.from_environment(), shown_params(flatten(work.made_from.recipe))
+    registry = settings.load_recipe().registry
+    return Watched(
+        tracking_uri=settings.tracking_uri,
+        artifact_root=settings.artifact_root,
+        experiment=registry.experiment,
+        model_name=registry.model_name,
+        fingerprint=work.made_from.fingerprint,
+        params=keys,
+        tags={"dagster.run_id": run_id},
+    )
 
 
 def changed_the_model(change: float) -> Check:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.cost_report import cost_figures
+from ernie_pipeline.orchestration.plots import accuracy_by_kind, pictures_of_training
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
@@ -74,11 +75,11 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
         comparison=comparison,
         source=describe_source(work.recipe.source),
         costs=cost_figures(costs, run_id),
+        pictures=_pictures(work),
         provenance=_provenance(store, work, run_id),
         signing=Signing.from_environment(),
         tags={
             "dagster.run_id": run_id,
-            "dagster.asset": "registered_model",
             "fingerprint": work.made_from.fingerprint,
             **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
             **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
@@ -89,6 +90,13 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
     return Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)
+
+
+def _pictures(work: Work) -> dict[str, bytes]:
+    """PNG files for MLflow, by name."""
+    base, adapter = (work.artifacts[f"{name}_evaluation"].json("metrics.json") for name in ("base", "adapter"))
+    curve = work.artifacts["qlora_adapter"].json("curve.json")
+    return {**pictures_of_training(curve), "accuracy_by_kind": accuracy_by_kind(base, adapter)}
 
 
 def _provenance(store: ArtifactStore, work: Work, run_id: str) -> dict[str, Any]:

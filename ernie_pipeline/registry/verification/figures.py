@@ -1,17 +1,20 @@
 """What the registry says of a model's figures, beside what they are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ernie_pipeline.registry.opened import ADAPTER_RUN
 from ernie_pipeline.registry.verification.step import Step, differs, passed
 from ernie_pipeline.registry.verification.version import Version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 NAME = "registry figures"
-MEASURED = ("base.", "adapter.", "comparison.")
+MEASURED = ("base.", "adapter.", "comparison.", "comparison/", "by_kind/")
 TOLERANCE = 1e-9
 """Relative: what another version of a library may round otherwise."""
 
@@ -35,22 +38,54 @@ def check_figures(
 
 
 def _compared(client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]) -> Step:
-    run = client.get_run(version.run_id)
-    places = {
-        "metric": run.data.metrics,
-        "the history of metric": {name: _last(client, version.run_id, name) for name in wanted},
-        "the logged model's metric": _of_model(client, version),
-    }
-    for place, told in places.items():
-        if wrong := _first_difference(told, wanted):
+    for side in _sides(client, version, wanted):
+        if wrong := _first_difference(side.told, side.wanted):
             name, said, found = wrong
-            return differs(NAME, f"{place} {name} is {said} in the registry, and {found} by the stored answers")
+            return differs(NAME, f"{side.place} {name} is {said} in the registry, and {found} by the stored answers")
     there = {name: value for name, value in tags.items() if name in version.tags}
     for name, value in there.items():
         tag = version.tags[name]
         if tag != value and not same(_number(tag), _number(value)):
             return differs(NAME, f"the tag {name} is {tag!r} in the registry, and {value!r} by the stored answers")
     return passed(NAME, f"{len(wanted)} metrics and {len(there)} tags are what the stored answers give")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Figures as one place in the registry tells them, and as they should be."""
+
+    place: str
+    told: Mapping[str, float | None]
+    wanted: Mapping[str, float]
+
+
+def _sides(client: "MlflowClient", version: Version, wanted: Mapping[str, float]) -> Iterator[_Side]:
+    """The adapter's run has the comparison and the adapter's figures by their bare names, a run beside it the base's.
+
+    A version of before has one run with all of them, by the names in `wanted`.
+    """
+    run = client.get_run(version.run_id)
+    if run.data.tags.get("model") != "adapter":
+        yield from _run_sides(client, run, wanted)
+        yield _Side("the logged model's metric", _of_model(client, version), wanted)
+        return
+    own = {name.removeprefix("adapter."): value for name, value in wanted.items() if not name.startswith("base.")}
+    own = {name.replace(".", "/"): value for name, value in own.items()}
+    yield from _run_sides(client, run, own)
+    yield _Side("the logged model's metric", _of_model(client, version), own)
+    base = {name.removeprefix("base.").replace(".", "/"): wanted[name] for name in wanted if name.startswith("base.")}
+    beside = f"tags.{ADAPTER_RUN} = '{version.run_id}' and tags.model = 'base'"
+    runs = client.search_runs([run.info.experiment_id], beside)
+    if not runs:
+        yield _Side("the base model's metric", {}, base)
+    for run in runs:
+        yield from _run_sides(client, run, base, "the base model's ")
+
+
+def _run_sides(client: "MlflowClient", run: "Run", wanted: Mapping[str, float], whose: str = "") -> Iterator[_Side]:
+    history = {name: _last(client, run.info.run_id, name) for name in wanted}
+    yield _Side(f"{whose}metric", run.data.metrics, wanted)
+    yield _Side(f"the history of {whose}metric", history, wanted)
 
 
 def _first_difference(told: Mapping[str, float | None], wanted: Mapping[str, float]) -> tuple[str, str, str] | None:

@@ -1,0 +1,47 @@
+"""The descriptions that MLflow shows above an experiment, a run and a registered model, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+
+from ernie_pipeline.utils.text_table import markdown_table
+
+EXPERIMENT = """\
+LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and beside it one of its
+base model, both measured on the same held-out rows. A figure has the same name in both, so charts show them side by
+side; the tag `model` tells them apart. `comparison/...` is the paired comparison, `training/...` the curve,
+`cost/...` what it took."""
+
+MODEL = """\
+LoRA adapters with what is needed to serve them. `champion`: the best one that passed the gate. `challenger`: the
+newest. Each version says what it was made from, how it was measured and how to load it."""
+
+FIGURES = {"accuracy": "accuracy", "accuracy_strict": "accuracy, boxed and ended", "loss_completion": "loss"}
+
+
+def base_note(beside: str) -> str:
+    """Of the base model's run; `beside`: the name of the adapter's run."""
+    return f"The base model, without an adapter, measured on the same held-out rows as *{beside}*."
+
+
+def adapter_note(
+    about: Mapping[str, str], figures: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]
+) -> str:
+    """Of the adapter's run. `about`: what it is, by name; `figures`: of "base" and "adapter"."""
+    base, adapter = figures["base"], figures["adapter"]
+    rows = [
+        (words, f"{base[name]:.4f}", f"{adapter[name]:.4f}")
+        for name, words in FIGURES.items()
+        if name in base and name in adapter
+    ]
+    gain = (
+        f"Gain in accuracy {100 * comparison['gain']:+.1f} points (95 % interval {100 * comparison['gain_low']:+.1f} "
+        f"to {100 * comparison['gain_high']:+.1f}), p = {comparison['p_value']:.3g}."
+    )
+    said = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
+    return f"{said}\n\n{markdown_table(('held-out rows', 'base', 'adapter'), rows)}\n\n{gain}"
+
+
+def outcome_note(name: str, version: str, aliases: Sequence[str], reasons: Sequence[str]) -> str:
+    """What is added to the adapter's run when it is registered and the gate has decided."""
+    passed = "passed" if "champion" in aliases else "not passed"
+    place = f"[{name}, version {version}](#/models/{name}/versions/{version})"
+    return f"Registered as {place}. Gate {passed}: {' '.join(reasons)}"
