@@ -8,7 +8,17 @@ import pytest
 from safetensors import safe_open
 
 from ernie_pipeline_tests.models.hub_format import EXPERTS, LAYERS, write_hub_checkpoint
-from ernie_pipeline_tests.scenarios.chain import ASSETS, FRESH, IN_PROCESS, QUICK_RECIPE, Home, Run, materialize, plan
+from ernie_pipeline_tests.scenarios.chain import (
+    ASSETS,
+    FRESH,
+    IN_PROCESS,
+    QUICK_RECIPE,
+    Home,
+    Run,
+    ask,
+    materialize,
+    plan,
+)
 
 LINEAR_LAYERS = LAYERS * 4 + 3 + (LAYERS - 1) * 3 * (1 + EXPERTS)
 """Attention everywhere, the dense layer's MLP, and behind it the shared and the routed experts'."""
@@ -70,3 +80,17 @@ def test_the_registered_version_is_loaded_back_and_computes_the_same(chain: HubC
     assert registration["max_logit_difference"] <= 1e-3
     assert registration["answer"]
     assert "artifacts/adapter/adapter_model.safetensors" in registration["files"]
+
+
+def test_all_of_it_is_built_again_to_the_same_bytes(chain: HubChain) -> None:
+    status, values = ask(["verify", "models:/quick@challenger", "--rebuild"], chain.home, recipe=chain.recipe)
+    assert status == 0, values["sentence"]
+    steps = {step["name"]: step["said"] for step in values["steps"] if step["name"].startswith("rebuild")}
+    assert {name.removeprefix("rebuild ") for name in steps} == {
+        "raw_nemotron",
+        "math_split",
+        "qlora_adapter",
+        "base_evaluation",
+        "adapter_evaluation",
+    }
+    assert all(said.endswith(": the same bytes") for said in steps.values())

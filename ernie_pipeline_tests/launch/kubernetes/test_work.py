@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.orchestration.gpu import GpuResource, KubernetesConfig
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.training.job import TrainingJob
@@ -38,9 +37,7 @@ def do(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     return run
 
 
-@pytest.mark.parametrize("way", ["delete", "evict"])
-def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
-    way: str,
+def test_a_training_whose_pod_is_evicted_comes_to_the_local_launcher_s_bytes(
     do: Callable[..., list[str]],
     api: Api,
     make_job: Callable[..., TrainingJob],
@@ -59,7 +56,7 @@ def test_a_training_whose_pod_is_taken_comes_to_the_local_launcher_s_bytes(
     def take() -> None:
         if not taken and any(checkpoints.glob("checkpoint-*")):
             taken.extend(api.cluster.pods)
-            getattr(api.cluster, way)(taken[0])
+            api.cluster.evict(taken[0])
 
     log = do("training", in_pods, hear=take, retries=1)
     assert any("was lost" in line for line in log), log
@@ -91,24 +88,3 @@ def test_two_processes_in_one_pod_that_is_deleted_come_to_the_local_launcher_s_b
     assert json.loads((in_pods.out / "reports" / "run.json").read_text())["processes"] == 2
     mounts = api.cluster.all[0].container["volumeMounts"]
     assert "/dev/shm" in [mount["mountPath"] for mount in mounts]
-
-
-def test_two_pods_share_the_rows_of_an_evaluation(
-    do: Callable[..., list[str]],
-    api: Api,
-    make_evaluation: Callable[..., EvaluationJob],
-    short_base: Any,
-    tmp_path: Path,
-) -> None:
-    from ernie_pipeline.store.row_cache import KeptRows, read_rows
-
-    job = make_evaluation("local", base=short_base)
-    do("evaluation", job)
-    kept = KeptRows(folder=tmp_path / "kept")
-    in_pods = job.model_copy(update={"out": tmp_path / "pods", "rows": kept})
-    in_pods.out.mkdir()
-    do("evaluation", in_pods, workers=2)
-    assert (in_pods.out / "predictions.parquet").read_bytes() == (job.out / "predictions.parquet").read_bytes()
-    assert len(read_rows(kept.folder)) == 16
-    assert len(api.cluster.all) == 3
-    assert not [name for name, pod in api.cluster.pods.items() if not pod.kill_at], "all three are removed"

@@ -74,21 +74,6 @@ def test_a_child_that_the_kernel_kills_for_its_memory_is_submitted_again(steps: 
     assert made(launch) == list(range(20))
 
 
-def test_a_container_is_taken_away_again_and_again_at_any_moment(steps: Steps) -> None:
-    """Before its first line, while it fetches, while it works."""
-    steps.killed_step(lambda: bool(steps.modal.calls and steps.modal.calls[0].pid))
-    spawned = steps.modal.calls[0]
-    for seconds in (0.1, 1.5, 3.0, 4.5):
-        time.sleep(seconds)
-        spawned.preempt()
-    steps.go()
-    launch = steps.launch()
-    result, log = steps.run(launch)
-    assert result.success, "\n".join(log)
-    assert not submitted(log)
-    assert made(launch) == list(range(20))
-
-
 def test_a_killed_step_leaves_its_job_and_one_on_another_machine_attaches(steps: Steps) -> None:
     steps.killed_step(lambda: steps.said("step 5"))
     spawned = steps.modal.calls[0]

@@ -83,22 +83,6 @@ def test_a_training_on_two_nodes_comes_to_what_two_processes_under_torchrun_come
     assert json.loads((on_ray.out / "reports" / "run.json").read_text())["processes"] == 2
 
 
-def test_two_workers_share_the_rows_of_an_evaluation_each_exactly_once(
-    do: Callable[..., list[str]], make_evaluation: Callable[..., EvaluationJob], short_base: Any, tmp_path: Path
-) -> None:
-    job = make_evaluation("local", base=short_base)
-    do("evaluation", job)
-    kept = KeptRows(folder=tmp_path / "kept")
-    on_ray = job.model_copy(update={"out": tmp_path / "ray", "rows": kept})
-    on_ray.out.mkdir()
-    log = do("evaluation", on_ray, workers=2)
-    assert (on_ray.out / "predictions.parquet").read_bytes() == (job.out / "predictions.parquet").read_bytes()
-    assert "problems sampled 0, reused 16" in log
-    counts = [len(file.read_text().splitlines()) for file in kept.folder.glob("*.jsonl")]
-    assert len(counts) == 2
-    assert sum(counts) == len(read_rows(kept.folder)) == 16
-
-
 def test_a_lost_worker_s_rows_are_answered_by_another_each_exactly_once(
     do: Callable[..., list[str]],
     cluster: Cluster,
