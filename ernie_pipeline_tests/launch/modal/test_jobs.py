@@ -325,7 +325,7 @@ def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, serv
             kinds = chance.sample(["failing", "lost", "repeated", "slow", "torn"], 3)
             server.fail(*(_fault(kind, chance.randrange(1, 6)) for kind in kinds))
             going = [call for call in steps.modal.calls[-1:] if call.pid and not gone(call.pid)]
-            if going and len(losses) < 5 and chance.random() < 0.3:
+            if going and len(losses) < 3 and chance.random() < 0.3:
                 losses.append(chance.choice(["preempt", "restart_killed", "lose", "start"]))
                 getattr(going[0], losses[-1])()
 
