@@ -59,10 +59,11 @@ LONG = (
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_publishing.py",
     "scenarios/test_solutions_chain.py",
+    "staleness/test_in_a_bucket.py",
     "training/grpo/test_whole.py",
 )
 """What the marker `long` is given to, besides `slow`: a Ray cluster, services on PostgreSQL with a queue of runs,
-machines in network namespaces, further whole chains. They take as long again as all the others."""
+machines in network namespaces, further whole chains. They take nearly as long again as all the others."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -209,26 +209,6 @@ def test_the_time_limit_lets_the_job_save(steps: Steps) -> None:
     assert (steps.place / "saved").exists()
 
 
-def test_a_killed_worker_s_job_goes_on_elsewhere_from_what_it_saved(steps: Steps, cluster: Cluster) -> None:
-    killed: list[int] = []
-
-    def kill(values: dict[str, Any]) -> None:
-        if values["step"] == 5 and not killed:
-            killed.append(cluster.kill_worker_of(values["pid"]))
-            (steps.place / "go").touch()
-
-    launch = steps.launch()
-    try:
-        result, log = steps.run(launch, kill)
-    finally:
-        cluster.start_worker(killed[0])
-    assert result.success, log
-    assert any("was lost" in line and "submitting it again" in line for line in log)
-    assert "going on after step 6" in log
-    assert steps.steps == list(range(20))
-    assert (launch.job.out / "made").read_text() == "6"  # type: ignore[attr-defined]
-
-
 def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster: Cluster) -> None:
     """Another head in the place of one that was lost: it knows no job, and the old one's workers end."""
     restarted = threading.Event()
