@@ -25,7 +25,7 @@ SECRETS = {
     "MLFLOW_SECRET_KEY": "key-for-tests",
 }
 QUICK = {
-    "poll_interval_seconds: 30": "poll_interval_seconds: 1",
+    "poll_interval_seconds: 30": "poll_interval_seconds: 3",
     "run_end_seconds: 60": "run_end_seconds: 1",
     "run_queue:\n": "run_queue:\n  dequeue_interval_seconds: 1\n",
 }

@@ -19,9 +19,9 @@ STALE = {"raw_nemotron", "math_split", "qlora_adapter", "base_evaluation", "adap
 
 @pytest.fixture(scope="module")
 def services(services: Services) -> Services:
-    """All of Dagster's, healthy; the schedule may tick every minute, the sensor every five seconds."""
+    """All of Dagster's, healthy; the schedule may tick every minute, the sensor every 15 seconds."""
     write_recipe(services, steps=12)
-    services.extra = {"ERNIE_PIPELINE_CRON": "* * * * *", "ERNIE_PIPELINE_SENSOR_SECONDS": "5"}
+    services.extra = {"ERNIE_PIPELINE_CRON": "* * * * *", "ERNIE_PIPELINE_SENSOR_SECONDS": "15"}
     services.start("code")
     services.wait_healthy("code")
     for then in ("webserver", "daemon"):

@@ -87,4 +87,4 @@ def until(reached: Callable[[], Any], what: str, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.5)
+        time.sleep(1)

@@ -203,8 +203,8 @@ def test_a_full_disk_of_the_job_is_told_and_is_not_tried_again(steps: Steps) -> 
 
 
 def test_the_time_limit_lets_the_job_save(steps: Steps) -> None:
-    result, _ = steps.run(steps.launch(time_limit_s=2))
-    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 2 and was ended; raise the limit")
+    result, _ = steps.run(steps.launch(time_limit_s=6))
+    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 6 and was ended; raise the limit")
     assert failure(result).endswith("(stopped by SIGTERM after step 5)")
     assert (steps.place / "saved").exists()
 
