@@ -126,9 +126,7 @@ def test_a_call_that_still_waits_for_a_machine_is_cancelled_at_once(steps: Steps
 
 
 def test_the_time_limit_and_the_budget_let_the_job_save(steps: Steps) -> None:
-    steps.killed_step(
-        lambda: steps.said("step 5")
-    )  # not to limit how long a process takes to start
+    steps.killed_step(lambda: steps.said("step 5"))  # not to limit how long a process takes to start
     result, _ = steps.run(steps.launch(time_limit_s=2))
     assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 2 and was ended; raise the limit")
     assert failure(result).endswith("(stopped by SIGTERM after step 5)")
