@@ -49,16 +49,16 @@ class CarriedPlace(Place):
     def refresh(self) -> bool:
         """See `Place.refresh`. Raises `PipelineError` for what the job made if it is not there as it was sealed.
 
-        At first it does not: then the attempt is `spoilt`, and the job is submitted again.
+        At first it does not: then the attempt is `spoilt`, and unless it comes right the job is submitted again.
         """
         with _reached():
             first = not self._known
             if first:
                 self._read_record()
-            damaged = self._pull(self.attempt) if self.attempt and not self.spoilt else ""
-        if damaged and first:
-            self._spoilt = self.attempt
-        elif damaged:
+            damaged = self._pull(self.attempt) if self.attempt else ""
+        if not damaged or first or self.spoilt:
+            self._spoilt = self.attempt if damaged else ""
+        else:
             raise PipelineError(
                 f"what {self.folder.name} made is not in {self.address} as it was sealed ({damaged}); run again: it "
                 "goes on from what it has saved"
