@@ -59,27 +59,36 @@ LONG = (
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_publishing.py",
     "scenarios/test_solutions_chain.py",
+    "staleness/test_in_a_bucket.py",
     "training/grpo/test_whole.py",
 )
 """What the marker `long` is given to, besides `slow`: a Ray cluster, services on PostgreSQL with a queue of runs,
-machines in network namespaces, further whole chains. They take as long again as all the others."""
+machines in network namespaces, further whole chains. They take nearly as long again as all the others."""
+
+FIRST = (
+    "launch/ray/",
+    "launch/modal/test_jobs.py",
+    "deploy/test_services.py",
+    "tests/scenarios/",
+    "tests/deploy/",
+    "tests/registry/",
+    "tests/training/",
+    "tests/launch/",
+)
+"""What takes minutes a file or folder, then what takes half a minute a file; then come the many others."""
 
 SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and begin with what takes long, so that all processes have work to the end.
-
-    The scenarios take minutes; then comes what takes half a minute a file, then the many others.
-    """
+    """Mark what is slow, and begin with what takes long, so that all processes have work to the end; see `FIRST`."""
     for item in items:
         if any(place in item.nodeid for place in (*SLOW, *LONG)):
             item.add_marker("slow")
         if any(place in item.nodeid for place in LONG):
             item.add_marker("long")
-    folders = ("scenarios", "deploy", "registry", "training", "launch")
-    items.sort(key=lambda item: next((n for n, name in enumerate(folders) if name in item.path.parts), len(folders)))
+    items.sort(key=lambda item: next((n for n, place in enumerate(FIRST) if place in item.nodeid), len(FIRST)))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

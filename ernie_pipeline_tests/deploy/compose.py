@@ -24,7 +24,11 @@ SECRETS = {
     "MLFLOW_ADMIN_PASSWORD": "administrator-for-tests",
     "MLFLOW_SECRET_KEY": "key-for-tests",
 }
-QUICK = {"poll_interval_seconds: 30": "poll_interval_seconds: 1", "run_end_seconds: 60": "run_end_seconds: 1"}
+QUICK = {
+    "poll_interval_seconds: 30": "poll_interval_seconds: 3",
+    "run_end_seconds: 60": "run_end_seconds: 1",
+    "run_queue:\n": "run_queue:\n  dequeue_interval_seconds: 1\n",
+}
 """What the tests need not wait for; all else of dagster.yaml is as it is shipped."""
 
 
@@ -104,7 +108,7 @@ class Services:
         while not self.healthy(service):
             assert self.running[service].poll() is None, self.log(service).read_text()[-5000:]
             assert time.monotonic() < deadline, self.log(service).read_text()[-5000:]
-            time.sleep(0.5)
+            time.sleep(2)  # each look is a process of two seconds of work
 
     def kill(self, service: str) -> None:
         """SIGKILL to it alone; its children live on."""

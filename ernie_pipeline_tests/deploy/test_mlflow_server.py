@@ -1,12 +1,8 @@
 """MLflow's server on PostgreSQL with its own authentication, as compose.yaml starts it."""
 
-import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -82,48 +78,3 @@ def test_a_registration_with_the_login_is_found_again(
         register(make_request(tracking_uri=server, artifact_root=None))
     said = "does not let reader do this (403); ask its administrator for the permission"
     assert str(failure.value) == f"MLflow at {server} {said}"
-
-
-OPEN = """
-import sys
-from ernie_pipeline.registry.tracking import connected, ensure_experiment
-import mlflow.store.db.utils
-print("ready", flush=True)
-sys.stdin.readline()
-with connected(sys.argv[1]) as client:
-    print(ensure_experiment(client, "ours", None))
-"""
-
-
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_clients_that_make_the_database_at_once_all_succeed(cluster: Cluster, tmp_path: Path, kind: str) -> None:
-    """Each with a temporary folder of its own, as containers have: MLflow's own lock is there."""
-    address = "postgresql+psycopg2:///at_once" if kind == "postgresql" else f"sqlite:///{tmp_path}/mlflow.db"
-    if kind == "postgresql":
-        cluster.sql("CREATE DATABASE at_once")
-    clients = []
-    for number in range(3):
-        temporary = tmp_path / f"tmp-{number}"
-        temporary.mkdir()
-        environment = os.environ | cluster.environment | {"TMPDIR": str(temporary)}
-        clients.append(
-            subprocess.Popen(
-                [sys.executable, "-c", OPEN, address],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=(temporary / "log").open("wb"),
-                text=True,
-            )
-        )
-    for client in clients:
-        assert client.stdout
-        assert client.stdout.readline() == "ready\n"
-    for client in clients:
-        assert client.stdin
-        client.stdin.write("go\n")
-        client.stdin.flush()
-    experiments = [client.communicate(timeout=120)[0].strip() for client in clients]
-    logs = [(tmp_path / f"tmp-{number}" / "log").read_text()[-1500:] for number in range(3)]
-    assert [client.returncode for client in clients] == [0, 0, 0], logs
-    assert len(set(experiments)) == 1

@@ -19,8 +19,11 @@ RUNS = """{ runsOrError { ... on Runs { results { runId status parentRunId jobNa
   assetSelection { path } } } } }"""
 TICKS = """query($of: InstigationSelector!) { instigationStateOrError(instigationSelector: $of) {
   ... on InstigationState { ticks { status skipReason } } } }"""
+STOP = """mutation($sensor: String!, $schedule: String!) { stopSensor(id: $sensor) { __typename }
+  stopRunningSchedule(id: $schedule) { __typename } }"""
 START = """mutation($sensor: SensorSelector!, $schedule: ScheduleSelector!) {
-  startSensor(sensorSelector: $sensor) { __typename } startSchedule(scheduleSelector: $schedule) { __typename } }"""
+  startSensor(sensorSelector: $sensor) { __typename ... on Sensor { id } }
+  startSchedule(scheduleSelector: $schedule) { __typename ... on ScheduleStateResult { scheduleState { id } } } }"""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,17 @@ class Webserver:
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
 
-    def switch_on(self, sensor: str, schedule: str) -> None:
+    def switch_on(self, sensor: str, schedule: str) -> dict[str, str]:
+        """What `switch_off` asks for."""
         names = {"sensor": {**LOCATION, "sensorName": sensor}, "schedule": {**LOCATION, "scheduleName": schedule}}
         answer = self.ask(START, **names)
         assert {told["__typename"] for told in answer.values()} == {"Sensor", "ScheduleStateResult"}, answer
+        return {"sensor": answer["startSensor"]["id"], "schedule": answer["startSchedule"]["scheduleState"]["id"]}
+
+    def switch_off(self, ids: dict[str, str]) -> None:
+        answer = self.ask(STOP, **ids)
+        stopped = {"StopSensorMutationResult", "ScheduleStateResult"}
+        assert {told["__typename"] for told in answer.values()} == stopped, answer
 
     def runs(self) -> list[dict[str, Any]]:
         """All of them, the oldest first."""
@@ -77,4 +87,4 @@ def until(reached: Callable[[], Any], what: str, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.5)
+        time.sleep(1)

@@ -1,19 +1,15 @@
 """Homes that open one new MLflow database at the same time: its tables are made once, and all of them go on."""
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ernie_pipeline.registry.first_opening import ANOTHER_WAS_AT_IT
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline_tests.deploy.cluster import binaries, running_cluster
 
 OPENS = """
 import sys
@@ -26,13 +22,19 @@ with connected(sys.argv[1]) as client:
 NAMES = ("a", "b", "c")
 
 
-def open_at_once(address: str) -> None:
-    """Fail unless each of several processes can use the new database; models of all of them are in it then."""
+def open_at_once(address: str, folder: Path) -> None:
+    """Fail unless each of several processes can use the new database; models of all of them are in it then.
+
+    Each has a temporary folder of its own below `folder`, as containers have: MLflow's own lock is there.
+    """
     command = [sys.executable, "-W", "ignore", "-c", OPENS, address]
     pipe, root = subprocess.PIPE, Path(__file__).parents[2]
-    started = [
-        subprocess.Popen([*command, name], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=root) for name in NAMES
-    ]
+    started = []
+    for name in NAMES:
+        (folder / name).mkdir()
+        own = os.environ | {"TMPDIR": str(folder / name)}
+        given = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "text": True, "cwd": root, "env": own}
+        started.append(subprocess.Popen([*command, name], **given))
     for process in started:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -47,41 +49,19 @@ def open_at_once(address: str) -> None:
 
 
 def test_an_sqlite_file(tmp_path: Path) -> None:
-    open_at_once(f"sqlite:///{tmp_path}/new/mlflow.db")
+    open_at_once(f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mlflow.db"]
 
 
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """The address of a new database in a PostgreSQL of this test's own, on loopback."""
+def test_a_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psycopg2")
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries:
+    if not binaries():
         pytest.skip("needs Debian's package postgresql")
-    user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    if user:
-        shutil.chown(folder, user)
-    options = ["--auth=trust", "--username=me", "--no-sync", f"--pgdata={folder}/data"]
-    subprocess.run([binaries[-1] / "initdb", *options], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    settings = [f"-cport={port}", "-clisten_addresses=127.0.0.1", f"-cunix_socket_directories={folder}", "-cfsync=off"]
-    command = [binaries[-1] / "postgres", f"-D{folder}/data", *settings]
-    with subprocess.Popen(command, user=user, cwd=folder, stderr=subprocess.DEVNULL) as server:
-        ready = [binaries[-1] / "pg_isready", "-q", "-h127.0.0.1", f"-p{port}"]
-        deadline = time.monotonic() + 60
-        while subprocess.run(ready).returncode:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield f"postgresql+psycopg2://me@127.0.0.1:{port}/postgres"
-        server.send_signal(3)  # SIGQUIT: at once
-    shutil.rmtree(folder)
-
-
-def test_a_postgresql(postgresql: str) -> None:
-    open_at_once(postgresql)
+    with running_cluster() as cluster:
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+        cluster.sql("CREATE DATABASE mlflow")
+        open_at_once("postgresql+psycopg2:///mlflow", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,15 @@ def plan(home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None, 
     return Planned(run.status, todo, values)
 
 
+def ask(
+    arguments: Sequence[str], home: Path, *, recipe: str | Path = "demo", ahead: Path | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The exit status of a command of `python -m ernie_pipeline`, and what it printed as JSON."""
+    run = finish(start_python(["-m", "ernie_pipeline", *arguments, "--json"], home, recipe, ahead, {}))
+    text = run.output
+    return run.status, json.loads(text[text.index("\n{\n") if "\n{\n" in text else text.index("{") :])
+
+
 def start_python(
     arguments: list[str],
     home: Path,

@@ -1,7 +1,6 @@
 """The README's first command, whole: it learns, it registers, it is reused, and its model is served."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -9,57 +8,19 @@ import pytest
 from ernie_pipeline_tests.scenarios.chain import (
     ASSETS,
     FRESH,
+    IN_PROCESS,
     Home,
     Run,
     artifacts,
-    finish,
     left_half_written,
     materialize,
     plan,
-    start_python,
 )
-
-EMPTY = """
-import dagster as dg
-
-@dg.asset
-def raw_nemotron(): pass
-
-@dg.asset(deps=[raw_nemotron])
-def math_split(): pass
-
-@dg.asset(deps=[math_split])
-def verified_solutions(): pass
-
-@dg.asset(deps=[math_split, verified_solutions])
-def qlora_adapter(): pass
-
-@dg.asset(deps=[math_split])
-def base_evaluation(): pass
-
-@dg.asset(deps=[math_split, qlora_adapter])
-def adapter_evaluation(): pass
-
-@dg.asset(deps=[math_split, qlora_adapter, base_evaluation, adapter_evaluation])
-def registered_model(): pass
-
-defs = dg.Definitions(
-    [
-        raw_nemotron,
-        math_split,
-        verified_solutions,
-        qlora_adapter,
-        base_evaluation,
-        adapter_evaluation,
-        registered_model,
-    ]
-)
-"""
 
 
 @dataclass(frozen=True)
 class Demo(Home):
-    """The demo chain, run twice in one home."""
+    """The demo chain, run twice in one home, the second time with all steps in one process."""
 
     first: Run
     second: Run
@@ -71,7 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     home = tmp_path_factory.mktemp("home")
     first = materialize(home, memory=True)
     before_second = artifacts(home)
-    return Demo(home, first, materialize(home), before_second)
+    return Demo(home, first, materialize(home, config=IN_PROCESS), before_second)
 
 
 def test_the_first_run_builds_every_asset(demo: Demo) -> None:
@@ -96,25 +57,6 @@ def test_then_the_plan_says_that_everything_is_fresh(demo: Demo) -> None:
     planned = plan(demo.home)
     assert (planned.status, planned.todo) == FRESH
     assert artifacts(demo.home) == demo.before_second
-
-
-def test_a_run_that_reuses_everything_takes_little_longer_than_one_of_empty_assets(demo: Demo, tmp_path: Path) -> None:
-    """At most 1.5 times: it reads and hashes what it reuses. A second pair is measured where the first is too slow."""
-    (tmp_path / "empty.py").write_text(EMPTY)
-    empty = [run_empty(tmp_path).seconds]
-    reusing = [demo.second.seconds]
-    if reusing[0] > 1.5 * empty[0]:
-        reusing.append(materialize(demo.home).seconds)
-        empty.append(run_empty(tmp_path).seconds)
-    assert min(reusing) <= 1.5 * min(empty)
-
-
-def run_empty(folder: Path) -> Run:
-    """The same command on as many assets that do nothing."""
-    command = ["-m", "dagster", "asset", "materialize", "--select", "*", "-m", "empty"]
-    run = finish(start_python(command, folder / "home", "demo", folder, {}))
-    assert sorted(run.materialized) == sorted(ASSETS), run.output[-5000:]
-    return run
 
 
 def test_the_base_solves_some_of_the_time_and_the_adapter_gains_by_its_solutions(demo: Demo) -> None:

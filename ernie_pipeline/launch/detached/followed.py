@@ -86,7 +86,11 @@ class Followed:
             if time.monotonic() - start > self.launch.stop_grace_s:
                 self.engine.stop(self.name)
             status = self.engine.status(self.name)
-        if self.place.attempt and (status.state in ("waiting", "running") or self._is_beating(status)):
+        if (
+            self.place.attempt
+            and not self.place.spoilt
+            and (status.state in ("waiting", "running") or self._is_beating(status))
+        ):
             self.context.log.info(f"{self.launch.name} is under way as {self.name} on {self.engine.title}: attached")
             self._heard, self.reader.paused = time.monotonic(), False
             return

@@ -101,6 +101,11 @@ class Place:
         """Whether the job is done. Its files are not looked at, see `take_over`."""
         return (self.out / SEALED).exists()
 
+    @property
+    def spoilt(self) -> bool:
+        """Whether the job is done, and what it made is damaged: nothing more will come of this attempt."""
+        return self.sealed and not self.intact()
+
     def intact(self) -> bool:
         """Whether the job is done, and every file is as it was sealed."""
         manifest, problem = read_sealed(self.out / SEALED)

@@ -39,7 +39,7 @@ class CarriedPlace(Place):
         self._version: Version | None = None
         self._nonces: set[str] = set()
         self._messages = Receiver(bucket)
-        self._known, self._beat = False, ""
+        self._known, self._beat, self._spoilt = False, "", ""
 
     @property
     def address(self) -> str:
@@ -49,19 +49,26 @@ class CarriedPlace(Place):
     def refresh(self) -> bool:
         """See `Place.refresh`. Raises `PipelineError` for what the job made if it is not there as it was sealed.
 
-        At first it does not: then the job counts as not done, and is submitted again.
+        At first it does not: then the attempt is `spoilt`, and unless it comes right the job is submitted again.
         """
         with _reached():
             first = not self._known
             if first:
                 self._read_record()
             damaged = self._pull(self.attempt) if self.attempt else ""
-        if damaged and not first:
+        if not damaged or first or self.spoilt:
+            self._spoilt = self.attempt if damaged else ""
+        else:
             raise PipelineError(
                 f"what {self.folder.name} made is not in {self.address} as it was sealed ({damaged}); run again: it "
                 "goes on from what it has saved"
             )
         return True
+
+    @property
+    def spoilt(self) -> bool:
+        """See `Place.spoilt`."""
+        return self._spoilt != "" and self._spoilt == self.attempt
 
     def begin(self, anew: bool) -> Attempt:
         """See `Place.begin`: in the bucket first the earlier attempt is told, then the new one stands there."""

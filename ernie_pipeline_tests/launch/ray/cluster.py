@@ -83,6 +83,12 @@ class Cluster:
                 return
         raise AssertionError(self.log)
 
+    def have(self, workers: int) -> None:
+        """Start so many as are missing."""
+        for number in range(workers):
+            if ended(self.workers.get(number)):
+                self.start_worker(number)
+
     def nodes(self) -> list[str]:
         """The addresses of the nodes that live, as the head sees it; none where it does not answer."""
         try:

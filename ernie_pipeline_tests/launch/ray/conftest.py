@@ -9,6 +9,6 @@ from ernie_pipeline_tests.launch.ray.cluster import Cluster
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two workers of one CPU each."""
-    with Cluster(workers=2) as cluster:
+    """A worker of one CPU; a test that wants more says so, see `Cluster.have`: each takes ten seconds to start."""
+    with Cluster(workers=1) as cluster:
         yield cluster

@@ -203,30 +203,10 @@ def test_a_full_disk_of_the_job_is_told_and_is_not_tried_again(steps: Steps) -> 
 
 
 def test_the_time_limit_lets_the_job_save(steps: Steps) -> None:
-    result, _ = steps.run(steps.launch(time_limit_s=2))
-    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 2 and was ended; raise the limit")
+    result, _ = steps.run(steps.launch(time_limit_s=6))
+    assert failure(result).startswith(f"{WORK} ran past gpu.time_limit_s = 6 and was ended; raise the limit")
     assert failure(result).endswith("(stopped by SIGTERM after step 5)")
     assert (steps.place / "saved").exists()
-
-
-def test_a_killed_worker_s_job_goes_on_elsewhere_from_what_it_saved(steps: Steps, cluster: Cluster) -> None:
-    killed: list[int] = []
-
-    def kill(values: dict[str, Any]) -> None:
-        if values["step"] == 5 and not killed:
-            killed.append(cluster.kill_worker_of(values["pid"]))
-            (steps.place / "go").touch()
-
-    launch = steps.launch()
-    try:
-        result, log = steps.run(launch, kill)
-    finally:
-        cluster.start_worker(killed[0])
-    assert result.success, log
-    assert any("was lost" in line and "submitting it again" in line for line in log)
-    assert "going on after step 6" in log
-    assert steps.steps == list(range(20))
-    assert (launch.job.out / "made").read_text() == "6"  # type: ignore[attr-defined]
 
 
 def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster: Cluster) -> None:
@@ -237,8 +217,7 @@ def test_a_restarted_head_s_job_goes_on_from_what_it_saved(steps: Steps, cluster
         cluster.kill_head()
         wait_until(lambda: not cluster.living_workers(), 120)
         cluster.start_head()
-        for number in cluster.workers:
-            cluster.start_worker(number)
+        cluster.have(workers=1)
         (steps.place / "go").touch()
         restarted.set()
 

@@ -24,6 +24,7 @@ from ernie_pipeline_tests.launch.ray.cluster import Cluster
 @pytest.fixture
 def do(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Do a job through the resource `gpu`; what was logged, and the progress that was observed."""
+    cluster.have(workers=2)
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path))
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "home"))
 
@@ -59,11 +60,7 @@ def test_a_training_whose_worker_is_killed_comes_to_the_local_launcher_s_bytes(
             [pid] = left_of(f"{tmp_path}/unfinished/ray/jobs/training/training.json")[-1:]
             killed.append(cluster.kill_worker_of(pid))
 
-    try:
-        log = do("training", on_ray, kill, retries=1)
-    finally:
-        for number in killed:
-            cluster.start_worker(number)
+    log = do("training", on_ray, kill, retries=1)
     assert any("was lost" in line for line in log)
     assert adapter(on_ray) == adapter(job)
     resumed = json.loads((on_ray.out / "reports" / "run.json").read_text())["resumed_from"]
@@ -83,22 +80,6 @@ def test_a_training_on_two_nodes_comes_to_what_two_processes_under_torchrun_come
     assert json.loads((on_ray.out / "reports" / "run.json").read_text())["processes"] == 2
 
 
-def test_two_workers_share_the_rows_of_an_evaluation_each_exactly_once(
-    do: Callable[..., list[str]], make_evaluation: Callable[..., EvaluationJob], short_base: Any, tmp_path: Path
-) -> None:
-    job = make_evaluation("local", base=short_base)
-    do("evaluation", job)
-    kept = KeptRows(folder=tmp_path / "kept")
-    on_ray = job.model_copy(update={"out": tmp_path / "ray", "rows": kept})
-    on_ray.out.mkdir()
-    log = do("evaluation", on_ray, workers=2)
-    assert (on_ray.out / "predictions.parquet").read_bytes() == (job.out / "predictions.parquet").read_bytes()
-    assert "problems sampled 0, reused 16" in log
-    counts = [len(file.read_text().splitlines()) for file in kept.folder.glob("*.jsonl")]
-    assert len(counts) == 2
-    assert sum(counts) == len(read_rows(kept.folder)) == 16
-
-
 def test_a_lost_worker_s_rows_are_answered_by_another_each_exactly_once(
     do: Callable[..., list[str]],
     cluster: Cluster,
@@ -112,21 +93,16 @@ def test_a_lost_worker_s_rows_are_answered_by_another_each_exactly_once(
     on_ray = job.model_copy(update={"out": tmp_path / "ray", "rows": kept})
     on_ray.out.mkdir()
     part = Place(tmp_path / "unfinished" / "ray" / "jobs" / "evaluation-1-of-2")
-    killed: list[int] = []
 
     def kill() -> None:
         wait_until(lambda: part.last_beat > 0, 120)
         [pid] = left_of(f"{part.folder}/evaluation.json")[-1:]
-        killed.append(cluster.kill_worker_of(pid))
+        cluster.kill_worker_of(pid)
 
     with ThreadPoolExecutor(1) as other:
         loss = other.submit(kill)
-        try:
-            log = do("evaluation", on_ray, workers=2, retries=1)
-            loss.result()
-        finally:
-            for number in killed:
-                cluster.start_worker(number)
+        log = do("evaluation", on_ray, workers=2, retries=1)
+        loss.result()
     assert any("was lost" in line for line in log)
     assert (on_ray.out / "predictions.parquet").read_bytes() == (job.out / "predictions.parquet").read_bytes()
     assert "problems sampled 0, reused 16" in log

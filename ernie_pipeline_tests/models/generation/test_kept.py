@@ -1,8 +1,5 @@
 """A prompt costs a model once: what it was answered is kept by it, its seed and its set."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ from ernie_pipeline.models.generation.kept import Answered, answer_rows
 from ernie_pipeline.models.peft.backend import PeftModel4bit
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.store.row_cache import KeptRows, open_rows, read_rows
-from ernie_pipeline_tests.models.conftest import new_adapted, new_base
+from ernie_pipeline_tests.models.conftest import new_adapted
 
 PROMPTS = [[5 + n, 30, 31 + n % 3] for n in range(12)]
 GREEDY, DRAWN = Sampling(4), Sampling(4, temperature=1.5)
@@ -107,51 +104,3 @@ def test_what_was_stopped_goes_on_where_it_was(ask: Ask, model: Counted, tmp_pat
     again = ask(PROMPTS)
     assert (again.sampled, again.reused) == (7, 5)
     assert again.tokens == model.generate(PROMPTS, GREEDY, rows=4, on_answer=lambda index, tokens: None).tokens
-
-
-SAMPLER = """
-import sys
-from pathlib import Path
-from ernie_pipeline.models.backend import Sampling
-from ernie_pipeline.models.generation.kept import answer_rows
-from ernie_pipeline.models.peft.backend import PeftModel4bit
-from ernie_pipeline.models.spec import ModelSpec
-from ernie_pipeline.store.row_cache import KeptRows, open_rows
-from ernie_pipeline_tests.models.conftest import new_base
-from ernie_pipeline_tests.models.generation.test_kept import MANY, DRAWN_LONG, SEEDS
-
-model = PeftModel4bit(ModelSpec.model_validate_json(sys.argv[2]), "cpu", new_base())
-with open_rows(KeptRows(folder=Path(sys.argv[1]))) as kept:
-    tell = lambda done, total: print(done, flush=True)
-    answer_rows(model, MANY, DRAWN_LONG, kept, rows=8, seeds=SEEDS, progress=tell)
-"""
-MANY = [[5 + n, 30, 31 + n % 3] for n in range(50) for _ in range(4)]
-SEEDS = [*range(200)]
-DRAWN_LONG = Sampling(24, temperature=1.0)
-
-
-@pytest.mark.slow
-def test_a_sampling_killed_at_any_moment_goes_on_with_no_attempt_twice_and_none_lost(
-    short_spec: ModelSpec, tmp_path: Path
-) -> None:
-    told: list[int] = []
-    for killed_at in (20, 90):
-        command = [sys.executable, "-c", SAMPLER, str(tmp_path / "set"), short_spec.model_dump_json()]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            for line in child.stdout:
-                if int(line) >= killed_at:
-                    told.append(int(line))
-                    child.send_signal(signal.SIGKILL)
-                    break
-    assert len(told) == 2, "each was killed at its work"
-    before = read_rows(tmp_path / "set")
-    # those of the last look are told of while the next steps are made
-    assert sum(told) - 2 * 8 <= len(before) < 200
-    model = Counted(short_spec, "cpu", new_base())
-    with open_rows(KeptRows(folder=tmp_path / "set")) as kept:
-        rest = answer_rows(model, MANY, DRAWN_LONG, kept, rows=8, seeds=SEEDS)
-    assert (model.asked, rest.sampled, rest.reused) == (200 - len(before), 200 - len(before), len(before))
-    lines = [line for file in (tmp_path / "set").glob("*.jsonl") for line in file.read_text().splitlines()]
-    assert len(lines) == len(read_rows(tmp_path / "set")) == 200
-    assert rest.tokens == model.generate(MANY, DRAWN_LONG, rows=64, seeds=SEEDS, on_answer=lambda i, t: None).tokens
