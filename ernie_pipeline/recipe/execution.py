@@ -61,7 +61,7 @@ class ExecutionOverrides(Section):
 
 
 PROFILES: Mapping[ProfileName, Execution] = {
-    "cpu": Execution(micro_batch=16, packing=False, gradient_checkpointing=False, generation_rows=256),
+    "cpu": Execution(micro_batch=16, packing=False, gradient_checkpointing=False, generation_rows=128),
     "24gb": Execution(
         micro_batch=4, packing=True, memory_limit_gib=24, gradient_checkpointing=True, generation_rows=16
     ),
