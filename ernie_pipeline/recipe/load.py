@@ -13,6 +13,10 @@ from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.utils.errors import PipelineError
 
 PRESETS = Path(__file__).parent / "presets"
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".zst", ".parquet", ".arrow", ".feather")
+"""A source whose name ends so is a file, whether it is there or not."""
+KEPT_KEYS = ("max_bad_rows", "question", "answer", "messages", "extract", "instruction")
+"""What the recipe says of its source that holds for another one too: how rows are read."""
 
 
 def load_recipe(name_or_path: str = "demo", source: str | None = None, execution: str | None = None) -> Recipe:
@@ -65,10 +69,11 @@ def _recipe_path(name_or_path: str) -> Path:
 
 
 def _source_table(source: str) -> dict[str, Any]:
-    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".jsonl", ".gz", ".zst", ".parquet"))
-    if looks_like_path or Path(source).exists():
+    if source.startswith((".", "/", "~")) or source.endswith(ENDINGS) or Path(source).exists():
         return {"kind": "file", "path": source}
-    return {"kind": "hub", "dataset": source}
+    owner, slash, rest = source.partition("/")
+    name, _, config = rest.partition("/")
+    return {"kind": "hub", "dataset": f"{owner}{slash}{name}", **({"config": config} if config else {})}
 
 
 def _execution_table(text: str) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _execution_table(text: str) -> dict[str, Any]:
 
 def _kept_source_keys(section: Any) -> dict[str, Any]:
     """What of the recipe's own source section still holds when another source takes its place."""
-    return {"max_bad_rows": section["max_bad_rows"]} if isinstance(section, dict) and "max_bad_rows" in section else {}
+    return {key: section[key] for key in KEPT_KEYS if key in section} if isinstance(section, dict) else {}
 
 
 def _explain(error: Any) -> str:

@@ -1,4 +1,4 @@
-"""The reference answer out of a text: what is told in the docstrings is so, and odd texts give none or the right one."""
+"""The reference answer out of a text: the docstrings' examples, and odd texts."""
 
 import doctest
 
@@ -9,7 +9,7 @@ from ernie_pipeline.data.read.extract import answer_text, extract_answer
 
 
 def test_the_examples_are_so() -> None:
-    assert doctest.testmod(extract).attempted > 5
+    assert doctest.testmod(extract).attempted >= 5
     assert doctest.testmod(extract).failed == 0
 
 

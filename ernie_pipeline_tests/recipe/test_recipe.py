@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ernie_pipeline.recipe.load import PRESETS, load_recipe, parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.suites import INSTRUCTION
 from ernie_pipeline.utils.errors import PipelineError
 
 DEMO: dict[str, dict[str, Any]] = {
@@ -14,11 +15,17 @@ DEMO: dict[str, dict[str, Any]] = {
         "kind": "demo",
         "path": "",
         "dataset": "",
+        "config": "",
         "revision": "main",
         "split": "train",
         "rows": 2400,
         "seed": 0,
         "max_bad_rows": 0,
+        "question": "",
+        "answer": "",
+        "messages": "",
+        "extract": "",
+        "instruction": INSTRUCTION,
     },
     "base_model": {"name": "demo", "revision": "main"},
     "filters": {
