@@ -145,9 +145,8 @@ def _head(found: Survey, base: str) -> str:
     if base == DEMO:
         lines += [
             "#",
-            "# The base model is the small one of this package, which runs everywhere and knows little: it is for a first try",
-            "# of the whole chain. For a GPU, write this file anew with",
-            f"# --base {REAL}",
+            "# The base model is the small one of this package, which runs everywhere and knows little: it is for a first",
+            f"# try of the whole chain. For a GPU, write this file anew with --base {REAL}",
         ]
     return "\n".join(lines)
 

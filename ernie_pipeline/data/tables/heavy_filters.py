@@ -15,8 +15,11 @@ KEYS = {
     "evaluation_overlap": "decontamination.overlap",
 }
 """What of the recipe decides a filter, where that is no switch of its name in [filters]."""
-SWITCHED = ("yes_no", "multi_part", "multiple_choice", "proof", "reference", "non_english")
-SWITCHED += ("conflicting_answers", "unverifiable_answer")
+SWITCHED = (
+    *("yes_no", "multi_part", "multiple_choice", "proof", "reference", "non_english", "conflicting_answers"),
+    "unverifiable_answer",
+)
+"""The filters that a switch of their name in [filters] turns off."""
 
 
 def heavy_filters(dropped: Mapping[str, int], rows: int) -> list[str]:
