@@ -71,6 +71,9 @@ def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     starting.add_argument("source", metavar="ROWS", help="a file (JSONL, JSON, CSV, TSV, Parquet, Arrow), or a hub id")
     starting.add_argument("--out", type=Path, metavar="FILE.toml", help="the recipe (called as the rows, here)")
     starting.add_argument("--base", metavar="MODEL", help="demo, a hub id or a folder (by whether there is a GPU)")
+    for key, what in (("question", "question"), ("answer", "reference answer"), ("messages", "chat")):
+        starting.add_argument(f"--{key}", metavar="COLUMN", help=f"the column of the {what}, where its name tells not")
+    starting.add_argument("--extract", metavar="HOW", help='"boxed", "after ####" or a regular expression')
     starting.set_defaults(run=_init)
 
 

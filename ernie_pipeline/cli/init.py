@@ -12,22 +12,22 @@ from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import with_tokens
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
-from ernie_pipeline.data.read.other_schema import LOOKED_AT, how_to_read
+from ernie_pipeline.data.read.other_schema import LOOKED_AT
 from ernie_pipeline.data.read.propose import Proposal, propose, toml_text
 from ernie_pipeline.data.read.records import first_records
 from ernie_pipeline.data.read.row_schema import COLUMNS
 from ernie_pipeline.data.read.source import describe_source, resolve_source
 from ernie_pipeline.data.survey import Survey, round_up, survey
-from ernie_pipeline.data.tables.heavy_filters import SWITCHED
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
-from ernie_pipeline.recipe.load import load_recipe, source_table
+from ernie_pipeline.recipe.load import load_recipe, parse_recipe, source_table
 from ernie_pipeline.recipe.registered_name import DEFAULT, called
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
 
 REAL, DEMO = "unsloth/ERNIE-4.5-21B-A3B-PT", "demo"
+NAMED = ("question", "answer", "messages", "extract")
 MEASURED = 400
 """Rows whose tokens are counted."""
 ROOM = 1.25
@@ -80,18 +80,24 @@ def init(options: argparse.Namespace) -> int:
         raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
     source = Source(**table)
     version = resolve_source(source)
-    proposal = _proposal(source, version)
+    proposal = _named(options) or _proposal(source, version)
     keys = proposal.keys if proposal else {}
     table |= keys
     if table["kind"] == "file":
         table["path"] = str(Path(table["path"]).expanduser().absolute())
-    found = survey(Source(**table), version)
+    found = survey(parse_recipe({"source": table}, where="the rows").source, version)
     base = options.base or (REAL if gpus_here() else DEMO)
     text = recipe_text(table, proposal, found, base, _lengths(found, base))
     out.write_text(text, encoding="utf-8")
     load_recipe(str(out))  # which says what is wrong with it
     print(_summary(out, describe_source(source), proposal, found, base))
     return FRESH
+
+
+def _named(options: argparse.Namespace) -> Proposal | None:
+    """The columns that the command line names, if it does."""
+    keys = {key: getattr(options, key) for key in NAMED if getattr(options, key)}
+    return Proposal("rows whose columns you named", keys) if keys else None
 
 
 def _proposal(source: Source, version: str) -> Proposal | None:
@@ -102,7 +108,10 @@ def _proposal(source: Source, version: str) -> Proposal | None:
         return None
     if records and not found:
         names = ", ".join(map(repr, records[0]))
-        raise PipelineError(f"{describe_source(source)} has the columns {names}{how_to_read(source, version)}")
+        raise PipelineError(
+            f"{describe_source(source)} has the columns {names}, which do not tell what they hold: name them with "
+            "--question COLUMN --answer COLUMN, or --messages COLUMN, and --extract where more than the answer is there"
+        )
     return found
 
 
@@ -145,8 +154,8 @@ def _head(found: Survey, base: str) -> str:
     if base == DEMO:
         lines += [
             "#",
-            "# The base model is the small one of this package, which runs everywhere and knows little: it is for a first",
-            f"# try of the whole chain. For a GPU, write this file anew with --base {REAL}",
+            "# The base model is the small one of this package, which runs everywhere and knows little: a first try",
+            f"# of the whole chain. For a GPU, write this file anew with --base {REAL}",
         ]
     return "\n".join(lines)
 
@@ -166,13 +175,13 @@ def _source(table: dict[str, Any], proposal: Proposal | None, found: Survey) -> 
 
 def _filters(found: Survey) -> str:
     lines = [f"{name} = {bound}" for name, bound in found.bounds.items()]
-    for name, count in found.heavy.items():
-        if name in SWITCHED:
-            lines.append(f"{name} = false     # it would take {count / found.rows.height:.0%} of these rows")
-    alike = found.heavy.get("near_duplicate")
+    share = found.rows.height / 100
+    lines += [
+        f"{name} = false     # it would take {count / share:.0f} % of these rows" for name, count in found.off.items()
+    ]
     parts = ["\n".join(["[filters]", *lines])] if lines else []
-    if alike:
-        told = f"{alike / found.rows.height:.0%} of these rows are nearly another one: kept, together, in one part"
+    if found.alike:
+        told = f"{found.alike / share:.0f} % of these rows are nearly another one: kept, with their like in one part"
         parts.append(f'[near_duplicates]\nkeep = "all"     # {told}')
     return "\n\n".join(parts)
 

@@ -9,7 +9,7 @@ from ernie_pipeline.data.filter.filters import apply_filters
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
 from ernie_pipeline.data.read.reading import Reading
-from ernie_pipeline.data.tables.heavy_filters import heavy_filters
+from ernie_pipeline.data.tables.heavy_filters import SWITCHED, heavy_filters
 from ernie_pipeline.recipe.sections import Filters, NearDuplicates, Source
 
 MOST_ROWS = 20_000
@@ -21,10 +21,11 @@ COVERED = 0.995
 
 @dataclass(frozen=True)
 class Survey:
-    """`rows`: the first unbroken ones, of the schema `ROWS`; `bad`: how many broken ones stood among them.
+    """`rows`: the first unbroken ones, of the schema `ROWS`; `bad`: how many broken ones are among them, and the first.
 
-    `whole`: these are all rows. `bounds`: those of `length_bounds`. With these, `heavy` filters took more than a third
-    of the rows, each so many, and `kept` rows pass them all.
+    `whole`: these are all rows. `bounds`: those of `length_bounds`. `off`: the filters of which each, by its switch,
+    would take more than a third of the rows, and so many. `alike`: near duplicates, if they are more than a third, else
+    0. `kept`: rows that pass with all of this said in the recipe.
     """
 
     rows: pl.DataFrame
@@ -32,7 +33,8 @@ class Survey:
     first_bad: str
     whole: bool
     bounds: dict[str, int]
-    heavy: dict[str, int]
+    off: dict[str, int]
+    alike: int
     kept: int
 
 
@@ -51,12 +53,22 @@ def survey(source: Source, version: str) -> Survey:
     rows = pl.concat(frames)
     judged = with_answer(with_row_id(rows).drop("messages"))
     bounds = length_bounds(judged, Filters())
-    kept, dropped = apply_filters(judged, Filters(**bounds))
-    counts = dict(dropped["filter"].value_counts().iter_rows())
+    off, kept = _fitting(judged, Filters(**bounds))
     kept, alike = drop_near_duplicates(kept, NearDuplicates())
-    counts |= {"near_duplicate": alike.height}
-    heavy = {name: counts[name] for name in heavy_filters(counts, rows.height)}
-    return Survey(rows, bad, first, whole, bounds, heavy, kept.height)
+    heavy = alike.height if heavy_filters({"": alike.height}, rows.height) else 0
+    return Survey(rows, bad, first, whole, bounds, off, heavy, kept.height + heavy)
+
+
+def _fitting(rows: pl.DataFrame, filters: Filters) -> tuple[dict[str, int], pl.DataFrame]:
+    """(the filters to switch off, since each would take more than a third of the rows, and how many; what is kept)."""
+    off: dict[str, int] = {}
+    while True:
+        kept, dropped = apply_filters(rows, filters.model_copy(update=dict.fromkeys(off, False)))
+        counts = dict(dropped["filter"].value_counts().iter_rows())
+        heavy = [name for name in heavy_filters(counts, rows.height) if name in SWITCHED]
+        if not heavy:
+            return off, kept
+        off |= {name: counts[name] for name in heavy}
 
 
 def length_bounds(rows: pl.DataFrame, filters: Filters) -> dict[str, int]:

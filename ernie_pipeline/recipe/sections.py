@@ -306,7 +306,7 @@ class Gate(Section):
 class Registry(Section):
     """Where in MLflow the adapter goes."""
 
-    model_name: str = "ernie-math"
+    model_name: str = Field("ernie-math", description="where a recipe has none, and its rows are others: by its rows")
     experiment: str = "ernie_pipeline"
 
 

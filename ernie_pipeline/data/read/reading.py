@@ -13,7 +13,7 @@ from ernie_pipeline.data.read.formats import format_of
 from ernie_pipeline.data.read.lines import is_array, numbered_lines
 from ernie_pipeline.data.read.mapped import Columns, has_column
 from ernie_pipeline.data.read.other_schema import how_to_read, other_columns, shown_column
-from ernie_pipeline.data.read.records import open_records
+from ernie_pipeline.data.read.records import first_records, open_records
 from ernie_pipeline.data.read.row_schema import BAD_ROWS, COLUMNS, check_record
 from ernie_pipeline.data.read.source import describe_source, resolve_source, source_file
 from ernie_pipeline.data.read.table_rows import arrow_chunk
@@ -121,7 +121,10 @@ class Reading:
         source, name = self._source, describe_source(self._source)
         if source.kind != "hub" and (now := resolve_source(source)) != self._version:
             raise PipelineError(f"{name} changed while in use ({self._version} is now {now}); run again")
+        none = f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another"
         if self._columns and not self._good and (missing := self._missing()):
+            if not self._bad and not first_records(source, self._version, 1):
+                raise PipelineError(none)
             told = other_columns(name, missing, list(self._columns), self._bad, self._mapping)
             raise PipelineError(told + how_to_read(source, self._version))
         if self._bad > source.max_bad_rows:
@@ -129,7 +132,7 @@ class Reading:
         if self._bad and not self._good:
             raise PipelineError(self._all_broken(name) + self._hint())
         if not self._good:
-            raise PipelineError(f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another")
+            raise PipelineError(none)
 
     def _hint(self) -> str:
         """How else the rows could be read, where none of them was and it may be for that."""
