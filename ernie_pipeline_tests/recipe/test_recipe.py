@@ -216,7 +216,7 @@ def test_a_file_is_read_on_top_of_the_defaults(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (str(tmp_path / "own.toml"), "~/own.toml"):
         named = {"model_name": "ernie-math-demo"}  # by its rows
-    assert load_recipe(name) == Recipe.model_validate({"lora": {"rank": 8}, "registry": named})
+        assert load_recipe(name) == Recipe.model_validate({"lora": {"rank": 8}, "registry": named})
 
 
 def test_a_source_that_looks_like_a_path_or_exists_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
