@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -253,3 +254,24 @@ def test_a_source_that_cannot_be_is_told(keys: dict[str, str], told: str) -> Non
     with pytest.raises(PipelineError) as caught:
         parse_recipe({"source": {"kind": "file", "path": "a.csv", **keys}}, where="recipe here")
     assert told in str(caught.value)
+
+
+def test_a_hub_data_set_s_config_and_columns_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`datasets.load_dataset(path, name, *, split, revision)` gives a `Dataset` of the config `name`."""
+    calls = []
+
+    def load_dataset(path: str, name: str | None = None, *, split: str, revision: str) -> datasets.Dataset:
+        calls.append((path, name, split, revision))
+        return datasets.Dataset.from_list(GSM8K)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    commit = "a" * 40
+    source = load_recipe("demo", "openai/gsm8k/main").source
+    with pytest.raises(PipelineError, match='looks like GSM8K: let "python -m ernie_pipeline init openai/gsm8k/main"'):
+        read_rows(source, f"commit:{commit}")
+    keys = {"question": "question", "answer": "answer", "extract": "after ####"}
+    rows, _ = read_rows(source.model_copy(update=keys), f"commit:{commit}")
+    assert rows["expected_answer"].to_list() == ["72", "1,018"]
+    assert {*calls} == {("openai/gsm8k", "main", "train", commit)}
+    from_file, _ = read(own(tmp_path / "a.jsonl", jsonl(GSM8K), **keys))
+    assert from_file.equals(rows)
