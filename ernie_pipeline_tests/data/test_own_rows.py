@@ -214,7 +214,8 @@ def test_columns_that_tell_nothing_are_asked_for(tmp_path: Path) -> None:
 
 def test_a_csv_file_under_another_name_is_told_to_be_one(tmp_path: Path) -> None:
     told = refused(own(tmp_path / "rows.txt", separated(ROWS)))
-    assert 'its first line, "problem,solution,id", is that of a CSV file: let its name end in .csv or .tsv' in told
+    assert 'its first line, "problem,solution,id", is that of a CSV file; let its name end in .csv or .tsv' in told
+    assert "broken" not in told
 
 
 def test_a_row_with_a_separator_too_many_is_one_broken_row(tmp_path: Path) -> None:

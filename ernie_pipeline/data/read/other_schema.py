@@ -1,6 +1,7 @@
 """What is told of rows that the recipe's [source] does not read: their columns, and the lines that would read them."""
 
 import difflib
+import shlex
 from itertools import islice
 
 from ernie_pipeline.data.read.formats import format_of
@@ -40,8 +41,6 @@ def other_columns(name: str, missing: list[str], columns: list[str], rows: int, 
 def how_to_read(source: Source, version: str) -> str:
     """The advice that ends such a sentence: the lines of [source] that read these rows, where their columns tell."""
     records = first_records(source, version, LOOKED_AT)
-    if not records and (line := _csv_line(source)):
-        return f'; its first line, "{line}", is that of a CSV file: let its name end in .csv or .tsv'
     found = propose(records) if records else None
     if found and found.keys.items() <= source.model_dump().items():
         return ""  # they are read so already
@@ -61,8 +60,8 @@ def advice(found: Proposal, source: Source) -> str:
     lines, count = "".join(f"\n    {line}" for line in found.lines), COUNTS[len(found.lines)]
     place = source.path if source.kind == "file" else "/".join(filter(None, (source.dataset, source.config)))
     return (
-        f'it looks like {found.looks_like}: let "python -m ernie_pipeline init {place}" write a recipe for it, or add '
-        f"{count} lines to the recipe's [source]:{lines}"
+        f'it looks like {found.looks_like}: let "python -m ernie_pipeline init {shlex.quote(place)}" write a recipe '
+        f"for it, or add {count} lines to the recipe's [source]:{lines}"
     )
 
 
@@ -71,7 +70,7 @@ def shown_column(column: str) -> str:
     return repr(column[:SHOWN_CHARACTERS])[1:-1]
 
 
-def _csv_line(source: Source) -> str:
+def csv_line(source: Source) -> str:
     """The first line of a file that is read as JSON, if it looks like the header of a CSV file; else ""."""
     if source.kind != "file" or format_of(source_file(source)) != "json":
         return ""

@@ -12,7 +12,7 @@ from ernie_pipeline.data.read.decode import LineDecoder
 from ernie_pipeline.data.read.formats import format_of
 from ernie_pipeline.data.read.lines import is_array, numbered_lines
 from ernie_pipeline.data.read.mapped import Columns, has_column
-from ernie_pipeline.data.read.other_schema import how_to_read, other_columns, shown_column
+from ernie_pipeline.data.read.other_schema import csv_line, how_to_read, other_columns, shown_column
 from ernie_pipeline.data.read.records import first_records, open_records
 from ernie_pipeline.data.read.row_schema import BAD_ROWS, COLUMNS, check_record
 from ernie_pipeline.data.read.source import describe_source, resolve_source, source_file
@@ -127,6 +127,11 @@ class Reading:
                 raise PipelineError(none)
             told = other_columns(name, missing, list(self._columns), self._bad, self._mapping)
             raise PipelineError(told + how_to_read(source, self._version))
+        if self._bad and not self._good and (line := csv_line(source)):
+            raise PipelineError(
+                f'{name} holds no rows of JSON: its first line, "{line}", is that of a CSV file; let its name end in '
+                ".csv or .tsv"
+            )
         if self._bad > source.max_bad_rows:
             raise PipelineError(_too_many(source, self._bad, self._first_bad) + self._hint())
         if self._bad and not self._good:
