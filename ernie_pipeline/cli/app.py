@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ernie_pipeline", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     planning = commands.add_parser("plan", help="what is stale, and why; exit status 3 when something is")
+    _add_init(commands)
     refreshing = commands.add_parser("refresh", help="build what the plan says, and nothing else")
     refreshing.set_defaults(run=refresh)
     store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
@@ -65,6 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    starting = commands.add_parser("init", help="write a commented recipe for your own rows")
+    starting.add_argument("source", metavar="ROWS", help="a file (JSONL, JSON, CSV, TSV, Parquet, Arrow), or a hub id")
+    starting.add_argument("--out", type=Path, metavar="FILE.toml", help="the recipe (called as the rows, here)")
+    starting.add_argument("--base", metavar="MODEL", help="demo, a hub id or a folder (by whether there is a GPU)")
+    for key, what in (("question", "question"), ("answer", "reference answer"), ("messages", "chat")):
+        starting.add_argument(f"--{key}", metavar="COLUMN", help=f"the column of the {what}, where its name tells not")
+    starting.add_argument("--extract", metavar="HOW", help='"boxed", "after ####" or a regular expression')
+    starting.set_defaults(run=_init)
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("form", choices=["peft", "unsloth", "merged", "gguf"], help="whom it is for")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
@@ -74,6 +86,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--onto", choices=["quantized", "original"], default="quantized", help="merged, gguf: the base")
     parser.add_argument("--type", choices=["bf16", "f16", "f32", "q8_0"], default="bf16", help="gguf: the matrices'")
     parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _init(options: argparse.Namespace) -> int:
+    from ernie_pipeline.cli.init import init  # the other commands need no Polars
+
+    return init(options)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import range_words, spent_words
@@ -17,7 +18,11 @@ from ernie_pipeline.utils.text_table import aligned
 def plan(options: argparse.Namespace) -> int:
     """Print the plan; exit status 0 when everything is fresh, 3 when something is not."""
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
-    print_answer(options, as_json(made, costs, budget), render_plan(made, costs, budget))
+    warnings = split_warnings(made, Settings.from_environment())
+    told = "".join(f"\nwarning: {words}" for words in warnings)
+    print_answer(
+        options, {**as_json(made, costs, budget), "warnings": warnings}, render_plan(made, costs, budget) + told
+    )
     return FRESH if made.fresh else STALE
 
 

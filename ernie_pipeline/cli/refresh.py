@@ -8,6 +8,7 @@ import uuid
 from ernie_pipeline.cli.materialize import materialize
 from ernie_pipeline.cli.output import ERROR, FRESH, OVER_BUDGET
 from ernie_pipeline.cli.plan import plan_with_costs, render_plan
+from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import spent_words
@@ -36,7 +37,10 @@ def refresh(options: argparse.Namespace) -> int:
     # under that name its steps record what they spend
     built = materialize(plan.to_build, {**os.environ, REFRESH: name}).returncode == 0
     if built:
-        print(render_plan(*plan_with_costs(), budget), flush=True)
+        now, costs_now = plan_with_costs()
+        print(render_plan(now, costs_now, budget), flush=True)
+        for words in split_warnings(now, Settings.from_environment()):
+            print(f"warning: {words}", flush=True)
     print(_spent(name, budget), flush=True)
     return FRESH if built else ERROR  # Dagster's last lines say why
 

@@ -61,10 +61,13 @@ def build_or_reuse(
     write: Write,
     show: Callable[[Artifact], Mapping[str, Any]],
     build_above: Callable[[Chain], None] = lambda chain: None,
+    judge: Callable[[Artifact], list[Check]] = lambda artifact: [],
 ) -> dg.MaterializeResult:
     """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it.
 
-    `build_above` is called first, to build what it reads and what no other asset stands for.
+    `build_above` is called first, to build what it reads and what no other asset stands for. `judge`: checks that are
+    made of the artifact whenever it is reported, beside those that were made when it was built; of these the ones that
+    fail are told in the run's log too.
     """
     name = context.asset_key.to_user_string()
     end_with_run()
@@ -94,12 +97,15 @@ def build_or_reuse(
             **estimated,
             **spent_metadata(context.run_id, artifact, budget.price),
         }
-        unread = _unread(chain, name)
+        unread, judged = _unread(chain, name), judge(artifact)
+    for check in judged:
+        if not check.passed:
+            context.log.warning(f"{name}: {check.description}")
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(artifact.data_version),
         tags=version_tags(artifact.manifest, unread),
-        check_results=[_check_result(check) for check in artifact.checks],
+        check_results=[_check_result(check) for check in (*artifact.checks, *judged)],
     )
 
 

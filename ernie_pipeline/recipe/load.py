@@ -9,16 +9,21 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.registered_name import PRESETS, give_name
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.utils.errors import PipelineError
 
-PRESETS = Path(__file__).parent / "presets"
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".zst", ".parquet", ".arrow", ".feather")
+"""A source whose name ends so is a file, whether it is there or not."""
+KEPT_KEYS = ("max_bad_rows", "question", "answer", "messages", "extract", "instruction")
+"""What the recipe says of its source that holds for another one too: how rows are read."""
 
 
 def load_recipe(name_or_path: str = "demo", source: str | None = None, execution: str | None = None) -> Recipe:
     """Read a preset by its name, or a TOML file by its path.
 
-    `source` replaces the recipe's source: a path when such a file exists or the name looks like one, else a hub id.
+    `source` replaces the recipe's source, see `source_table`. A name for the registry follows from the rows where the
+    recipe has none, or other rows take the place of its own: see `give_name`.
     `execution`: the name of a profile, or keys of the table `[execution]` as in TOML ('micro_batch = 4, packing =
     true'), which go before the file's own.
     Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
@@ -28,8 +33,10 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
+    own = table.get("source")
     if source:
-        table["source"] = {**_source_table(source), **_kept_source_keys(table.get("source"))}
+        table["source"] = {**source_table(source), **_kept_source_keys(own)}
+    give_name(table, own if source else table.get("source"), where=f"recipe {path}")
     recipe = parse_recipe(table, where=f"recipe {path}")
     if not execution:
         return recipe
@@ -64,11 +71,13 @@ def _recipe_path(name_or_path: str) -> Path:
     return path
 
 
-def _source_table(source: str) -> dict[str, Any]:
-    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".jsonl", ".gz", ".zst", ".parquet"))
-    if looks_like_path or Path(source).exists():
+def source_table(source: str) -> dict[str, Any]:
+    """[source] of a path when such a file exists or the name looks like one, else of a hub id, "org/name[/config]"."""
+    if source.startswith((".", "/", "~")) or source.endswith(ENDINGS) or Path(source).exists():
         return {"kind": "file", "path": source}
-    return {"kind": "hub", "dataset": source}
+    owner, slash, rest = source.partition("/")
+    name, _, config = rest.partition("/")
+    return {"kind": "hub", "dataset": f"{owner}{slash}{name}", **({"config": config} if config else {})}
 
 
 def _execution_table(text: str) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def _execution_table(text: str) -> dict[str, Any]:
 
 def _kept_source_keys(section: Any) -> dict[str, Any]:
     """What of the recipe's own source section still holds when another source takes its place."""
-    return {"max_bad_rows": section["max_bad_rows"]} if isinstance(section, dict) and "max_bad_rows" in section else {}
+    return {key: section[key] for key in KEPT_KEYS if key in section} if isinstance(section, dict) else {}
 
 
 def _explain(error: Any) -> str:

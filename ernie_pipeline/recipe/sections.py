@@ -12,31 +12,82 @@ from pydantic import Field, field_validator, model_validator
 
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
-from ernie_pipeline.recipe.suites import Suite, Temperature, check_names
+from ernie_pipeline.recipe.suites import INSTRUCTION, Suite, Temperature, check_names
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The reference's seven LoRA targets: attention, and the MLPs of the dense layer, shared and routed experts."""
 
 
 class Source(Section):
-    """Where the raw rows come from, and how many broken ones are tolerated."""
+    """Where the raw rows come from, which columns hold question and answer, and how many broken rows are tolerated.
+
+    Without `question` and `messages`, rows have the schema of nvidia/Nemotron-RL-math-OpenMathReasoning. Columns may
+    lie in others: "reward_model.ground_truth".
+    """
 
     kind: Literal["demo", "file", "hub"] = "demo"
-    path: str = Field("", description="kind=file: JSONL (also .gz or .zst) or Parquet")
+    path: str = Field(
+        "", description="kind=file: JSONL or a JSON array, CSV, TSV (these also .gz or .zst), Parquet or Arrow"
+    )
     dataset: str = Field("", description="kind=hub: the data set's id")
+    config: str = Field("", description="kind=hub: of the data set, where it has several")
     revision: str = Field("main", description="kind=hub: branch, tag or commit; resolved to a commit before use")
     split: str = "train"
     rows: Positive = Field(3000, description="kind=demo: how many problems are generated")
     seed: Natural = Field(0, description="kind=demo: seed of the generator")
     max_bad_rows: Natural = Field(0, description="broken rows tolerated (and left out) before the asset fails")
+    question: str = Field("", description="the column of the question")
+    answer: str = Field("", description="the column of the reference answer: text, or a number")
+    messages: str = Field(
+        "",
+        description="the column of a chat's turns, of which the last user's is the question, and the last"
+        " assistant's the answer where `answer` names no column",
+    )
+    extract: str = Field(
+        "",
+        description='where the answer stands in its column: "boxed", "after ####", or a regular expression, the last'
+        " match of which counts (its group 1, if it has one)",
+    )
+    instruction: str = Field(INSTRUCTION, description="with `question` or `messages`: what stands before the question")
 
     @model_validator(mode="after")
     def _place_is_named(self) -> "Source":
         if self.kind == "file" and not self.path:
-            raise ValueError('source.path is missing: kind = "file" needs the path of a JSONL or Parquet file')
+            raise ValueError('source.path is missing: kind = "file" needs the path of a JSONL, CSV or Parquet file')
         if self.kind == "hub" and not self.dataset:
             raise ValueError('source.dataset is missing: kind = "hub" needs a data set id such as "nvidia/..."')
+        if self.config and self.kind != "hub":
+            raise ValueError('source.config is a part of a hub data set; set source.kind = "hub", or drop it')
         return self
+
+    @model_validator(mode="after")
+    def _columns_are_whole(self) -> "Source":
+        if self.question and not self.answer:
+            raise ValueError("source.answer is missing: source.question needs the column of the reference answer too")
+        if (self.answer or self.extract) and not (self.question or self.messages):
+            key = "answer" if self.answer else "extract"
+            raise ValueError(f"source.{key} is set without source.question: name the column of the question too")
+        if self.kind == "demo" and (self.question or self.messages):
+            raise ValueError('source.question and source.messages are for kind = "file" or "hub"; drop them')
+        check_extract(self.extract)
+        return self
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the recipe says which columns hold question and answer."""
+        return bool(self.question or self.messages)
+
+
+def check_extract(extract: str) -> None:
+    """Raise `ValueError` for an `extract` that is neither "boxed" nor "after MARK" nor a regular expression."""
+    if extract.startswith("after") and not extract.removeprefix("after").strip():
+        raise ValueError(f'source.extract = {extract!r} names no mark; write one behind it, such as "after ####"')
+    try:
+        re.compile(extract)
+    except re.error as error:
+        raise ValueError(
+            f'source.extract = {extract!r} is neither "boxed" nor "after ####" nor a regular expression ({error})'
+        ) from error
 
 
 class BaseModelRef(Section):
@@ -255,7 +306,7 @@ class Gate(Section):
 class Registry(Section):
     """Where in MLflow the adapter goes."""
 
-    model_name: str = "ernie-math"
+    model_name: str = Field("ernie-math", description="where a recipe has none, and its rows are others: by its rows")
     experiment: str = "ernie_pipeline"
 
 

@@ -51,6 +51,8 @@ def _benchmarks_version(recipe: Recipe) -> str:
     return resolve_benchmarks(recipe.benchmarks.sets)
 
 
+COLUMN_KEYS = ("source.question", "source.answer", "source.messages", "source.extract", "source.instruction")
+
 SOURCES: Mapping[str, ObservedSource] = {
     "nemotron_source": ObservedSource("source", _source_version),
     "base_model": ObservedSource("base_model", _base_version),
@@ -295,7 +297,15 @@ def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
         stages["qlora_adapter"] = _without_input(stages["qlora_adapter"], "math_split")  # its rows are the solutions
     if recipe.training.on == "solutions" and recipe.solutions.rounds > 1:
         stages["verified_solutions"] = _after_a_round(stages["verified_solutions"])
+    stages["raw_nemotron"] = _with_columns(stages["raw_nemotron"], recipe)
     return _with_backend_libraries(with_method(stages, recipe), recipe.training.backend)
+
+
+def _with_columns(stage: Stage, recipe: Recipe) -> Stage:
+    """With the keys that say which columns are read, where the recipe has them: rows of the schema need none."""
+    source = recipe.source
+    config = ("source.config",) if source.config else ()
+    return replace(stage, recipe=(*stage.recipe, *config, *(COLUMN_KEYS if source.has_columns else ())))
 
 
 def _without_solutions(stages: Mapping[str, Stage]) -> dict[str, Stage]:

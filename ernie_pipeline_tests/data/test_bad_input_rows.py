@@ -284,9 +284,9 @@ def test_when_all_rows_are_broken_it_says_that_and_why(tmp_path: Path) -> None:
     broken = [record(answer=1), record(question=[]), record(answer=2)]
     with pytest.raises(PipelineError) as caught:
         read(write(tmp_path / "a.jsonl", jsonl(broken), max_bad_rows=100))
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(
         f"file {tmp_path / 'a.jsonl'}: all 3 rows are broken, 2 of them like line 1: expected_answer is a number, not "
-        "a string; correct them, or set source to another"
+        "a string; correct them, or set source to another; it looks like chat messages: "
     )
     with pytest.raises(
         PipelineError, match=r"all 2 rows are broken, all as line 1: question is null, not|the only row"

@@ -44,8 +44,9 @@ def test_a_renamed_column_is_named_with_what_it_may_be_called_now(tmp_path: Path
         read_all(source)
     assert str(caught.value) == (
         f"file {tmp_path / name} has no column expected_answer (its columns: responses_create_params, question, "
-        "answer; expected_answer may be answer): the source's schema has changed; rename its columns to "
-        "responses_create_params, question, expected_answer, or set source to another"
+        f'answer); it looks like chat messages: let "python -m ernie_pipeline init {tmp_path / name}" write a recipe '
+        "for it, or add these three lines to the recipe's [source]:\n"
+        '    messages = "responses_create_params.input"\n    question = "question"\n    answer = "answer"'
     )
 
 

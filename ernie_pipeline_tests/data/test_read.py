@@ -214,4 +214,4 @@ def test_what_the_hub_refuses_says_why_and_what_to_do(monkeypatch: pytest.Monkey
     with pytest.raises(PipelineError) as caught:
         read_rows(HUB, "commit:" + "a" * 40)
     assert str(refused) in str(caught.value)
-    assert "check the network and source.split, and set HF_TOKEN" in str(caught.value)
+    assert "check the network, source.config and source.split, and set HF_TOKEN" in str(caught.value)

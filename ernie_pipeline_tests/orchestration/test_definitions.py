@@ -9,7 +9,7 @@ from ernie_pipeline.staleness.stages import SOURCES, STAGES, all_stages
 
 CHECKS = {
     "raw_nemotron": {"schema"},
-    "math_split": {"sizes", "no_overlap", "accounted_for"},
+    "math_split": {"sizes", "no_overlap", "accounted_for", "filters"},
     "verified_solutions": {"enough_solutions", "no_held_out"},
     "qlora_adapter": {"changed_the_model"},
     "base_evaluation": {"complete"},
@@ -35,14 +35,14 @@ def test_an_asset_on_demand_depends_on_what_its_stage_says_and_is_not_there_unas
     assert published_model.key not in defs.resolve_asset_graph().get_all_asset_keys()
 
 
-def test_each_check_blocks_but_the_gate() -> None:
+def test_each_check_blocks_but_the_gate_and_the_filters_share() -> None:
     graph = defs.resolve_asset_graph()
     specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
     found: dict[str, set[str]] = {}
     for spec in specs:
         found.setdefault(spec.asset_key.to_user_string(), set()).add(spec.name)
     assert found == CHECKS
-    assert {spec.name for spec in specs if not spec.blocking} == {"gate"}
+    assert {spec.name for spec in specs if not spec.blocking} == {"gate", "filters"}
 
 
 def test_what_takes_a_gpu_shares_its_pool() -> None:

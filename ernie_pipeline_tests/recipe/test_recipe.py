@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ernie_pipeline.recipe.load import PRESETS, load_recipe, parse_recipe
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.suites import INSTRUCTION
 from ernie_pipeline.utils.errors import PipelineError
 
 DEMO: dict[str, dict[str, Any]] = {
@@ -14,11 +15,17 @@ DEMO: dict[str, dict[str, Any]] = {
         "kind": "demo",
         "path": "",
         "dataset": "",
+        "config": "",
         "revision": "main",
         "split": "train",
         "rows": 2400,
         "seed": 0,
         "max_bad_rows": 0,
+        "question": "",
+        "answer": "",
+        "messages": "",
+        "extract": "",
+        "instruction": INSTRUCTION,
     },
     "base_model": {"name": "demo", "revision": "main"},
     "filters": {
@@ -208,7 +215,8 @@ def test_a_file_is_read_on_top_of_the_defaults(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "own.toml").write_text("[lora]\nrank = 8\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (str(tmp_path / "own.toml"), "~/own.toml"):
-        assert load_recipe(name) == Recipe.model_validate({"lora": {"rank": 8}})
+        named = {"model_name": "ernie-math-demo"}  # by its rows
+        assert load_recipe(name) == Recipe.model_validate({"lora": {"rank": 8}, "registry": named})
 
 
 def test_a_source_that_looks_like_a_path_or_exists_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

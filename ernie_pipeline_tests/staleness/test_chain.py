@@ -27,11 +27,18 @@ def test_the_same_recipe_again_reuses_everything(store: ArtifactStore) -> None:
     assert [a.data_version for a in first.values()] == [a.data_version for a in again.values()]
 
 
+OWN = {"kind": "file", "path": "rows.csv"}
+
+
 @pytest.mark.parametrize(
     ("change", "moved"),
     [
         ({"source": {"max_bad_rows": 3}}, ["raw_nemotron"]),
         ({"source": {"split": "test"}}, ["raw_nemotron"]),
+        ({"source": {"instruction": "Box it. "}}, []),  # read of rows of other columns alone
+        ({"source": {**OWN, "question": "q", "answer": "a"}}, ["raw_nemotron"]),
+        ({"source": {**OWN, "messages": "m"}}, ["raw_nemotron"]),
+        ({"source": {"kind": "hub", "dataset": "a/b", "config": "main"}}, ["raw_nemotron"]),
         ({"source": {"rows": 7, "seed": 7}}, []),  # these reach the chain as the version of nemotron_source
         ({"base_model": {"name": "someone/ernie"}}, []),  # and this as the version of base_model
         ({"filters": {"max_question_chars": 99}}, ["math_split"]),
@@ -68,6 +75,15 @@ def test_every_recipe_section_moves_some_stage_or_an_observed_version() -> None:
     assert declared | observed == {*Recipe.model_fields}
     of_execution = {path for stage in by_grpo.values() for path in stage.recipe if path.startswith("execution")}
     assert of_execution == {"execution.generator"}
+
+
+def test_what_says_how_other_columns_are_read_is_in_the_fingerprint_of_their_rows_alone(store: ArtifactStore) -> None:
+    own = {**OWN, "question": "q", "answer": "a"}
+    ways = [{}, {"answer": "b"}, {"extract": "boxed"}, {"instruction": "Box it. "}, {"question": "p"}]
+    recipes = [parse_recipe({"source": {**own, **way}}, where="test") for way in ways]
+    assert len({chain_of(store, recipe).declared_version("raw_nemotron") for recipe in recipes}) == len(ways)
+    plain = chain_of(store).provenance("raw_nemotron")
+    assert {*plain.recipe} == {"source.max_bad_rows", "source.split"}
 
 
 def test_going_back_to_an_earlier_recipe_reuses_its_artifacts(store: ArtifactStore) -> None:

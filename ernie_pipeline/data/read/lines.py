@@ -24,7 +24,9 @@ OTHER_FORMATS = {  # a file's first bytes: what it is, and the ending of its nam
     b"\x1f\x8b": ("gzip", ".jsonl.gz"),
     b"\x28\xb5\x2f\xfd": ("zstd", ".jsonl.zst"),
     b"PAR1": ("Parquet", ".parquet"),
+    b"ARROW1": ("Arrow", ".arrow"),
 }
+ARCHIVES = {b"PK\x03\x04": "a zip file or an Excel workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
 UTF_16 = {  # with a byte order mark, or where JSON begins, every other byte of which is 0
     BOM_UTF16_LE: "utf-16",
     BOM_UTF16_BE: "utf-16",
@@ -73,14 +75,22 @@ def is_array(path: Path) -> bool:
     return bool(_ARRAY.match(_head(path)[0]))
 
 
+def check_format(path: Path, head: bytes, wanted: str) -> None:
+    """Raise `PipelineError` where the file's first bytes are those of another format than the `wanted` one."""
+    for start, (name, ending) in OTHER_FORMATS.items():
+        if head.startswith(start):
+            raise PipelineError(f"{path} holds {name} data, not {wanted}; let its name end in {ending}")
+    for start, name in ARCHIVES.items():
+        if head.startswith(start):
+            raise PipelineError(f"{path} is {name}, not {wanted}; save it as CSV, under a name that ends in .csv")
+
+
 def _head(path: Path) -> tuple[bytes, str | None]:
     """(the file's first bytes, as UTF-8 without a byte order mark; its encoding, where that is another). Raises
     `PipelineError` for another format."""
     with closing(_chunks(path)) as chunks:
         head = next(chunks, b"")
-    for start, (name, ending) in OTHER_FORMATS.items():
-        if head.startswith(start):
-            raise PipelineError(f"{path} holds {name} data, not lines of JSON; let its name end in {ending}")
+    check_format(path, head, "lines of JSON")
     if head.startswith(BOM_UTF32_LE):
         raise PipelineError(f"{path} is UTF-32; write it again, as UTF-8")
     encoding = _utf_16(head)
@@ -102,14 +112,14 @@ def _utf_16(head: bytes) -> str | None:
 def _raw_lines(path: Path, head: bytes, encoding: str | None) -> AbstractContextManager[Iterable[bytes]]:
     """The lines, each with the LF at its end; `head` says how the first one ends."""
     if _ENDS_IN_CR.match(head):
-        return closing(_split_lines(chunk.replace(b"\r", b"\n") for chunk in _utf_8_chunks(path)))
+        return closing(_split_lines(chunk.replace(b"\r", b"\n") for chunk in utf_8_chunks(path)))
     if encoding or path.suffix == ".zst":
-        return closing(_split_lines(_utf_8_chunks(path)))
+        return closing(_split_lines(utf_8_chunks(path)))
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _members(path: Path) -> Iterator[tuple[int, bytes]]:
-    data = b"".join(_utf_8_chunks(path)).removeprefix(BYTE_ORDER_MARK)
+    data = b"".join(utf_8_chunks(path)).removeprefix(BYTE_ORDER_MARK)
     try:
         members = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -123,8 +133,8 @@ def _members(path: Path) -> Iterator[tuple[int, bytes]]:
     yield from ((number, bytes(member) + b"\n") for number, member in enumerate(members, start=1))
 
 
-def _utf_8_chunks(path: Path) -> Generator[bytes]:
-    """The file's content as UTF-8, in pieces."""
+def utf_8_chunks(path: Path) -> Generator[bytes]:
+    """The file's content, decompressed, as UTF-8, in pieces."""
     decoder = None
     for number, chunk in enumerate(_chunks(path)):
         if number == 0 and (encoding := _utf_16(chunk)):

@@ -1,29 +1,27 @@
 """Read the source's rows, each one checked by itself, from a file, the hub or the demo's generator, as a stream."""
 
-import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ernie_pipeline.data.read.chunks import CHUNK_ROWS, BadRow, Chunk, batches, checked_chunk
+from ernie_pipeline.data.read.chunks import BadRow, Chunk, batches, checked_chunk
 from ernie_pipeline.data.read.decode import LineDecoder
+from ernie_pipeline.data.read.formats import format_of
 from ernie_pipeline.data.read.lines import is_array, numbered_lines
+from ernie_pipeline.data.read.mapped import Columns, has_column
+from ernie_pipeline.data.read.other_schema import csv_line, how_to_read, other_columns, shown_column
+from ernie_pipeline.data.read.records import first_records, open_records
 from ernie_pipeline.data.read.row_schema import BAD_ROWS, COLUMNS, check_record
 from ernie_pipeline.data.read.source import describe_source, resolve_source, source_file
 from ernie_pipeline.data.read.table_rows import arrow_chunk
+from ernie_pipeline.data.read.tables import Table, arrow_table, hub_table, parquet_table
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 SHOWN_BAD_ROWS = 3
-SHOWN_COLUMNS = 20
-SHOWN_CHARACTERS = 80
-RESEMBLANCE = 0.5
-"""Of two names, as `difflib` measures it: "answer" stands for "expected_answer", "problem" for nothing."""
 
 
 class Reading:
@@ -32,6 +30,8 @@ class Reading:
     def __init__(self, source: Source, version: str):
         self._source = source
         self._version = version
+        self._mapping = Columns.of(source)
+        self._wanted = self._mapping.names if self._mapping else list(COLUMNS)
         self._columns: dict[str, None] = {}
         self._good = self._bad = 0
         self._first_bad: list[BadRow] = []
@@ -56,19 +56,45 @@ class Reading:
 
     @property
     def columns_left_out(self) -> list[str]:
-        """Columns of the source beyond the schema, as seen so far, by name."""
-        return sorted(map(_shown, self._columns.keys() - set(COLUMNS)))
+        """Columns of the source that are not read, as seen so far, by name."""
+        read = {*self._wanted, *(name.partition(".")[0] for name in self._wanted)}
+        return sorted(map(shown_column, self._columns.keys() - read))
 
     def _open(self) -> Iterator[Chunk]:
         source = self._source
         if source.kind == "demo":
             return _demo_chunks(source)
+        if self._mapping:
+            return self._mapped_chunks(self._mapping)
         if source.kind == "hub":
-            return self._table_chunks(*_hub_tables(source, self._version.removeprefix("commit:")))
+            return self._table_chunks(hub_table(source, self._version.removeprefix("commit:"), COLUMNS))
         path = source_file(source)
-        if path.suffix == ".parquet":
-            return self._table_chunks(*_parquet_tables(path))
+        form = format_of(path)
+        if form == "parquet":
+            return self._table_chunks(parquet_table(path, COLUMNS))
+        if form == "arrow":
+            return self._table_chunks(arrow_table(path, COLUMNS))
+        if form == "csv":  # which cannot hold the schema's nested columns; what it has is told
+            self._columns.update(dict.fromkeys(open_records(source, self._version).columns or ()))
+            return iter(())
         return map(LineDecoder(self._columns).chunk, batches(numbered_lines(path)))
+
+    def _mapped_chunks(self, columns: Columns) -> Iterator[Chunk]:
+        records = open_records(self._source, self._version, self._outer())
+        self._columns.update(dict.fromkeys(records.columns or ()))
+        if records.columns is not None and self._missing():
+            return
+        for batch in batches(records.rows):
+            if records.columns is None:
+                self._columns.update(dict.fromkeys(key for _, row in batch if isinstance(row, dict) for key in row))
+            yield checked_chunk(batch, columns.row)
+
+    def _outer(self) -> list[str]:
+        """The wanted columns, and those in which they may lie."""
+        return list(dict.fromkeys([*self._wanted, *(name.partition(".")[0] for name in self._wanted)]))
+
+    def _missing(self) -> list[str]:
+        return [name for name in self._wanted if not has_column(self._columns, name)]
 
     def _count(self, bad: list[BadRow]) -> None:
         for row in bad:
@@ -76,13 +102,13 @@ class Reading:
             self._kinds[kind] += 1
             self._examples.setdefault(kind, row)
 
-    def _table_chunks(self, columns: list[str], batches: Iterable[pa.RecordBatch]) -> Iterator[Chunk]:
-        self._columns.update(dict.fromkeys(columns))
-        if not set(COLUMNS) <= set(columns):
+    def _table_chunks(self, table: Table) -> Iterator[Chunk]:
+        self._columns.update(dict.fromkeys(table.columns))
+        if self._missing():
             return
         row = 0
         try:
-            for batch in batches:
+            for batch in table.batches:
                 yield arrow_chunk(batch, row + 1)
                 row += batch.num_rows
         except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
@@ -95,14 +121,32 @@ class Reading:
         source, name = self._source, describe_source(self._source)
         if source.kind != "hub" and (now := resolve_source(source)) != self._version:
             raise PipelineError(f"{name} changed while in use ({self._version} is now {now}); run again")
-        if self._columns and not self._good and (missing := [key for key in COLUMNS if key not in self._columns]):
-            raise PipelineError(_other_schema(name, missing, list(self._columns), self._bad))
+        none = f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another"
+        if self._columns and not self._good and (missing := self._missing()):
+            if not self._bad and not first_records(source, self._version, 1):
+                raise PipelineError(none)
+            told = other_columns(name, missing, list(self._columns), self._bad, self._mapping)
+            raise PipelineError(told + how_to_read(source, self._version))
+        if self._bad and not self._good and (line := csv_line(source)):
+            raise PipelineError(
+                f'{name} holds no rows of JSON: its first line, "{line}", is that of a CSV file; let its name end in '
+                ".csv or .tsv"
+            )
         if self._bad > source.max_bad_rows:
-            raise PipelineError(_too_many(source, self._bad, self._first_bad))
+            raise PipelineError(_too_many(source, self._bad, self._first_bad) + self._hint())
         if self._bad and not self._good:
-            raise PipelineError(self._all_broken(name))
+            raise PipelineError(self._all_broken(name) + self._hint())
         if not self._good:
-            raise PipelineError(f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another")
+            raise PipelineError(none)
+
+    def _hint(self) -> str:
+        """How else the rows could be read, where none of them was and it may be for that."""
+        first = self._first_bad[0]
+        whole = first.field == "row"
+        a_number = first.field == "expected_answer" and "number" in first.problem
+        if self._good or not (whole or a_number or self._mapping):
+            return ""
+        return how_to_read(self._source, self._version)
 
     def _all_broken(self, name: str) -> str:
         kind, count = self._kinds.most_common(1)[0]
@@ -126,59 +170,12 @@ def _demo_chunks(source: Source) -> Iterator[Chunk]:
         yield checked_chunk(batch, check_record)
 
 
-def _parquet_tables(path: Path) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-    """(all column names, the tables of the columns wanted)."""
-    try:
-        file = pq.ParquetFile(path, pre_buffer=False)  # a row group can be as large as the file
-    except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"{path} is not a readable Parquet file ({first_line(error)}); write it again") from error
-    return list(file.schema_arrow.names), file.iter_batches(CHUNK_ROWS, columns=list(COLUMNS), use_threads=False)
-
-
-def _hub_tables(source: Source, commit: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-    """As `_parquet_tables`."""
-    import datasets  # seconds of imports that only this source needs
-    import httpx
-
-    try:
-        rows = datasets.load_dataset(source.dataset, split=source.split, revision=commit)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, httpx.HTTPError) as error:
-        raise PipelineError(
-            f"{describe_source(source)} cannot be loaded at commit {commit} ({first_line(error)}); check the network "
-            "and source.split, and set HF_TOKEN if the data set is gated or private"
-        ) from error
-    wanted = [name for name in COLUMNS if name in rows.column_names]
-    tables = rows.select_columns(wanted).with_format("arrow").iter(CHUNK_ROWS)
-    return list(rows.column_names), (batch for table in tables for batch in table.combine_chunks().to_batches())
-
-
-def _other_schema(name: str, missing: list[str], columns: list[str], rows: int) -> str:
-    if len(columns) == 1 and rows == 1:
-        key = _shown(columns[0])
-        return (
-            f"{name} is one object with the key {key}, not rows; write the members of {key} one a line, or as one array"
-        )
-    others = [column for column in columns if column not in COLUMNS]
-    near = {key: difflib.get_close_matches(key, others, n=1, cutoff=RESEMBLANCE) for key in missing}
-    hints = [f"{key} may be {_shown(match[0])}" for key, match in near.items() if match]
-    shown = ", ".join(map(_shown, columns[:SHOWN_COLUMNS]))
-    more = f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
-    return (
-        f"{name} has no column {' and no column '.join(missing)} (its columns: {shown}{more}"
-        f"{''.join(f'; {hint}' for hint in hints)}): the source's schema has changed; rename its columns to "
-        f"{', '.join(COLUMNS)}, or set source to another"
-    )
-
-
-def _shown(column: str) -> str:
-    """A column's name as a line of text can hold it, whatever it is."""
-    return repr(column[:SHOWN_CHARACTERS])[1:-1]
-
-
 def _unit(source: Source) -> str:
     """What is numbered in the source."""
-    if source.kind != "file" or source.path.endswith(".parquet"):
+    if source.kind != "file" or format_of(source_file(source)) in ("parquet", "arrow"):
         return "row"
+    if format_of(source_file(source)) == "csv":
+        return "line"
     return "row" if is_array(source_file(source)) else "line"
 
 

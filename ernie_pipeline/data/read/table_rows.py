@@ -17,13 +17,13 @@ def arrow_chunk(batch: pa.RecordBatch, first: int) -> Chunk:
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid:
-        return checked_chunk(enumerate(_records(batch), start=first), check_record)
+        return checked_chunk(enumerate(decoded_records(batch), start=first), check_record)
     frame = pl.from_arrow(batch)
     assert isinstance(frame, pl.DataFrame)
     return table_chunk(frame, first)
 
 
-def _records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def decoded_records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The rows, with `NotUtf8` where a text is none."""
     columns = [
         (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(_with_bytes(field.type))

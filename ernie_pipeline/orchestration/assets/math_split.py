@@ -33,6 +33,7 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
         _check("sizes", "Both parts have their rows."),
         _check("no_overlap", "No problem is in both parts."),
         _check("accounted_for", "Every row of the source is in the ledger exactly once."),
+        dg.AssetCheckSpec("filters", asset="math_split", description="No filter took more than a third of the rows."),
     ],
 )
 def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -45,7 +46,19 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         LocalLauncher().run(context, Launch("split", job, threads=os.cpu_count() or 1))
         return _checks(raw, out, recipe.split.rows)
 
-    return build_or_reuse(context, write, _show)
+    return build_or_reuse(context, write, _show, judge=_judged)
+
+
+def _judged(artifact: Artifact) -> list[Check]:
+    """The check `filters`, of every artifact, whenever it was built."""
+    words = _heavy(artifact.json("reports/profile.json"))
+    return [Check("filters", not words, "; ".join(words) or "no filter took more than a third", blocking=False)]
+
+
+def _heavy(profile: dict[str, Any]) -> list[str]:
+    from ernie_pipeline.data.tables.heavy_filters import heavy_filter_words
+
+    return heavy_filter_words(profile["dropped"], sum(profile["places"].values()))
 
 
 def checked_split(work: Work) -> Path:
@@ -87,12 +100,13 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
     profile = artifact.json("reports/profile.json")
-    tokens = profile["tokens"]
+    tokens, heavy = profile["tokens"], _heavy(profile)
     train = pl.read_parquet(artifact.folder / "train.parquet", n_rows=SHOWN_SAMPLES)
     return {
         "dagster/row_count": profile["places"]["train"] + profile["places"]["evaluation"],
         "training rows": profile["places"]["train"],
         "evaluation rows": profile["places"]["evaluation"],
+        **({"warning": "; ".join(heavy)} if heavy else {}),
         "tokens a training row (median)": tokens["train"]["median"],
         "where the rows went": dg.MetadataValue.md(dropped_rows(profile["dropped"], profile["places"])),
         "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in profile["dropped"].items()]),

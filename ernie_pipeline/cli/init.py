@@ -1,0 +1,209 @@
+"""`init`: a commented recipe for one's own rows, whose columns, lengths and filters are told from the rows."""
+
+import argparse
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ernie_pipeline.cli.output import FRESH
+from ernie_pipeline.data.chat.template import chat_rows
+from ernie_pipeline.data.chat.tokens import with_tokens
+from ernie_pipeline.data.normalize.answers import with_answer
+from ernie_pipeline.data.normalize.row_id import with_row_id
+from ernie_pipeline.data.read.other_schema import LOOKED_AT
+from ernie_pipeline.data.read.propose import Proposal, propose, toml_text
+from ernie_pipeline.data.read.records import first_records
+from ernie_pipeline.data.read.row_schema import COLUMNS
+from ernie_pipeline.data.read.source import describe_source, resolve_source
+from ernie_pipeline.data.survey import Survey, round_up, survey
+from ernie_pipeline.demo import BASE
+from ernie_pipeline.launch.torchrun import gpus_here
+from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
+from ernie_pipeline.recipe.load import load_recipe, parse_recipe, source_table
+from ernie_pipeline.recipe.registered_name import DEFAULT, called
+from ernie_pipeline.recipe.sections import Source
+from ernie_pipeline.utils.errors import PipelineError
+
+REAL, DEMO = "unsloth/ERNIE-4.5-21B-A3B-PT", "demo"
+NAMED = ("question", "answer", "messages", "extract")
+MEASURED = 400
+"""Rows whose tokens are counted."""
+ROOM = 1.25
+"""Times the longest row measured, that split.max_tokens leaves."""
+LONGEST = {DEMO: 1536, REAL: 8192}
+"""Tokens that a row may have at most: what the model reads, or what a GPU's memory trains."""
+EVALUATED, MOST_EVALUATED = 200, 0.2
+"""Rows to measure on, and their share at most."""
+
+DEMO_TRAINING = """[quantization]
+compute_dtype = "float32"     # on a CPU
+double = false
+
+[training]
+samples_per_step = 8
+max_steps = 30
+learning_rate = 1e-3
+optimizer = "adamw_torch"
+eval_every = 15
+
+[evaluation]
+rows = 50
+max_new_tokens = 112"""
+REAL_TRAINING = """[training]
+samples_per_step = 16
+epochs = 1.0
+learning_rate = 2e-4
+# on = "solutions"           the model's own worked solutions that were right, instead of bare answers: docs/learning.md
+
+[evaluation]
+max_new_tokens = 2048"""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of prompt and completion in tokens of the base model: the median, and a bound; None where not measured."""
+
+    median: int | None
+    bound: int
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a recipe for the rows that `options.source` names, and say how to run it.
+
+    Raises `PipelineError` where the file stands already, the columns do not tell what they hold, or no row is read.
+    """
+    table = source_table(options.source)
+    out = options.out or Path(f"{called(table)}.toml")
+    if out.exists():
+        raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
+    source = Source(**table)
+    version = resolve_source(source)
+    proposal = _named(options) or _proposal(source, version)
+    keys = proposal.keys if proposal else {}
+    table |= keys
+    if table["kind"] == "file":
+        table["path"] = str(Path(table["path"]).expanduser().absolute())
+    found = survey(parse_recipe({"source": table}, where="the rows").source, version)
+    base = options.base or (REAL if gpus_here() else DEMO)
+    text = recipe_text(table, proposal, found, base, _lengths(found, base))
+    out.write_text(text, encoding="utf-8")
+    load_recipe(str(out))  # which says what is wrong with it
+    print(_summary(out, describe_source(source), proposal, found, base))
+    return FRESH
+
+
+def _named(options: argparse.Namespace) -> Proposal | None:
+    """The columns that the command line names, if it does."""
+    keys = {key: getattr(options, key) for key in NAMED if getattr(options, key)}
+    return Proposal("rows whose columns you named", keys) if keys else None
+
+
+def _proposal(source: Source, version: str) -> Proposal | None:
+    """How the rows are read; None where they have the schema."""
+    records = first_records(source, version, LOOKED_AT)
+    found = propose(records)
+    if records and set(COLUMNS) <= set(records[0]) and not isinstance(records[0]["expected_answer"], int | float):
+        return None
+    if records and not found:
+        names = ", ".join(map(repr, records[0]))
+        raise PipelineError(
+            f"{describe_source(source)} has the columns {names}, which do not tell what they hold: name them with "
+            "--question COLUMN --answer COLUMN, or --messages COLUMN, and --extract where more than the answer is there"
+        )
+    return found
+
+
+def _lengths(found: Survey, base: str) -> Lengths:
+    """Measured with the base model's tokenizer, where it can be had."""
+    longest = LONGEST.get(base, 2048)
+    try:
+        tokenizer: Any = load_tokenizer(str(BASE) if base == DEMO else base)
+    except PipelineError:
+        return Lengths(None, 2048)
+    rows = with_answer(with_row_id(found.rows)).drop_nulls(["answer", "question"])
+    some = rows.gather_every(max(1, rows.height // MEASURED)).head(MEASURED)
+    tokens = with_tokens(chat_rows(some, tokenizer), tokenizer)["tokens"].to_list()
+    if not tokens:
+        return Lengths(None, 2048)
+    return Lengths(int(median(tokens)), min(longest, max(64, round_up(int(ROOM * max(tokens))))))
+
+
+def recipe_text(table: dict[str, Any], proposal: Proposal | None, found: Survey, base: str, lengths: Lengths) -> str:
+    """The recipe as TOML, each choice with its reason."""
+    name = f"{DEFAULT}-{called(table)}"
+    parts = [
+        _head(found, base),
+        _source(table, proposal, found),
+        f"[base_model]\nname = {toml_text(base)}",
+        _filters(found),
+        _split(found, lengths),
+        DEMO_TRAINING if base == DEMO else REAL_TRAINING,
+        f"[registry]\nmodel_name = {toml_text(name)}     # no other recipe's versions stand under it",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _head(found: Survey, base: str) -> str:
+    rows = f"{found.rows.height:,} rows" if found.whole else f"the first {found.rows.height:,} rows"
+    lines = [
+        f'# Written by "python -m ernie_pipeline init" from a look at {rows}: {found.kept:,} of them pass the filters.',
+        "# What is not here has the default that docs/reference.md tells.",
+    ]
+    if base == DEMO:
+        lines += [
+            "#",
+            "# The base model is the small one of this package, which runs everywhere and knows little: a first try",
+            f"# of the whole chain. For a GPU, write this file anew with --base {REAL}",
+        ]
+    return "\n".join(lines)
+
+
+def _source(table: dict[str, Any], proposal: Proposal | None, found: Survey) -> str:
+    lines = ["[source]", *(f"{key} = {toml_text(value)}" for key, value in table.items())]
+    if proposal:
+        place = len(lines) - len(proposal.keys)
+        lines.insert(place, f"# it looks like {proposal.looks_like}:")
+    if proposal and "instruction" not in table:
+        lines.append("# instruction = ...        what stands before each question; the default asks for \\boxed{}")
+    if found.bad:
+        share = f"{found.bad:,} of {found.bad + found.rows.height:,} rows cannot be read so, the first in line"
+        lines += [f"# {share} {found.first_bad}", f"max_bad_rows = {found.bad if found.whole else 2 * found.bad}"]
+    return "\n".join(lines)
+
+
+def _filters(found: Survey) -> str:
+    lines = [f"{name} = {bound}" for name, bound in found.bounds.items()]
+    share = found.rows.height / 100
+    lines += [
+        f"{name} = false     # it would take {count / share:.0f} % of these rows" for name, count in found.off.items()
+    ]
+    parts = ["\n".join(["[filters]", *lines])] if lines else []
+    if found.alike:
+        told = f"{found.alike / share:.0f} % of these rows are nearly another one: kept, with their like in one part"
+        parts.append(f'[near_duplicates]\nkeep = "all"     # {told}')
+    return "\n\n".join(parts)
+
+
+def _split(found: Survey, lengths: Lengths) -> str:
+    share = min(MOST_EVALUATED, max(0.01, round(EVALUATED / max(1, found.kept), 2)))
+    measured = "not measured" if lengths.median is None else f"a row has {lengths.median} tokens (median)"
+    return (
+        f"[split]\neval_fraction = {share:g}     # about {round(share * found.kept):,} rows to measure on\n"
+        f"max_tokens = {lengths.bound}     # {measured}; longer ones are dropped"
+    )
+
+
+def _summary(out: Path, rows: str, proposal: Proposal | None, found: Survey, base: str) -> str:
+    """What was written, and how to go on."""
+    read = f"as {proposal.looks_like} ({', '.join(proposal.lines)})" if proposal else "by the schema that they have"
+    more = "" if found.whole else " of the first"
+    bad = f"; {found.bad:,} cannot be read, the first in line {found.first_bad}" if found.bad else ""
+    command = f"ERNIE_PIPELINE_RECIPE={shlex.quote(str(out))} dagster asset materialize -m ernie_pipeline.definitions"
+    return (
+        f"{out}: {rows}, read {read}; base model {base}.\n"
+        f"{found.kept:,}{more} of {found.rows.height:,} rows pass the filters{bad}.\n\n"
+        f"The rows alone, and then all of it:\n\n    {command} --select 'raw_nemotron,math_split'\n"
+        f"    {command} --select '*'"
+    )

@@ -1,0 +1,102 @@
+"""`init` writes a recipe that fits the rows: it loads, reads all of them, and its filters take few of them."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_pipeline.cli.app import main
+from ernie_pipeline.cli.init import init
+from ernie_pipeline.data.read.reading import Reading
+from ernie_pipeline.data.read.source import resolve_source
+from ernie_pipeline.recipe.load import load_recipe
+from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.utils.errors import PipelineError
+
+WORK = "First this, then that, and so it is shown. " * 8
+
+
+def asked(source: Path | str, **options: Any) -> argparse.Namespace:
+    given = dict.fromkeys(("out", "question", "answer", "messages", "extract")) | {"base": "demo"}
+    return argparse.Namespace(source=str(source), **(given | options))
+
+
+def written(folder: Path, source: Path, **options: Any) -> Recipe:
+    out = folder / "made.toml"
+    assert init(asked(source, out=out, **options)) == 0
+    return load_recipe(str(out))
+
+
+def csv_file(path: Path, questions: list[str], header: str = "problem,solution") -> Path:
+    path.write_text("\n".join([header, *(f'"{question}",{n}' for n, question in enumerate(questions))]) + "\n")
+    return path
+
+
+def read(recipe: Recipe) -> int:
+    reading = Reading(recipe.source, resolve_source(recipe.source))
+    return sum(chunk.rows.height for chunk in reading.chunks())
+
+
+def test_a_csv_file_becomes_a_recipe_that_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = csv_file(tmp_path / "Grade 3.csv", [f"Anna has {n} apples and buys 7. How many has she?" for n in range(50)])
+    recipe = written(tmp_path, rows)
+    assert (recipe.source.question, recipe.source.answer, recipe.source.path) == ("problem", "solution", str(rows))
+    assert recipe.registry.model_name == "ernie-math-grade-3"
+    assert recipe.base_model.name == "demo"
+    assert read(recipe) == 50
+    assert "ERNIE_PIPELINE_RECIPE=" in capsys.readouterr().out
+
+
+def test_gsm8k_s_own_form_is_known_and_max_tokens_has_room_for_it(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": f"{WORK} What is {n} + 1?", "answer": f"{WORK}\n#### {n + 1}"}) for n in range(30)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    recipe = written(tmp_path, tmp_path / "train.jsonl")
+    assert recipe.source.extract == "after ####"
+    assert 128 < recipe.split.max_tokens <= 1536
+
+
+def test_what_would_take_a_third_is_switched_off_and_no_more_than_that(tmp_path: Path) -> None:
+    asks = [f"Is {n} larger than its own square root? (A) 1 (B) 2 (C) 3" for n in range(30)]
+    recipe = written(tmp_path, csv_file(tmp_path / "a.csv", asks))
+    assert not recipe.filters.multiple_choice
+    assert recipe.filters.proof
+    assert "it would take 100 % of these rows" in (tmp_path / "made.toml").read_text()
+
+
+def test_short_and_long_questions_are_let_pass(tmp_path: Path) -> None:
+    recipe = written(
+        tmp_path, csv_file(tmp_path / "a.csv", [f"{n} + 2 = ?" if n % 2 else f"{n}+2?" for n in range(40)])
+    )
+    assert recipe.filters.min_question_chars <= 4
+
+
+def test_broken_rows_are_counted_and_tolerated(tmp_path: Path) -> None:
+    rows = [{"problem": f"What is {n}?", "solution": f"So \\boxed{{{n}}}" if n else "No."} for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = written(tmp_path, tmp_path / "a.jsonl")
+    assert (recipe.source.extract, recipe.source.max_bad_rows) == ("boxed", 1)
+    assert read(recipe) == 29
+
+
+def test_columns_that_do_not_tell_can_be_named(tmp_path: Path) -> None:
+    rows = csv_file(tmp_path / "a.csv", [f"What is {n} and 10?" for n in range(20)], header="foo,bar")
+    with pytest.raises(PipelineError, match=r"the columns 'foo', 'bar', which do not tell .* --question COLUMN"):
+        init(asked(rows, out=tmp_path / "no.toml"))
+    recipe = written(tmp_path, rows, question="foo", answer="bar")
+    assert read(recipe) == 20
+
+
+def test_no_file_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.toml").write_text("mine")
+    assert main(["init", "rows.csv", "--out", str(tmp_path / "a.toml")]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "a.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"problem,solution\n"])
+def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(PipelineError, match="holds no rows"):
+        init(asked(tmp_path / "a.csv", out=tmp_path / "made.toml"))
