@@ -58,7 +58,11 @@ def recorded_recipe(settings: Settings, links: list[Link]) -> Recipe:
     Raises `PipelineError` where that names a source, base model or benchmark set of another content.
     """
     table: dict[str, Any] = settings.load_recipe().model_dump(mode="json", exclude_none=True)
-    table.pop("publish", None)  # nothing of a rebuild goes anywhere
+    for name in (
+        "publish",
+        "suites",
+    ):  # nothing of a rebuild goes anywhere, and no registered model is made from suites
+        table.pop(name, None)
     recorded = {key: value for link in links if link.made and " " not in link.name for key, value in _keys(link)}
     for key, value in recorded.items():
         *sections, name = key.split(".")
