@@ -240,7 +240,7 @@ def test_a_refresh_runs_what_is_not_fresh_and_tells_when_it_failed(run: Run, fre
         "import os, sys\nprint('asked', *sys.argv[1:])\nsys.exit(int(os.environ['STATUS']))\n"
     )
     shutil.rmtree(next((fresh / "store" / "adapter_evaluation").iterdir()))
-    asked = "asked asset materialize --select adapter_evaluation,registered_model -m ernie_pipeline.definitions"
+    asked = "asked asset materialize -m ernie_pipeline.definitions --select adapter_evaluation,registered_model"
     for status, exit_status in (("0", 0), ("1", 1), ("7", 1)):
         done = run(*MODULE, "refresh", PYTHONPATH=str(tmp_path), STATUS=status)
         assert done.returncode == exit_status
