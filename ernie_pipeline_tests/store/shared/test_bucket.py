@@ -96,6 +96,22 @@ def test_denied_access_is_told(server: Server, bucket: Bucket) -> None:
             request()
 
 
+def test_credentials_that_may_only_read_are_told_as_such(server: Server, bucket: Bucket, address: str) -> None:
+    assert bucket.create("key", b"body")
+    server.fail({"kind": "denied", "match": "^(PUT|POST|DELETE)", "times": 99})
+    reader = Bucket(address)
+    assert reader.get("key")
+    for write in (
+        lambda: reader.create("other", b""),
+        lambda: reader.put("key", b""),
+        lambda: reader.delete(["key"]),
+        lambda: Bucket(address).check_conditions("probe"),
+    ):
+        with pytest.raises(BucketError, match="can be read with the credentials in the environment, but not written"):
+            write()
+    assert [*reader.list("")] == ["key"]
+
+
 def test_without_credentials_it_says_which_to_set(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
