@@ -34,6 +34,12 @@ MOST_PARTS = 9_000
 STATUS = re.compile(r"status code: (\d{3})")
 CREDENTIALS = ("credential", "169.254.169.254", "metadata")
 
+ENDPOINT = (
+    "the address of its server in the environment (AWS_ENDPOINT_URL for S3) is none; write it with its scheme, as in "
+    "http://127.0.0.1:9000"
+)
+"""obstore 0.12 panics at one that it cannot read, with an exception of Rust's that is no `Exception`."""
+
 T = TypeVar("T")
 Version = dict[str, str]
 """What tells an object's state from an earlier one: its ETag and, where the provider has them, its generation."""
@@ -205,7 +211,11 @@ class Bucket:
                 answer = request()
                 self._answered = True
                 return answer
-            except Exception as error:
+            except BaseException as error:
+                if type(error).__name__ == "PanicException":
+                    raise BucketError(f"{self.address}: {ENDPOINT}") from error
+                if not isinstance(error, Exception):
+                    raise
                 if isinstance(error, PipelineError) or not passes(error):
                     raise self._told(error, writes) from error
                 patience = self._patience_s if self._answered else min(FIRST_S, self._patience_s)
