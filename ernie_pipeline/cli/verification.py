@@ -71,7 +71,7 @@ class Graders:
 
 def verify_version(settings: Settings, client: "MlflowClient", version: Version, depth: Depth) -> Iterator[Step]:
     """The steps, each as soon as it is done. What cannot be done is told in its step, and the rest goes on."""
-    store, signing = open_store(settings, for_run=True), Signing.from_environment()
+    store, signing = open_store(settings, for_run=False, fetch=True), Signing.from_environment()
     yield _registration(version)
     steps, statement = _files(store, version, signing)
     yield from steps

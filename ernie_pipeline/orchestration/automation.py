@@ -26,6 +26,7 @@ from ernie_pipeline.staleness.forecast import forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import declared_versions, open_chain
 from ernie_pipeline.store.pins import Pins
+from ernie_pipeline.utils.errors import PipelineError
 
 TARGET = "ernie_pipeline/target"
 """Run tag: `RefreshPlan.target`, what the run was to bring about. Dagster copies it to re-executions."""
@@ -43,8 +44,23 @@ GAVE_UP = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 CLAIM_S = 60.0
 """By then a requested run is on record."""
 
+
+def check_times(cron: str, timezone: str) -> None:
+    """Raise `PipelineError` where Dagster takes the one for no cron expression, or knows no such zone."""
+    wrong = (
+        ("UTC", f"ERNIE_PIPELINE_CRON = {cron!r} is no cron expression; write five fields, as in {Settings.cron!r}"),
+        (timezone, f"ERNIE_PIPELINE_TIMEZONE = {timezone!r} is no time zone; write one as in 'Europe/Paris'"),
+    )
+    for zone, sentence in wrong:
+        try:
+            dg.ScheduleDefinition(job_name="refresh", cron_schedule=cron, execution_timezone=zone)
+        except dg.DagsterInvalidDefinitionError as error:
+            raise PipelineError(sentence) from error
+
+
 with told_when_opened():
     SETTINGS = Settings.from_environment()
+    check_times(SETTINGS.cron, SETTINGS.timezone)
     VERSIONS = declared_versions(SETTINGS)
 """Of each built asset of this code location, by its name."""
 

@@ -1,6 +1,7 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from ernie_pipeline.staleness.stage import EARLIER_ROUND, Work
 from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
 from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.shared.publication import place_of
 from ernie_pipeline.utils.errors import PipelineError
 
 OWNERS = ["team:fine-tuning"]
@@ -163,9 +165,19 @@ def origin(artifact: Artifact) -> dict[str, Any]:
         "fingerprint": manifest["fingerprint"],
         "build seconds": manifest["seconds"],
         "built": manifest["built"],
-        "artifact": dg.MetadataValue.path(str(artifact.folder)),
+        **_places(artifact),
         **cost_metadata(manifest, Budget.from_environment().price),
     }
+
+
+def _places(artifact: Artifact) -> dict[str, Any]:
+    """Where it is: in a bucket, by an address that holds on every machine, and on this one what it has of it."""
+    address, stage, here = Settings.from_environment().address, artifact.manifest["stage"], artifact.folder
+    if address is None:
+        return {"artifact": dg.MetadataValue.path(str(here))}
+    published = f"{address}/{place_of(stage, artifact.manifest['fingerprint'])}"
+    cached = {f"copy on {socket.gethostname()}": dg.MetadataValue.path(str(here))} if here.is_dir() else {}
+    return {"artifact": dg.MetadataValue.text(published), **cached}
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

@@ -20,6 +20,12 @@ REGISTRY_SCHEMES = DATABASES | {"http", "https", "databricks", "databricks-uc", 
 BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 """Schemes of addresses of buckets that have conditional writes."""
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+"""What begins so is an address, or was meant for one ("s3:/bucket"): as a folder, nobody would look for it."""
+
+MOST_SECONDS = 7 * 24 * 3600
+"""A week. Who waits for the lease of a machine that is gone waits as long as that."""
+
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 """MLflow 3.17 opens a local model's folder by its path with these undone (`Model.load`), so it finds none there."""
 
@@ -173,14 +179,21 @@ def _missing_driver(uri: str) -> str:
 def _home(value: str) -> tuple[str | None, Path]:
     """The address of a bucket, if it is one, and the local folder: the home, or this machine's cache of it."""
     if "://" not in value:
-        return None, Path(value).expanduser().absolute()
+        return None, _folder("ERNIE_PIPELINE_HOME", value, f"a bucket's address is {BUCKETS[0]}://bucket/folder")
     address = value.rstrip("/")
     if cache := os.environ.get("ERNIE_PIPELINE_CACHE"):
-        return address, Path(cache).expanduser().absolute()
+        return address, _folder("ERNIE_PIPELINE_CACHE", cache, "the cache of a bucket is on this machine")
     from platformdirs import user_cache_path
 
     name = hashlib.sha256(address.encode()).hexdigest()[:16]  # of two buckets, each has one of its own
     return address, user_cache_path("ernie_pipeline", appauthor=False) / "homes" / name
+
+
+def _folder(variable: str, value: str, why: str) -> Path:
+    """The folder that the variable names. Raises `PipelineError` for an address, which may have a secret in it."""
+    if found := ADDRESS.match(value):
+        raise PipelineError(f"{variable} begins with {found[0]!r}, so it names no folder, and {why}; correct it")
+    return Path(value).expanduser().absolute()
 
 
 def _check_address(address: str, tracking_uri: str) -> None:
@@ -207,4 +220,6 @@ def _seconds(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or int(text) < 1:
         raise PipelineError(f"{variable} = {text!r} is not a whole number of seconds above 0; set one")
+    if float(text) > MOST_SECONDS:
+        raise PipelineError(f"{variable} = {text!r} is more than a week; set {MOST_SECONDS} or less")
     return int(text)

@@ -12,6 +12,7 @@ from ernie_pipeline.orchestration.automation import (
     ESTIMATE,
     TARGET,
     VERSIONS,
+    check_times,
     ernie_refresh,
     evaluate,
     refresh,
@@ -20,6 +21,7 @@ from ernie_pipeline.orchestration.automation import (
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.history import remember
+from ernie_pipeline.utils.errors import PipelineError
 
 RECIPE = '[base_model]\nname = "demo"\n[training]\nmax_steps = {steps}\n[source]\nkind = "file"\npath = "{source}"\n'
 
@@ -236,3 +238,19 @@ def test_the_schedule_is_nightly_and_evaluates_the_same_plan(source: Path) -> No
     assert when == ("ernie_refresh", "0 2 * * *", "UTC")
     with dg.instance_for_test() as instance, dg.build_schedule_context(instance) as context:
         assert requested(ernie_refresh(context)).tags[TARGET] == requested(asked(instance)).tags[TARGET]
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone", "said"),
+    [
+        ("nonsense", "UTC", "ERNIE_PIPELINE_CRON = 'nonsense' is no cron expression; write five fields"),
+        ("61 * * * *", "UTC", "ERNIE_PIPELINE_CRON = '61"),
+        ("0 2 * * * *", "Mars/Olympus", "ERNIE_PIPELINE_CRON = '0 2"),
+        ("0 2 * * *", "Mars/Olympus", "ERNIE_PIPELINE_TIMEZONE = 'Mars/Olympus' is no time zone; write one as in"),
+    ],
+)
+def test_times_that_are_none_are_said_in_a_sentence_that_names_the_setting(cron: str, timezone: str, said: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        check_times(cron, timezone)
+    assert str(caught.value).startswith(said)
+    check_times("*/5 * * * *", "Europe/Paris")

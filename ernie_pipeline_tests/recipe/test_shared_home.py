@@ -56,6 +56,12 @@ def test_to_open_a_store_that_is_only_looked_at_asks_the_bucket_nothing(monkeypa
         ({"ERNIE_PIPELINE_HOME": "s3://key:hush@bucket/home"}, "set credentials in the environment"),
         ({"ERNIE_PIPELINE_HOME": "s3://bucket/home?secret=hush"}, "set credentials in the environment"),
         ({"ERNIE_PIPELINE_CACHE": "/dev/null"}, "ERNIE_PIPELINE_CACHE = '/dev/null' cannot be a folder"),
+        (
+            {"ERNIE_PIPELINE_CACHE": "s3://bucket/cache"},
+            "ERNIE_PIPELINE_CACHE begins with 's3:/', so it names no folder",
+        ),
+        ({"ERNIE_PIPELINE_HOME": "s3:/key:hush@bucket/home"}, "ERNIE_PIPELINE_HOME begins with 's3:/', so it names no"),
+        ({"ERNIE_PIPELINE_LEASE_SECONDS": "9" * 400}, "is more than a week; set 604800 or less"),
         ({"ERNIE_PIPELINE_LEASE_SECONDS": "soon"}, "ERNIE_PIPELINE_LEASE_SECONDS = 'soon' is not a whole number"),
     ],
 )

@@ -11,9 +11,11 @@ from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
 from ernie_pipeline.registry.tracking import CHECKED, connected
-from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore
+from ernie_pipeline.store.artifacts import NOT_BUILT
 from ernie_pipeline.store.hashing.file_hash import sha256_of
+from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -115,8 +117,8 @@ def _local(settings: Settings, location: str, uri: str, scratch: Path) -> Path:
 
 def _held_against_record(settings: Settings, name: str, version: str) -> str:
     """What it was held against. Raises `PipelineError` where a file is not the one that was registered."""
-    store = ArtifactStore(settings.store)
-    for fingerprint in store.fingerprints("registered_model"):
+    store = open_store(settings, for_run=False, fetch=True)
+    for fingerprint in {build["fingerprint"]: 0 for build in reversed(builds(store, "registered_model"))}:
         artifact, _ = store.find("registered_model", fingerprint)
         made = Registered.read(artifact.json("registration.json")) if artifact else None
         if made and (made.name, made.version) == (name, version) and made.files:
@@ -128,14 +130,14 @@ def _held_against_record(settings: Settings, name: str, version: str) -> str:
 
 def _artifact(settings: Settings, model: str) -> Source:
     """A finished adapter of the home's store, by its fingerprint or its folder."""
-    store, stage = ArtifactStore(settings.store), "qlora_adapter"
+    store, stage = open_store(settings, for_run=False, fetch=True), "qlora_adapter"
     artifact, problem = store.find(stage, Path(model).name)
     inside = artifact and (Path(model).name == model or Path(model).resolve() == artifact.folder.resolve())
     if artifact is None or not inside:
         why = "it is no such artifact" if artifact or problem == NOT_BUILT else f"it is damaged: {problem}"
         raise PipelineError(
             f"{model} cannot be exported, {why}; name a registered model (models:/NAME@champion), or the fingerprint "
-            f"of an artifact of {stage} in {settings.store} (python -m ernie_pipeline store list)"
+            f"of an artifact of {stage} in {settings.address or settings.store} (python -m ernie_pipeline store list)"
         )
     keys, folder = artifact.manifest["recipe"], artifact.folder / "adapter"
     try:

@@ -34,6 +34,12 @@ MOST_PARTS = 9_000
 STATUS = re.compile(r"status code: (\d{3})")
 CREDENTIALS = ("credential", "169.254.169.254", "metadata")
 
+ENDPOINT = (
+    "the address of its server in the environment (AWS_ENDPOINT_URL for S3) is none; write it with its scheme, as in "
+    "http://127.0.0.1:9000"
+)
+"""obstore 0.12 panics at one that it cannot read, with an exception of Rust's that is no `Exception`."""
+
 T = TypeVar("T")
 Version = dict[str, str]
 """What tells an object's state from an earlier one: its ETag and, where the provider has them, its generation."""
@@ -93,7 +99,7 @@ class Bucket:
         """Write the object, whatever is there, in parts if it is large; its ETag."""
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         chunk = max(PART_BYTES, size // MOST_PARTS)
-        return self._tried(lambda: self._put(key, content, chunk_size=chunk)).get("e_tag", "")
+        return self._tried(lambda: self._put(key, content, chunk_size=chunk), writes=True).get("e_tag", "")
 
     def list(self, below: str) -> dict[str, Listed]:
         """The objects whose keys begin with the folder `below`, by the rest of the key."""
@@ -143,7 +149,7 @@ class Bucket:
 
         for key in keys:
             try:
-                self._tried(lambda key=key: obstore.delete(self._store(), key))  # type: ignore[misc]
+                self._tried(lambda key=key: obstore.delete(self._store(), key), writes=True)  # type: ignore[misc]
             except FileNotFoundError:
                 continue
 
@@ -173,7 +179,7 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            return self._tried(lambda: self._put(key, body, mode=mode))
+            return self._tried(lambda: self._put(key, body, mode=mode), writes=True)
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             there = self.get(key)
             if there is None:
@@ -194,24 +200,31 @@ class Bucket:
             self._opened = _open(self.address, self._read_timeout_s)
         return self._opened
 
-    def _tried(self, request: Callable[[], T]) -> T:
-        """What the request gives, tried again with growing pauses while its failure may pass."""
+    def _tried(self, request: Callable[[], T], writes: bool = False) -> T:
+        """What the request gives, tried again with growing pauses while its failure may pass.
+
+        `writes`: whether it changes the bucket, which credentials that may read it need not be allowed to.
+        """
         began, pause = time.monotonic(), 0.1
         while True:
             try:
                 answer = request()
                 self._answered = True
                 return answer
-            except Exception as error:
+            except BaseException as error:
+                if type(error).__name__ == "PanicException":
+                    raise BucketError(f"{self.address}: {ENDPOINT}") from error
+                if not isinstance(error, Exception):
+                    raise
                 if isinstance(error, PipelineError) or not passes(error):
-                    raise self._told(error) from error
+                    raise self._told(error, writes) from error
                 patience = self._patience_s if self._answered else min(FIRST_S, self._patience_s)
                 if time.monotonic() - began + pause > patience:
                     raise self._away(error) from error
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _told(self, error: Exception) -> Exception:
+    def _told(self, error: Exception, writes: bool) -> Exception:
         """The sentence for a refusal; an error that callers look for stays as it is."""
         from obstore.exceptions import GenericError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
@@ -219,6 +232,12 @@ class Bucket:
         if self._is_about_credentials(error):
             return self._away(error)
         if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
+            if writes and self._can_be_read():
+                return BucketError(
+                    f"{self.address} can be read with the credentials in the environment, but not written: plan, "
+                    "verify, export and serving only read it; for a run, which writes there, use credentials that may "
+                    "list, read, write and delete"
+                )
             return BucketError(
                 f"{self.address}: access is denied; check the credentials in the environment (AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY for S3) and that they may list, read, write and delete there"
@@ -233,6 +252,16 @@ class Bucket:
         if isinstance(error, GenericError):
             return BucketError(f"{self.address} refuses a request: {first_line(error)[:400]}")
         return error
+
+    def _can_be_read(self) -> bool:
+        """Whether a listing is answered now: one try."""
+        import obstore
+
+        try:
+            next(iter(obstore.list(self._store(), prefix="leases/-")), None)
+        except Exception:
+            return False
+        return True
 
     def _is_about_credentials(self, error: Exception) -> bool:
         """Whether none were found. The text has the object's address in it, whose own names say nothing of that."""

@@ -96,6 +96,34 @@ def test_denied_access_is_told(server: Server, bucket: Bucket) -> None:
             request()
 
 
+def test_credentials_that_may_only_read_are_told_as_such(server: Server, bucket: Bucket, address: str) -> None:
+    assert bucket.create("key", b"body")
+    server.fail({"kind": "denied", "match": "^(PUT|POST|DELETE)", "times": 99})
+    reader = Bucket(address)
+    assert reader.get("key")
+    for write in (
+        lambda: reader.create("other", b""),
+        lambda: reader.put("key", b""),
+        lambda: reader.delete(["key"]),
+        lambda: Bucket(address).check_conditions("probe"),
+    ):
+        with pytest.raises(BucketError, match="can be read with the credentials in the environment, but not written"):
+            write()
+    assert [*reader.list("")] == ["key"]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:9000", "nonsense", "http://", "http://hush:x", "http://127.0.0.1:99999"]
+)
+def test_an_address_of_a_server_that_is_none_is_told(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    sentence = said(bucket)
+    assert "AWS_ENDPOINT_URL for S3) is none; write it with its scheme, as in http://127.0.0.1:9000" in sentence
+    assert "hush" not in sentence
+
+
 def test_without_credentials_it_says_which_to_set(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
