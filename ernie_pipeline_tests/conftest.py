@@ -58,7 +58,9 @@ LONG = (
     "scenarios/test_budget.py",
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_publishing.py",
+    "scenarios/test_refresh_ended.py",
     "scenarios/test_solutions_chain.py",
+    "scenarios/test_suites.py",
     "staleness/test_in_a_bucket.py",
     "training/grpo/test_whole.py",
 )

@@ -161,7 +161,7 @@ def test_the_version_has_card_tags_figures_signature_and_example(registered: Reg
     assert [p.name for p in info.signature.params.params] == ["max_new_tokens", "temperature", "top_p", "seed"]
     folder = Path(mlflow.artifacts.download_artifacts(registered.model_uri))
     assert json.loads((folder / "input_example.json").read_text())["data"] == [[QUESTION]]
-    assert (folder / "artifacts/adapter/README.md").read_text().startswith("---\nlicense:")
+    assert "\nlicense: apache-2.0\n" in (folder / "artifacts/adapter/README.md").read_text().partition("\n---\n")[0]
     assert not list(folder.rglob("__pycache__"))
     assert not any("+" in line for line in (folder / "requirements.txt").read_text().splitlines())
 

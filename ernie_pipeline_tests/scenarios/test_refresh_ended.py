@@ -28,7 +28,6 @@ def group(pid: int, number: int) -> None:
     os.killpg(pid, number)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "send", "says"),
     [

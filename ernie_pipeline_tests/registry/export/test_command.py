@@ -34,7 +34,7 @@ def test_a_registered_version_is_exported_by_its_alias(
     told = json.loads((out / "export.json").read_text())
     assert (told["model"], told["onto"]) == (f"models:/{registered.name}/{registered.version}", "quantized")
     readme = (out / "README.md").read_text()
-    assert readme.startswith("---\nlicense: ")
+    assert "\nlicense: " in readme.partition("\n---\n")[0]
     assert "library_name: gguf\n" in readme
     assert f"\n# models:/{registered.name}/{registered.version} (gguf)\n" in readme
     assert readme.count("\n## Results\n") == 1
