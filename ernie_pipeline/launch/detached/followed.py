@@ -61,6 +61,7 @@ class Followed:
         self._ended = self._sealed = self._began = 0.0
         self._deaf = self._stopped_waiting = False
         self._anew = False
+        self._read_before = 0
 
     @property
     def name(self) -> str:
@@ -142,7 +143,8 @@ class Followed:
         self._feel(time.monotonic())
         try:
             ended = self.engine.status(self.name).state in ("ended", "unknown")
-            if ended and self.place.refresh():  # its last words may have come just now
+            if ended and not self.listener.failure:  # its last words may have come just now
+                self.place.refresh()
                 time.sleep(2 * POLL_S)
                 self.listener.listen()
             return ended
@@ -155,9 +157,17 @@ class Followed:
         Should it find one in this moment, it is asked, as any other.
         """
         self.place.ask_to_stop()
-        if self._status.state == "waiting" and not self._began:
+        if self._still_waits():
             self.engine.stop(self.name)
             self._stopped_waiting = True
+
+    def _still_waits(self) -> bool:
+        """Asked now: what was told a second ago may be over, and the job near its first checkpoint."""
+        with suppress(PipelineError):
+            self.place.refresh()
+        self._feel(time.monotonic())
+        said = self.reader.read > self._read_before
+        return not self._began and not said and self.engine.status(self.name).state == "waiting"
 
     def show_output(self) -> None:
         """Of one that failed with a sentence: what else it said, once it has ended."""
@@ -172,6 +182,7 @@ class Followed:
 
     def _submit(self) -> None:
         self._to_submit, self._ended, self._heard, self._began = True, 0.0, 0.0, 0.0
+        self._read_before = self.reader.read
         if self.place.attempt:
             self.engine.stop(self.name)
         attempt = self.place.begin(self._anew)

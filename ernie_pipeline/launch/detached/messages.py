@@ -57,6 +57,11 @@ class MessageFile(dg.PipesMessageReader):
             self._read(handler)
             self._finish(handler)
 
+    @property
+    def read(self) -> int:
+        """Bytes of all attempts' messages so far."""
+        return self._place
+
     def no_messages_debug_text(self) -> str:
         """For Dagster's warning."""
         return f"Attempted to read messages from {self.file}."
