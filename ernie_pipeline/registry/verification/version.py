@@ -26,7 +26,6 @@ class Version:
     version: str
     tags: Mapping[str, str]
     run_id: str
-    model_id: str | None
     location: str
 
     @property
@@ -62,7 +61,6 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
         version=str(found.version),
         tags=dict(found.tags),
         run_id=str(found.run_id or ""),
-        model_id=getattr(found, "model_id", None),
         location=str(location),
     )
 
