@@ -2,9 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -31,16 +32,20 @@ DEFAULTS = {
 }
 """How MLflow is used here, where the environment does not say otherwise."""
 
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+"""For what may be left out: a server that does not answer is waited for a few seconds, MLflow's own being 120."""
+
 
 @contextmanager
-def connected(tracking_uri: str) -> Iterator["MlflowClient"]:
+def connected(tracking_uri: str, defaults: Mapping[str, str] = MappingProxyType({})) -> Iterator["MlflowClient"]:
     """An `MlflowClient` of the server or database; MLflow's own errors leave as a `PipelineError` without secrets.
 
     A server's user and password go to MLflow by its environment variables, so that no URL in its messages has them.
+    `defaults` go before those of this package, and the environment before both.
     MLflow keeps the address in the process and exports it to its environment: both are put back.
     """
     address, environment = _without_login(tracking_uri)
-    with _environment(DEFAULTS, environment), _without_stray_folders(address):
+    with _environment({**DEFAULTS, **defaults}, environment), _without_stray_folders(address):
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 

@@ -18,16 +18,16 @@ from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry.lineage import walk_back
+from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run
 from ernie_pipeline.registry.provenance import predicate, write_provenance
 from ernie_pipeline.registry.request import held_out_rows
-from ernie_pipeline.registry.run_log import log_values
+from ernie_pipeline.registry.run_log import OfModel, log_values, metric_names
 from ernie_pipeline.registry.signing import open_signer
 from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.sealed import list_files
-from ernie_pipeline.utils.flatten import flatten
 from ernie_pipeline_tests.staleness.chains import walk
 
 ROWS = [
@@ -202,29 +202,46 @@ def _register(home: RegisteredHome, work: Work, out: Path, number: str, key: Pat
         "gate.promoted": str(number == "1").lower(),
         "gate.reasons": "It is better.",
         "gate.accuracy": repr(metrics["adapter"]["accuracy"]),
-        "gate.split_version": work.made_from.inputs["math_split"],
         "gate.held_out": held_out_rows(evaluations["adapter"].folder),
     }
-    aliases = _in_registry(settings, folder, number, flatten({**metrics, "comparison": comparison}), tags)
+    compared = {f"comparison/{name}": value for name, value in comparison.items()}
+    figures = {side: metric_names(values) for side, values in metrics.items()}
+    figures["adapter"] |= compared
+    aliases = _in_registry(settings, folder, number, figures, tags)
     decided = {"promoted": number == "1", "reasons": ["It is better."], "max_logit_difference": 0.0}
     said = {"name": "quick", "version": number, "aliases": aliases, "files": list_files(folder), **decided}
     _write_json(out, {"registration": said, "comparison": comparison})
 
 
 def _in_registry(
-    settings: Settings, folder: Path, number: str, metrics: Mapping[str, float], tags: dict[str, str]
+    settings: Settings, folder: Path, number: str, figures: Mapping[str, Mapping[str, float]], tags: dict[str, str]
 ) -> list[str]:
+    """As `register` does it: adapter and base model each as a run with a logged model; the aliases that it got."""
     with connected(settings.tracking_uri) as client:
         if number == "1":
             client.create_registered_model("quick")
-        run_id = client.create_run("0").info.run_id
-        log_values(client, run_id, metrics=metrics)
-        version = client.create_model_version("quick", source=folder.as_uri(), run_id=run_id, tags=tags)
+        run_id, model_id = _measured(client, "adapter", figures["adapter"], {})
+        _measured(client, "base", figures["base"], {ADAPTER_RUN: run_id})
+        version = client.create_model_version(
+            "quick", source=folder.as_uri(), run_id=run_id, model_id=model_id, tags=tags
+        )
         assert str(version.version) == number
         aliases = ["challenger", "champion"] if number == "1" else ["challenger"]
         for alias in aliases:
             client.set_registered_model_alias("quick", alias, number)
     return aliases
+
+
+def _measured(client: Any, side: str, figures: Mapping[str, float], tags: Mapping[str, str]) -> tuple[str, str]:
+    """The ids of a run and its logged model, which have the figures."""
+    tags = {"model": side, **tags}
+    with (
+        opened_run(client, "0", side, "", tags) as run_id,
+        opened_model(client, "0", run_id, side, side, {"mlflow.model.isExternal": "true", **tags}) as logged,
+    ):
+        log_values(client, run_id, metrics=figures, of=OfModel(logged.model_id, "math_split/eval", "digest"))
+        client.finalize_logged_model(logged.model_id, "READY")
+        return run_id, logged.model_id
 
 
 def _write_json(folder: Path, files: Mapping[str, Any]) -> None:

@@ -27,8 +27,10 @@ from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.artifacts import MANIFEST, ArtifactStore, Provenance
 from ernie_pipeline.store.sealed import list_files, read_sealed
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.flatten import flatten
 from ernie_pipeline_tests.cli.registered import RegisteredHome, make_home
 
+SIDES = ("base", "adapter")
 Ask = Callable[..., "tuple[int, dict[str, Any]]"]
 
 
@@ -91,7 +93,7 @@ def test_every_kind_of_tampering_is_told_in_its_own_step(home: RegisteredHome, a
     another_byte(home.files("1") / "adapter" / "adapter_model.safetensors")
     another_byte(home.artifact("qlora_adapter") / "output.json")
     shutil.rmtree(home.artifact("raw_nemotron"))
-    home.sql("UPDATE latest_metrics SET value = 0.99 WHERE key = 'adapter.accuracy'")
+    home.sql("UPDATE latest_metrics SET value = 0.99 WHERE key = 'accuracy'")
     (home.folder / "rows.jsonl").write_text("other rows\n")
     status, values = ask(home, "verify", "models:/quick/1", "--answers", "1")
     assert status == 3
@@ -100,8 +102,7 @@ def test_every_kind_of_tampering_is_told_in_its_own_step(home: RegisteredHome, a
         "files": "adapter/adapter_model.safetensors was altered",
         "provenance": "adapter/adapter_model.safetensors is not the file that the statement is about",
         "chain qlora_adapter": values["steps"]["chain qlora_adapter"]["said"],
-        "registry figures": "metric adapter.accuracy is 0.99 in the registry, and 0.9166666666666666 by the stored "
-        "answers",
+        "registry figures": "metric accuracy is 0.99 in the registry, and 0.9166666666666666 by the stored answers",
     }
     assert "artifact altered: output.json" in values["steps"]["chain qlora_adapter"]["said"]
     assert "is not in this store any more" in found(values, "unchecked")["chain raw_nemotron"]
@@ -109,22 +110,42 @@ def test_every_kind_of_tampering_is_told_in_its_own_step(home: RegisteredHome, a
     assert values["sentence"].startswith("models:/quick/1 is NOT what was recorded: see files, provenance, chain")
 
 
-@pytest.mark.parametrize("table", ["metrics", "latest_metrics"])
-def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome, table: str) -> None:
+FIGURES_IN = {
+    "metrics": "value = value + 1e-6 WHERE key = 'accuracy' AND run_uuid",
+    "latest_metrics": "value = value + 1e-6 WHERE key = 'accuracy' AND run_uuid",
+    "logged_model_metrics": "metric_value = metric_value + 1e-6 WHERE metric_name = 'accuracy' AND run_id",
+}
+
+
+def registry_figures(home: RegisteredHome, **tags: str) -> Step:
+    """The step on the figures of version 1, by what its artifacts hold."""
+    sides = {side: json.loads((home.artifact(f"{side}_evaluation") / "metrics.json").read_text()) for side in SIDES}
     comparison = json.loads((home.artifact("registered_model") / "comparison.json").read_text())
-    figure = {"comparison.p_value": comparison["p_value"]}
-    home.sql("DELETE FROM latest_metrics WHERE key <> 'comparison.p_value'")
+    with connected(home.settings.tracking_uri) as client:
+        version = find_version(client, "1", "quick")
+        return check_figures(client, version, flatten({**sides, "comparison": comparison}), tags)
 
-    def checked(**tags: str) -> Step:
-        with connected(home.settings.tracking_uri) as client:
-            return check_figures(client, find_version(client, "1", "quick"), figure, tags)
 
-    assert checked().outcome == "passed"
-    assert checked(**{"gate.accuracy": "0.25"}).outcome == "differs"
-    home.sql(f"UPDATE {table} SET value = value + 1e-6 WHERE key = 'comparison.p_value'")
-    assert "comparison.p_value is" in checked().said
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("table", FIGURES_IN)
+def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome, table: str, side: str) -> None:
+    assert registry_figures(home).outcome == "passed"
+    run = "(SELECT run_uuid FROM tags WHERE key = 'model' AND value = ?)"
+    home.sql(f"UPDATE {table} SET {FIGURES_IN[table]} IN {run}", side)
+    whose = "the base model's " if side == "base" else ""
+    place = {"metrics": "the history of ", "latest_metrics": "", "logged_model_metrics": "logged model's "}[table]
+    said = registry_figures(home).said
+    assert all(words in said for words in (whose, place, "metric accuracy is"))
+
+
+def test_what_is_wrong_with_the_runs_of_a_version_is_told_in_one_sentence(home: RegisteredHome) -> None:
+    assert registry_figures(home, **{"gate.accuracy": "0.25"}).outcome == "differs"
+    home.sql("DELETE FROM tags WHERE key = 'adapter_run'")
+    assert registry_figures(home).said.startswith("the base model's metric accuracy is nothing in the registry")
+    home.sql("DELETE FROM tags WHERE key = 'model' AND value = 'adapter'")
+    assert "from before the base model had a run of its own" in registry_figures(home).said
     home.sql("UPDATE model_versions SET run_id = 'beef' WHERE version = 1")
-    assert "Run with id=beef not found" in checked().said
+    assert "Run with id=beef not found" in registry_figures(home).said
 
 
 @pytest.mark.parametrize(

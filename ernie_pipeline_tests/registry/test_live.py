@@ -1,5 +1,7 @@
 """A training in MLflow while it goes on."""
 
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,15 @@ def runs(uri: str) -> list[Any]:
         return list(client.search_runs([experiment], order_by=["attributes.start_time DESC"]))
 
 
-def test_each_step_is_seen_at_once_and_the_run_ends_as_the_training_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def ends_by(error: type[BaseException], uri: str, said: list[str]) -> None:
+    with live_training(watched(uri), said.append, 0) as tell:
+        tell({"step": 10, "loss": 0.5})
+        raise error
+
+
+def test_each_step_is_seen_at_once_and_the_run_ends_as_the_training_does(tmp_path: Path) -> None:
     uri, said = sqlite_uri(tmp_path / "mlflow.db"), list[str]()
-    with live_training(watched(uri, tmp_path), said.append) as tell:
+    with live_training(watched(uri, tmp_path), said.append, 0) as tell:
         tell({"step": 10, "max_steps": 20, "loss": 0.5, "estimated_end": "soon", "gradient_norm": float("nan")})
         [run] = runs(uri)
         assert (run.info.status, run.data.metrics, run.data.params) == (
@@ -36,8 +42,8 @@ def test_each_step_is_seen_at_once_and_the_run_ends_as_the_training_does(
     [run] = runs(uri)
     assert (run.info.status, run.data.metrics["training/loss"]) == ("FINISHED", 0.25)
     for error, status in ((ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")):
-        with pytest.raises(error), live_training(watched(uri), said.append):
-            raise error
+        with pytest.raises(error):
+            ends_by(error, uri, said)
         assert runs(uri)[0].info.status == status
     with connected(uri) as client:
         drop_live(client, run.info.experiment_id, "f00d" * 4)
@@ -45,10 +51,35 @@ def test_each_step_is_seen_at_once_and_the_run_ends_as_the_training_does(
     assert said == []
 
 
-def test_where_mlflow_does_not_answer_the_training_goes_on_and_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    said = list[str]()
-    with live_training(watched("http://127.0.0.1:9"), said.append) as tell:
+def test_a_short_training_does_not_ask_mlflow_and_a_longer_one_shows_all_that_it_told(tmp_path: Path) -> None:
+    uri, said = sqlite_uri(tmp_path / "mlflow.db"), list[str]()
+    with live_training(watched(uri, tmp_path), said.append, 60) as tell:
         tell({"step": 1, "loss": 0.5})
+    assert not any(tmp_path.iterdir())
+    with live_training(watched(uri, tmp_path), said.append, 0.2) as tell:
+        tell({"step": 1, "loss": 0.5})
+        assert not any(tmp_path.iterdir())
+        time.sleep(0.2)
+        tell({"step": 2, "loss": 0.25})
+    [run] = runs(uri)
+    with connected(uri) as client:
+        told = [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, "training/loss")]
+    assert sorted(told) == [(1, 0.5), (2, 0.25)]
+    assert said == []
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_where_mlflow_does_not_answer_the_training_goes_on_and_it_is_told_once(listens: bool) -> None:
+    """A server that takes a connection and says nothing is waited for once, and for a few seconds."""
+    said = list[str]()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen(8)
+        address, began = f"http://127.0.0.1:{server.getsockname()[1]}", time.monotonic()
+        with live_training(watched(address), said.append, 0) as tell:
+            for step in range(3):
+                tell({"step": step, "loss": 0.5})
+        assert time.monotonic() - began < 8
     [sentence] = said
-    assert sentence.startswith("the training is not seen in MLflow while it goes on: MLflow at http://127.0.0.1:9: ")
+    assert sentence.startswith(f"the training is not seen in MLflow while it goes on: MLflow at {address}: ")

@@ -10,6 +10,7 @@ from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec, base_checkpoin
 from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
+from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
 from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.store.artifacts import NOT_BUILT
 from ernie_pipeline.store.hashing.file_hash import sha256_of
@@ -18,8 +19,6 @@ from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
-
-MODELS = "models:/"
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,8 @@ def _registered(settings: Settings, uri: str, scratch: Path) -> Source:
 
 def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
     """(name, version, where its files are). Raises `PipelineError`."""
-    name, at, alias = uri.removeprefix(MODELS).partition("@")
-    version = "" if at else name.rpartition("/")[2]
-    name = name if at else name.rpartition("/")[0]
-    if not name or not (alias or version.isdecimal()):
-        raise PipelineError(f"{uri!r} names no registered model; write models:/NAME@champion or models:/NAME/VERSION")
+    asked = parse_model_uri(uri)
+    name, alias = asked.name, asked.alias
     settings.check_places()
     address = public_uri(settings.tracking_uri)
     missing = PipelineError(
@@ -92,7 +88,11 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
         from mlflow.exceptions import MlflowException
 
         try:
-            found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, version)
+            found = (
+                client.get_model_version_by_alias(name, alias)
+                if alias
+                else client.get_model_version(name, asked.version)
+            )
             location = str(client.get_model_version_download_uri(name, found.version))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 NAME = "registry figures"
-MEASURED = ("base.", "adapter.", "comparison.", "comparison/", "by_kind/")
+MEASURED = ("comparison/", "by_kind/")
+"""What else by these names would be a figure that nothing measured."""
+ADAPTER, BASE = "adapter", "base"
+BEFORE_BOTH_HAD_RUNS = "from before the base model had a run of its own, or altered; register the adapter again"
 TOLERANCE = 1e-9
 """Relative: what another version of a library may round otherwise."""
 
@@ -22,10 +25,11 @@ TOLERANCE = 1e-9
 def check_figures(
     client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]
 ) -> Step:
-    """Compare the metrics of the version's run and logged model, and its tags, with `wanted` and `tags`.
+    """Compare the metrics of the version's run, of the base model's beside it and of the logged model of each, and the
+    version's tags, with `wanted` and `tags`.
 
-    `wanted` has every metric whose name begins as in `MEASURED`. A tag that the version has not is passed over: one
-    from before it was recorded.
+    `wanted`: "base.accuracy", "adapter.accuracy", "comparison.gain" and so on, all that there are. A tag that the
+    version has not is passed over: one from before it was recorded.
     """
     from mlflow.exceptions import MlflowException
 
@@ -38,7 +42,10 @@ def check_figures(
 
 
 def _compared(client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]) -> Step:
-    for side in _sides(client, version, wanted):
+    run = client.get_run(version.run_id)
+    if run.data.tags.get("model") != ADAPTER:
+        return differs(NAME, f"its run has no tag model = {ADAPTER}: {version.uri} is {BEFORE_BOTH_HAD_RUNS}")
+    for side in _sides(client, version, run, wanted):
         if wrong := _first_difference(side.told, side.wanted):
             name, said, found = wrong
             return differs(NAME, f"{side.place} {name} is {said} in the registry, and {found} by the stored answers")
@@ -59,33 +66,33 @@ class _Side:
     wanted: Mapping[str, float]
 
 
-def _sides(client: "MlflowClient", version: Version, wanted: Mapping[str, float]) -> Iterator[_Side]:
-    """The adapter's run has the comparison and the adapter's figures by their bare names, a run beside it the base's.
-
-    A version of before has one run with all of them, by the names in `wanted`.
-    """
-    run = client.get_run(version.run_id)
-    if run.data.tags.get("model") != "adapter":
-        yield from _run_sides(client, run, wanted)
-        yield _Side("the logged model's metric", _of_model(client, version), wanted)
-        return
-    own = {name.removeprefix("adapter."): value for name, value in wanted.items() if not name.startswith("base.")}
-    own = {name.replace(".", "/"): value for name, value in own.items()}
+def _sides(client: "MlflowClient", version: Version, run: "Run", wanted: Mapping[str, float]) -> Iterator[_Side]:
+    """The adapter's run has the comparison and the adapter's figures by their bare names, a run beside it the base's;
+    the logged model of each has the same as its run."""
+    bare = {name: name.removeprefix(f"{ADAPTER}.").replace(".", "/") for name in wanted}
+    own = {bare[name]: value for name, value in wanted.items() if not name.startswith(f"{BASE}.")}
     yield from _run_sides(client, run, own)
-    yield _Side("the logged model's metric", _of_model(client, version), own)
-    base = {name.removeprefix("base.").replace(".", "/"): wanted[name] for name in wanted if name.startswith("base.")}
-    beside = f"tags.{ADAPTER_RUN} = '{version.run_id}' and tags.model = 'base'"
-    runs = client.search_runs([run.info.experiment_id], beside)
+    base = {
+        name.removeprefix(f"{BASE}.").replace(".", "/"): value
+        for name, value in wanted.items()
+        if name.startswith(f"{BASE}.")
+    }
+    beside = f"tags.{ADAPTER_RUN} = '{version.run_id}' and tags.model = '{BASE}'"
+    runs = [client.get_run(found.info.run_id) for found in client.search_runs([run.info.experiment_id], beside)]
     if not runs:
         yield _Side("the base model's metric", {}, base)
-    for run in runs:
-        yield from _run_sides(client, run, base, "the base model's ")
+    for found in runs:
+        yield from _run_sides(client, found, base, "the base model's ")
 
 
 def _run_sides(client: "MlflowClient", run: "Run", wanted: Mapping[str, float], whose: str = "") -> Iterator[_Side]:
+    """Of the run and of its logged models: a version in an SQL database does not say its model, but its run does."""
     history = {name: _last(client, run.info.run_id, name) for name in wanted}
     yield _Side(f"{whose}metric", run.data.metrics, wanted)
     yield _Side(f"the history of {whose}metric", history, wanted)
+    logged = [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]
+    for model_id in logged or [None]:
+        yield _Side(f"{whose}logged model's metric", _of_model(client, model_id), wanted)
 
 
 def _first_difference(told: Mapping[str, float | None], wanted: Mapping[str, float]) -> tuple[str, str, str] | None:
@@ -102,10 +109,10 @@ def _last(client: "MlflowClient", run_id: str, name: str) -> float | None:
     return next((value for value in values if value != values[-1]), values[-1]) if values else None
 
 
-def _of_model(client: "MlflowClient", version: Version) -> dict[str, float]:
-    if not version.model_id:
-        return dict(client.get_run(version.run_id).data.metrics)
-    return {metric.key: metric.value for metric in client.get_logged_model(version.model_id).metrics or ()}
+def _of_model(client: "MlflowClient", model_id: str | None) -> dict[str, float]:
+    """{} where there is none: it then differs in every figure."""
+    metrics = client.get_logged_model(model_id).metrics if model_id else None
+    return {metric.key: metric.value for metric in metrics or ()}
 
 
 def _number(text: str) -> float | None:

@@ -1,6 +1,5 @@
 """A registered version, as the registry tells it, and its files as a folder on this machine."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-MODEL = re.compile(r"models:/(?P<name>[^@]+?)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))|(?P<number>\d+)")
-FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION or VERSION"
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class Version:
     version: str
     tags: Mapping[str, str]
     run_id: str
-    model_id: str | None
     location: str
 
     @property
@@ -36,16 +32,14 @@ class Version:
 
 
 def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Version:
-    """The version that is `named` in one of `FORMS`; None: the champion of `own_name`, the model of the recipe.
+    """The version that is `named` as `parse_model_uri` has it; None: the champion of `own_name`, the recipe's model.
 
     Raises `PipelineError` for another form and for one that is not there.
     """
     from mlflow.exceptions import MlflowException
 
-    match = MODEL.fullmatch(named or f"models:/{own_name}@champion")
-    if match is None:
-        raise PipelineError(f"{named!r} names no version of a registered model; write {FORMS}")
-    name, alias, number = match["name"] or own_name, match["alias"], match["version"] or match["number"]
+    asked = parse_model_uri(named or f"{MODELS}{own_name}@champion", own_name)
+    name, alias, number = asked.name, asked.alias, asked.version
     try:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         location = client.get_model_version_download_uri(name, found.version)
@@ -62,7 +56,6 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
         version=str(found.version),
         tags=dict(found.tags),
         run_id=str(found.run_id or ""),
-        model_id=getattr(found, "model_id", None),
         location=str(location),
     )
 

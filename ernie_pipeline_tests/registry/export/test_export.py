@@ -152,7 +152,7 @@ def test_a_place_that_is_taken_or_the_pipeline_s_own_is_refused(
         export(settings, Asked("peft", tmp_path / "way" / "store" / "out"))
     with pytest.raises(PipelineError, match="is not in the registry"):
         export(settings, Asked("peft", tmp_path / "out"))
-    with pytest.raises(PipelineError, match="names no registered model"):
+    with pytest.raises(PipelineError, match="names no version of a registered model"):
         export(settings, Asked("peft", tmp_path / "out", model="models:/nothing"))
     with pytest.raises(PipelineError, match="it is no such artifact"):
         export(settings, Asked("peft", tmp_path / "out", model="abcdef"))
