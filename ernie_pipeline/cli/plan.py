@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+from ernie_pipeline.cli.output import ERROR, FRESH, STALE, print_answer
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -16,13 +16,23 @@ from ernie_pipeline.utils.text_table import aligned
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan; exit status 0 when everything is fresh, 3 when something is not."""
+    """Print the plan; exit status 0 when everything is fresh, 3 when something is not, 1 when it could not be built.
+
+    Raises `PipelineError` where the file of ERNIE_PIPELINE_GPU, which a refresh reads, says what cannot be.
+    """
+    settings = Settings.from_environment()
+    if settings.gpu:
+        from ernie_pipeline.orchestration.gpu_defaults import gpu_resource  # it imports Dagster
+
+        gpu_resource(settings.gpu)
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
-    warnings = split_warnings(made, Settings.from_environment())
+    warnings = split_warnings(made, settings)
     told = "".join(f"\nwarning: {words}" for words in warnings)
     print_answer(
         options, {**as_json(made, costs, budget), "warnings": warnings}, render_plan(made, costs, budget) + told
     )
+    if made.refused:
+        return ERROR
     return FRESH if made.fresh else STALE
 
 

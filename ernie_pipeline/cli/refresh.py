@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import uuid
+from collections.abc import Iterator
 
 from ernie_pipeline.cli.materialize import materialize
 from ernie_pipeline.cli.output import ERROR, FRESH, OVER_BUDGET
@@ -12,6 +13,8 @@ from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import spent_words
+from ernie_pipeline.staleness.plan import RefreshPlan
+from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.spending import REFRESH, read_spent, total
 from ernie_pipeline.utils.errors import PipelineError
@@ -21,8 +24,8 @@ def refresh(options: argparse.Namespace) -> int:
     """Print the plan, and run Dagster on what is not fresh, then how things are; exit status 0 when all was built.
 
     4 when it was not started, because it is estimated to pass the budget. Raises `PipelineError`, and starts nothing,
-    where what it is to register could not be signed. A gate that the adapter does not pass is no
-    failure: the model is registered, and not promoted.
+    where the plan is refused. A gate that the adapter does not pass is no failure: the model is registered, not
+    promoted, and a warning says why.
     """
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
     print(render_plan(plan, costs, budget), flush=True)
@@ -39,10 +42,26 @@ def refresh(options: argparse.Namespace) -> int:
     if built:
         now, costs_now = plan_with_costs()
         print(render_plan(now, costs_now, budget), flush=True)
-        for words in split_warnings(now, Settings.from_environment()):
+        for words in [*split_warnings(now, Settings.from_environment()), *not_promoted(now)]:
             print(f"warning: {words}", flush=True)
     print(_spent(name, budget), flush=True)
     return FRESH if built else ERROR  # Dagster's last lines say why
+
+
+def not_promoted(plan: RefreshPlan) -> Iterator[str]:
+    """Why what was registered is no champion; nothing where it is, or where nothing is registered."""
+    registered = next(asset for asset in plan.assets if asset.asset == "registered_model")
+    store = ArtifactStore(Settings.from_environment().store)
+    artifact = store.find(registered.asset, registered.fingerprint or "")[0] if registered.state == "fresh" else None
+    if not artifact:
+        return
+    said = artifact.json("registration.json")
+    if not said.get("promoted", True):
+        name, version, reasons = said["name"], said["version"], " ".join(said["reasons"])
+        yield (
+            f"{name} {version} is no champion, for the gate did not pass: {reasons} To make it one all the same: "
+            f"python -m ernie_pipeline promote {version}"
+        )
 
 
 def _spent(name: str, budget: Budget) -> str:

@@ -43,7 +43,7 @@ def before_champion(client: "MlflowClient", name: str) -> tuple[str, str]:
         raise PipelineError(f"{name} has no champion, so there is none to roll back; promote a version")
     before = client.get_model_version(name, now).tags.get(BEFORE)
     if not before:
-        raise PipelineError(f"version {now} of {name} was champion after no other, so there is none to go back to")
+        raise PipelineError(f"version {now} of {name} is the first champion: there is no earlier one to go back to")
     return now, str(before)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.cli.plan import plan_with_costs
+from ernie_pipeline.cli.refresh import not_promoted
 from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
 from ernie_pipeline.recipe.load import PRESETS, load_recipe
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
@@ -78,6 +80,7 @@ def fresh(home: Path, registry: Path) -> Path:
     with sqlite3.connect(home / "mlflow.db") as database:
         database.execute("UPDATE model_versions SET storage_location = ? WHERE version = 3", (files.as_uri(),))
     made = {"name": "quick", "version": "3", "aliases": ["champion"], "files": list_files(files)}
+    made |= {"promoted": False, "reasons": ["the gain is too small."]}
 
     def register(work: Work, out: Path) -> None:
         (out / "registration.json").write_text(json.dumps(made))
@@ -124,6 +127,24 @@ def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: 
     )
     assert len(plan["target"]) == 16
     assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]
+
+
+def test_a_gate_that_did_not_pass_is_told_where_a_refresh_ends(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(fresh))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    plan, _ = plan_with_costs()
+    assert plan.fresh
+    (words,) = not_promoted(plan)
+    assert words.startswith("quick 3 is no champion, for the gate did not pass: the gain is too small. To make it one")
+
+
+def test_a_gpu_file_that_cannot_be_is_told_by_the_plan(run: Run, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "gpu.yaml").write_text("resources: {gpu: {config: {launcherr: local}}}")
+    done = run(*MODULE, "plan", ERNIE_PIPELINE_GPU=str(tmp_path / "gpu.yaml"))
+    assert done.returncode == 1
+    assert "gpu.launcherr is none of the fields there" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not home.exists()
 
 
 def test_a_lost_registration_is_in_the_plan(run: Run, fresh: Path) -> None:
