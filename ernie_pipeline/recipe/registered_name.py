@@ -19,8 +19,9 @@ def give_name(table: dict[str, Any], own: Any, where: str) -> None:
     """Set registry.model_name in a recipe's `table` where it follows from the rows. `own`: the file's own [source].
 
     A recipe without a name gets that of the preset of its rows, else "ernie-math-" and what its source is called.
-    Where other rows than its `own` are read, what they are called is put behind its name. Raises `PipelineError` for
-    the name of a preset with other rows than that one's. What is no table is left to be told by others.
+    Where other rows than its `own` are read, what they are called is put behind a preset's name; a name of one's own
+    stays, wherever its rows lie. Raises `PipelineError` for the name of a preset with other rows than that one's. What
+    is no table is left to be told by others.
     """
     source, registry = table.get("source", {}), table.get("registry", {})
     if not isinstance(source, dict) or not isinstance(registry, dict):
@@ -30,7 +31,10 @@ def give_name(table: dict[str, Any], own: Any, where: str) -> None:
         return
     presets = {taken: of for taken, of in _preset_names().items() if rows in of}
     if isinstance(own, dict | None) and rows_of(own or {}) != rows:
-        name = next(iter(presets), "") if name is None else f"{name}-{called(source)}"
+        if name is None:
+            name = next(iter(presets), "")
+        elif name in _preset_names():
+            name = f"{name}-{called(source)}"
     elif name is None:
         name = next(iter(presets), "")
     elif name in _preset_names() and name not in presets:

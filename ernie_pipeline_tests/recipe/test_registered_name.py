@@ -45,11 +45,11 @@ def test_a_recipe_without_a_name_is_called_by_its_rows(tmp_path: Path) -> None:
     assert name(recipe_file(tmp_path, "")) == "ernie-math-demo"
 
 
-def test_a_name_that_a_recipe_gives_stands_while_its_own_rows_are_read(tmp_path: Path) -> None:
+def test_a_name_of_one_s_own_stands_wherever_the_rows_lie(tmp_path: Path) -> None:
     mine = recipe_file(tmp_path, '[source]\nkind = "file"\npath = "a.csv"\n[registry]\nmodel_name = "mine"\n')
     assert name(mine) == "mine"
     assert name(mine, "a.csv") == "mine"
-    assert name(mine, "b.csv") == "mine-b"
+    assert name(mine, "elsewhere/b.csv") == "mine"
 
 
 @pytest.mark.parametrize("taken", ["ernie-math-demo", "ernie-math"])
