@@ -48,7 +48,7 @@ def file_records(path: Path, called: str) -> Iterator[Record]:
         elif path.name.endswith(".parquet"):
             yield from enumerate(pl.read_parquet(path).iter_rows(named=True), start=1)
         else:
-            yield from _objects(path, called, ((number, json.loads(line)) for number, line in numbered_lines(path)))
+            yield from _objects(path, called, ((number, _value(line, number)) for number, line in numbered_lines(path)))
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, ValueError, RecursionError, TypeError) as error:
         raise PipelineError(
             f"{called} {path} cannot be read ({_shown(error)}); let it be one of {', '.join(FORMATS)}"
@@ -63,8 +63,20 @@ def _text(path: Path) -> str:
 def _json_values(text: str) -> Iterable[tuple[int, Any]]:
     """The members of one list, or a value a line."""
     if text.lstrip().startswith("["):
-        return enumerate(json.loads(text), start=1)
-    return ((number, json.loads(line)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return enumerate(_value(text), start=1)
+    return ((number, _value(line, number)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def _value(text: str | bytes, number: int = 0) -> Any:
+    """Of JSON. Raises `ValueError` for half of a surrogate pair too, which no table can hold: some writers cut there."""
+    value = json.loads(text)
+    if ("\\ud" in text.lower()) if isinstance(text, str) else (b"\\ud" in text.lower()):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            where = f"row {number}" if number else "a row"
+            raise ValueError(f"{where} holds half of a surrogate pair, such as \\ud83d, which is no text") from error
+    return value
 
 
 def _objects(path: Path, called: str, records: Iterable[tuple[int, Any]]) -> Iterator[Record]:

@@ -1,6 +1,7 @@
 """The rows of a suite's set at its version: question, reference answer, level and subject of each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,18 +56,21 @@ def read_suite(name: str, source: SuiteSource, columns: SuiteColumns, version: s
     Raises `PipelineError` when it cannot be read, lacks a column, has no rows, none with an answer, or more bad ones
     than `columns.max_bad_rows`; and when the file is not the one that was resolved.
     """
-    rows, bad = list[tuple[int, str, str, str | None, str | None]](), list[str]()
+    rows, bad, seen = list[tuple[int, str, str, str | None, str | None]](), list[str](), dict[str, None]()
     for number, record in _records(name, source):
-        _check_columns(name, columns, record)
-        question, answer = _question(record, columns), reference_answer(record[columns.answer], columns.reference)
+        seen |= dict.fromkeys(record)
+        answered = record.get(columns.answer)  # a row of JSON may lack what others have
+        question, answer = _question(record, columns), reference_answer(answered, columns.reference)
         if question is None:
             bad.append(f"row {number} has no question")
         elif answer is None:
-            bad.append(f"row {number} has no reference answer: {_shown(record[columns.answer])}")
+            bad.append(f"row {number} has no reference answer: {_shown(answered)}")
         else:
             rows.append((number, question, answer, _label(record, columns.level), _label(record, columns.subject)))
     if source.path and resolve_suite(name, source) != version:  # asked after it was read
         raise PipelineError(f"suite {name}: the file {source.path} changed while in use; run again")
+    if rows or bad:
+        _check_columns(name, columns, seen)
     _check_rows(name, columns, len(rows), bad)
     return SuiteRows(pl.DataFrame(rows, schema=ROWS, orient="row"), bad)
 
@@ -79,13 +83,14 @@ def _records(name: str, source: SuiteSource) -> Iterator[Record]:
     return hub_records(source.dataset, source.config or None, source.split, source.commit, called, cure)
 
 
-def _check_columns(name: str, columns: SuiteColumns, record: dict[str, Any]) -> None:
+def _check_columns(name: str, columns: SuiteColumns, seen: Collection[str]) -> None:
+    """Raise `PipelineError` for a column that is not among those `seen` in any row."""
     wanted = {"answer": columns.answer, "level": columns.level, "subject": columns.subject}
     keys = [("question", column) for column in _question_columns(columns)]
     for key, column in [*keys, *((key, column) for key, column in wanted.items() if column)]:
-        if column not in record:
+        if column not in seen:
             raise PipelineError(
-                f"suite {name} has no column {column!r} among {', '.join(record) or 'none'}; set suites.{name}.{key} "
+                f"suite {name} has no column {column!r} among {', '.join(seen) or 'none'}; set suites.{name}.{key} "
                 "to one of them"
             )
 
@@ -95,15 +100,17 @@ def _question_columns(columns: SuiteColumns) -> tuple[str, ...]:
 
 
 def _question(record: dict[str, Any], columns: SuiteColumns) -> str | None:
-    parts = [record[column] for column in _question_columns(columns)]
-    if not all(isinstance(part, str) for part in parts):
-        return None
-    return " ".join(part.strip() for part in parts if part.strip()) or None
+    parts = [record.get(column) for column in _question_columns(columns)]
+    texts = [part.strip() for part in parts if isinstance(part, str)]
+    return " ".join(filter(None, texts)) or None if len(texts) == len(parts) else None
 
 
 def _label(record: dict[str, Any], column: str) -> str | None:
-    """A level or a subject as text; None where the row has none."""
-    value = record[column] if column else None
+    """A level or a subject as text; None where the row has none. Where some rows have none, tables hold the others'
+    whole numbers as fractions (3.0), and what is missing as NaN."""
+    value = record.get(column) if column else None
+    if isinstance(value, float):
+        value = None if not isfinite(value) else int(value) if value.is_integer() else value
     return None if value is None or not str(value).strip() else str(value).strip()
 
 

@@ -5,6 +5,7 @@ worked solution; a solution of MATH has it in `\boxed{}`; SVAMP's may be a numbe
 """
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from ernie_pipeline.data.normalize.answers import bare_answer
@@ -33,6 +34,9 @@ def reference_answer(value: Any, form: str) -> str | None:
 
 
 def _plain(value: Any) -> str | None:
+    if isinstance(value, Decimal) and value.is_finite():  # of a Parquet file
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, float):

@@ -1,6 +1,7 @@
 """What one model's answers to a suite come to: each figure with its intervals, and by kind, level and subject."""
 
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from typing import Any
 
 from scipy.stats import t as students_t  # type: ignore[import-untyped]
@@ -88,11 +89,12 @@ def grouped(problems: Sequence[Answered], group: str) -> dict[str, list[Answered
 
 
 def _natural(name: str) -> tuple[float, str]:
-    """Numbers in their order, before words."""
+    """Numbers in their order, before words; "nan", which has no place among numbers, is a word."""
     try:
-        return float(name), name
+        number = float(name)
     except ValueError:
-        return float("inf"), name
+        return inf, name
+    return number if isfinite(number) else inf, name
 
 
 def _of_all_samples(problems: Sequence[Answered]) -> dict[str, Figure]:

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,40 @@ def test_a_set_that_is_none_is_told_in_a_sentence(
         read(write_jsonl(tmp_path / "a.jsonl", *rows), **columns)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_of_json_may_lack_what_others_have(tmp_path: Path) -> None:
+    rows = [{"question": "x?", "answer": "1"}, {"question": "y?", "answer": "2", "level": 3}, {"question": "z?"}]
+    found = read(write_jsonl(tmp_path / "a.jsonl", *rows), level="level", max_bad_rows=1)
+    assert found.rows.select("expected_answer", "level").rows() == [("1", None), ("2", "3")]
+    assert found.bad == ["row 3 has no reference answer: None"]
+
+
+def test_a_level_that_is_missing_in_a_table_of_numbers_is_none(tmp_path: Path) -> None:
+    """As pandas writes it: whole numbers beside NaN are fractions."""
+    table = {"question": ["x?", "y?", "z?"], "answer": ["1", "2", "3"], "level": [3.0, float("nan"), 2.5]}
+    pl.DataFrame(table).write_parquet(tmp_path / "a.parquet")
+    found = read(SuiteSource(path=str(tmp_path / "a.parquet")), level="level")
+    assert found.rows["level"].to_list() == ["3", None, "2.5"]
+
+
+def test_an_answer_may_be_a_decimal_number(tmp_path: Path) -> None:
+    answers = [Decimal("3.50"), Decimal("100.00"), Decimal("-0.25")]
+    pl.DataFrame({"question": ["x?", "y?", "z?"], "answer": answers}).write_parquet(tmp_path / "a.parquet")
+    found = read(SuiteSource(path=str(tmp_path / "a.parquet")))
+    assert found.rows["expected_answer"].to_list() == ["3.5", "100", "-0.25"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("column", ["question", "answer"])
+def test_half_of_a_surrogate_pair_is_told_with_its_row(tmp_path: Path, name: str, column: str) -> None:
+    good = {"question": "\U0001f600?", "answer": "1"}
+    source = write_jsonl(tmp_path / name, good, {**good, column: "cut \ud83d"})
+    with pytest.raises(
+        PipelineError, match=r"suite mine: the file .* cannot be read \(row 2 holds half of a surrogate"
+    ):
+        read(source)
+    assert read(write_jsonl(tmp_path / name, good)).rows["question"].to_list() == ["\U0001f600?"]
 
 
 def test_so_many_bad_rows_as_are_tolerated_are_left_out_and_told(tmp_path: Path) -> None:

@@ -140,6 +140,12 @@ def test_each_level_has_its_figures_and_a_column_that_is_not_there_none() -> Non
     assert [*by["kind"]] == ["integer"]
 
 
+def test_the_levels_have_one_order_whatever_they_are_called() -> None:
+    names = [*map(str, range(40)), "+nan", "-nan", "NAN", "NaN", "easy", "inf", "nan"]
+    tried = [each for name in names[::-1] for each in attempts(f"of {name}", "4", level=name)]
+    assert [*summarise(tried)["by"]["level"]] == names
+
+
 def test_the_flat_figures_are_each_value_with_its_interval() -> None:
     found = suite_figures("mine", summarise(SUITE))
     assert found["mine/accuracy"] == pytest.approx(1 / 3)
