@@ -36,7 +36,8 @@ PUBLISHED = {
   archivePrefix = {arXiv}
 }""",
 }
-"""By how the name of the base model or of the data set begins; the demo's problems come from reasoning-gym."""
+"""By how the name of the base model or of the data set begins, "demo" by all of it; the demo's problems come from
+reasoning-gym."""
 
 OWN = """\
 @software{{ernie_pipeline,
@@ -96,7 +97,7 @@ def _named(name: str, kind: str) -> str:
 
 def _entry(name: str, what: str, version: str) -> str:
     for begins, entry in PUBLISHED.items():
-        if name.startswith(begins):
+        if name == begins or (begins != "demo" and name.startswith(begins)):
             return entry
     if not is_hub_id(name):
         return ""

@@ -139,6 +139,10 @@ def test_whose_work_it_stands_on_is_cited_and_named() -> None:
     assert re.findall(r"@\w+\{([\w.]+),", entries) == ["ernie2025technicalreport", "moshkov2025aimo2", "ernie_pipeline"]
     other = bibtex({"name": "a/b"}, {"name": "c/d"}, {"base_model": "commit:1", "nemotron_source": "commit:2"})
     assert "https://huggingface.co/a/b" in other
+    likely = bibtex({"name": "demography/b"}, {"name": "demo_rows.jsonl"}, {})
+    assert "https://huggingface.co/demography/b" in likely
+    assert "reasoninggym" not in likely, "only the demo itself is made with it"
+    assert bibtex({"name": "demo"}, {"name": "demo"}, {}).count("reasoninggym") == 1
     assert "note = {commit:2},\n  howpublished = {\\url{https://huggingface.co/datasets/c/d}}" in other
     text = notice("apache-2.0", BASE, DATA)
     assert "its text is in LICENSE" in text
