@@ -68,7 +68,7 @@ def _json_values(text: str) -> Iterable[tuple[int, Any]]:
 
 
 def _value(text: str | bytes, number: int = 0) -> Any:
-    """Of JSON. Raises `ValueError` for half of a surrogate pair too, which no table can hold: some writers cut there."""
+    """Of JSON. Raises `ValueError` for half of a surrogate pair too, where some writers cut: no table can hold it."""
     value = json.loads(text)
     if ("\\ud" in text.lower()) if isinstance(text, str) else (b"\\ud" in text.lower()):
         try:
