@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ernie_pipeline.recipe.sections import Publish
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.staleness.published import PUBLISHED
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.errors import PipelineError
@@ -67,17 +68,29 @@ def lost_publication(settings: Settings, artifact: Artifact) -> str:
     return what_is_lost(settings.tracking_uri, artifact.json("publication.json"))
 
 
-def publication_refused(publish: Publish, certain: bool) -> str:
+def publication_refused(publish: Publish, store: ArtifactStore, certain: bool) -> str:
     """Why nothing could be published to the recipe's repository now, in a sentence; "" where nothing speaks against.
 
-    A tag that is there already does only where it is `certain` that there is something new to publish.
+    A tag that is there already does only where it is `certain` that there is something new to publish: not at a
+    newest commit that no artifact in the store speaks of, which may be of a run that was cut off before its record.
     """
-    from ernie_pipeline.registry.publish.access import check_access, check_tag
+    from ernie_pipeline.registry.publish.access import check_access, check_tag, tag_is_taken
 
     try:
         target = check_access(publish)
-        if certain:
-            check_tag(publish, target)
+        if certain and check_tag(publish, target) and target.head in _published_commits(store):
+            raise tag_is_taken(publish)
     except PipelineError as error:
         return str(error)
     return ""
+
+
+def _published_commits(store: ArtifactStore) -> set[str]:
+    """The commits of which an artifact in the store speaks, intact or not."""
+    found = set[str]()
+    for fingerprint in store.fingerprints(PUBLISHED):
+        try:
+            found.add(str(read_json(store.folder(PUBLISHED, fingerprint) / "publication.json").get("commit", "")))
+        except NOT_READABLE:
+            continue
+    return found

@@ -223,7 +223,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     if ask_registry:
         chain.refused["registered_model"] = registration_refused
     if ask_registry and PUBLISHED in chain.stages:
-        chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish)
+        chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish, store)
     return chain
 
 

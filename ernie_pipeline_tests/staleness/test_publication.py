@@ -1,5 +1,6 @@
 """The asset that is there only where the recipe says so, and what is told before it is built."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,7 +67,9 @@ def test_a_refusal_is_told_by_the_plan_before_anything_is_built(store: ArtifactS
     assert asked == [True, False], "what waits may come out as it was"
 
 
-def test_whether_a_tag_is_taken_counts_where_something_new_is_to_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_a_tag_is_taken_counts_where_something_new_is_to_be_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import constants
 
     publish = recipe_with(publish={"repo": "me/model", "tag": "v1"}).publish
@@ -74,9 +77,16 @@ def test_whether_a_tag_is_taken_counts_where_something_new_is_to_be_published(mo
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_writes")
-        hub.make("me/model").tags["v1"] = "0" * 40
-        refused = partial(publication_refused, publish)
+        repository = hub.make("me/model")
+        repository.tags["v1"] = "0" * 40
+        refused = partial(publication_refused, publish, ArtifactStore(tmp_path))
         assert refused(False) == ""
+        assert refused(True).startswith("me/model has a tag v1 already")
+        repository.tags["v1"] = repository.head
+        assert refused(True) == "", "a run may have been cut off before its record"
+        recorded = tmp_path / PUBLISHED / "f00d"
+        recorded.mkdir(parents=True)
+        (recorded / "publication.json").write_text(json.dumps({"commit": repository.head}))
         assert refused(True).startswith("me/model has a tag v1 already")
 
 

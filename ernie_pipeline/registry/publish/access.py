@@ -53,17 +53,27 @@ def check_access(publish: Publish) -> Target:
     return target
 
 
-def check_tag(publish: Publish, target: Target) -> None:
-    """Raise `PipelineError` where the tag is there already: it stands for what was published with it."""
+def check_tag(publish: Publish, target: Target) -> bool:
+    """Whether the tag is at the newest commit: then a run may have been cut off between its publication and the record
+    of it, and `upload` sees whether that commit is the same.
+
+    Raises `PipelineError` where the tag is at another: it stands for what was published with it.
+    """
     if not publish.tag or target.head is None:
-        return
+        return False
     with hub_answers(publish.repo):
-        refs = hub_api().list_repo_refs(publish.repo)
-    if publish.tag in (tag.name for tag in refs.tags):
-        raise PipelineError(
-            f"{publish.repo} has a tag {publish.tag} already, which is never moved; set publish.tag to another, or "
-            "leave it out"
-        )
+        tagged = {tag.name: tag.target_commit for tag in hub_api().list_repo_refs(publish.repo).tags}
+    if tagged.get(publish.tag, target.head) != target.head:
+        raise tag_is_taken(publish)
+    return publish.tag in tagged
+
+
+def tag_is_taken(publish: Publish) -> PipelineError:
+    """What is said where the tag stands for something else."""
+    return PipelineError(
+        f"{publish.repo} has a tag {publish.tag} already, which is never moved; set publish.tag to another, or "
+        "leave it out"
+    )
 
 
 @contextmanager

@@ -101,6 +101,8 @@ class Hub:
         self.faults: list[tuple[str, int]] = []
         self.before: list[tuple[str, Callable[[], None]]] = []
         """What happens meanwhile: (pattern, what), each before the next request that it fits."""
+        self.lost: list[str] = []
+        """Patterns of requests, of each the next one that is done and then answered with 504."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,7 +131,11 @@ class Hub:
                 raise RefusedError(fault[1], message="a fault")
             for pattern, call in ROUTES:
                 if match := re.fullmatch(pattern, request):
-                    return call(self, token, body, query, **{k: unquote(v) for k, v in match.groupdict().items()})
+                    found = call(self, token, body, query, **{k: unquote(v) for k, v in match.groupdict().items()})
+                    for lost in [each for each in self.lost if re.search(each, request)][:1]:
+                        self.lost.remove(lost)
+                        raise RefusedError(504, message="the answer was lost")
+                    return found
         raise RefusedError(404, message=f"no such route: {request}")
 
     def user(self, token: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ernie_pipeline.recipe.sections import Publish
 from ernie_pipeline.registry.provenance import BUILD_TYPE, PROVENANCE, write_provenance
 from ernie_pipeline.registry.publish.access import check_access
 from ernie_pipeline.registry.publish.upload import Commit, upload
+from ernie_pipeline.registry.signing import SIGNATURE
 from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.registry.publish.hub import Hub
@@ -110,6 +111,48 @@ def test_whoever_commits_meanwhile_is_not_overwritten(hub: Hub, folder: Path) ->
     with pytest.raises(PipelineError, match=r"me/model was changed by somebody else meanwhile .412.; nothing of this"):
         published(folder)
     assert [message for message, _ in repository.commits.values()][-1] == "theirs"
+
+
+def test_a_commit_that_came_through_though_its_answer_was_lost_is_published(hub: Hub, folder: Path) -> None:
+    hub.make("me/model")
+    hub.lost.append("/commit/")
+    made = published(folder, Publish(repo="me/model", tag="v1"))
+    repository = hub.repositories["me/model"]
+    assert made.oid == repository.head == repository.tags["v1"]
+    assert len(repository.commits) == 2
+
+
+@pytest.mark.parametrize("lost", ["/tag/", ""])
+def test_who_was_cut_off_after_the_tag_finds_it_published(hub: Hub, folder: Path, lost: str) -> None:
+    """With another signature, as most keys make one each time."""
+    asked = Publish(repo="me/model", tag="v1")
+    (folder / SIGNATURE).write_text("first")
+    if lost:
+        hub.lost.append(lost)
+        with pytest.raises(PipelineError, match=r"commit .* of me/model is there, but"):
+            published(folder, asked)
+    else:
+        published(folder, asked)
+    repository = hub.repositories["me/model"]
+    before = repository.head
+    (folder / SIGNATURE).write_text("second")
+    made = published(folder, asked)
+    assert (made.oid, repository.head, repository.tags) == (before, before, {"v1": before})
+    assert repository.files[SIGNATURE] == b"first"
+    assert made.files == list_files(folder)
+    write(folder, {"adapter.safetensors": b"\0" * 2000})
+    with pytest.raises(PipelineError, match="has a tag v1 already, which is never moved"):
+        published(folder, asked)
+    assert repository.head == before
+
+
+def test_a_tag_that_was_made_meanwhile_is_told_and_the_commit_is_there(hub: Hub, folder: Path) -> None:
+    repository = hub.make("me/model")
+    first = repository.head
+    hub.before.append(("/tag/", lambda: repository.tags.update(v1=first)))
+    with pytest.raises(PipelineError, match=r"commit \w{8} of me/model is there, but me/model has a tag v1 already"):
+        published(folder, Publish(repo="me/model", tag="v1"))
+    assert repository.tags == {"v1": first}
 
 
 def test_a_card_that_the_hub_does_not_take_is_told_before_anything_is_sent(hub: Hub, folder: Path) -> None:
