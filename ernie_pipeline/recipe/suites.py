@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from ernie_pipeline.recipe.section import Natural, Positive, Section
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""Of a suite: its assets are called by it."""
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""Of a suite: its assets are called by it, and so are folders, whose names file systems limit."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INSTRUCTION = "Solve the following math problem. Make sure to put the answer (and only answer) inside \\boxed{}.\n\n"
 """What stands before every question that the models are trained on: nvidia/Nemotron-RL-math-OpenMathReasoning's."""
@@ -84,6 +84,6 @@ def check_names(names: list[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"suites.{name}: a suite is named by small letters, digits and _, a letter first, such as math_500; "
-                "rename it"
+                f"suites.{name}: a suite is named by small letters, digits and _, a letter first, 64 at most, such as "
+                "math_500; rename it"
             )

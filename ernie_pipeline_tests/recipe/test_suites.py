@@ -35,7 +35,7 @@ def test_a_source_that_is_none_is_told_with_its_suite(source: dict[str, str], se
     assert error_of({"mine": {"source": source}}).startswith(f"recipe: suites.mine.source {sentence}")
 
 
-@pytest.mark.parametrize("name", ["GSM8K", "math-500", "500", "a.b", ""])
+@pytest.mark.parametrize("name", ["GSM8K", "math-500", "500", "a.b", "", "a" * 65])
 def test_a_name_that_is_no_asset_s_is_told(name: str) -> None:
     assert f"suites.{name}: a suite is named by small letters, digits and _" in error_of({name: FILE})
 
