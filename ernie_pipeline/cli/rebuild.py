@@ -24,6 +24,8 @@ from ernie_pipeline.utils.errors import PipelineError
 ALL = "rebuild"
 NOT_REBUILT = ("registered_model",)
 """A registration has a number and a time of its own: what it registers is the artifacts, which are compared."""
+NOT_ITS_OWN = ("publish", "suites")
+"""Tables of which no registered model is made; and nothing of a rebuild goes anywhere."""
 ELSEWHERE = ("DAGSTER_HOME", "ERNIE_PIPELINE_SOURCE", "MLFLOW_TRACKING_URI")
 """What of the environment is not for a rebuild: no instance of Dagster hears of its runs, and no registry."""
 ONE_BY_ONE: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
@@ -58,10 +60,7 @@ def recorded_recipe(settings: Settings, links: list[Link]) -> Recipe:
     Raises `PipelineError` where that names a source, base model or benchmark set of another content.
     """
     table: dict[str, Any] = settings.load_recipe().model_dump(mode="json", exclude_none=True)
-    for name in (
-        "publish",
-        "suites",
-    ):  # nothing of a rebuild goes anywhere, and no registered model is made from suites
+    for name in NOT_ITS_OWN:
         table.pop(name, None)
     recorded = {key: value for link in links if link.made and " " not in link.name for key, value in _keys(link)}
     for key, value in recorded.items():

@@ -1,6 +1,6 @@
 """What the split that stands says of its filters, for the summaries of `plan` and `refresh`."""
 
-from ernie_pipeline.data.tables.heavy_filters import heavy_filter_words
+from ernie_pipeline.data.tables.heavy_filters import told_by_profile
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
@@ -16,8 +16,6 @@ def split_warnings(plan: RefreshPlan, settings: Settings) -> list[str]:
         return []
     try:
         profile = read_json(settings.store / SPLIT / made.fingerprint / "reports" / "profile.json")
-        return [
-            f"{SPLIT}: {words}" for words in heavy_filter_words(profile["dropped"], sum(profile["places"].values()))
-        ]
+        return [f"{SPLIT}: {words}" for words in told_by_profile(profile)]
     except NOT_READABLE:
         return []

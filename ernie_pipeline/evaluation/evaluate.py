@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from ernie_pipeline.evaluation.job import EvaluationJob
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
 from ernie_pipeline.evaluation.part import answer_kept, answer_part
+from ernie_pipeline.grading.attempts import grade_values
 from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.backend import LoadedModel
@@ -117,8 +117,7 @@ def _predictions(rows: list[Row], answers: list[str], ended: list[bool], grades:
                 "correct": result.outcome == "correct",
                 "ended": end,
                 "strict": is_strict(result, end),
-                # how long grading took is no property of the prediction
-                **{name: value for name, value in asdict(result).items() if name != "seconds"},
+                **grade_values(result),
             }
             for row, answer, end, result in zip(rows, answers, ended, grades, strict=True)
         ],

@@ -53,24 +53,23 @@ def accuracy_by_kind(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> byt
 
 
 def _losses(curve: Curve) -> Any:
-    figure, axes = _figure(6.4, 3.2)
-    for name, label, style in (("loss", "training", "-"), ("loss_objective", "validation", "o--")):
-        points = [(entry["step"], entry[name]) for entry in curve if name in entry]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=f"{label}, last {points[-1][1]:.3f}")
-    axes.set(xlabel="optimizer step", ylabel="loss (nats a token)", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
+    lines = (("loss", "training", "-"), ("loss_objective", "validation", "o--"))
+    return _over_steps(curve, lines, ylabel="loss (nats a token)", yscale="log")
 
 
 def _rewards(curve: Curve) -> Any:
+    lines = (("reward", "reward", "-"), ("solved", "solved", "-"), ("accuracy", "set aside", "o--"))
+    return _over_steps(curve, lines, ylabel="of an answer")
+
+
+def _over_steps(curve: Curve, lines: Sequence[tuple[str, str, str]], **axis: str) -> Any:
+    """`lines`: a name in the curve's entries, what it is called, and matplotlib's style."""
     figure, axes = _figure(6.4, 3.2)
-    for name, label, style in (("reward", "reward", "-"), ("solved", "solved", "-"), ("accuracy", "set aside", "o--")):
+    for name, label, style in lines:
         points = [(entry["step"], entry[name]) for entry in curve if name in entry]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{label}, last {points[-1][1]:.3f}")
-    axes.set(xlabel="optimizer step", ylabel="of an answer")
+    axes.set(xlabel="optimizer step", **axis)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -116,8 +115,3 @@ def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def png(markdown: str) -> bytes:
-    """The picture in what the functions above give, for a file."""
-    return base64.b64decode(markdown.rpartition("base64,")[2].removesuffix(")"))

@@ -11,6 +11,7 @@ SIGNING_KEY, VERIFYING_KEY = "ERNIE_PIPELINE_SIGNING_KEY", "ERNIE_PIPELINE_VERIF
 PASSWORD_FILE = "ERNIE_PIPELINE_SIGNING_PASSWORD_FILE"
 IDENTITY, ISSUER = "ERNIE_PIPELINE_SIGSTORE_IDENTITY", "ERNIE_PIPELINE_SIGSTORE_ISSUER"
 TOKEN_FILE, TRUST_CONFIG = "ERNIE_PIPELINE_SIGSTORE_TOKEN_FILE", "ERNIE_PIPELINE_SIGSTORE_TRUST_CONFIG"
+VARIABLES = (SIGNING_KEY, VERIFYING_KEY, PASSWORD_FILE, IDENTITY, ISSUER, TOKEN_FILE, TRUST_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Signing:
     def can_verify(self) -> bool:
         """Whether there is something by which a signature can be checked."""
         return self.verifying_key is not None or self.identity is not None
+
+
+def is_said() -> bool:
+    """Whether the environment says anything of signatures: else nothing is signed, and nothing can be wrong."""
+    return any(map(os.environ.get, VARIABLES))
 
 
 UNSIGNED = Signing()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_pipeline.registry.opened import open_run, sweep_killed
-from ernie_pipeline.registry.run_log import log_values
+from ernie_pipeline.registry.opened import open_run, status_after, sweep_killed
+from ernie_pipeline.registry.run_log import in_training, log_values
 from ernie_pipeline.registry.tracking import IMPATIENT, connected, ensure_experiment
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -64,7 +64,7 @@ def live_training(
     try:
         yield live.tell
     except BaseException as error:
-        live.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        live.end(status_after(error))
         raise
     live.end("FINISHED")
 
@@ -95,7 +95,7 @@ class _Live:
         if not isinstance(values.get("step"), int):
             return
         figures = {name: value for name, value in values.items() if _is_figure(value) and name not in NO_FIGURES}
-        self.untold.append({"step": values["step"], **{f"training/{name}": value for name, value in figures.items()}})
+        self.untold.append(in_training({**figures, "step": values["step"]}))
         if time.monotonic() >= self.ask_at:
             self._ask(self._show)
 

@@ -25,6 +25,11 @@ def open_run(client: "MlflowClient", experiment_id: str, name: str, note: str, t
     return str(client.create_run(experiment_id, run_name=name, tags=own).info.run_id)
 
 
+def status_after(error: BaseException) -> str:
+    """MLflow's word for how a run ended by an error; a cancelled step ends by one that is no `Exception`."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
+
+
 @contextmanager
 def opened_run(
     client: "MlflowClient", experiment_id: str, name: str, note: str, tags: Mapping[str, str]
@@ -33,9 +38,9 @@ def opened_run(
     run_id = open_run(client, experiment_id, name, note, tags)
     try:
         yield run_id
-    except BaseException as error:  # a cancelled step ends by one that is no Exception
+    except BaseException as error:
         with suppress(Exception):
-            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            client.set_terminated(run_id, status_after(error))
         raise
     client.set_terminated(run_id, "FINISHED")
 

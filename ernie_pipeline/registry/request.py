@@ -14,7 +14,7 @@ from ernie_pipeline.registry.answer_tables import answer_tables
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card, shown
 from ernie_pipeline.registry.register import RegistrationRequest
-from ernie_pipeline.registry.run_log import DatasetFiles, metric_names, shown_params
+from ernie_pipeline.registry.run_log import DatasetFiles, in_training, metric_names, shown_params
 from ernie_pipeline.utils.flatten import flatten
 
 SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
@@ -80,7 +80,7 @@ def make_request(
         params={**described, **shown_params(recipe_keys)},
         figures={name: {**metric_names(figures), **further.get(name, {})} for name, figures in measured.items()},
         metrics=metric_names({"cost": dict(costs)} if costs else {}),
-        curve=[_in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
+        curve=[in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data
         ),
@@ -184,11 +184,6 @@ def _last(curve: list[dict[str, float]], name: str) -> float | None:
 def _merged(built_with: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All recipe keys, flat, each once."""
     return {key: value for keys in built_with for key, value in flatten(keys).items()}
-
-
-def _in_training(entry: Mapping[str, float]) -> dict[str, float]:
-    """An entry of a curve, by the names under which MLflow's page shows it."""
-    return {key if key == "step" else f"training/{key}": value for key, value in entry.items()}
 
 
 def _speed(adapter: Path) -> list[dict[str, float]]:

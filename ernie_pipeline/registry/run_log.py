@@ -55,6 +55,11 @@ def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name.replace(".", "/"): value for name, value in flatten(figures).items()}
 
 
+def in_training(entry: Mapping[str, float]) -> dict[str, float]:
+    """An entry of a curve, by the names under which MLflow's page shows it."""
+    return {key if key == "step" else f"training/{key}": value for key, value in entry.items()}
+
+
 @dataclass(frozen=True)
 class OfModel:
     """Which logged model has a figure, and on which data set, by MLflow's name and digest."""

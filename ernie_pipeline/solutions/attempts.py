@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ernie_pipeline.grading.attempts import by_problem, grade_values
 from ernie_pipeline.grading.grade import Grade, is_strict
 from ernie_pipeline.solutions.choose import choose
 from ernie_pipeline.solutions.problems import Problem
@@ -63,8 +64,7 @@ KEPT_SCHEMA = pa.schema(
 def attempt(
     problem: Problem, round_: int, sample: int, text: str, tokens: Sequence[int], ended: bool, grade: Grade
 ) -> Attempt:
-    """The attempt with its grade; how long grading took is no property of it."""
-    given = {name: value for name, value in asdict(grade).items() if name != "seconds"}
+    """The attempt with its grade."""
     return Attempt(
         row_id=problem.row_id,
         question=problem.question,
@@ -76,7 +76,7 @@ def attempt(
         tokens=len(tokens),
         ended=ended,
         strict=is_strict(grade, ended),
-        **given,
+        **grade_values(grade),
     )
 
 
@@ -87,14 +87,6 @@ def earlier_attempts(folder: Path | None, problems: Iterable[Problem]) -> list[A
     wanted = {problem.row_id for problem in problems}
     rows = pq.read_table(folder / FILE).to_pylist()
     return [replace(Attempt(**row), kept=False) for row in rows if row["row_id"] in wanted]
-
-
-def by_problem(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
-    """The attempts at each problem by its `row_id`, in their order."""
-    found: dict[str, list[Attempt]] = {}
-    for each in attempts:
-        found.setdefault(each.row_id, []).append(each)
-    return found
 
 
 def chosen(attempts: Sequence[Attempt], keep: int) -> list[Attempt]:

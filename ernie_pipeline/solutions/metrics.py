@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ernie_pipeline.grading.attempts import pass_at, powers_up_to
+from ernie_pipeline.grading.attempts import by_problem, pass_at, powers_up_to
 from ernie_pipeline.grading.intervals import wilson
-from ernie_pipeline.solutions.attempts import Attempt, by_problem
+from ernie_pipeline.solutions.attempts import Attempt
 
 BINS = 10
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from ernie_pipeline.grading import LIBRARIES as GRADING_LIBRARIES
+from ernie_pipeline.recipe import signing
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
@@ -163,13 +164,13 @@ STAGES: Mapping[str, Stage] = {
 """All that each asset may read, whatever the recipe says; see `stages_for`. A recipe's suites have stages besides."""
 
 
-def all_stages(recipe: Recipe) -> Mapping[str, Stage]:
+def all_stages(recipe: Recipe) -> dict[str, Stage]:
     """`STAGES`, those of the recipe's suites and, where it says where, that of publishing."""
     suites = suite_stages(recipe, ANSWERS_BY_ROW, MODEL_LIBRARIES)
     return {**STAGES, **suites, **published_stages(recipe, MODEL_LIBRARIES)}
 
 
-def all_sources(recipe: Recipe) -> Mapping[str, ObservedSource]:
+def all_sources(recipe: Recipe) -> dict[str, ObservedSource]:
     """`SOURCES`, and the sets of the recipe's suites."""
     return {**SOURCES, **suite_sources(recipe)}
 
@@ -212,7 +213,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
         sources = {name: _pinned(pins, name, source) for name, source in all_sources(recipe).items()}
     else:
         recipe = settings.load_recipe()
-        sources = {**all_sources(recipe)}
+        sources = all_sources(recipe)
     lost: dict[str, Lost] = {}
     if ask_registry:
         lost = {
@@ -220,7 +221,7 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
             PUBLISHED: partial(lost_publication, settings),
         }
     chain = chain_of_rounds(with_backend(recipe), store, sources, lost)
-    if ask_registry:
+    if ask_registry and signing.is_said():  # else each run would plan before its first step, for nothing
         chain.refused["registered_model"] = registration_refused
     if ask_registry and PUBLISHED in chain.stages:
         chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish, store)
@@ -290,7 +291,7 @@ def with_backend(recipe: Recipe) -> Recipe:
 
 def stages_for(recipe: Recipe) -> Mapping[str, Stage]:
     """The stages as the recipe has them: without what it does not ask for, with the libraries of its backend."""
-    stages = dict(all_stages(recipe))
+    stages = all_stages(recipe)
     if recipe.training.on != "solutions":
         stages = _without_solutions(stages)
     elif recipe.training.method == "supervised":

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from ernie_pipeline.data.normalize.answers import bare_answer
-from ernie_pipeline.grading.extract import last_boxed
+from ernie_pipeline.data.read.extract import AFTER, BOXED, extract_answer
 
 HASHES = "####"
 
@@ -47,13 +47,11 @@ def _plain(value: Any) -> str | None:
 
 
 def _after_hashes(value: Any) -> str | None:
-    if not isinstance(value, str) or HASHES not in value:
-        return None
-    return value.rpartition(HASHES)[2]
+    return extract_answer(value, AFTER + HASHES) if isinstance(value, str) else None
 
 
 def _boxed(value: Any) -> str | None:
-    return last_boxed(value) if isinstance(value, str) else None
+    return extract_answer(value, BOXED) if isinstance(value, str) else None
 
 
 def _list(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Filters that took so many rows that they may not fit them: told to people, deciding nothing."""
 
 from collections.abc import Mapping
+from typing import Any
 
 MOST = 1 / 3
 """Share of a source's rows above which a filter's part is told."""
@@ -34,6 +35,11 @@ def heavy_filter_words(dropped: Mapping[str, int], rows: int) -> list[str]:
         + _what_decides(name)
         for name in heavy_filters(dropped, rows)
     ]
+
+
+def told_by_profile(profile: Mapping[str, Any]) -> list[str]:
+    """`heavy_filter_words` of a split, by the values of its profile.json."""
+    return heavy_filter_words(profile["dropped"], sum(profile["places"].values()))
 
 
 def _what_decides(name: str) -> str:

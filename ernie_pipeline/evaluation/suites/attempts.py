@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ernie_pipeline.grading.attempts import grade_values
 from ernie_pipeline.grading.grade import Grade, is_strict
 from ernie_pipeline.recipe.suites import SuiteAnswers
 from ernie_pipeline.utils.stable_hash import stable_number
@@ -88,8 +89,7 @@ def seed_of(problem: Problem, answers: SuiteAnswers, sample: int) -> int:
 
 
 def attempt(problem: Problem, sample: int, text: str, tokens: Sequence[int], ended: bool, grade: Grade) -> Attempt:
-    """The attempt with its grade; how long grading took is no property of it."""
-    given = {name: value for name, value in asdict(grade).items() if name != "seconds"}
+    """The attempt with its grade."""
     return Attempt(
         row_id=problem.row_id,
         question=problem.question,
@@ -103,7 +103,7 @@ def attempt(problem: Problem, sample: int, text: str, tokens: Sequence[int], end
         ended=ended,
         correct=grade.outcome == "correct",
         strict=is_strict(grade, ended),
-        **given,
+        **grade_values(grade),
     )
 
 

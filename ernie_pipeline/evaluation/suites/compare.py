@@ -20,11 +20,13 @@ from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.json_file import write_json
 
 CHANGED, CONTAMINATION = "changed.parquet", "contamination.parquet"
+ASKED = ("question", "reference", "kind", "level", "subject")
+"""What each attempt says of its problem."""
 SCHEMA = pa.schema(
     [
         ("change", pa.string()),
         *((name, pa.float64()) for name in ("gain", "base_share", "adapter_share")),
-        *((name, pa.string()) for name in ("row_id", "question", "reference", "kind", "level", "subject")),
+        *((name, pa.string()) for name in ("row_id", *ASKED)),
         *((name, pa.string()) for name in ("base_answer", "adapter_answer", "base_text", "adapter_text")),
         ("contaminated", pa.bool_()),
     ]
@@ -120,12 +122,12 @@ def _by_group(before: Problems, after: Problems, group: str) -> list[dict[str, A
     return [
         {group: name, "problems": len(own), **row}
         for name, own in grouped([*before.values()], group).items()
-        for row in _gains(own, [after[each.row_id] for each in own], all_ks=False)
+        for row in _gains(own, [after[each.greedy.row_id] for each in own], all_ks=False)
     ]
 
 
 def _contamination(old: Sequence[Answered], new: Sequence[Answered], contaminated: Collection[str]) -> dict[str, Any]:
-    clean = [i for i, each in enumerate(old) if each.row_id not in contaminated]
+    clean = [i for i, each in enumerate(old) if each.greedy.row_id not in contaminated]
     without = _gains([old[i] for i in clean], [new[i] for i in clean], all_ks=False) if clean else []
     return {
         "contaminated": len(old) - len(clean),
@@ -143,11 +145,7 @@ def changed_rows(before: Problems, after: Problems, contaminated: Collection[str
             "base_share": each.share,
             "adapter_share": own.share,
             "row_id": row_id,
-            "question": each.question,
-            "reference": each.reference,
-            "kind": each.kind,
-            "level": each.level,
-            "subject": each.subject,
+            **{name: getattr(each.greedy, name) for name in ASKED},
             "base_answer": each.greedy.extracted,
             "adapter_answer": own.greedy.extracted,
             "base_text": each.greedy.text,

@@ -84,8 +84,8 @@ def by_group(problems: Sequence[Answered], group: str) -> dict[str, dict[str, An
 
 def grouped(problems: Sequence[Answered], group: str) -> dict[str, list[Answered]]:
     """The problems of each kind, level or subject, by its name; without those that have none."""
-    names = sorted({str(name) for each in problems if (name := getattr(each, group)) is not None}, key=_natural)
-    return {name: [each for each in problems if getattr(each, group) == name] for name in names}
+    names = sorted({str(name) for each in problems if (name := getattr(each.greedy, group)) is not None}, key=_natural)
+    return {name: [each for each in problems if getattr(each.greedy, group) == name] for name in names}
 
 
 def _natural(name: str) -> tuple[float, str]:

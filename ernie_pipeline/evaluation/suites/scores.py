@@ -8,6 +8,7 @@ from statistics import stdev
 from typing import NamedTuple
 
 from ernie_pipeline.evaluation.suites.attempts import GREEDY, Attempt
+from ernie_pipeline.grading.attempts import by_problem as attempts_by_problem
 from ernie_pipeline.grading.attempts import pass_at, powers_up_to
 from ernie_pipeline.grading.normalize import normalize
 
@@ -18,14 +19,11 @@ LONGEST_VOTE = 200
 
 @dataclass(frozen=True)
 class Answered:
-    """A problem with its attempts. `votes`: what each sampled answer says, `RIGHT` if it is right, None for nothing."""
+    """A problem with its attempts: what it asks stands in the `greedy` one. `right`: whether each sampled one is.
 
-    row_id: str
-    question: str
-    reference: str
-    kind: str
-    level: str | None
-    subject: str | None
+    `votes`: what each sampled answer says, `RIGHT` if it is right, None for nothing.
+    """
+
     greedy: Attempt
     right: tuple[bool, ...]
     votes: tuple[str | None, ...]
@@ -38,26 +36,14 @@ class Answered:
 
 def by_problem(attempts: Sequence[Attempt]) -> dict[str, Answered]:
     """The problems by their `row_id`, in the attempts' order."""
-    own: dict[str, list[Attempt]] = {}
-    for each in attempts:
-        own.setdefault(each.row_id, []).append(each)
-    return {row_id: _answered(sorted(tried, key=lambda each: each.sample)) for row_id, tried in own.items()}
+    tried = attempts_by_problem(attempts)
+    return {row_id: _answered(sorted(own, key=lambda each: each.sample)) for row_id, own in tried.items()}
 
 
 def _answered(tried: Sequence[Attempt]) -> Answered:
     greedy, *sampled = tried
     assert greedy.sample == GREEDY, "each problem has a greedy attempt"
-    return Answered(
-        row_id=greedy.row_id,
-        question=greedy.question,
-        reference=greedy.reference,
-        kind=greedy.kind,
-        level=greedy.level,
-        subject=greedy.subject,
-        greedy=greedy,
-        right=tuple(each.correct for each in sampled),
-        votes=tuple(_vote(each) for each in sampled),
-    )
+    return Answered(greedy, tuple(each.correct for each in sampled), tuple(_vote(each) for each in sampled))
 
 
 def _vote(attempt: Attempt) -> str | None:

@@ -56,9 +56,9 @@ def _judged(artifact: Artifact) -> list[Check]:
 
 
 def _heavy(profile: dict[str, Any]) -> list[str]:
-    from ernie_pipeline.data.tables.heavy_filters import heavy_filter_words
+    from ernie_pipeline.data.tables.heavy_filters import told_by_profile
 
-    return heavy_filter_words(profile["dropped"], sum(profile["places"].values()))
+    return told_by_profile(profile)
 
 
 def checked_split(work: Work) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.plots import loss_curve, png, reward_curve
+from ernie_pipeline.orchestration.plots import pictures_of_training
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
@@ -50,7 +50,7 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
     settings = Settings.from_environment()
     os.environ.setdefault(PLACE, str(settings.store / FOLDER))  # for the processes that load the model back
     adapter, registered = work.artifacts["qlora_adapter"], work.artifacts["registered_model"]
-    run, curve = adapter.json("reports/run.json"), adapter.json("curve.json")
+    (picture,) = pictures_of_training(adapter.json("curve.json")).values()
     request = Request(
         settings=settings,
         recipe=work.recipe,
@@ -61,7 +61,7 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
         comparison=registered.json("comparison.json"),
         source=describe_source(work.recipe.source),
         benchmarks=work.recipe.benchmarks.sets,
-        picture=png((reward_curve if run.get("method") == "grpo" else loss_curve)(curve)),
+        picture=picture,
         signing=Signing.from_environment(),
     )
     return publish(request, out, context.log.info)

@@ -37,6 +37,9 @@ Tell = Callable[[str], None]
 """Hears what is being done, in a line."""
 
 
+INSTRUCTED = "Before each question it was trained with this instruction, a JSON string: `{}`"
+
+
 @dataclass(frozen=True)
 class Report:
     """What a check found, as sentences, and as figures for programs. `loaded`: whether it was loaded back here."""
@@ -63,11 +66,7 @@ def render(form: str, source: Source, report: Report, file: str = "") -> str:
         "in this folder:",
         f"```{language}\n{lines}```",
         *([PATTERNS] if form == "peft" else []),
-        *(
-            [f"Before each question it was trained with this instruction, a JSON string: `{json.dumps(said)}`"]
-            if said
-            else []
-        ),
+        *([INSTRUCTED.format(json.dumps(said))] if said else []),
         "## What was checked" if report.loaded else "## Not loaded back",
         "\n".join(f"- {sentence}" for sentence in report.sentences),
         *([about] if about else []),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ernie_pipeline.registry.export.readme import LLAMA_CPP, MERGED, PATTERNS, PEFT, UNSLOTH, Report
+from ernie_pipeline.registry.export.readme import INSTRUCTED, LLAMA_CPP, MERGED, PATTERNS, PEFT, UNSLOTH, Report
 from ernie_pipeline.registry.model_card import (
     LIMITS,
     TAUGHT,
@@ -150,8 +150,7 @@ def _not_on_hub(base: Mapping[str, Any]) -> str:
 def _asking(about: Published) -> list[str]:
     if not about.instruction:
         return []
-    said = json.dumps(about.instruction, ensure_ascii=False)
-    return [f"Before each question it was trained with this instruction, a JSON string: `{said}`"]
+    return [INSTRUCTED.format(json.dumps(about.instruction, ensure_ascii=False))]
 
 
 def _measured(about: Published) -> str:

@@ -60,7 +60,8 @@ def _apart(out: Path) -> Check:
 def _show(artifact: Artifact) -> dict[str, Any]:
     import polars as pl
 
-    found, asked = artifact.json("comparison.json"), artifact.json("comparison.json")["contamination"]
+    found = artifact.json("comparison.json")
+    asked = found["contamination"]
     changed = pl.read_parquet(artifact.folder / "changed.parquet")
     pairs = pl.read_parquet(artifact.folder / "contamination.parquet")
     tables = {f"gain by {group}": table(rows) for group, rows in found["by"].items() if rows}
