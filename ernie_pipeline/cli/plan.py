@@ -12,6 +12,7 @@ from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.forecast import Forecast, forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
+from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.utils.text_table import aligned
 
 
@@ -26,7 +27,7 @@ def plan(options: argparse.Namespace) -> int:
 
         gpu_resource(settings.gpu)
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
-    warnings = split_warnings(made, settings)
+    warnings = [*split_warnings(made, settings), *gate_warnings(made, settings)]
     told = "".join(f"\nwarning: {words}" for words in warnings)
     print_answer(
         options, {**as_json(made, costs, budget), "warnings": warnings}, render_plan(made, costs, budget) + told

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import uuid
-from collections.abc import Iterator
 
 from ernie_pipeline.cli.materialize import materialize
 from ernie_pipeline.cli.output import ERROR, FRESH, OVER_BUDGET
@@ -13,8 +12,7 @@ from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import spent_words
-from ernie_pipeline.staleness.plan import RefreshPlan
-from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.store.spending import REFRESH, read_spent, total
 from ernie_pipeline.utils.errors import PipelineError
@@ -40,28 +38,13 @@ def refresh(options: argparse.Namespace) -> int:
     # under that name its steps record what they spend
     built = materialize(plan.to_build, {**os.environ, REFRESH: name}).returncode == 0
     if built:
+        settings = Settings.from_environment()
         now, costs_now = plan_with_costs()
         print(render_plan(now, costs_now, budget), flush=True)
-        for words in [*split_warnings(now, Settings.from_environment()), *not_promoted(now)]:
+        for words in [*split_warnings(now, settings), *gate_warnings(now, settings)]:
             print(f"warning: {words}", flush=True)
     print(_spent(name, budget), flush=True)
     return FRESH if built else ERROR  # Dagster's last lines say why
-
-
-def not_promoted(plan: RefreshPlan) -> Iterator[str]:
-    """Why what was registered is no champion; nothing where it is, or where nothing is registered."""
-    registered = next(asset for asset in plan.assets if asset.asset == "registered_model")
-    store = ArtifactStore(Settings.from_environment().store)
-    artifact = store.find(registered.asset, registered.fingerprint or "")[0] if registered.state == "fresh" else None
-    if not artifact:
-        return
-    said = artifact.json("registration.json")
-    if not said.get("promoted", True):
-        name, version, reasons = said["name"], said["version"], " ".join(said["reasons"])
-        yield (
-            f"{name} {version} is no champion, for the gate did not pass: {reasons} To make it one all the same: "
-            f"python -m ernie_pipeline promote {version}"
-        )
 
 
 def _spent(name: str, budget: Budget) -> str:

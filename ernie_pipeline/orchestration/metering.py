@@ -51,7 +51,7 @@ def metered(
     """
     budget = Budget.from_environment()
     stage = unfinished.parent.name if unfinished else context.asset_key.to_user_string()
-    run = run_folder(context.run_id)
+    run = run_folder(context.run.run_id)
     before = total(read_spent(run))
     if budget.passed_by(before.counted, before.gpu_seconds):
         raise PipelineError(f"{stage} was not begun: its run passed {_of_cap(budget, before)}; {GO_ON}")

@@ -1,7 +1,6 @@
 """What every asset does alike: reuse or build its stage, then show it in Dagster."""
 
 import logging
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.launch.parent import end_with_run
-from ernie_pipeline.orchestration.cost_report import cost_metadata, estimate_metadata, spent_metadata
+from ernie_pipeline.orchestration.cost_report import estimate_metadata, spent_metadata
+from ernie_pipeline.orchestration.origin import address_of, origin
+from ernie_pipeline.orchestration.words import duration
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.because import why_to_build
 from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.plan import make_plan
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, Work
 from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
 from ernie_pipeline.store.artifacts import Artifact, Check
-from ernie_pipeline.store.shared.publication import place_of
 from ernie_pipeline.utils.errors import PipelineError
 
 OWNERS = ["team:fine-tuning"]
@@ -68,47 +69,69 @@ def build_or_reuse(
     """The step of a built asset: its artifact from the store or from `write`, reported with what `show` makes of it.
 
     `build_above` is called first, to build what it reads and what no other asset stands for. `judge`: checks that are
-    made of the artifact whenever it is reported, beside those that were made when it was built; of these the ones that
-    fail are told in the run's log too.
+    made of the artifact whenever it is reported, beside those that were made when it was built. Why it is built, or
+    that it is reused, is told in the run's log, and so is each check that fails without stopping anything.
     """
     name = context.asset_key.to_user_string()
     end_with_run()
     with told_in_the_run(context), pipeline_errors_as_failures():
-        chain = open_chain(Settings.from_environment(), run=context.run_id)
+        chain = open_chain(Settings.from_environment(), run=context.run.run_id)
         if name not in chain.stages:
             raise PipelineError(f"the recipe does not ask for {name} any more; reload the code location")
         _refuse_early(context, chain)
         _log_observations(context, chain, name)
         build_above(chain)
-        budget, estimated = Budget.from_environment(), dict[str, str]()
-
-        def estimate_and_write(work: Work, out: Path) -> Iterable[Check] | None:
-            estimated.update(estimate_metadata(chain, name, budget.price))
-            for words in estimated.values():
-                context.log.info(f"{name} is estimated at {words}")
-            return write(work, out)
-
-        artifact = chain.reuse_or_build(name, estimate_and_write, on_wait=context.log.info)
-        if artifact.reused:
-            context.log.info(f"reused: {name} {artifact.data_version} from {artifact.manifest['built']}, no work done")
-        elif artifact.note:
-            context.log.warning(f"{name} was built again: {artifact.note}")
+        building = Building(context, chain, name)
+        artifact = chain.reuse_or_build(name, building.told(write), on_wait=context.log.info)
+        _say_what_became_of_it(context, name, artifact)
         metadata = {
             **show(artifact),
-            **origin(artifact),
-            **estimated,
-            **spent_metadata(context.run_id, artifact, budget.price),
+            **origin(artifact, chain.store, building.why),
+            **building.estimated,
+            **spent_metadata(context.run.run_id, artifact, building.price),
         }
-        unread, judged = _unread(chain, name), judge(artifact)
-    for check in judged:
-        if not check.passed:
-            context.log.warning(f"{name}: {check.description}")
+        unread, checks = _unread(chain, name), [*artifact.checks, *judge(artifact)]
+    warnings = [f"{check.name}: {check.description}" for check in checks if not (check.passed or check.blocking)]
+    for words in warnings:
+        context.log.warning(f"{name}: the check {words}")
     return dg.MaterializeResult(
-        metadata=metadata,
+        metadata={**({"warning": "; ".join(warnings)} if warnings else {}), **metadata},
         data_version=dg.DataVersion(artifact.data_version),
         tags=version_tags(artifact.manifest, unread),
-        check_results=[_check_result(check) for check in (*artifact.checks, *judged)],
+        check_results=[_check_result(check) for check in checks],
     )
+
+
+class Building:
+    """A stage of which the step may have to do the work: why that is so, and what it is estimated at, once it has."""
+
+    def __init__(self, context: dg.AssetExecutionContext, chain: Chain, name: str):
+        self.context, self.chain, self.name = context, chain, name
+        self.price = Budget.from_environment().price
+        self.why, self.estimated = "", dict[str, str]()
+
+    def told(self, write: Write) -> Write:
+        """`write`, before which the run's log is told."""
+
+        def tell_and_write(work: Work, out: Path) -> Iterable[Check] | None:
+            self.why = why_to_build(self.chain, self.name)
+            self.context.log.info(f"building {self.name}: {self.why}")
+            self.estimated = estimate_metadata(self.chain, self.name, self.price)
+            for words in self.estimated.values():
+                self.context.log.info(f"{self.name} is estimated at {words}")
+            return write(work, out)
+
+        return tell_and_write
+
+
+def _say_what_became_of_it(context: dg.AssetExecutionContext, name: str, artifact: Artifact) -> None:
+    made, place = artifact.manifest, address_of(artifact)
+    if artifact.reused:
+        context.log.info(f"reused: {name} {made['fingerprint']} from {made['built']}, no work done: {place}")
+        return
+    context.log.info(f"built: {name} {made['fingerprint']} in {duration(made['seconds'])}: {place}")
+    if artifact.note:
+        context.log.warning(f"{name} was built again: {artifact.note}")
 
 
 def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
@@ -121,7 +144,7 @@ def _refuse_early(context: dg.AssetExecutionContext, chain: Chain) -> None:
     """Before a run's first work, end it where it is known that it could not do its last. Asked once a run."""
     selected = context.run.asset_selection
     if any(selected is None or dg.AssetKey(name) in selected for name in chain.refused):
-        refused = chain.store.pins(context.run_id).pin("refused", lambda: make_plan(chain).refused)
+        refused = chain.store.pins(context.run.run_id).pin("refused", lambda: make_plan(chain).refused)
         if refused:
             raise PipelineError(refused)
 
@@ -155,29 +178,6 @@ def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dic
         CODE: made_from["declared_version"],
         **{f"{INPUT}{name}": version for name, version in {**read, **unread}.items()},
     }
-
-
-def origin(artifact: Artifact) -> dict[str, Any]:
-    """Where an artifact came from and what it cost, for the asset's page. Raises `PipelineError` for a bad price."""
-    manifest = artifact.manifest
-    return {
-        "reused": artifact.reused,
-        "fingerprint": manifest["fingerprint"],
-        "build seconds": manifest["seconds"],
-        "built": manifest["built"],
-        **_places(artifact),
-        **cost_metadata(manifest, Budget.from_environment().price),
-    }
-
-
-def _places(artifact: Artifact) -> dict[str, Any]:
-    """Where it is: in a bucket, by an address that holds on every machine, and on this one what it has of it."""
-    address, stage, here = Settings.from_environment().address, artifact.manifest["stage"], artifact.folder
-    if address is None:
-        return {"artifact": dg.MetadataValue.path(str(here))}
-    published = f"{address}/{place_of(stage, artifact.manifest['fingerprint'])}"
-    cached = {f"copy on {socket.gethostname()}": dg.MetadataValue.path(str(here))} if here.is_dir() else {}
-    return {"artifact": dg.MetadataValue.text(published), **cached}
 
 
 def _check_result(check: Check) -> dg.AssetCheckResult:

@@ -6,14 +6,15 @@ so; they belong to no run, and no work stands behind them.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, origin, version_tags
+from ernie_pipeline.orchestration.origin import origin
+from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, version_tags
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
 from ernie_pipeline.staleness.stages import all_stages
-from ernie_pipeline.store.artifacts import Artifact
 
 
 def report_sources(instance: dg.DagsterInstance, plan: RefreshPlan) -> None:
@@ -47,7 +48,7 @@ def _correction(
         wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest, unread)}
         if any(tags.get(name) != value for name, value in wanted.items()):
             no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in above}
-            return _found_in_the_store(asset.asset, artifact, wanted | no_events)
+            return _found_in_the_store(asset.asset, origin(artifact, chain.store), wanted | no_events)
     elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
         return dg.AssetMaterialization(
             asset.asset,
@@ -58,11 +59,11 @@ def _correction(
     return None
 
 
-def _found_in_the_store(name: str, artifact: Artifact, tags: dict[str, str]) -> dg.AssetMaterialization:
+def _found_in_the_store(name: str, metadata: Mapping[str, Any], tags: dict[str, str]) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         name,
         description="No work was done: the artifact that the recipe asks for stands in the store.",
-        metadata=origin(artifact),
+        metadata=metadata,
         tags=tags,
     )
 

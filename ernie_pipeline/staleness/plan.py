@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ernie_pipeline.staleness.chain import Chain
@@ -83,7 +84,7 @@ def plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
     planned: dict[str, AssetPlan] = {}
     earlier = plan_round_before(chain)
     for name in chain.stages:
-        planned[name] = made = _plan_asset(chain, name, {**planned, **earlier})
+        planned[name] = made = plan_asset(chain, name, {**planned, **earlier})
         if name in chain.refused and made.state != "fresh":
             planned[name] = replace(made, refused=chain.refused[name](made.state != "waiting"))
         if name == last:
@@ -99,8 +100,9 @@ def plan_round_before(chain: Chain) -> dict[str, AssetPlan]:
     return {read: planned[asset_of(read)] for read in EARLIER_ROUND}
 
 
-def _plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan]) -> AssetPlan:
-    """`above`: of the stages before it, and of what it reads of the round before."""
+def plan_asset(chain: Chain, name: str, above: Mapping[str, AssetPlan] = MappingProxyType({})) -> AssetPlan:
+    """The plan of one stage. `above`: of the stages before it, and of what it reads of the round before; those that
+    are not there stand."""
     unsettled = [i for i in chain.stages[name].inputs if i in above and above[i].state != "fresh"]
     history = builds(chain.store, name)
     assumed = {i: above[i].data_version or "unknown" for i in unsettled}

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ernie_pipeline.cli.plan import plan_with_costs
-from ernie_pipeline.cli.refresh import not_promoted
 from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
 from ernie_pipeline.recipe.load import PRESETS, load_recipe
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline_tests.scenarios.staleness.workplace import copy_package
 from ernie_pipeline_tests.staleness.chains import tree, walk
@@ -129,13 +130,22 @@ def test_the_plan_as_json_names_each_asset_s_state_and_reasons(run: Run, fresh: 
     assert sorted(plan["sources"]) == ["base_model", "benchmark_sets", "nemotron_source"]
 
 
-def test_a_gate_that_did_not_pass_is_told_where_a_refresh_ends(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gate_that_did_not_pass_is_told_until_the_version_is_made_champion_all_the_same(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(fresh))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plan, _ = plan_with_costs()
     assert plan.fresh
-    (words,) = not_promoted(plan)
+    settings = replace(Settings.from_environment(), tracking_uri=sqlite_uri(tmp_path / "mlflow.db"))
+    (words,) = gate_warnings(plan, settings)
     assert words.startswith("quick 3 is no champion, for the gate did not pass: the gain is too small. To make it one")
+    with connected(settings.tracking_uri) as client:
+        client.create_registered_model("quick")
+        for _ in range(3):
+            client.create_model_version("quick", source="file:///", tags={CHECKED: "0"})
+        client.set_registered_model_alias("quick", "champion", "3")
+    assert gate_warnings(plan, settings) == []
 
 
 def test_a_gpu_file_that_cannot_be_is_told_by_the_plan(run: Run, home: Path, tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
-"""The tags by which Dagster tells whether an asset is stale, and where an asset's page says that its artifact is."""
+"""What each step says of its asset: why it was built, where its artifact is, and the tags by which Dagster marks it."""
 
+import json
+import logging
 import socket
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
-from ernie_pipeline.orchestration.report import origin, version_tags
-from ernie_pipeline.staleness.stage import EARLIER_ADAPTER
-from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
+from ernie_pipeline.orchestration.origin import origin
+from ernie_pipeline.orchestration.report import build_or_reuse, version_tags
+from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, Work
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
+from ernie_pipeline_tests.scenarios.chain import rows, write_rows
 
 
 def test_a_result_names_a_version_of_each_asset_above_and_of_nothing_else() -> None:
@@ -25,12 +33,81 @@ def test_the_page_of_what_is_in_a_bucket_names_it_there_and_here_only_what_is_he
 ) -> None:
     """Another machine's path would lead nowhere on the one that shows the page."""
     manifest = {"stage": "math_split", "fingerprint": "f00d", "seconds": 1.0, "built": "2026-01-01", "cost": None}
-    artifact = Artifact(tmp_path / "here", manifest)
+    artifact, store = Artifact(tmp_path / "here", manifest), ArtifactStore(tmp_path / "store")
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path))
-    assert origin(artifact)["artifact"].path == str(tmp_path / "here")
+    assert origin(artifact, store, "new")["artifact"].path == str(tmp_path / "here")
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", "s3://bucket/home/")
-    told = origin(artifact)
+    told = origin(artifact, store, "new")
     assert told["artifact"].text == "s3://bucket/home/store/math_split/f00d"
     assert not [name for name in told if name.startswith("copy")]
     artifact.folder.mkdir()
-    assert origin(artifact)[f"copy on {socket.gethostname()}"].path == str(artifact.folder)
+    assert origin(artifact, store, "new")[f"copy on {socket.gethostname()}"].path == str(artifact.folder)
+
+
+class Steps:
+    """Runs of the asset `raw_nemotron` on rows of its own, and what each of them said."""
+
+    def __init__(self, folder: Path):
+        self.rows, self.instance = folder / "rows.jsonl", dg.DagsterInstance.ephemeral()
+
+    def run(self, asset: dg.AssetsDefinition = raw_nemotron) -> tuple[dict[str, Any], dict[str, list[str]]]:
+        """The metadata of the materialization, and the lines of the log by their level."""
+        result = dg.materialize([asset], instance=self.instance)
+        [made] = result.asset_materializations_for_node(asset.op.name)
+        lines: dict[str, list[str]] = {}
+        for entry in self.instance.all_logs(result.run_id):
+            if not entry.is_dagster_event:
+                lines.setdefault(logging.getLevelName(entry.level), []).append(entry.user_message)
+        return {name: value.value for name, value in made.metadata.items()}, lines
+
+
+@pytest.fixture
+def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    made = Steps(tmp_path)
+    write_rows(made.rows, rows(range(9)))
+    for name, value in {"HOME": tmp_path / "home", "SOURCE": made.rows}.items():
+        monkeypatch.setenv(f"ERNIE_PIPELINE_{name}", str(value))
+    return made
+
+
+def test_why_it_was_built_stands_on_the_page_and_in_the_log(steps: Steps) -> None:
+    page, log = steps.run()
+    assert (page["why"], page["reused"]) == ("not built yet", False)
+    assert log["INFO"][0] == "building raw_nemotron: not built yet"
+    write_rows(steps.rows, rows(range(8)))
+    page, log = steps.run()
+    assert page["why"].startswith("input nemotron_source ")
+    assert log["INFO"][0] == f"building raw_nemotron: {page['why']}"
+
+
+def test_what_is_reused_says_so_why_it_was_built_and_in_which_folder_it_is(steps: Steps) -> None:
+    steps.run()
+    page, log = steps.run()
+    assert page["why"].startswith("reused, no work was done: all that it depends on is as it was when it was built, 20")
+    assert (page["why it was built"], page["reused"]) == ("not built yet", True)
+    [line] = log["INFO"]
+    assert line.startswith(f"reused: raw_nemotron {Path(page['artifact']).name} from 20")
+    assert Path(line.rpartition(": ")[2]).is_dir()
+
+
+def test_damage_is_told_as_the_reason(steps: Steps) -> None:
+    folder = Path(steps.run()[0]["artifact"])
+    (folder / "rows.parquet").write_bytes(b"")
+    page, log = steps.run()
+    assert page["why"] == "artifact altered: rows.parquet"
+    assert log["WARNING"] == ["raw_nemotron was built again: artifact altered: rows.parquet"]
+
+
+def test_a_check_that_fails_without_stopping_anything_is_a_warning_on_the_page_and_in_the_log(steps: Steps) -> None:
+    @dg.asset(name="raw_nemotron", check_specs=[dg.AssetCheckSpec("gate", asset="raw_nemotron")])
+    def refused(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        def write(work: Work, out: Path) -> Iterable[Check]:
+            (out / "made.json").write_text(json.dumps(1))
+            return [Check("gate", False, "the gain is too small", blocking=False)]
+
+        return build_or_reuse(context, write, lambda artifact: {})
+
+    for _ in ("built", "reused"):
+        page, log = steps.run(refused)
+        assert page["warning"] == "gate: the gain is too small"
+        assert log["WARNING"] == ["raw_nemotron: the check gate: the gain is too small"]

@@ -56,7 +56,7 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             checkpoints=checkpoints,
         )
-        with live_training(_watched(work, context.run_id), context.log.warning) as tell:
+        with live_training(_watched(work, context.run.run_id), context.log.warning) as tell:
             gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes, on_progress=tell)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         return [changed_the_model(change)]

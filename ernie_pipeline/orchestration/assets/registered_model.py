@@ -42,11 +42,11 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     settings, costs = Settings.from_environment(), dict[str, Cost]()
 
     def write(work: Work, out: Path) -> list[Check]:
-        check = _write(work, out, settings, context.run_id, costs)
+        check = _write(work, out, settings, context.run.run_id, costs)
         registration = json.loads((out / "registration.json").read_text(encoding="utf-8"))
         place = f"{registration['name']} {registration['version']} ({', '.join(registration['aliases'])})"
-        gate = "the gate passed" if check.passed else "the gate did not pass"
-        context.log.info(f"registered as {place}; {gate}: {check.description}")
+        gate = f"; the gate passed: {check.description}" if check.passed else ""  # a refusal is told as a warning
+        context.log.info(f"registered as {place}{gate}")
         return [check]
 
     def show(artifact: Artifact) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.assets.qlora_adapter import training
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.plots import pass_rates
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.job import solutions_job
 from ernie_pipeline.solutions.not_asked_for import is_asked_for, write_not_asked_for
@@ -47,7 +47,8 @@ def verified_solutions(context: dg.AssetExecutionContext, gpu: GpuResource) -> d
             return
         earlier_rounds(chain.earlier)
         for name, write in (("verified_solutions", sampling(context, gpu)), ("qlora_adapter", training(context, gpu))):
-            artifact = chain.earlier.reuse_or_build(name, write, on_wait=context.log.info)
+            told = Building(context, chain.earlier, name).told(write)
+            artifact = chain.earlier.reuse_or_build(name, told, on_wait=context.log.info)
             done = "reused" if artifact.reused else "built"
             round_ = chain.earlier.recipe.solutions.rounds
             context.log.info(f"round {round_}: {done} {name} {artifact.data_version}")
