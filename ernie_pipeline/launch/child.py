@@ -19,6 +19,7 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 from ernie_pipeline.launch.detached.life import LOST, alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
+from ernie_pipeline.launch.pacing import paced
 from ernie_pipeline.launch.parent import end_with
 from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
@@ -52,11 +53,13 @@ def _report_to_whom_it_may(envelope: Envelope, rank: int, folder: Path) -> None:
         with open_dagster_pipes() as pipes:
             _run(
                 envelope,
-                lambda line, values: _send(pipes, line, values),
+                paced(lambda line, values: _send(pipes, line, values)),
                 lambda sentence: pipes.report_custom_message({"error": sentence}),
             )
     else:
-        _run(envelope, lambda line, _: print(line, flush=True), lambda sentence: print(sentence, file=sys.stderr))
+        _run(
+            envelope, paced(lambda line, _: print(line, flush=True)), lambda sentence: print(sentence, file=sys.stderr)
+        )
 
 
 def leave_error(folder: Path, rank: int, sentence: str) -> None:

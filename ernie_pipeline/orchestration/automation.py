@@ -112,7 +112,7 @@ def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipRe
 def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.RunRequest | dg.SkipReason, bool]:
     """What is asked for, and whether nothing is because of what may change by itself: the budget, or a refusal."""
     plan, budget = make_plan(chain), Budget.from_environment()
-    report_sources(instance, plan)
+    report_sources(instance, plan, chain)
     if busy := run_under_way(instance):
         return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again"), False
     report_artifacts(instance, plan, chain)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.cost_report import cost_metadata
-from ernie_pipeline.orchestration.words import duration, moment, rounded
+from ernie_pipeline.orchestration.words import duration, moment, place, rounded
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.because import why_it_was_built
@@ -14,17 +14,22 @@ from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.shared.publication import place_of
 
 
-def origin(artifact: Artifact, store: ArtifactStore, why: str = "") -> dict[str, Any]:
-    """`why`: the reason for which it was built just now; "" for one that was found in the `store`.
+def reason(artifact: Artifact, store: ArtifactStore, why: str = "") -> dict[str, str]:
+    """`why`: the reason for which it was built just now; "" for one that was found in the `store`."""
+    if why:
+        return {"why": why}
+    built = moment(artifact.manifest["built"])
+    return {
+        "why": f"reused, no work was done: nothing that it depends on has changed since {built}",
+        "why it was built then": why_it_was_built(store, artifact.manifest),
+    }
 
-    Raises `PipelineError` for a bad price.
-    """
+
+def origin(artifact: Artifact) -> dict[str, Any]:
+    """When it was built, where it is and what it cost. Raises `PipelineError` for a bad price."""
     manifest = artifact.manifest
     built = moment(manifest["built"])
-    reused = f"reused, no work was done: all that it depends on is as it was when it was built, {built}"
     return {
-        "why": why or reused,
-        **({} if why else {"why it was built": why_it_was_built(store, manifest)}),
         "reused": artifact.reused,
         "built": f"{built}, in {duration(manifest['seconds'])}",
         "build seconds": rounded(manifest["seconds"]),
@@ -44,6 +49,6 @@ def _places(artifact: Artifact) -> dict[str, Any]:
     """Where it is, and in the case of a bucket what this machine has of it."""
     here = artifact.folder
     if Settings.from_environment().address is None:
-        return {"artifact": dg.MetadataValue.path(str(here))}
-    cached = {f"copy on {socket.gethostname()}": dg.MetadataValue.path(str(here))} if here.is_dir() else {}
+        return {"artifact": dg.MetadataValue.path(place(here))}
+    cached = {f"copy on {socket.gethostname()}": dg.MetadataValue.path(place(here))} if here.is_dir() else {}
     return {"artifact": dg.MetadataValue.text(address_of(artifact)), **cached}

@@ -5,14 +5,16 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ernie_pipeline.grading.intervals import wilson
+
 Curve = list[dict[str, float]]
-"""Entries {"step": int} with any of loss, loss_objective, reward, solved, accuracy."""
+"""Entries {"step": int} with any of loss, loss_objective, learning_rate, reward, solved, accuracy."""
 
 COLOURS = {"train": "#2a78b8", "evaluation": "#37a070", "unused": "#b8b8b8", "dropped": "#c8553d"}
 
 
 def loss_curve(curve: Curve) -> str:
-    """The curve's training and validation loss over the steps, as a Markdown image."""
+    """The curve's training and validation loss and its learning rate over the steps, as a Markdown image."""
     return _markdown(_losses(curve), "loss curve")
 
 
@@ -29,10 +31,19 @@ def pictures_of_training(curve: Curve) -> dict[str, bytes]:
 
 
 def accuracy_by_kind(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> bytes:
-    """Both models' accuracy side by side, of all held-out rows (with its 95 % interval) and by kind, as a PNG file.
+    """Both models' accuracy side by side with 95 % intervals, of all held-out rows and by kind, as a PNG file.
 
     `base` and `adapter`: the metrics of an evaluation.
     """
+    return _png(_accuracies(base, adapter))
+
+
+def accuracy_picture(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
+    """The same as a Markdown image."""
+    return _markdown(_accuracies(base, adapter), "accuracy of base and adapter")
+
+
+def _accuracies(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> Any:
     kinds = sorted(adapter["by_kind"], key=lambda kind: -adapter["by_kind"][kind]["rows"])
     names = [f"all ({adapter['rows']:,})", *(f"{kind} ({adapter['by_kind'][kind]['rows']:,})" for kind in kinds)]
     figure, axes = _figure(6.4, 1.0 + 0.5 * len(names))
@@ -40,21 +51,38 @@ def accuracy_by_kind(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> byt
         (base, "base", COLOURS["unused"], -0.2),
         (adapter, "adapter", COLOURS["train"], 0.2),
     ):
-        accuracies = [metrics["accuracy"], *(metrics["by_kind"].get(kind, {}).get("accuracy", 0) for kind in kinds)]
+        shares = [_with_interval(metrics), *(_with_interval(metrics["by_kind"].get(kind)) for kind in kinds)]
         places = [place + shift for place in range(len(names))]
-        bars = axes.barh(places, accuracies, 0.38, color=colour, label=label)
-        low, high = (abs(metrics[f"accuracy_{end}"] - metrics["accuracy"]) for end in ("low", "high"))
-        axes.errorbar(metrics["accuracy"], places[0], xerr=[[low], [high]], color="black", capsize=3)
-        axes.bar_label(bars, fmt="{:.3f}", label_type="center")
-    axes.set(xlabel="accuracy on the held-out rows", xlim=(0, 1), yticks=range(len(names)), yticklabels=names)
+        bars = axes.barh(places, [share for share, _, _ in shares], 0.38, color=colour, label=label)
+        reach = [[abs(share - each[end]) for share, *each in shares] for end in (0, 1)]
+        axes.errorbar([share for share, _, _ in shares], places, xerr=reach, fmt="none", ecolor="black", capsize=3)
+        axes.bar_label(bars, labels=[f"{share:.1%}" for share, _, _ in shares], label_type="center")
+    axes.set(xlabel="right answers to the held-out rows, with 95 % intervals", xlim=(0, 1))
+    axes.set(yticks=range(len(names)), yticklabels=names)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=2)
-    return _png(figure)
+    return figure
+
+
+def _with_interval(metrics: Mapping[str, Any] | None) -> tuple[float, float, float]:
+    """The accuracy and the ends of its interval; zeros where nothing was asked."""
+    if not metrics or not metrics["rows"]:
+        return 0.0, 0.0, 0.0
+    accuracy = float(metrics["accuracy"])
+    return accuracy, *wilson(accuracy, metrics["rows"])
 
 
 def _losses(curve: Curve) -> Any:
     lines = (("loss", "training", "-"), ("loss_objective", "validation", "o--"))
-    return _over_steps(curve, lines, ylabel="loss (nats a token)", yscale="log")
+    figure = _over_steps(curve, lines, ylabel="loss (nats a token)", yscale="log")
+    rates = [(entry["step"], entry["learning_rate"]) for entry in curve if "learning_rate" in entry]
+    if rates:
+        beside = figure.axes[0].twinx()
+        beside.plot(*zip(*rates, strict=True), ":", color=COLOURS["unused"])
+        beside.set(ylabel="learning rate (dotted)", ylim=(0, None))
+        beside.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    return figure
 
 
 def _rewards(curve: Curve) -> Any:

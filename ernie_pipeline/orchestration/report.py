@@ -10,7 +10,8 @@ import dagster as dg
 
 from ernie_pipeline.launch.parent import end_with_run
 from ernie_pipeline.orchestration.cost_report import estimate_metadata, spent_metadata
-from ernie_pipeline.orchestration.origin import address_of, origin
+from ernie_pipeline.orchestration.origin import address_of, origin, reason
+from ernie_pipeline.orchestration.pages.sources import show_source
 from ernie_pipeline.orchestration.words import duration
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -85,8 +86,9 @@ def build_or_reuse(
         artifact = chain.reuse_or_build(name, building.told(write), on_wait=context.log.info)
         _say_what_became_of_it(context, name, artifact)
         metadata = {
+            **reason(artifact, chain.store, building.why),
             **show(artifact),
-            **origin(artifact, chain.store, building.why),
+            **origin(artifact),
             **building.estimated,
             **spent_metadata(context.run.run_id, artifact, building.price),
         }
@@ -137,7 +139,9 @@ def _say_what_became_of_it(context: dg.AssetExecutionContext, name: str, artifac
 def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
     """The step of an observed asset: its version now."""
     with pipeline_errors_as_failures():
-        return dg.ObserveResult(data_version=dg.DataVersion(open_chain(Settings.from_environment()).version(name)))
+        chain = open_chain(Settings.from_environment())
+        version = chain.version(name)
+        return dg.ObserveResult(data_version=dg.DataVersion(version), metadata=show_source(chain.recipe, name, version))
 
 
 def _refuse_early(context: dg.AssetExecutionContext, chain: Chain) -> None:
@@ -153,7 +157,13 @@ def _log_observations(context: dg.AssetExecutionContext, chain: Chain, name: str
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
     for upstream in all_stages(chain.recipe)[name].inputs:
         if upstream in chain.sources:
-            context.log_event(dg.AssetObservation(upstream, tags={DATA: chain.version(upstream)}))
+            context.log_event(observed(chain, upstream))
+
+
+def observed(chain: Chain, name: str) -> dg.AssetObservation:
+    """The observation of a source as it is now."""
+    version = chain.version(name)
+    return dg.AssetObservation(name, tags={DATA: version}, metadata=show_source(chain.recipe, name, version))
 
 
 def _unread(chain: Chain, name: str) -> dict[str, str]:
@@ -184,14 +194,4 @@ def _check_result(check: Check) -> dg.AssetCheckResult:
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         check_name=check.name, passed=check.passed, description=check.description, severity=severity
-    )
-
-
-def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Rows of plain values as a table on the asset's page."""
-    columns = list(rows[0]) if rows else []
-    types = {int: "int", float: "float", bool: "bool"}
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord(row) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(c, types.get(type(rows[0][c]), "string")) for c in columns]),
     )

@@ -10,19 +10,19 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.origin import origin
-from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, version_tags
+from ernie_pipeline.orchestration.origin import origin, reason
+from ernie_pipeline.orchestration.report import CODE, DATA, INPUT, observed, version_tags
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
 from ernie_pipeline.staleness.stages import all_stages
 
 
-def report_sources(instance: dg.DagsterInstance, plan: RefreshPlan) -> None:
+def report_sources(instance: dg.DagsterInstance, plan: RefreshPlan, chain: Chain) -> None:
     """Observe each source whose version is not the one that was observed last."""
     for name, version in plan.sources.items():
         last = instance.fetch_observations(dg.AssetKey(name), limit=1).records
         if not last or _tags(last[0].asset_observation).get(DATA) != version:
-            instance.report_runless_asset_event(dg.AssetObservation(name, tags={DATA: version}))
+            instance.report_runless_asset_event(observed(chain, name))
 
 
 def report_artifacts(instance: dg.DagsterInstance, plan: RefreshPlan, chain: Chain) -> None:
@@ -48,7 +48,9 @@ def _correction(
         wanted = {DATA: artifact.data_version, **version_tags(artifact.manifest, unread)}
         if any(tags.get(name) != value for name, value in wanted.items()):
             no_events = {f"dagster/input_event_pointer/{name}": "NULL" for name in above}
-            return _found_in_the_store(asset.asset, origin(artifact, chain.store), wanted | no_events)
+            return _found_in_the_store(
+                asset.asset, reason(artifact, chain.store) | origin(artifact), wanted | no_events
+            )
     elif asset.state in ("stale", "missing") and _looks_fresh(asset, chain, recorded):
         return dg.AssetMaterialization(
             asset.asset,

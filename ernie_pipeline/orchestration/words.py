@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 
 DIGITS = 3
 """Significant digits of a figure that is no count."""
@@ -76,6 +77,15 @@ def _two(large: int, unit: str, small: int, lesser: str) -> str:
 def moment(iso: str) -> str:
     """ "2026-11-29 00:05 UTC" of a time as a manifest has it."""
     return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def place(path: Path) -> str:
+    """A path as short as it can be written: from the folder that this process was started in, where it is below it.
+
+    A path has no place to break, and one of 70 characters makes a page too wide for its window.
+    """
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def size(count: float) -> str:

@@ -9,6 +9,7 @@ from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.store.artifacts import NOT_BUILT, ArtifactStore, Provenance
 from ernie_pipeline.store.history import builds
 
+FIRST = "it was the first build"
 SAME_AGAIN = "the one that was built before was deleted or altered"
 
 
@@ -25,4 +26,4 @@ def why_it_was_built(store: ArtifactStore, manifest: Mapping[str, Any]) -> str:
     keys = ("fingerprint", "declared_version", "inputs", "recipe", "modules", "libraries")
     made_from = Provenance(stage=manifest["stage"], **{key: manifest[key] for key in keys})
     last = nearest(made_from, before)
-    return "; ".join(differences(made_from, last)) or NOT_BUILT if last else NOT_BUILT
+    return "; ".join(differences(made_from, last)) if last else FIRST

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.orchestration.assets.registered_model import _aliases
+from ernie_pipeline.orchestration.pages.registration import aliases
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.store.artifacts import Artifact
@@ -21,7 +21,7 @@ def test_aliases_are_those_that_the_registry_has_when_the_page_is_written(
     artifact = Artifact(tmp_path, {})
 
     def shown(settings: Settings) -> list[str]:
-        told = _aliases(artifact, settings)
+        told = aliases(artifact.json("registration.json"), settings)
         assert next(iter(told)) == "aliases at registration"
         assert told.pop("aliases at registration") == "challenger, champion"
         [(name, value)] = told.items()

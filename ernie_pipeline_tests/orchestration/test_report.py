@@ -14,7 +14,7 @@ from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.origin import origin
 from ernie_pipeline.orchestration.report import build_or_reuse, version_tags
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, Work
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
+from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline_tests.scenarios.chain import rows, write_rows
 
 
@@ -33,15 +33,15 @@ def test_the_page_of_what_is_in_a_bucket_names_it_there_and_here_only_what_is_he
 ) -> None:
     """Another machine's path would lead nowhere on the one that shows the page."""
     manifest = {"stage": "math_split", "fingerprint": "f00d", "seconds": 1.0, "built": "2026-01-01", "cost": None}
-    artifact, store = Artifact(tmp_path / "here", manifest), ArtifactStore(tmp_path / "store")
+    artifact = Artifact(tmp_path / "here", manifest)
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path))
-    assert origin(artifact, store, "new")["artifact"].path == str(tmp_path / "here")
+    assert origin(artifact)["artifact"].path == str(tmp_path / "here")
     monkeypatch.setenv("ERNIE_PIPELINE_HOME", "s3://bucket/home/")
-    told = origin(artifact, store, "new")
+    told = origin(artifact)
     assert told["artifact"].text == "s3://bucket/home/store/math_split/f00d"
     assert not [name for name in told if name.startswith("copy")]
     artifact.folder.mkdir()
-    assert origin(artifact, store, "new")[f"copy on {socket.gethostname()}"].path == str(artifact.folder)
+    assert origin(artifact)[f"copy on {socket.gethostname()}"].path == str(artifact.folder)
 
 
 class Steps:
@@ -83,8 +83,8 @@ def test_why_it_was_built_stands_on_the_page_and_in_the_log(steps: Steps) -> Non
 def test_what_is_reused_says_so_why_it_was_built_and_in_which_folder_it_is(steps: Steps) -> None:
     steps.run()
     page, log = steps.run()
-    assert page["why"].startswith("reused, no work was done: all that it depends on is as it was when it was built, 20")
-    assert (page["why it was built"], page["reused"]) == ("not built yet", True)
+    assert page["why"].startswith("reused, no work was done: nothing that it depends on has changed since 20")
+    assert (page["why it was built then"], page["reused"]) == ("it was the first build", True)
     [line] = log["INFO"]
     assert line.startswith(f"reused: raw_nemotron {Path(page['artifact']).name} from 20")
     assert Path(line.rpartition(": ")[2]).is_dir()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.staleness.because import SAME_AGAIN, why_it_was_built, why_to_build
+from ernie_pipeline.staleness.because import FIRST, SAME_AGAIN, why_it_was_built, why_to_build
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline_tests.staleness.chains import chain_of, constant, recipe_with, walk
 
@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def test_what_was_never_built_is_said_to_be_so(store: ArtifactStore) -> None:
     chain = chain_of(store)
     assert why_to_build(chain, "raw_nemotron") == "not built yet"
-    assert why_it_was_built(store, walk(chain)["raw_nemotron"].manifest) == "not built yet"
+    assert why_it_was_built(store, walk(chain)["raw_nemotron"].manifest) == FIRST
 
 
 def test_a_changed_key_and_a_changed_input_are_named(store: ArtifactStore) -> None:

@@ -58,6 +58,11 @@ class MessageFile(dg.PipesMessageReader):
             self._finish(handler)
 
     @property
+    def expected_writer_count(self) -> int:
+        """One at a time. (Dagster's own, which is the same, warns at each use that it may change.)"""
+        return 1
+
+    @property
     def read(self) -> int:
         """Bytes of all attempts' messages so far."""
         return self._place

@@ -2,21 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.evaluation.job import evaluation_job
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.report import build_or_reuse, table
+from ernie_pipeline.orchestration.pages.evaluation import show_evaluation
+from ernie_pipeline.orchestration.report import build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.artifacts import Check
 from ernie_pipeline.store.quantized_base import FOLDER
-
-SHOWN_PREDICTIONS = 20
-SHOWN_COLUMNS = ("question", "reference", "prediction", "outcome")
 
 
 def complete(asset: str) -> dg.AssetCheckSpec:
@@ -45,7 +42,7 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
         gpu.run(context, "evaluation", job, unfinished=work.unfinished)
         return [_every_row_answered(out, work.recipe.evaluation.rows)]
 
-    return build_or_reuse(context, write, _show)
+    return build_or_reuse(context, write, show_evaluation)
 
 
 def _every_row_answered(out: Path, asked: int) -> Check:
@@ -57,21 +54,3 @@ def _every_row_answered(out: Path, asked: int) -> Check:
     row_ids = pl.read_parquet(out / "predictions.parquet", columns=["row_id"])["row_id"]
     counted = f"{len(row_ids)} graded answers to {wanted} held-out rows"
     return Check("complete", len(row_ids) == wanted and bool(row_ids.is_unique().all()), counted)
-
-
-def _show(artifact: Artifact) -> dict[str, Any]:
-    import polars as pl
-
-    metrics = artifact.json("metrics.json")
-    kinds = metrics.pop("by_kind")
-    predictions = pl.read_parquet(artifact.folder / "predictions.parquet")
-    return {
-        "loss_completion": metrics["loss_completion"],
-        "accuracy": metrics["accuracy"],
-        "accuracy strict": metrics["accuracy_strict"],
-        **{name.replace("_", " "): value for name, value in artifact.json("reports/run.json").items()},
-        "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
-        "accuracy by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
-        "outcomes": table(predictions["outcome"].value_counts(sort=True).to_dicts()),
-        "predictions": table(predictions.select(SHOWN_COLUMNS).head(SHOWN_PREDICTIONS).to_dicts()),
-    }

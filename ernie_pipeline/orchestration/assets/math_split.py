@@ -10,13 +10,11 @@ from ernie_pipeline.data.job import split_job
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
-from ernie_pipeline.orchestration.plots import dropped_rows
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.pages.split import show_split
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
-
-SHOWN_SAMPLES = 3
 
 
 def _check(name: str, description: str) -> dg.AssetCheckSpec:
@@ -46,7 +44,7 @@ def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         LocalLauncher().run(context, Launch("split", job, threads=os.cpu_count() or 1))
         return _checks(raw, out, recipe.split.rows)
 
-    return build_or_reuse(context, write, _show, judge=_judged)
+    return build_or_reuse(context, write, show_split, judge=_judged)
 
 
 def _judged(artifact: Artifact) -> list[Check]:
@@ -94,27 +92,3 @@ def _checks(raw: Path, out: Path, wanted: int) -> list[Check]:
         Check("no_overlap", shared == 0, f"{shared} questions stand in both parts"),
         Check("accounted_for", lost == 0, f"{sum(map(len, lines))} source rows: {places}; {lost} unaccounted for"),
     ]
-
-
-def _show(artifact: Artifact) -> dict[str, Any]:
-    import polars as pl
-
-    profile = artifact.json("reports/profile.json")
-    tokens, heavy = profile["tokens"], _heavy(profile)
-    train = pl.read_parquet(artifact.folder / "train.parquet", n_rows=SHOWN_SAMPLES)
-    return {
-        "dagster/row_count": profile["places"]["train"] + profile["places"]["evaluation"],
-        "training rows": profile["places"]["train"],
-        "evaluation rows": profile["places"]["evaluation"],
-        **({"warning": "; ".join(heavy)} if heavy else {}),
-        "tokens a training row (median)": tokens["train"]["median"],
-        "where the rows went": dg.MetadataValue.md(dropped_rows(profile["dropped"], profile["places"])),
-        "dropped by reason": table([{"filter": name, "rows": rows} for name, rows in profile["dropped"].items()]),
-        "profile": dg.MetadataValue.md((artifact.folder / "reports" / "profile.md").read_text(encoding="utf-8")),
-        "ledger": dg.MetadataValue.path(str(artifact.folder / "reports" / "ledger.parquet")),
-        "sample": dg.MetadataValue.md(_sample(train.to_dicts())),
-    }
-
-
-def _sample(rows: list[dict[str, Any]]) -> str:
-    return "\n\n".join(f"```\n{row['prompt_text']}⟦{row['completion_text']}⟧\n```" for row in rows)

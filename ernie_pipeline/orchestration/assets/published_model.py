@@ -6,8 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import pictures_of_training
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.staleness.stage import Work

@@ -3,20 +3,19 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.plots import loss_curve, reward_curve
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.pages.adapter import show_adapter
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.live import Watched, live_training
 from ernie_pipeline.registry.run_log import shown_params
 from ernie_pipeline.staleness.chain import Write
 from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.artifacts import Check
 from ernie_pipeline.store.quantized_base import FOLDER
 from ernie_pipeline.training.job import training_job
 from ernie_pipeline.utils.flatten import flatten
@@ -36,7 +35,7 @@ from ernie_pipeline.utils.flatten import flatten
     ],
 )
 def qlora_adapter(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
-    return build_or_reuse(context, training(context, gpu), _show)
+    return build_or_reuse(context, training(context, gpu), show_adapter)
 
 
 def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
@@ -86,60 +85,3 @@ def changed_the_model(change: float) -> Check:
         return Check(name, True, found)
     cure = "train longer or raise training.learning_rate" if change == 0 else "lower training.learning_rate"
     return Check(name, False, f"{found}; {cure}")
-
-
-def _show(artifact: Artifact) -> dict[str, Any]:
-    run, curve = artifact.json("reports/run.json"), artifact.json("curve.json")
-    return {
-        **(_show_grpo(run, curve) if run.get("method") == "grpo" else _show_losses(curve)),
-        "trainable parameters": run["trainable_parameters"],
-        "4-bit base parameters": run["four_bit_parameters"],
-        "parameters per target": table(artifact.json("parameters.json")),
-        "backend": run["backend"],
-        "device": run["device"],
-        "steps": run["steps"],
-        "step of the adapter": run["kept_step"],
-        "samples": run["samples"],
-        "tokens trained": run["tokens"],
-        "padding share": run["padding_share"],
-        "tokens per second (median)": run["tokens_per_s"],
-        "training seconds": run["seconds"],
-        **({"resumed after steps": ", ".join(map(str, run["resumed_from"]))} if run["resumed_from"] else {}),
-        **({"peak GPU memory (GiB)": run["peak_gpu_gib"]} if run["peak_gpu_gib"] else {}),
-        "execution": dg.MetadataValue.json(run["execution"]),
-    }
-
-
-def _show_losses(curve: list[dict[str, float]]) -> dict[str, Any]:
-    training, validation = _values(curve, "loss"), _values(curve, "loss_objective")
-    return {
-        "loss curve": dg.MetadataValue.md(loss_curve(curve)),
-        "final training loss": training[-1],
-        "final loss_objective (validation)": validation[-1],
-        "best loss_objective (validation)": min(validation),
-    }
-
-
-def _show_grpo(run: dict[str, Any], curve: list[dict[str, float]]) -> dict[str, Any]:
-    accuracies = _values(curve, "accuracy")
-    names = {
-        "solved_at_start": "share solved at the start (first tenth of the batches)",
-        "solved_at_end": "share solved at the end (last tenth)",
-        "groups_skipped": "groups skipped (all answers alike)",
-        "groups_trained": "groups trained on",
-        "steps_without_update": "steps without an update",
-        "mismatch_kl": "mismatch KL of sampler and trainer (mean)",
-        "highest_mismatch_kl": "mismatch KL of sampler and trainer (highest)",
-        "tokens_sampled": "tokens sampled",
-        "sampling_s": "sampling seconds",
-    }
-    return {
-        "reward curve": dg.MetadataValue.md(reward_curve(curve)),
-        **{words: run[name] for name, words in names.items() if name in run},
-        **({"best accuracy on problems set aside": max(accuracies)} if accuracies else {}),
-        **({"final accuracy on problems set aside": accuracies[-1]} if accuracies else {}),
-    }
-
-
-def _values(curve: list[dict[str, float]], name: str) -> list[float]:
-    return [entry[name] for entry in curve if name in entry]

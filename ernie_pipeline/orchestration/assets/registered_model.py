@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.cost_report import cost_figures
+from ernie_pipeline.orchestration.pages.registration import show_registration
 from ernie_pipeline.orchestration.plots import accuracy_by_kind, pictures_of_training
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import Cost
 from ernie_pipeline.staleness.forecast import standing_costs
 from ernie_pipeline.staleness.stage import Work
@@ -23,7 +24,6 @@ from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Check
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
 from ernie_pipeline.store.shared.settled import open_store
-from ernie_pipeline.utils.errors import PipelineError
 
 ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
@@ -39,7 +39,7 @@ ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
     ],
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    settings, costs = Settings.from_environment(), dict[str, Cost]()
+    settings, costs, chains = Settings.from_environment(), dict[str, Cost](), list[Chain]()
 
     def write(work: Work, out: Path) -> list[Check]:
         check = _write(work, out, settings, context.run.run_id, costs)
@@ -49,10 +49,14 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         context.log.info(f"registered as {place}{gate}")
         return [check]
 
-    def show(artifact: Artifact) -> dict[str, Any]:
-        return {**_aliases(artifact, settings), **_show(artifact)}
+    def look_above(chain: Chain) -> None:
+        chains.append(chain)
+        costs.update(standing_costs(chain))
 
-    return build_or_reuse(context, write, show, build_above=lambda chain: costs.update(standing_costs(chain)))
+    def show(artifact: Artifact) -> dict[str, Any]:
+        return show_registration(artifact, settings, chains[-1])
+
+    return build_or_reuse(context, write, show, build_above=look_above)
 
 
 def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mapping[str, Cost]) -> Check:
@@ -107,32 +111,3 @@ def _provenance(store: ArtifactStore, work: Work, run_id: str) -> dict[str, Any]
     made = work.made_from
     links = walk_back(store, made.inputs, made.stage, STAGES)
     return predicate(links, made.recipe, made.fingerprint, run_id)
-
-
-def _aliases(artifact: Artifact, settings: Settings) -> dict[str, Any]:
-    """A page stays as it was written, and aliases move: those that the version got are told as such, and when those
-    that it has were read."""
-    from ernie_pipeline.registry.lookup import aliases_now
-
-    registration = artifact.json("registration.json")
-    told = {"aliases at registration": ", ".join(registration["aliases"])}
-    try:
-        now = aliases_now(settings.tracking_uri, registration["name"], str(registration["version"]))
-    except PipelineError as error:  # what it was when it was registered stands, whether the registry answers or not
-        return {**told, "aliases": f"not known: {error}"}
-    read = f"read from the registry at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return {**told, "aliases": f"{', '.join(now or ()) or 'none'} ({read})"}
-
-
-def _show(artifact: Artifact) -> dict[str, Any]:
-    registration, comparison = artifact.json("registration.json"), artifact.json("comparison.json")
-    link = registration["run_url"]
-    return {
-        "model": registration["model_uri"],
-        "MLflow run": dg.MetadataValue.url(link) if link.startswith("http") else link,
-        "gain in accuracy": comparison["gain"],
-        "p-value": comparison["p_value"],
-        "comparison with the base model": table([{"what": k, "value": float(v)} for k, v in comparison.items()]),
-        "answer after reload": registration["answer"],
-        "logits after reload differ by": registration["max_logit_difference"],
-    }

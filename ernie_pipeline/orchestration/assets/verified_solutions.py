@@ -2,25 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.assets.qlora_adapter import training
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.plots import pass_rates
-from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse, table
+from ernie_pipeline.orchestration.pages.solutions import show_solutions
+from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.job import solutions_job
-from ernie_pipeline.solutions.not_asked_for import is_asked_for, write_not_asked_for
+from ernie_pipeline.solutions.not_asked_for import write_not_asked_for
 from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_SOLUTIONS, Work
-from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.artifacts import Check
 from ernie_pipeline.store.quantized_base import FOLDER
 
-SHOWN = 10
-"""Solutions, and failed attempts."""
 ENOUGH, NO_HELD_OUT = "enough_solutions", "no_held_out"
 
 
@@ -53,7 +50,7 @@ def verified_solutions(context: dg.AssetExecutionContext, gpu: GpuResource) -> d
             round_ = chain.earlier.recipe.solutions.rounds
             context.log.info(f"round {round_}: {done} {name} {artifact.data_version}")
 
-    return build_or_reuse(context, sampling(context, gpu), _show, build_above=earlier_rounds)
+    return build_or_reuse(context, sampling(context, gpu), show_solutions, build_above=earlier_rounds)
 
 
 def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
@@ -104,46 +101,3 @@ def _no_held_out(out: Path, split: Path) -> Check:
     kept, held_out = keys(out / "train.parquet", out / "validation.parquet"), keys(split / "eval.parquet")
     shared = kept.join(held_out, on=kept.columns, how="semi").height
     return Check(NO_HELD_OUT, shared == 0, f"{shared} of {kept.height} questions with solutions are held out")
-
-
-def _show(artifact: Artifact) -> dict[str, Any]:
-    if not is_asked_for(artifact.folder):
-        return {"solutions": 'not asked for: training.on is "answers"', "dagster/row_count": 0}
-    metrics, run = artifact.json("metrics.json"), artifact.json("reports/run.json")
-    rounds, kinds = metrics.pop("rounds"), metrics.pop("by_kind")
-    return {
-        "dagster/row_count": metrics["train_solutions"] + metrics["validation_solutions"],
-        "pass rate": metrics["pass_rate"],
-        "solved problems": metrics["solved"],
-        "always solved": metrics["always"],
-        "sometimes solved": metrics["sometimes"],
-        "never solved": metrics["never"],
-        "all attempts truncated": metrics["all_truncated"],
-        "kept solutions": metrics["kept"],
-        "share truncated": metrics["truncated_share"],
-        "pass rates": dg.MetadataValue.md(pass_rates(metrics.pop("pass_rates"))),
-        "pass at k": table([{"k": int(k), "share of problems": value} for k, value in metrics.pop("pass_at").items()]),
-        **{name.replace("_", " "): value for name, value in run.items()},
-        "metrics": table([{"metric": name, "value": float(value)} for name, value in metrics.items()]),
-        "pass rate by kind of answer": table([{"kind": kind, **values} for kind, values in kinds.items()]),
-        "rounds": table([_plain(values) for values in rounds]),
-        **_examples(artifact.folder),
-    }
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not isinstance(value, dict)}
-
-
-def _examples(folder: Path) -> dict[str, Any]:
-    """Some kept solutions, and some attempts that failed, with the reason."""
-    import polars as pl
-
-    attempts = pl.read_parquet(folder / "attempts.parquet")
-    kept = attempts.filter("kept").select("question", "reference", "text", "tokens", "round")
-    failed = attempts.filter(~pl.col("strict"))
-    failed = failed.select("question", "reference", "text", "outcome", "ended", "reason")
-    return {
-        "solutions": table(kept.head(SHOWN).to_dicts()),
-        "failed attempts": table(failed.head(SHOWN).to_dicts()),
-    }

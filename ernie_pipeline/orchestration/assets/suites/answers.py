@@ -8,7 +8,10 @@ import dagster as dg
 from ernie_pipeline.evaluation.suites.job import suite_job
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.gpu import GpuResource
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.pages.evaluation import run_words
+from ernie_pipeline.orchestration.pages.tables import table
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
+from ernie_pipeline.orchestration.words import between, percent, rounded
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, PROBLEMS, suite_asset
@@ -78,7 +81,7 @@ def figure_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return percent(value)
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
@@ -89,11 +92,12 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     groups = {f"by {group}": _groups(group, own) for group, own in metrics["by"].items() if own}
     return {
         "dagster/row_count": attempts.height,
-        "accuracy": metrics["greedy"]["value"],
-        "accuracy strict": metrics["greedy_strict"]["value"],
+        "accuracy": percent(metrics["greedy"]["value"]),
+        "accuracy, boxed and ended": percent(metrics["greedy_strict"]["value"]),
+        "accuracy (%)": rounded(100 * metrics["greedy"]["value"]),
         "figures": table(figure_rows(metrics)),
         **groups,
-        **{name.replace("_", " "): value for name, value in run.items()},
+        **run_words(run),
         "outcomes": table(attempts["outcome"].value_counts(sort=True).to_dicts()),
         "answers": table(attempts.select(SHOWN_COLUMNS).head(SHOWN).to_dicts()),
     }
@@ -103,6 +107,8 @@ def _groups(group: str, own: dict[str, Any]) -> dg.TableMetadataValue:
     rows = []
     for name, values in own.items():
         figures = {key: each for key, each in values.items() if key != "problems"}
-        shown = {key: f"{each['value']:.3f} ({each['low']:.3f} to {each['high']:.3f})" for key, each in figures.items()}
+        shown = {
+            key: f"{percent(each['value'])} ({between(each['low'], each['high'])})" for key, each in figures.items()
+        }
         rows.append({group: name, "problems": values["problems"], **shown})
     return table(rows)

@@ -7,7 +7,9 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.pages.tables import gains, table
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
+from ernie_pipeline.orchestration.words import percent, points, rounded
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, Check
@@ -64,22 +66,28 @@ def _show(artifact: Artifact) -> dict[str, Any]:
     asked = found["contamination"]
     changed = pl.read_parquet(artifact.folder / "changed.parquet")
     pairs = pl.read_parquet(artifact.folder / "contamination.parquet")
-    tables = {f"gain by {group}": table(rows) for group, rows in found["by"].items() if rows}
-    shown = ("question", "reference", "base_answer", "adapter_answer", "base_share", "adapter_share", "contaminated")
+    tables = {f"gain by {group}": gains(rows) for group, rows in found["by"].items() if rows}
     return {
         "problems": found["problems"],
-        "gain": found["figures"][0]["gain"],
-        "p-value": found["paired"]["p_value"],
-        "base and adapter": table(found["figures"]),
+        "gain": f"{points(found['figures'][0]['gain'])}, p = {found['paired']['p_value']:.1g}",
+        "gain (points)": rounded(100 * found["figures"][0]["gain"]),
+        "base and adapter": gains(found["figures"]),
         **tables,
         "better": found["better"],
         "worse": found["worse"],
         **{
-            f"what got {change}": table(changed.filter(change=change).select(shown).head(SHOWN).to_dicts())
+            f"what got {change}": table(_changed(row) for row in changed.filter(change=change).head(SHOWN).to_dicts())
             for change in ("better", "worse")
         },
         "contaminated problems": asked["contaminated"],
-        "contaminated share": asked["share"],
-        "without contaminated problems": table(asked["figures_without"]),
+        "contaminated share": percent(asked["share"]),
+        "without contaminated problems": gains(asked["figures_without"]),
         **({"contamination": table(pairs.head(SHOWN).to_dicts())} if pairs.height else {}),
     }
+
+
+def _changed(row: dict[str, Any]) -> dict[str, Any]:
+    """Narrow enough for the page; the texts and the shares of the samples stand in changed.parquet."""
+    asked = " (a training row asks it)" if row["contaminated"] else ""
+    answers = f"{row['base_answer'] or 'none'}, {row['adapter_answer'] or 'none'}"
+    return {"base, adapter": answers, "right is": row["reference"], "question": f"{row['question']}{asked}"}

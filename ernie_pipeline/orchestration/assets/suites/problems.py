@@ -11,7 +11,8 @@ from ernie_pipeline.data.suites.job import suite_problems_job
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, observation, table
+from ernie_pipeline.orchestration.pages.tables import table
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, observation
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import PROBLEMS, SET, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, Check

@@ -1,0 +1,42 @@
+"""Addresses that a page links to: MLflow's pages of a run, a model and a version, and the hub's of what is read."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dagster as dg
+
+from ernie_pipeline.orchestration.words import place
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.utils.address import SQLITE, public_uri
+
+HUB = "https://huggingface.co"
+
+
+def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, Any]:
+    """Of the values of registration.json: the run, the model and the version, in the web pages of MLflow.
+
+    For a database those of `mlflow ui`, and how it is started; `Settings.mlflow_ui` says where they are.
+    """
+    root, name = settings.mlflow_ui.rstrip("/"), quote(registration["name"], safe="")
+    version, run = registration["version"], registration["run_id"]
+    of_run = f"{root}/#/experiments/{registration['experiment_id']}/runs/{run}"
+    more = f"[the model]({root}/#/models/{name}), [the run]({of_run})"  # a whole address of a run is too wide
+    return {
+        "version in MLflow": dg.MetadataValue.url(f"{root}/#/models/{name}/versions/{version}"),
+        "and there": dg.MetadataValue.md(more),
+        **({} if settings.tracking_uri.startswith("http") else {"MLflow is shown by": _start(settings)}),
+    }
+
+
+def _start(settings: Settings) -> str:
+    uri = public_uri(settings.tracking_uri)
+    if uri.startswith(SQLITE):
+        uri = f"{SQLITE}{place(Path(uri.removeprefix(SQLITE)))}"
+    return f"mlflow ui --backend-store-uri {uri}"
+
+
+def hub_link(kind: str, name: str, version: str) -> dg.UrlMetadataValue:
+    """The files of a hub repository at the commit of a version "commit:<40 hex>". `kind`: "dataset" or "model"."""
+    place = f"{HUB}/datasets/{name}" if kind == "dataset" else f"{HUB}/{name}"
+    return dg.MetadataValue.url(f"{place}/tree/{version.removeprefix('commit:')}")
