@@ -13,19 +13,19 @@ from ernie_pipeline.orchestration.assets.nemotron_source import nemotron_source
 from ernie_pipeline.orchestration.assets.published_model import published_model
 from ernie_pipeline.orchestration.assets.qlora_adapter import qlora_adapter
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
+from ernie_pipeline.orchestration.assets.recipes_compared import recipes_compared
 from ernie_pipeline.orchestration.assets.registered_model import registered_model
 from ernie_pipeline.orchestration.assets.suites import suite_assets, suite_sets
 from ernie_pipeline.orchestration.assets.verified_solutions import verified_solutions
-from ernie_pipeline.orchestration.automation import SETTINGS, VERSIONS, ernie_refresh, refresh, source_changed
+from ernie_pipeline.orchestration.automation import RECIPES, SETTINGS, automation_of
 from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.orchestration.opening import told_when_opened
-from ernie_pipeline.staleness.published import PUBLISHED
+from ernie_pipeline.orchestration.recipes import Made, RecipeAssets
 from ernie_pipeline.staleness.suites import suites_among
 
-SUITES = suites_among(VERSIONS)
-SOURCES: list[Any] = [nemotron_source, base_model, benchmark_sets, *suite_sets(SUITES)]
-BUILT: list[dg.AssetsDefinition] = [
+SOURCES: list[Made] = [nemotron_source, base_model, benchmark_sets]
+BUILT: list[Made] = [
     raw_nemotron,
     math_split,
     verified_solutions,
@@ -33,22 +33,32 @@ BUILT: list[dg.AssetsDefinition] = [
     base_evaluation,
     adapter_evaluation,
     registered_model,
-    *suite_assets(SUITES),
-    *([published_model] if PUBLISHED in VERSIONS else []),
+    published_model,
 ]
 with told_when_opened():
     GPU = gpu_resource(SETTINGS.gpu)
 
+
+def assets_of(recipe: RecipeAssets) -> list[Any]:
+    """The sources that the recipe observes and the assets that it asks for, these with their version."""
+    suites = suites_among(recipe.versions)
+    built = [make(recipe) for make in (*BUILT, *suite_assets(suites)) if make.name in recipe.versions]
+    versions = {recipe.key(name): version for name, version in recipe.versions.items()}
+    return [
+        *(make(recipe) for make in (*SOURCES, *suite_sets(suites))),
+        *dg.map_asset_specs(lambda spec: spec.replace_attributes(code_version=versions[spec.key]), built),
+    ]
+
+
+AUTOMATIONS = [automation_of(recipe, SETTINGS) for recipe in RECIPES]
 defs = dg.Definitions(
     assets=[
-        *SOURCES,
-        *dg.map_asset_specs(
-            lambda spec: spec.replace_attributes(code_version=VERSIONS[spec.key.to_user_string()]), BUILT
-        ),
+        *(asset for recipe in RECIPES for asset in assets_of(recipe)),
+        *([recipes_compared(RECIPES)] if len(RECIPES) > 1 else []),
     ],
-    jobs=[refresh],
-    schedules=[ernie_refresh],
-    sensors=[source_changed],
+    jobs=[each.job for each in AUTOMATIONS],
+    schedules=[each.schedule for each in AUTOMATIONS],
+    sensors=[each.sensor for each in AUTOMATIONS],
     executor=executor,
     resources={"gpu": GPU},
 )

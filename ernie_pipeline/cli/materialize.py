@@ -18,7 +18,10 @@ def materialize(
     SIGTERM and SIGHUP interrupt it, as Ctrl-C does: it cancels its run, whose work is saved. `more`: of its arguments;
     `started`: how, as `subprocess.Popen` takes it.
     """
-    command = [sys.executable, *MATERIALIZE, ",".join(assets), *more]
+    from ernie_pipeline.orchestration.recipes import as_selected  # it imports Dagster
+
+    selected, environment = as_selected(assets, environment)
+    command = [sys.executable, *MATERIALIZE, selected, *more]
     with _interrupts() as hand_to:
         run = subprocess.Popen(command, env=dict(environment), text=True, **started)
         hand_to(run)

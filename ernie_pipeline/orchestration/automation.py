@@ -1,6 +1,7 @@
 """Refreshing without a person: the job, its nightly schedule, and the sensor that watches the sources.
 
-Both evaluate the plan and ask for a run of what is stale and what waits for it, or say why they do not:
+Of each recipe of the code location, see `recipes.py`. Both evaluate the plan and ask for a run of what is stale and
+what waits for it, or say why they do not:
 
 - nothing is stale;
 - a run of these assets is queued or under way;
@@ -13,10 +14,13 @@ Both evaluate the plan and ask for a run of what is stale and what waits for it,
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.orchestration.opening import told_when_opened
+from ernie_pipeline.orchestration.recipes import COMPARED, RecipeAssets, recipes_of
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
 from ernie_pipeline.recipe.budget import Budget
@@ -24,7 +28,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.forecast import forecast
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
-from ernie_pipeline.staleness.stages import declared_versions, open_chain
+from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.store.pins import Pins
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -61,62 +65,86 @@ def check_times(cron: str, timezone: str) -> None:
 with told_when_opened():
     SETTINGS = Settings.from_environment()
     check_times(SETTINGS.cron, SETTINGS.timezone)
-    VERSIONS = declared_versions(SETTINGS)
-"""Of each built asset of this code location, by its name."""
-
-refresh = dg.define_asset_job(
-    "refresh", selection=dg.AssetSelection.assets(*VERSIONS), description="Build every asset that is not fresh."
-)
+    RECIPES = recipes_of(SETTINGS)
+    for _each in RECIPES:
+        _each.versions  # noqa: B018  # as they are now
+"""The recipes of this code location."""
 
 
-@dg.schedule(
-    name="ernie_refresh",
-    job=refresh,
-    cron_schedule=SETTINGS.cron,
-    execution_timezone=SETTINGS.timezone,
-    description="Build what is stale; skipped with the reason when nothing is. When: ERNIE_PIPELINE_CRON.",
-)
-def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    return evaluate(context.instance, by="ernie_refresh")
+@dataclass(frozen=True)
+class Automation:
+    """What refreshes the assets of one recipe."""
+
+    job: Any
+    schedule: dg.ScheduleDefinition
+    sensor: dg.SensorDefinition
 
 
-@dg.sensor(
-    name="source_changed",
-    job=refresh,
-    minimum_interval_seconds=SETTINGS.sensor_seconds,
-    description="Build what is stale once the rows, the base model or the benchmark sets have another version.",
-)
-def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def automation_of(recipe: RecipeAssets, settings: Settings) -> Automation:
+    """The recipe's job and what launches it, at the times that the settings say."""
+    selection = dg.AssetSelection.assets(*map(recipe.key, recipe.versions), *_compared())
+    job = dg.define_asset_job(
+        recipe.called("refresh"), selection=selection, description="Build every asset that is not fresh."
+    )
+
+    @dg.schedule(
+        name=recipe.called("ernie_refresh"),
+        job=job,
+        cron_schedule=settings.cron,
+        execution_timezone=settings.timezone,
+        description="Build what is stale; skipped with the reason when nothing is. When: ERNIE_PIPELINE_CRON.",
+    )
+    def ernie_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return evaluate(context.instance, by=recipe.called("ernie_refresh"), recipe=recipe)
+
+    @dg.sensor(
+        name=recipe.called("source_changed"),
+        job=job,
+        minimum_interval_seconds=settings.sensor_seconds,
+        description="Build what is stale once the rows, the base model or the benchmark sets have another version.",
+    )
+    def source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _look_at_sources(context, recipe)
+
+    return Automation(job, ernie_refresh, source_changed)
+
+
+def _look_at_sources(context: dg.SensorEvaluationContext, recipe: RecipeAssets) -> dg.SensorResult | dg.SkipReason:
     with pipeline_errors_as_failures():
-        chain = open_chain(Settings.from_environment())
+        chain = open_chain(recipe.settings())
         seen = " ".join(f"{name}={chain.version(name)}" for name in chain.sources)
         if seen == context.cursor:
             return dg.SkipReason(f"the sources are as they were: {seen}")
-        answer, look_again = _evaluate(context.instance, chain, by="source_changed")
-    if isinstance(answer, dg.SkipReason) and (look_again or run_under_way(context.instance)):
+        answer, look_again = _evaluate(context.instance, chain, recipe, by=recipe.called("source_changed"))
+    if isinstance(answer, dg.SkipReason) and (look_again or run_under_way(context.instance, recipe)):
         return answer  # without the cursor: it is looked at again after that run, or within another budget
     if isinstance(answer, dg.SkipReason):
         return dg.SensorResult(skip_reason=answer, cursor=seen)
     return dg.SensorResult(run_requests=[answer], cursor=seen)
 
 
-def evaluate(instance: dg.DagsterInstance, by: str) -> dg.RunRequest | dg.SkipReason:
+def evaluate(
+    instance: dg.DagsterInstance, by: str, recipe: RecipeAssets | None = None
+) -> dg.RunRequest | dg.SkipReason:
     """The run that the plan asks for, or the reason for none. Brings Dagster's marks into line with the plan.
 
-    `by`: the schedule or sensor that asks.
+    `by`: the schedule or sensor that asks. `recipe`: whose assets, the first one's of this code location by default.
     """
+    recipe = recipe or RECIPES[0]
     with pipeline_errors_as_failures():
-        return _evaluate(instance, open_chain(Settings.from_environment()), by)[0]
+        return _evaluate(instance, open_chain(recipe.settings()), recipe, by)[0]
 
 
-def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.RunRequest | dg.SkipReason, bool]:
+def _evaluate(
+    instance: dg.DagsterInstance, chain: Chain, recipe: RecipeAssets, by: str
+) -> tuple[dg.RunRequest | dg.SkipReason, bool]:
     """What is asked for, and whether nothing is because of what may change by itself: the budget, or a refusal."""
     plan, budget = make_plan(chain), Budget.from_environment()
-    report_sources(instance, plan, chain)
-    if busy := run_under_way(instance):
+    report_sources(instance, plan, chain, recipe)
+    if busy := run_under_way(instance, recipe):
         return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again"), False
-    report_artifacts(instance, plan, chain)
-    answer = _decide(instance, plan)
+    report_artifacts(instance, plan, chain, recipe)
+    answer = _decide(instance, plan, recipe)
     if isinstance(answer, dg.RunRequest):
         costs = forecast(chain, plan)
         if over := costs.over(budget):
@@ -130,17 +158,18 @@ def _evaluate(instance: dg.DagsterInstance, chain: Chain, by: str) -> tuple[dg.R
     return answer, bool(plan.refused)
 
 
-def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | dg.SkipReason:
+def _decide(instance: dg.DagsterInstance, plan: RefreshPlan, recipe: RecipeAssets) -> dg.RunRequest | dg.SkipReason:
     if plan.fresh:
         return dg.SkipReason("nothing is stale: every artifact that the recipe asks for is there, intact")
-    if unknown := [name for name in plan.to_build if name not in VERSIONS]:
+    if unknown := [name for name in plan.to_build if name not in recipe.versions]:
         return dg.SkipReason(
             f"the recipe asks for {', '.join(unknown)}, and did not when this code location was opened: press "
             '"Reload definitions"'
         )
     if plan.refused:
         return dg.SkipReason(plan.refused)
-    before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: plan.target})))  # the newest first
+    target = recipe.in_run(plan.target)
+    before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: target})))  # the newest first
     if before and before[0].status in GAVE_UP:
         return dg.SkipReason(
             f"run {before[0].run_id} for the same recipe, code and sources ended as {before[0].status.value}: see to "
@@ -148,14 +177,19 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan) -> dg.RunRequest | 
         )
     # the number tells a target that was reached and then lost (an artifact was deleted) from one never reached
     return dg.RunRequest(
-        run_key=f"{plan.target}-{len(before)}",
-        asset_selection=[dg.AssetKey(name) for name in plan.to_build],
-        tags={TARGET: plan.target},
+        run_key=f"{target}-{len(before)}",
+        asset_selection=[*(recipe.key(name) for name in plan.to_build), *_compared()],
+        tags={TARGET: target},
     )
 
 
-def run_under_way(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
-    """A queued or running run of any of these assets, whoever started it."""
+def _compared() -> list[dg.AssetKey]:
+    """The asset that compares the recipes, where there are several: it is made anew with what any of them builds."""
+    return [dg.AssetKey(COMPARED)] if len(RECIPES) > 1 else []
+
+
+def run_under_way(instance: dg.DagsterInstance, recipe: RecipeAssets) -> dg.DagsterRun | None:
+    """A queued or running run of any of the recipe's assets, whoever started it."""
     runs: Iterable[dg.DagsterRun] = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    ours = {dg.AssetKey(name) for name in VERSIONS}
-    return next((r for r in runs if r.job_name == refresh.name or ours & set(r.asset_selection or ())), None)
+    ours, job = {*map(recipe.key, recipe.versions)}, recipe.called("refresh")
+    return next((r for r in runs if r.job_name == job or ours & set(r.asset_selection or ())), None)

@@ -65,6 +65,21 @@ def _accuracies(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> Any:
     return figure
 
 
+def shares_picture(bars: Sequence[tuple[str, float, float, float, str, str]]) -> str:
+    """Shares with their intervals below one another, as a Markdown image; each (label, share, low, high, words, colour)
+    as a `Bar` of the small pictures."""
+    figure, axes = _figure(6.4, 0.8 + 0.3 * len(bars))
+    labels, shares, lows, highs, words, colours = zip(*bars, strict=True)
+    drawn = axes.barh(range(len(bars)), shares, color=colours)
+    reach = [[abs(share - end) for share, end in zip(shares, ends, strict=True)] for ends in (lows, highs)]
+    axes.errorbar(shares, range(len(bars)), xerr=reach, fmt="none", ecolor="black", capsize=3)
+    axes.bar_label(drawn, labels=words, label_type="center")
+    axes.set(yticks=range(len(bars)), yticklabels=labels, xlim=(0, 1), xlabel="right answers, with 95 % intervals")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.invert_yaxis()
+    return _markdown(figure, "right answers")
+
+
 def _with_interval(metrics: Mapping[str, Any] | None) -> tuple[float, float, float]:
     """The accuracy and the ends of its interval; zeros where nothing was asked."""
     if not metrics or not metrics["rows"]:

@@ -12,6 +12,7 @@ from ernie_pipeline.launch.parent import end_with_run
 from ernie_pipeline.orchestration.cost_report import estimate_metadata, spent_metadata
 from ernie_pipeline.orchestration.origin import address_of, origin, reason
 from ernie_pipeline.orchestration.pages.sources import show_source
+from ernie_pipeline.orchestration.recipes import RecipeAssets, recipe_of
 from ernie_pipeline.orchestration.words import duration
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -73,14 +74,14 @@ def build_or_reuse(
     made of the artifact whenever it is reported, beside those that were made when it was built. Why it is built, or
     that it is reused, is told in the run's log, and so is each check that fails without stopping anything.
     """
-    name = context.asset_key.to_user_string()
     end_with_run()
     with told_in_the_run(context), pipeline_errors_as_failures():
-        chain = open_chain(Settings.from_environment(), run=context.run.run_id)
+        recipe, name = recipe_of(context.asset_key)
+        chain = open_chain(recipe.settings(), run=recipe.in_run(context.run.run_id))
         if name not in chain.stages:
             raise PipelineError(f"the recipe does not ask for {name} any more; reload the code location")
-        _refuse_early(context, chain)
-        _log_observations(context, chain, name)
+        _refuse_early(context, chain, recipe)
+        _log_observations(context, chain, recipe, name)
         build_above(chain)
         building = Building(context, chain, name)
         artifact = chain.reuse_or_build(name, building.told(write), on_wait=context.log.info)
@@ -99,7 +100,7 @@ def build_or_reuse(
     return dg.MaterializeResult(
         metadata={**({"warning": "; ".join(warnings)} if warnings else {}), **metadata},
         data_version=dg.DataVersion(artifact.data_version),
-        tags=version_tags(artifact.manifest, unread),
+        tags=version_tags(artifact.manifest, unread, recipe),
         check_results=[_check_result(check) for check in checks],
     )
 
@@ -136,34 +137,42 @@ def _say_what_became_of_it(context: dg.AssetExecutionContext, name: str, artifac
         context.log.warning(f"{name} was built again: {artifact.note}")
 
 
-def observation(context: dg.OpExecutionContext, name: str) -> dg.ObserveResult:
+def settings_for(context: dg.AssetExecutionContext) -> Settings:
+    """The environment's, with the recipe of the step's asset. Raises `PipelineError` where it names none."""
+    return recipe_of(context.asset_key)[0].settings()
+
+
+def observation(context: dg.OpExecutionContext) -> dg.ObserveResult:
     """The step of an observed asset: its version now."""
     with pipeline_errors_as_failures():
-        chain = open_chain(Settings.from_environment())
+        recipe, name = recipe_of(context.asset_key)
+        chain = open_chain(recipe.settings())
         version = chain.version(name)
         return dg.ObserveResult(data_version=dg.DataVersion(version), metadata=show_source(chain.recipe, name, version))
 
 
-def _refuse_early(context: dg.AssetExecutionContext, chain: Chain) -> None:
+def _refuse_early(context: dg.AssetExecutionContext, chain: Chain, recipe: RecipeAssets) -> None:
     """Before a run's first work, end it where it is known that it could not do its last. Asked once a run."""
     selected = context.run.asset_selection
-    if any(selected is None or dg.AssetKey(name) in selected for name in chain.refused):
-        refused = chain.store.pins(context.run.run_id).pin("refused", lambda: make_plan(chain).refused)
+    if any(selected is None or recipe.key(name) in selected for name in chain.refused):
+        refused = chain.store.pins(recipe.in_run(context.run.run_id)).pin("refused", lambda: make_plan(chain).refused)
         if refused:
             raise PipelineError(refused)
 
 
-def _log_observations(context: dg.AssetExecutionContext, chain: Chain, name: str) -> None:
+def _log_observations(context: dg.AssetExecutionContext, chain: Chain, recipe: RecipeAssets, name: str) -> None:
     """`dagster asset materialize` does not run observations, so the first reader says what it has seen."""
     for upstream in all_stages(chain.recipe)[name].inputs:
         if upstream in chain.sources:
-            context.log_event(observed(chain, upstream))
+            context.log_event(observed(chain, recipe, upstream))
 
 
-def observed(chain: Chain, name: str) -> dg.AssetObservation:
+def observed(chain: Chain, recipe: RecipeAssets, name: str) -> dg.AssetObservation:
     """The observation of a source as it is now."""
     version = chain.version(name)
-    return dg.AssetObservation(name, tags={DATA: version}, metadata=show_source(chain.recipe, name, version))
+    return dg.AssetObservation(
+        recipe.key(name), tags={DATA: version}, metadata=show_source(chain.recipe, name, version)
+    )
 
 
 def _unread(chain: Chain, name: str) -> dict[str, str]:
@@ -176,7 +185,7 @@ def _unread(chain: Chain, name: str) -> dict[str, str]:
     return versions
 
 
-def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dict[str, str]:
+def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str], recipe: RecipeAssets) -> dict[str, str]:
     """Dagster's own tags, by which it marks an asset as stale, from a manifest or a history entry.
 
     Dagster would fill them with what it knew when the step began. The artifact may be from other code and inputs than
@@ -186,7 +195,7 @@ def version_tags(made_from: Mapping[str, Any], unread: Mapping[str, str]) -> dic
     read = {name: version for name, version in made_from["inputs"].items() if name not in EARLIER_ROUND}
     return {
         CODE: made_from["declared_version"],
-        **{f"{INPUT}{name}": version for name, version in {**read, **unread}.items()},
+        **{f"{INPUT}{recipe.key(name).to_user_string()}": version for name, version in {**read, **unread}.items()},
     }
 
 

@@ -37,6 +37,8 @@ class Settings:
     `address`: of the bucket in which the store is; then `home` is this machine's cache of it. `lease_seconds`: how long
     a machine that no longer answers keeps others there from building what it was building.
 
+    `recipes`: those that stand side by side in Dagster; none where `recipe` is the only one.
+
     `gpu`: the file with the resource gpu's settings. `mlflow_ui`: where people see MLflow's web pages.
     `cron`, in `timezone`: when the schedule refreshes; `sensor_seconds`: how often the sensor looks at the sources.
     """
@@ -53,11 +55,12 @@ class Settings:
     address: str | None = None
     lease_seconds: int = 60
     mlflow_ui: str = "http://127.0.0.1:5000"
+    recipes: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Those of ERNIE_PIPELINE_HOME, _CACHE, _LEASE_SECONDS, _RECIPE, _SOURCE, _EXECUTION, _GPU, _CRON, _TIMEZONE
-        _SENSOR_SECONDS and _MLFLOW_UI, and MLFLOW_TRACKING_URI.
+        """Those of ERNIE_PIPELINE_HOME, _CACHE, _LEASE_SECONDS, _RECIPE, _RECIPES, _SOURCE, _EXECUTION, _GPU, _CRON,
+        _TIMEZONE, _SENSOR_SECONDS and _MLFLOW_UI, and MLFLOW_TRACKING_URI.
 
         Raises `PipelineError` for a number of seconds that is none; Dagster judges the cron expression and the zone.
         """
@@ -74,6 +77,7 @@ class Settings:
             sensor_seconds=_seconds("ERNIE_PIPELINE_SENSOR_SECONDS", cls.sensor_seconds),
             address=address,
             lease_seconds=_seconds("ERNIE_PIPELINE_LEASE_SECONDS", cls.lease_seconds),
+            recipes=_recipes(),
             mlflow_ui=os.environ.get("ERNIE_PIPELINE_MLFLOW_UI") or _mlflow_ui(),
         )
 
@@ -147,6 +151,11 @@ class Settings:
 def sqlite_uri(file: Path) -> str:
     """MLflow's address of an SQLite file, whatever is in its path: SQLAlchemy ends the path at "?" and undoes %20."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _recipes() -> tuple[str, ...]:
+    named = os.environ.get("ERNIE_PIPELINE_RECIPES") or ""
+    return tuple(part.strip() for part in named.split(",")) if named.strip() else ()
 
 
 def _mlflow_ui() -> str:

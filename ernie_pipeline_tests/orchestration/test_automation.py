@@ -10,14 +10,14 @@ from dagster._core.test_utils import create_run_for_test
 
 from ernie_pipeline.orchestration.automation import (
     ESTIMATE,
+    RECIPES,
+    SETTINGS,
     TARGET,
-    VERSIONS,
+    automation_of,
     check_times,
-    ernie_refresh,
     evaluate,
-    refresh,
-    source_changed,
 )
+from ernie_pipeline.orchestration.recipes import RecipeAssets
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.history import remember
@@ -66,7 +66,7 @@ def test_schedule_and_sensor_at_once_ask_for_one_run(source: Path, instance: dg.
 
 def ended(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
     """The requested run, as it would be on record now."""
-    return create_run_for_test(instance, job_name=refresh.name, status=status, tags=dict(request.tags))
+    return create_run_for_test(instance, job_name="refresh", status=status, tags=dict(request.tags))
 
 
 def test_a_stale_chain_is_requested_under_a_key_of_what_is_wanted(source: Path, instance: dg.DagsterInstance) -> None:
@@ -91,7 +91,7 @@ def test_what_could_not_be_published_is_not_requested(
     recipe = source.with_name("recipe.toml")
     recipe.write_text(recipe.read_text() + '[publish]\nrepo = "me/model"\n')
     assert "the recipe asks for published_model, and did not when" in reason(asked(instance))
-    monkeypatch.setitem(VERSIONS, "published_model", "as of a code location that has it")
+    monkeypatch.setitem(RECIPES[0].versions, "published_model", "as of a code location that has it")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
     assert reason(asked(instance)).startswith("published_model cannot be built: there is no token to publish to me/")
@@ -156,7 +156,7 @@ def test_a_run_of_other_assets_does_not_matter(source: Path, instance: dg.Dagste
 
 def sensor_tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
     with dg.build_sensor_context(instance, cursor=cursor) as context:
-        result = source_changed(context)
+        result = automation_of(RecipeAssets(SETTINGS.recipe), SETTINGS).sensor(context)
     assert isinstance(result, dg.SensorResult | dg.SkipReason)
     return result
 
@@ -176,7 +176,7 @@ def test_the_sensor_asks_once_for_each_version_of_the_sources(source: Path, inst
 
 
 def test_the_sensor_looks_again_after_a_run_that_was_in_its_way(source: Path, instance: dg.DagsterInstance) -> None:
-    create_run_for_test(instance, job_name=refresh.name, status=dg.DagsterRunStatus.STARTED)
+    create_run_for_test(instance, job_name="refresh", status=dg.DagsterRunStatus.STARTED)
     assert "is STARTED" in reason(sensor_tick(instance, "an earlier version"))  # a SkipReason keeps the cursor
 
 
@@ -234,6 +234,7 @@ def test_a_source_that_is_not_there_fails_the_tick_in_one_sentence(source: Path,
 
 
 def test_the_schedule_is_nightly_and_evaluates_the_same_plan(source: Path) -> None:
+    ernie_refresh = automation_of(RECIPES[0], SETTINGS).schedule
     when = (ernie_refresh.name, ernie_refresh.cron_schedule, ernie_refresh.execution_timezone)
     assert when == ("ernie_refresh", "0 2 * * *", "UTC")
     with dg.instance_for_test() as instance, dg.build_schedule_context(instance) as context:

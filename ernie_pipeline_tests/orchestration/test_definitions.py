@@ -3,7 +3,8 @@
 import dagster as dg
 
 from ernie_pipeline.definitions import defs
-from ernie_pipeline.orchestration.assets.published_model import published_model
+from ernie_pipeline.orchestration.assets.published_model import published_model as make_published_model
+from ernie_pipeline.orchestration.recipes import RecipeAssets
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.staleness.stages import SOURCES, STAGES, all_stages
 
@@ -29,6 +30,7 @@ def test_the_assets_depend_on_what_the_table_of_stages_says() -> None:
 
 
 def test_an_asset_on_demand_depends_on_what_its_stage_says_and_is_not_there_unasked() -> None:
+    published_model = make_published_model(RecipeAssets("demo"))
     above = {key.to_user_string() for key in published_model.dependency_keys}
     asked = all_stages(parse_recipe({"publish": {"repo": "me/model"}}, where="test"))
     assert {published_model.key.to_user_string(): above} == {n: {*asked[n].inputs} for n in asked if n not in STAGES}

@@ -10,8 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
+from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron as make_raw_nemotron
 from ernie_pipeline.orchestration.origin import origin
+from ernie_pipeline.orchestration.recipes import RecipeAssets
 from ernie_pipeline.orchestration.report import build_or_reuse, version_tags
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, Work
 from ernie_pipeline.store.artifacts import Artifact, Check
@@ -21,7 +22,7 @@ from ernie_pipeline_tests.scenarios.chain import rows, write_rows
 def test_a_result_names_a_version_of_each_asset_above_and_of_nothing_else() -> None:
     """A round before is no asset; one that the recipe does not let read the rows depends on them in Dagster's eyes."""
     made_from = {"declared_version": "c0de", "inputs": {"base_model": "sha256:1", EARLIER_ADAPTER: "2"}}
-    assert version_tags(made_from, unread={"math_split": "3"}) == {
+    assert version_tags(made_from, unread={"math_split": "3"}, recipe=RecipeAssets("demo")) == {
         "dagster/code_version": "c0de",
         "dagster/input_data_version/base_model": "sha256:1",
         "dagster/input_data_version/math_split": "3",
@@ -44,13 +45,16 @@ def test_the_page_of_what_is_in_a_bucket_names_it_there_and_here_only_what_is_he
     assert origin(artifact)[f"copy on {socket.gethostname()}"].path == str(artifact.folder)
 
 
+RAW = make_raw_nemotron(RecipeAssets("demo"))
+
+
 class Steps:
     """Runs of the asset `raw_nemotron` on rows of its own, and what each of them said."""
 
     def __init__(self, folder: Path):
         self.rows, self.instance = folder / "rows.jsonl", dg.DagsterInstance.ephemeral()
 
-    def run(self, asset: dg.AssetsDefinition = raw_nemotron) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    def run(self, asset: dg.AssetsDefinition = RAW) -> tuple[dict[str, Any], dict[str, list[str]]]:
         """The metadata of the materialization, and the lines of the log by their level."""
         result = dg.materialize([asset], instance=self.instance)
         [made] = result.asset_materializations_for_node(asset.op.name)

@@ -9,6 +9,7 @@ from ernie_pipeline.definitions import BUILT, SOURCES
 from ernie_pipeline.orchestration.assets.suites import suite_assets, suite_sets
 from ernie_pipeline.orchestration.automation import evaluate
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
+from ernie_pipeline.orchestration.recipes import RecipeAssets
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.staleness.stages import all_sources, all_stages
 
@@ -18,9 +19,9 @@ RECIPE = parse_recipe({"suites": {name: {"source": {"path": "a.jsonl"}} for name
 
 @pytest.fixture(scope="module")
 def defs() -> dg.Definitions:
-    return dg.Definitions(
-        assets=[*SOURCES, *suite_sets(NAMES), *BUILT, *suite_assets(NAMES)], resources={"gpu": gpu_resource(None)}
-    )
+    made = [*SOURCES, *suite_sets(NAMES), *BUILT, *suite_assets(NAMES)]
+    asked = [make(RecipeAssets("demo")) for make in made if make.name in {*all_sources(RECIPE), *all_stages(RECIPE)}]
+    return dg.Definitions(assets=asked, resources={"gpu": gpu_resource(None)})
 
 
 def test_the_assets_depend_on_what_the_table_of_stages_says(defs: dg.Definitions) -> None:

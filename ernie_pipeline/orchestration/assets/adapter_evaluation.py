@@ -4,10 +4,11 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.assets.evaluations import complete, run_evaluation
 from ernie_pipeline.orchestration.gpu import GpuResource
+from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS
 
 
-@dg.asset(
+@each_recipe(
     deps=["math_split", "base_model", "qlora_adapter"],
     group_name="evaluation",
     kinds={"pytorch", "parquet"},

@@ -11,6 +11,7 @@ from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
 from ernie_pipeline.orchestration.pages.split import show_split
+from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
@@ -21,7 +22,7 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(name, asset="math_split", blocking=True, description=description)
 
 
-@dg.asset(
+@each_recipe(
     deps=["raw_nemotron", "base_model", "benchmark_sets"],
     group_name="data",
     kinds={"polars", "parquet", "huggingface"},

@@ -8,8 +8,8 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import pictures_of_training
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
-from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.orchestration.recipes import each_recipe
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
@@ -18,7 +18,7 @@ from ernie_pipeline.store.quantized_base import FOLDER, PLACE
 MEASURED = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
 
-@dg.asset(
+@each_recipe(
     deps=[*MEASURED, "base_model", "registered_model"],
     group_name="registry",
     kinds={"huggingface"},
@@ -48,7 +48,7 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.registry.publish.publish import Request, publish
 
-    settings = Settings.from_environment()
+    settings = settings_for(context)
     os.environ.setdefault(PLACE, str(settings.store / FOLDER))  # for the processes that load the model back
     adapter, registered = work.artifacts["qlora_adapter"], work.artifacts["registered_model"]
     (picture,) = pictures_of_training(adapter.json("curve.json")).values()

@@ -9,7 +9,8 @@ import dagster as dg
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.adapter import show_adapter
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
+from ernie_pipeline.orchestration.recipes import each_recipe
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.live import Watched, live_training
 from ernie_pipeline.registry.run_log import shown_params
@@ -21,7 +22,7 @@ from ernie_pipeline.training.job import training_job
 from ernie_pipeline.utils.flatten import flatten
 
 
-@dg.asset(
+@each_recipe(
     deps=["math_split", "base_model", "verified_solutions"],
     group_name="model",
     kinds={"pytorch", "huggingface"},
@@ -55,7 +56,7 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
             out=out,
             checkpoints=checkpoints,
         )
-        with live_training(_watched(work, context.run.run_id), context.log.warning) as tell:
+        with live_training(_watched(work, settings_for(context), context.run.run_id), context.log.warning) as tell:
             gpu.run(context, "training", job, unfinished=work.unfinished, processes=gpu.processes, on_progress=tell)
         change = json.loads((out / "reports" / "run.json").read_text())["logit_change"]
         return [changed_the_model(change)]
@@ -63,9 +64,9 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
     return write
 
 
-def _watched(work: Work, run_id: str) -> Watched:
+def _watched(work: Work, settings: Settings, run_id: str) -> Watched:
     """How the training is seen in MLflow. Where that is, the whole recipe says: it decides nothing of the adapter."""
-    settings, keys = Settings.from_environment(), shown_params(flatten(work.made_from.recipe))
+    keys = shown_params(flatten(work.made_from.recipe))
     registry = settings.load_recipe().registry
     return Watched(
         tracking_uri=settings.tracking_uri,

@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.pages.split import show_raw
+from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Check
 
 
-@dg.asset(
+@each_recipe(
     deps=["nemotron_source"],
     group_name="data",
     kinds={"polars", "parquet"},

@@ -13,7 +13,8 @@ import dagster as dg
 from ernie_pipeline.orchestration.cost_report import cost_figures
 from ernie_pipeline.orchestration.pages.registration import show_registration
 from ernie_pipeline.orchestration.plots import accuracy_by_kind, pictures_of_training
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
+from ernie_pipeline.orchestration.recipes import each_recipe
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.staleness.chain import Chain
@@ -28,7 +29,7 @@ from ernie_pipeline.store.shared.settled import open_store
 ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
 
-@dg.asset(
+@each_recipe(
     deps=[*ABOVE, "base_model"],
     group_name="registry",
     kinds={"mlflow"},
@@ -39,7 +40,7 @@ ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
     ],
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    settings, costs, chains = Settings.from_environment(), dict[str, Cost](), list[Chain]()
+    settings, costs, chains = settings_for(context), dict[str, Cost](), list[Chain]()
 
     def write(work: Work, out: Path) -> list[Check]:
         check = _write(work, out, settings, context.run.run_id, costs)

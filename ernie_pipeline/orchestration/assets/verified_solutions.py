@@ -9,6 +9,7 @@ from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.assets.qlora_adapter import training
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.solutions import show_solutions
+from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.job import solutions_job
@@ -25,7 +26,7 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(name, asset="verified_solutions", blocking=True, description=description)
 
 
-@dg.asset(
+@each_recipe(
     deps=["math_split", "base_model"],
     group_name="data",
     kinds={"pytorch", "parquet"},

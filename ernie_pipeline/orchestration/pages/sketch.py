@@ -8,6 +8,8 @@ LIMIT = 1000
 """What is as long is behind a link "[Show Markdown]": MetadataEntry in Dagster's web app."""
 WIDTH, LEFT, SPAN, STEP = 440, 96, 220, 22
 """Pixels: of all, of the labels, of a share of 1, from one bar to the next."""
+LETTERS = 14
+"""Of a label: as many as fit beside the bars."""
 HEIGHT, LABELS = 120, 84
 """Pixels of a curve, and of the figures at its right."""
 COLOURS = ("#aaa", "#27b", "#3a7", "#c53")
@@ -57,7 +59,7 @@ def _bar(bar: Bar, top: int) -> str:
     start, end, low, high = (LEFT + round(SPAN * share) for share in (0.0, bar.share, bar.low, bar.high))
     middle = top + STEP // 2
     return (
-        f"<text y='{middle + 4}'>{_plain(bar.label)}</text>"
+        f"<text y='{middle + 4}'>{_plain(bar.label[:LETTERS])}</text>"
         f"<path d='M{start} {middle}H{end}' stroke='{bar.colour}' stroke-width='14'/>"
         f"<path d='M{low} {middle}H{high}' stroke='#000'/>"
         f"<text x='{LEFT + SPAN + 8}' y='{middle + 4}'>{_plain(bar.words)}</text>"

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from ernie_pipeline.evaluation.metrics import compare_paired
+from ernie_pipeline.orchestration.pages.compared import STAGES, Compared, show_compared
 from ernie_pipeline.orchestration.pages.evaluation import show_evaluation
 from ernie_pipeline.orchestration.pages.registration import show_registration
 from ernie_pipeline.recipe.sections import Recipe
@@ -70,7 +71,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path, "demo", None, sqlite_uri(tmp_path / "mlflow.db"))
 
 
-def made(store: ArtifactStore, adapter: str, version: str, promoted: bool, recipe: Recipe) -> tuple[Artifact, Chain]:
+def made(
+    store: ArtifactStore, adapter: str, version: str, promoted: bool, recipe: Recipe, **further: Write
+) -> tuple[Artifact, Chain]:
     chain = chain_of(store, recipe)
     artifacts = walk(
         chain,
@@ -78,6 +81,7 @@ def made(store: ArtifactStore, adapter: str, version: str, promoted: bool, recip
         base_evaluation=evaluation(RIGHT["base"]),
         adapter_evaluation=evaluation(RIGHT[adapter]),
         registered_model=registration(version, adapter, promoted),
+        **further,
     )
     return artifacts["registered_model"], chain
 
@@ -144,3 +148,29 @@ def test_what_changed_against_the_last_champion_is_told(store: ArtifactStore, se
     assert page["answers beside the last champion's"] == told
     [worse] = records(page["got worse since the last champion"])
     assert worse == {"then, now": "3, 3", "right is": "6", "question": "What is 3 + 3?"}
+
+
+def test_recipes_are_compared_the_best_first_and_what_is_not_built_is_named(store: ArtifactStore) -> None:
+    places = {"dropped": 1, "evaluation": 8, "train": 1234}
+
+    def split(work: Any, out: Path) -> None:
+        (out / "reports").mkdir()
+        (out / "reports" / "profile.json").write_text(json.dumps({"places": places}))
+
+    compared = []
+    for name, recipe in (("first", Recipe()), ("second", recipe_with(lora={"rank": 8}))):
+        _, chain = made(store, name, "1", promoted=False, recipe=recipe, math_split=split)
+        compared.append(Compared(name, {stage: chain.artifact(stage) for stage in STAGES}, cost="3 min of CPU"))
+    page = show_compared([*compared, Compared("third", {}, missing="math_split: not built yet")])
+    after = [(row["recipe"], row["before"], row["after"].partition(" (")[0]) for row in records(page["right answers"])]
+    assert after == [("second", "50.0 %", "87.5 %"), ("first", "50.0 %", "75.0 %")]
+    assert records(page["made of"])[0] == {
+        "recipe": "second",
+        "rows": "1,234",
+        "loss": "0.611 -> 0.611",
+        "cost": "3 min of CPU",
+        "model": "quick 1, no champion",
+    }
+    assert page["comparable"] == "yes: all answered the same 8 held-out rows"
+    assert page["after training"].value.startswith("![after training](data:image/svg+xml")
+    assert records(page["not built"]) == [{"recipe": "third", "why": "math_split: not built yet"}]

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterable
 
-import dagster as dg
-
 from ernie_pipeline.orchestration.assets.suites.answers import answers
 from ernie_pipeline.orchestration.assets.suites.comparison import comparison
 from ernie_pipeline.orchestration.assets.suites.problems import problem_set, problems
+from ernie_pipeline.orchestration.recipes import Made
 from ernie_pipeline.staleness.suites import ADAPTER, BASE
 
 
-def suite_sets(names: Iterable[str]) -> list[dg.AssetsDefinition]:
+def suite_sets(names: Iterable[str]) -> list[Made]:
     """The observed sets of the suites."""
     return [problem_set(name) for name in names]
 
 
-def suite_assets(names: Iterable[str]) -> list[dg.AssetsDefinition]:
+def suite_assets(names: Iterable[str]) -> list[Made]:
     """What is built for each suite."""
     return [
         asset

@@ -10,6 +10,7 @@ from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.evaluation import run_words
 from ernie_pipeline.orchestration.pages.tables import table
+from ernie_pipeline.orchestration.recipes import Made, each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.orchestration.words import between, percent, rounded
 from ernie_pipeline.recipe.settings import Settings
@@ -22,12 +23,12 @@ SHOWN = 20
 SHOWN_COLUMNS = ("question", "reference", "text", "outcome")
 
 
-def answers(name: str, part: str) -> dg.AssetsDefinition:
+def answers(name: str, part: str) -> Made:
     """The asset that holds the answers of the base model, or with the `part` `ADAPTER` of the adapter."""
     asset, problems = suite_asset(name, part), suite_asset(name, PROBLEMS)
     adapter = "qlora_adapter" if part == ADAPTER else None
 
-    @dg.asset(
+    @each_recipe(
         name=asset,
         deps=[problems, "base_model", *([adapter] if adapter else [])],
         group_name=GROUP,

@@ -8,6 +8,7 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.pages.tables import gains, table
+from ernie_pipeline.orchestration.recipes import Made, each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
 from ernie_pipeline.orchestration.words import percent, points, rounded
 from ernie_pipeline.staleness.stage import Work
@@ -19,12 +20,12 @@ SHOWN = 15
 APART = "apart_from_training"
 
 
-def comparison(name: str) -> dg.AssetsDefinition:
+def comparison(name: str) -> Made:
     """The asset that compares both models on the suite."""
     asset = suite_asset(name, COMPARISON)
     problems, base, adapter = (suite_asset(name, part) for part in (PROBLEMS, BASE, ADAPTER))
 
-    @dg.asset(
+    @each_recipe(
         name=asset,
         deps=["math_split", problems, base, adapter],
         group_name=GROUP,

@@ -12,6 +12,7 @@ from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
 from ernie_pipeline.orchestration.pages.tables import table
+from ernie_pipeline.orchestration.recipes import Made, each_recipe, each_recipe_observes
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, observation
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import PROBLEMS, SET, suite_asset
@@ -21,26 +22,26 @@ GROUP = "suites"
 SHOWN = 5
 
 
-def problem_set(name: str) -> dg.AssetsDefinition:
+def problem_set(name: str) -> Made:
     """The asset that observes where the suite's rows are."""
     asset = suite_asset(name, SET)
 
-    @dg.observable_source_asset(
+    @each_recipe_observes(
         name=asset,
         group_name=GROUP,
         description=f"The set of the suite {name}. Its version is the hub commit, or a hash of the file's content.",
     )
     def observed(context: dg.OpExecutionContext) -> dg.ObserveResult:
-        return observation(context, asset)
+        return observation(context)
 
-    return observed  # type: ignore[return-value]  # a SourceAsset, which Dagster takes as well
+    return observed
 
 
-def problems(name: str) -> dg.AssetsDefinition:
+def problems(name: str) -> Made:
     """The asset that holds the suite's problems."""
     asset = suite_asset(name, PROBLEMS)
 
-    @dg.asset(
+    @each_recipe(
         name=asset,
         deps=[suite_asset(name, SET), "base_model"],
         group_name=GROUP,
