@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ernie_pipeline.recipe.side_by_side import as_selected
+
 MATERIALIZE = ("-m", "dagster", "asset", "materialize", "-m", "ernie_pipeline.definitions", "--select")
 
 
@@ -18,8 +20,6 @@ def materialize(
     SIGTERM and SIGHUP interrupt it, as Ctrl-C does: it cancels its run, whose work is saved. `more`: of its arguments;
     `started`: how, as `subprocess.Popen` takes it.
     """
-    from ernie_pipeline.orchestration.recipes import as_selected  # it imports Dagster
-
     selected, environment = as_selected(assets, environment)
     command = [sys.executable, *MATERIALIZE, selected, *more]
     with _interrupts() as hand_to:

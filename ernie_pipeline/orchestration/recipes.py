@@ -5,21 +5,19 @@ With ERNIE_PIPELINE_RECIPES=demo,mine.toml each recipe has its own assets, with 
 of ERNIE_PIPELINE_RECIPE, with no name before theirs.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from ernie_pipeline.recipe.registered_name import rows_of
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.recipe.side_by_side import VARIABLE, called
 from ernie_pipeline.staleness.stages import declared_versions
 from ernie_pipeline.utils.errors import PipelineError
 
-VARIABLE = "ERNIE_PIPELINE_RECIPES"
 COMPARED = "recipes_compared"
 """The asset that compares them, where there are several."""
 
@@ -130,14 +128,6 @@ def recipes_of(settings: Settings) -> list[RecipeAssets]:
     return found
 
 
-def called(recipe: str) -> str:
-    """ "grade_3" of "data/grade-3.toml": letters, digits and _, as Dagster has names."""
-    name = re.sub(r"\W", "_", Path(recipe).name.removesuffix(".toml"), flags=re.ASCII)
-    if not name:
-        raise PipelineError(f"{VARIABLE} names a recipe without a name, {recipe!r}; separate recipes by one comma")
-    return name
-
-
 def check_registered_names(recipes: Sequence[RecipeAssets]) -> None:
     """Raise `PipelineError` where two recipes of different rows would register versions of one model."""
     taken: dict[str, tuple[str, tuple[str, str]]] = {}
@@ -168,19 +158,3 @@ def recipe_of(key: dg.AssetKey, settings: Settings | None = None) -> tuple[Recip
         if [called(recipe)] == prefix:
             return RecipeAssets(recipe, called(recipe)), asset
     raise PipelineError(f"{VARIABLE} names no recipe called {'/'.join(prefix)} any more; reload the code location")
-
-
-def as_selected(names: Iterable[str], environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The assets `names` of the environment's ERNIE_PIPELINE_RECIPE as `dagster asset materialize --select` takes them,
-    and the environment in which it finds them.
-
-    Where that recipe is one of ERNIE_PIPELINE_RECIPES they are its assets there, so that Dagster's pages of it show the
-    run; else that variable is not for this run.
-    """
-    named = [part.strip() for part in environment.get(VARIABLE, "").split(",")]
-    recipe = environment.get("ERNIE_PIPELINE_RECIPE") or "demo"
-    if recipe in named:
-        of = RecipeAssets(recipe, called(recipe))
-        keys = [f'key:"{of.key(name).to_user_string()}"' for name in names]
-        return " or ".join(keys), dict(environment)
-    return ",".join(names), {name: value for name, value in environment.items() if name != VARIABLE}

@@ -9,6 +9,7 @@ from pathlib import Path
 from ernie_pipeline.recipe.home import check_rights, refusal, share_with_group
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.side_by_side import VARIABLE, named
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -77,7 +78,7 @@ class Settings:
             sensor_seconds=_seconds("ERNIE_PIPELINE_SENSOR_SECONDS", cls.sensor_seconds),
             address=address,
             lease_seconds=_seconds("ERNIE_PIPELINE_LEASE_SECONDS", cls.lease_seconds),
-            recipes=_recipes(),
+            recipes=named(os.environ.get(VARIABLE) or ""),
             mlflow_ui=os.environ.get("ERNIE_PIPELINE_MLFLOW_UI") or _mlflow_ui(),
         )
 
@@ -151,11 +152,6 @@ class Settings:
 def sqlite_uri(file: Path) -> str:
     """MLflow's address of an SQLite file, whatever is in its path: SQLAlchemy ends the path at "?" and undoes %20."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-
-
-def _recipes() -> tuple[str, ...]:
-    named = os.environ.get("ERNIE_PIPELINE_RECIPES") or ""
-    return tuple(part.strip() for part in named.split(",")) if named.strip() else ()
 
 
 def _mlflow_ui() -> str:

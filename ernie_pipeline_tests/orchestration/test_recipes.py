@@ -12,8 +12,9 @@ import pytest
 
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.automation import TARGET, evaluate, run_under_way
-from ernie_pipeline.orchestration.recipes import RecipeAssets, as_selected, called, recipe_of, recipes_of
+from ernie_pipeline.orchestration.recipes import RecipeAssets, recipe_of, recipes_of
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.recipe.side_by_side import as_selected, asset_of_step, called
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.scenarios.chain import rows, write_rows
@@ -168,3 +169,5 @@ def test_a_command_s_assets_are_those_of_its_recipe_where_the_location_has_it() 
     assert selected == 'key:"mine/math_split"'
     selected, environment = as_selected(["a", "b"], {**both, "ERNIE_PIPELINE_RECIPE": "other.toml"})
     assert (selected, environment) == ("a,b", {"ERNIE_PIPELINE_RECIPE": "other.toml"})
+    assert asset_of_step("mine__math_split", ("demo", "mine.toml")) == "math_split"
+    assert asset_of_step("math_split", ()) == "math_split"
