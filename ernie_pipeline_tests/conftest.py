@@ -53,6 +53,7 @@ LONG = (
     "launch/modal/test_jobs.py",
     "launch/modal/test_work.py",
     "launch/ray/",
+    "orchestration/ui/",
     "registry/test_first_opening.py",
     "scenarios/shared/",
     "scenarios/test_budget.py",

@@ -57,7 +57,7 @@ def test_both_dagster_yaml_agree_but_for_what_a_database_brings() -> None:
     one, with_database = (
         yaml.safe_load((DEPLOY / name).read_text()) for name in ("dagster.yaml", "postgres/dagster.yaml")
     )
-    assert set(with_database) - set(one) == {"storage", "nux", "run_queue", "run_retries"}
+    assert set(with_database) - set(one) == {"storage", "run_queue", "run_retries"}
     for name, section in one.items():
         shared = {key: with_database[name][key] for key in section}
         assert shared == section, name

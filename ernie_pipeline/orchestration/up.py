@@ -1,0 +1,148 @@
+"""All that is looked at, on one home: Dagster's pages with its daemon, and MLflow's."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.utils.errors import PipelineError
+
+HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
+START_S = 180.0
+"""By then both listen, on a machine that is at work."""
+END_S = 30.0
+"""For each process that is asked to end: Dagster's waits for its code server."""
+
+
+def up(
+    settings: Settings,
+    port: int = DAGSTER_PORT,
+    mlflow_port: int = MLFLOW_PORT,
+    tell: Callable[[str], None] = print,
+) -> int:
+    """Start Dagster's web server and daemon, and MLflow's pages where its database is a file, on 127.0.0.1; stay until
+    interrupted. Returns 0.
+
+    What the environment lacks is set for them: DAGSTER_HOME is `dagster_home`, so that the pages show what `run`,
+    `refresh` and `dagster asset materialize` with the same DAGSTER_HOME have built. Raises `PipelineError` where a port
+    is taken, and where one of them does not start, or ends by itself.
+    """
+    settings.check_places()
+    settings.make_home()
+    home, with_mlflow = dagster_home(settings), not settings.tracking_uri.startswith(("http:", "https:"))
+    for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
+        _check_free(name, number)
+    environment = {**os.environ, "DAGSTER_HOME": str(home), "ERNIE_PIPELINE_HOME": _home(settings)}
+    commands: dict[str, Sequence[str]] = {
+        "Dagster": ("dagster", "dev", "-m", "ernie_pipeline.definitions", "-h", HOST, "-p", str(port))
+    }
+    if with_mlflow:
+        environment.setdefault("ERNIE_PIPELINE_MLFLOW_UI", f"http://{HOST}:{mlflow_port}")
+        place = ("--backend-store-uri", settings.tracking_uri, "--host", HOST, "--port", str(mlflow_port))
+        commands["MLflow"] = ("mlflow", "ui", "--workers", "1", *place)
+    with _interrupted() as asked:
+        started: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            for name, command in commands.items():
+                started[name] = _start(command, environment, home / f"{name.lower()}.log")
+            return _stay(started, {"Dagster": port, "MLflow": mlflow_port}, home, asked, tell)
+        finally:
+            _end(started.values())
+
+
+def dagster_home(settings: Settings) -> Path:
+    """DAGSTER_HOME, or the folder `dagster` in the home, which is made with the project's dagster.yaml."""
+    if told := os.environ.get("DAGSTER_HOME"):
+        return Path(told)
+    folder = settings.home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dagster.yaml").exists():
+        text = files("ernie_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
+        (folder / "dagster.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _home(settings: Settings) -> str:
+    """As an absolute path: these processes may be started elsewhere."""
+    return settings.address or str(settings.home)
+
+
+def _check_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise PipelineError(f"port {port} of {HOST}, for {name}, is taken; end what listens there, or give another")
+
+
+def _start(command: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """In a group of its own: Ctrl-C in a terminal is for this process, which ends them in their order."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+
+def _stay(
+    started: dict[str, "subprocess.Popen[bytes]"],
+    ports: dict[str, int],
+    home: Path,
+    asked: list[int],
+    tell: Callable[[str], None],
+) -> int:
+    """Tell each address once it answers; return when an end is asked for, or one of them has ended."""
+    waiting, deadline = dict(started), time.monotonic() + START_S
+    while not asked:
+        for name in [name for name in waiting if _listens(ports[name])]:
+            tell(f"{name}: http://{HOST}:{ports[name]}")
+            del waiting[name]
+            if not waiting:
+                tell("Ctrl-C ends them; a run that is under way goes on where it was, the next time.")
+        ended = [name for name, process in started.items() if process.poll() is not None]
+        if ended or (waiting and time.monotonic() > deadline):
+            name = [*ended, *waiting][0]
+            what = "ended by itself" if ended else "does not answer"
+            raise PipelineError(f"{name} {what}; its log is {home / f'{name.lower()}.log'}")
+        time.sleep(0.2)
+    return 0
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@contextmanager
+def _interrupted() -> Iterator[list[int]]:
+    """The signals to end that have come meanwhile, which end nothing by themselves."""
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
+    """Interrupt all, then wait for each; what does not end in time is killed with its group."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGINT)
+    for process in running:
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,40 @@
+"""What `up` needs before it starts anything; that it starts, shows and ends all of it is in `ui/test_ui.py`."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ernie_pipeline.orchestration.up import dagster_home, up
+from ernie_pipeline.recipe.settings import Settings, sqlite_uri
+from ernie_pipeline.utils.errors import PipelineError
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return Settings(tmp_path / "home", "demo", None, sqlite_uri(tmp_path / "home" / "mlflow.db"))
+
+
+def test_dagster_s_home_is_in_the_home_with_the_project_s_settings_unless_another_is_named(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = dagster_home(settings)
+    assert folder == settings.home / "dagster"
+    assert (folder / "dagster.yaml").read_text() == (DEPLOY / "dagster.yaml").read_text()
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert (dagster_home(settings) / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n", "it is its user's"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    assert dagster_home(settings) == tmp_path
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_started(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PipelineError, match=f"port {port} of 127.0.0.1, for Dagster, is taken; end what listens"):
+            up(settings, port=port)
+    assert not list((settings.home / "dagster").glob("*.log"))
