@@ -71,7 +71,7 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
 def _show(artifact: Artifact) -> dict[str, Any]:
     told = artifact.json("publication.json")
     if not told["published"]:
-        return {"published": False, "why": told["why"]}
+        return {"published": False, "why not": told["why"]}
     files = [{"file": name, "bytes": entry["size"]} for name, entry in told["files"].items()]
     return {
         "published": True,
