@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ernie_pipeline.orchestration.metering import spent_by_run
+from ernie_pipeline.orchestration.words import rounded
 from ernie_pipeline.recipe.budget import Budget, Price
 from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.chain import Chain
@@ -19,10 +20,10 @@ def cost_metadata(manifest: Mapping[str, Any], price: Price | None) -> dict[str,
         return {}
     return {
         "cost": spent_words(cost.seconds, cost.gpu_seconds, price),
-        "GPU seconds": cost.gpu_seconds,
-        "job seconds": cost.seconds,
+        "GPU seconds": rounded(cost.gpu_seconds),
+        "job seconds": rounded(cost.seconds),
         "jobs": cost.jobs,
-        **({"seconds waited for a place to run": cost.waited_s} if cost.waited_s else {}),
+        **({"seconds waited for a place to run": rounded(cost.waited_s)} if cost.waited_s else {}),
         **({f"cost ({price.currency})": round(price.of(cost.gpu_seconds), 4)} if price else {}),
     }
 
