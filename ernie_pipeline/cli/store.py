@@ -9,6 +9,7 @@ from ernie_pipeline.cli.output import FRESH, STALE, print_answer
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
+from ernie_pipeline.staleness.side_by_side import held_besides, other_chains
 from ernie_pipeline.staleness.stages import asked_base, asked_rows, open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.hashing.file_hash import sha256_of
@@ -69,9 +70,12 @@ def prune(options: argparse.Namespace) -> int:
 
 def _contents(settings: Settings) -> Contents:
     chain = open_chain(settings, ask_registry=False)  # one that does not answer must not stop this
-    held = {"registered_model": partial(registered_as, settings)}
+    others = other_chains(settings)
+    held = held_besides(others, {"registered_model": partial(registered_as, settings)})
     quantized = bases.take_stock(settings.store, partial(asked_base, chain))
-    rows = kept_rows.take_stock(settings.store, asked_rows(chain))
+    asked_sets = [asked_rows(each) for each in (chain, *others.values())]
+    every = None if None in asked_sets else {key for found in asked_sets for key in found or ()}
+    rows = kept_rows.take_stock(settings.store, every)
     try:
         asked, unknown = asked_for(chain, make_plan(chain)), ""
     except PipelineError as error:  # a source that is away must not stop this either

@@ -171,3 +171,28 @@ def test_a_command_s_assets_are_those_of_its_recipe_where_the_location_has_it() 
     assert (selected, environment) == ("a,b", {"ERNIE_PIPELINE_RECIPE": "other.toml"})
     assert asset_of_step("mine__math_split", ("demo", "mine.toml")) == "math_split"
     assert asset_of_step("math_split", ()) == "math_split"
+
+
+def test_what_any_of_the_recipes_asks_for_is_not_pruned(
+    two: list[RecipeAssets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ernie_pipeline.cli.store import _contents
+
+    short, long = two
+    names = [name for name in STAGES if name != "registered_model"]
+    for each in (short, long, short):  # the newest build of each stage is kept in any case: it is not the long one's
+        chain = open_chain(each.settings())
+        for name in names:
+            chain.reuse_or_build(name, writes(f"{name} {each.name}"))
+    recipe = Path(short.recipe)
+    recipe.write_text(recipe.read_text().replace("max_steps = 4", "max_steps = 5"))
+    chain = open_chain(short.settings())
+    for name in names:
+        chain.reuse_or_build(name, writes(f"{name} again"))
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", short.recipe)
+    adapters = {e.fingerprint: e.needed_for for e in _contents(Settings.from_environment()).artifacts}
+    of_long = open_chain(long.settings()).artifact("qlora_adapter").manifest["fingerprint"]
+    assert adapters[of_long] == (f"asked for by {long.recipe}",)
+    monkeypatch.delenv("ERNIE_PIPELINE_RECIPES")
+    adapters = {e.fingerprint: e.needed_for for e in _contents(Settings.from_environment()).artifacts}
+    assert adapters[of_long] == ()
