@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+
+import psutil
 
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.errors import PipelineError
@@ -18,7 +20,9 @@ HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
 START_S = 180.0
 """By then both listen, on a machine that is at work."""
 END_S = 30.0
-"""For each process that is asked to end: Dagster's waits for its code server."""
+"""For each process that is asked to end."""
+CODE_SERVER_S = 10.0
+"""By then one has noticed that nobody asks it any more."""
 
 
 def up(
@@ -136,8 +140,10 @@ def _interrupted() -> Iterator[list[int]]:
 
 
 def _end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
-    """Interrupt all, then wait for each; what does not end in time is killed with its group."""
+    """Interrupt all and wait for each, and for what it has started: Dagster's code server ends a while after it, and a
+    run that is under way has to be told. What does not end in time is killed."""
     running = [process for process in processes if process.poll() is None]
+    family = [each for process in running for each in _descendants(process.pid)]
     for process in running:
         process.send_signal(signal.SIGINT)
     for process in running:
@@ -146,3 +152,19 @@ def _end(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    _, left = psutil.wait_procs(family, timeout=CODE_SERVER_S)
+    for each in left:
+        with suppress(psutil.Error):
+            each.terminate()
+    _, left = psutil.wait_procs(left, timeout=END_S)
+    for each in left:
+        with suppress(psutil.Error):
+            each.kill()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    return found
