@@ -11,8 +11,10 @@ import dagster as dg
 from ernie_pipeline.launch.parent import tell_steps_who_runs_them
 
 EITHER = dg.multi_or_in_process_executor
-PRELOADED = ("ernie_pipeline.definitions", "matplotlib.figure")
-"""Imported once a run, by the process that steps are forked from. Not polars, whose threads do not outlive a fork."""
+JOBS = tuple(f"ernie_pipeline.{room}.job" for room in ("data", "solutions", "training", "evaluation"))
+PRELOADED = ("ernie_pipeline.definitions", "matplotlib.figure", *JOBS)
+"""Imported once a run, by the process that steps are forked from: what opening the code location does without too. Not
+polars, whose threads do not outlive a fork."""
 
 
 def _forked(config: dict[str, Any]) -> dict[str, Any]:

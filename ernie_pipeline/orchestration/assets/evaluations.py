@@ -5,7 +5,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from ernie_pipeline.evaluation.job import evaluation_job
 from ernie_pipeline.orchestration.assets.math_split import checked_split
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.evaluation import show_evaluation
@@ -27,6 +26,8 @@ def run_evaluation(context: dg.AssetExecutionContext, gpu: GpuResource, adapter:
     """Evaluate the base model, or with the artifact of the asset `adapter` on it."""
 
     def write(work: Work, out: Path) -> list[Check]:
+        from ernie_pipeline.evaluation.job import evaluation_job
+
         base, split = work.made_from.inputs["base_model"], checked_split(work)
         job = evaluation_job(
             work.recipe,

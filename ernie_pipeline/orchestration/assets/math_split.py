@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.data.job import split_job
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
@@ -37,6 +36,8 @@ def _check(name: str, description: str) -> dg.AssetCheckSpec:
 )
 def math_split(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     def write(work: Work, out: Path) -> list[Check]:
+        from ernie_pipeline.data.job import split_job
+
         recipe, versions, raw = work.recipe, work.made_from.inputs, work.folder("raw_nemotron")
         base = pinned_checkpoint(recipe.base_model.name, versions["base_model"])
         cache = Settings.from_environment().home / "cache" / "parsed_answers.json"

@@ -18,7 +18,6 @@ from ernie_pipeline.staleness.chain import Write
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Check
 from ernie_pipeline.store.quantized_base import FOLDER
-from ernie_pipeline.training.job import training_job
 from ernie_pipeline.utils.flatten import flatten
 
 
@@ -43,6 +42,8 @@ def training(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
     """What fills the artifact."""
 
     def write(work: Work, out: Path) -> list[Check]:
+        from ernie_pipeline.training.job import training_job
+
         base, checkpoints = work.made_from.inputs["base_model"], work.unfinished / "checkpoints"
         solutions = work.folder("verified_solutions") if "verified_solutions" in work.artifacts else None
         job = training_job(

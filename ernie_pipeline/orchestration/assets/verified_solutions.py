@@ -12,7 +12,6 @@ from ernie_pipeline.orchestration.pages.solutions import show_solutions
 from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.solutions.job import solutions_job
 from ernie_pipeline.solutions.not_asked_for import write_not_asked_for
 from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_SOLUTIONS, Work
@@ -58,6 +57,8 @@ def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
     """What fills the artifact, if the recipe asks for solutions."""
 
     def write(work: Work, out: Path) -> list[Check]:
+        from ernie_pipeline.solutions.job import solutions_job
+
         if work.recipe.training.on != "solutions":
             write_not_asked_for(out)
             return [Check(name, True, 'not asked for: training.on is "answers"') for name in (ENOUGH, NO_HELD_OUT)]

@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.evaluation.suites.job import suite_job
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.evaluation import run_words
@@ -45,6 +44,8 @@ def answers(name: str, part: str) -> Made:
     )
     def built(context: dg.AssetExecutionContext, gpu: GpuResource) -> dg.MaterializeResult:
         def write(work: Work, out: Path) -> list[Check]:
+            from ernie_pipeline.evaluation.suites.job import suite_job
+
             job = suite_job(
                 work.recipe,
                 name,

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.data.suites.job import suite_problems_job
 from ernie_pipeline.launch.launcher import Launch
 from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.models.checkpoint.version import pinned_checkpoint
@@ -54,6 +53,8 @@ def problems(name: str) -> Made:
     )
     def built(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         def write(work: Work, out: Path) -> list[Check]:
+            from ernie_pipeline.data.suites.job import suite_problems_job
+
             versions = work.made_from.inputs
             base = pinned_checkpoint(work.recipe.base_model.name, versions["base_model"])
             job = suite_problems_job(work.recipe, name, versions[suite_asset(name, SET)], base, out)
