@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ernie_pipeline.registry.tracking import CHECKED, GIVEN_UP, connected
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
-from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
+from ernie_pipeline.utils.address import SQLITE, local_folder, public_uri, sqlite_file
 
 CHECKED_VERSION = """
 SELECT workspace, storage_location FROM model_versions JOIN model_version_tags USING (workspace, name, version)
@@ -81,6 +80,13 @@ def aliases_now(tracking_uri: str, name: str, version: str) -> list[str] | None:
     return None if found is None else sorted(alias for alias, holder in found.aliases.items() if holder == version)
 
 
+def champion_beside(tracking_uri: str, name: str, version: str) -> str | None:
+    """The version that is champion of the model of which this is a checked version; None where there is none, or not
+    this version. Raises as `what_is_lost`."""
+    found = _find(tracking_uri, Registered(name, version))
+    return found.aliases.get("champion") if found else None
+
+
 def _find(tracking_uri: str, made: Registered) -> Found | None:
     """What the registry has of a checked version, None for nothing; that something is missing is the client's word."""
     if tracking_uri.startswith(SQLITE):
@@ -112,9 +118,8 @@ def _missing(found: Found | None, made: Registered, tracking_uri: str) -> str:
 
 def _damaged(location: str, made: Registered, tracking_uri: str, hash_of: Callable[[Path], str]) -> str:
     """What is wrong with the version's files, where they are on this machine."""
-    place = urlsplit(location)
-    folder = Path(unquote(place.path))
-    if place.scheme not in ("", "file"):
+    folder = local_folder(location)
+    if folder is None:
         return ""
     if not folder.is_dir():  # a server's own folder may be on another machine
         gone = f"the files of version {made.version} of {made.name}, {folder}, are gone"

@@ -10,10 +10,13 @@ from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import pictures_of_training
 from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.staleness.elsewhere import publication_told
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
+from ernie_pipeline.store.shared.settled import open_store
 
 MEASURED = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
@@ -41,7 +44,10 @@ def published_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             context.log.info(check.description)
         return checks
 
-    return build_or_reuse(context, write, _show)
+    def show(artifact: Artifact) -> dict[str, Any]:
+        return {**_there_instead(settings_for(context), artifact), **_show(artifact)}
+
+    return build_or_reuse(context, write, show)
 
 
 def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Check]:
@@ -66,6 +72,12 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
         signing=Signing.from_environment(),
     )
     return publish(request, out, context.log.info)
+
+
+def _there_instead(settings: Settings, artifact: Artifact) -> dict[str, Any]:
+    """What the repository has where that is not the champion, as after a rollback."""
+    told = publication_told(settings, artifact.json("publication.json")["repo"], open_store(settings, for_run=False))
+    return {"not the champion": told} if told else {}
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         costs.update(standing_costs(chain))
 
     def show(artifact: Artifact) -> dict[str, Any]:
+        from ernie_pipeline.orchestration.suite_figures import log_suites
+
+        if not artifact.reused:  # those of a suite that was compared since are logged when that is
+            log_suites(settings, chains[0], artifact, context.log.warning)
         return show_registration(artifact, settings, chains[-1])
 
     return build_or_reuse(context, write, show, build_above=look_above)
@@ -64,7 +68,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.aliases import sole_mover
-    from ernie_pipeline.registry.register import register
+    from ernie_pipeline.registry.register import RUN_ONLY, register
     from ernie_pipeline.registry.request import make_request
 
     store = open_store(settings, for_run=True)
@@ -83,12 +87,8 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
         pictures=_pictures(work),
         provenance=_provenance(store, work, run_id),
         signing=Signing.from_environment(),
-        tags={
-            "dagster.run_id": run_id,
-            "fingerprint": work.made_from.fingerprint,
-            **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
-            **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
-        },
+        tags={RUN_ONLY: run_id, "fingerprint": work.made_from.fingerprint},
+        trained=work.artifacts["qlora_adapter"].manifest["fingerprint"],
     )
     os.environ.setdefault(PLACE, str(settings.store / FOLDER))  # for the process that loads the model back
     registration = register(request, partial(sole_mover, store))

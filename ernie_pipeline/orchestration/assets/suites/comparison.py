@@ -9,7 +9,7 @@ import dagster as dg
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.pages.tables import gains, table
 from ernie_pipeline.orchestration.recipes import Made, each_recipe
-from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
+from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
 from ernie_pipeline.orchestration.words import percent, points, rounded
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
@@ -46,7 +46,13 @@ def comparison(name: str) -> Made:
             write_comparison(work.folder(base), work.folder(adapter), training, out)
             return [_apart(out)]
 
-        return build_or_reuse(context, write, _show)
+        def show(artifact: Artifact) -> dict[str, Any]:
+            from ernie_pipeline.orchestration.suite_figures import log_suite
+
+            log_suite(settings_for(context), name, artifact, context.log.warning)
+            return _show(artifact)
+
+        return build_or_reuse(context, write, show)
 
     return built
 
