@@ -20,6 +20,7 @@ from ernie_pipeline.orchestration.automation import SETTINGS, VERSIONS, ernie_re
 from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.orchestration.opening import told_when_opened
+from ernie_pipeline.orchestration.told import told
 from ernie_pipeline.staleness.published import PUBLISHED
 from ernie_pipeline.staleness.suites import suites_among
 
@@ -51,4 +52,5 @@ defs = dg.Definitions(
     sensors=[source_changed],
     executor=executor,
     resources={"gpu": GPU},
+    loggers={"console": dg.colored_console_logger, "told": told},  # Dagster's own unless a run asks for another
 )

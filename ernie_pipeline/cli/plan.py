@@ -1,10 +1,9 @@
 """`plan`: what is stale, why, and what building it is likely to cost."""
 
-import argparse
 from collections import Counter
 from typing import Any
 
-from ernie_pipeline.cli.output import ERROR, FRESH, STALE, print_answer
+from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -15,7 +14,7 @@ from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.text_table import aligned
 
 
-def plan(options: argparse.Namespace) -> int:
+def plan(as_json: AsJson = False) -> int:
     """Print the plan; exit status 0 when everything is fresh, 3 when something is not, 1 when it could not be built.
 
     Raises `PipelineError` where the file of ERNIE_PIPELINE_GPU, which a refresh reads, says what cannot be.
@@ -28,9 +27,8 @@ def plan(options: argparse.Namespace) -> int:
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     warnings = split_warnings(made, settings)
     told = "".join(f"\nwarning: {words}" for words in warnings)
-    print_answer(
-        options, {**as_json(made, costs, budget), "warnings": warnings}, render_plan(made, costs, budget) + told
-    )
+    values = {**plan_values(made, costs, budget), "warnings": warnings}
+    print_answer(as_json, values, render_plan(made, costs, budget) + told)
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
@@ -43,7 +41,7 @@ def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
     return made, forecast(chain, made)
 
 
-def as_json(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:
+def plan_values(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:
     """The plan as values, for programs: each asset with its `cost` and `estimate`, and `budget` for them together."""
     values = plan.as_json()
     assets = [{**asset, **costs.asset_as_json(asset["asset"])} for asset in values["assets"]]
@@ -89,7 +87,7 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
         return f"{counts}.{took} {plan.refused}."
-    return f'{counts}.{took} Build them with "python -m ernie_pipeline refresh".{_forecast(costs, budget)}'
+    return f'{counts}.{took} Build them with "ernie run".{_forecast(costs, budget)}'
 
 
 def _forecast(costs: Forecast, budget: Budget) -> str:

@@ -1,6 +1,5 @@
 """`refresh`: build what the plan says, and nothing else, within the budget."""
 
-import argparse
 import os
 import sys
 import uuid
@@ -20,7 +19,7 @@ from ernie_pipeline.store.spending import REFRESH, read_spent, total
 from ernie_pipeline.utils.errors import PipelineError
 
 
-def refresh(options: argparse.Namespace) -> int:
+def refresh() -> int:
     """Print the plan, and run Dagster on what is not fresh, then how things are; exit status 0 when all was built.
 
     4 when it was not started, because it is estimated to pass the budget. Raises `PipelineError`, and starts nothing,
@@ -60,7 +59,7 @@ def not_promoted(plan: RefreshPlan) -> Iterator[str]:
         name, version, reasons = said["name"], said["version"], " ".join(said["reasons"])
         yield (
             f"{name} {version} is no champion, for the gate did not pass: {reasons} To make it one all the same: "
-            f"python -m ernie_pipeline promote {version}"
+            f"ernie promote {version}"
         )
 
 
