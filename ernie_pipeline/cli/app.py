@@ -110,7 +110,12 @@ def _until_closed(run: Callable[..., Any]) -> Callable[..., Any]:
 def _group(entries: Mapping[str, Entry], *, root: bool = False, name: str = NAME, help: str = "") -> Any:
     kind = type("Commands", (Commands,), {"entries": entries})
     app = typer.Typer(
-        name=name, help=help or __doc__, cls=kind, add_completion=root, rich_markup_mode=_markup(), subcommand_metavar="COMMAND"
+        name=name,
+        help=help or __doc__,
+        cls=kind,
+        add_completion=root,
+        rich_markup_mode=_markup(),
+        subcommand_metavar="COMMAND",
     )
     app.callback()(_root if root else _nothing)
     return typer.main.get_command(app)

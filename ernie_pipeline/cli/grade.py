@@ -31,9 +31,7 @@ def grade(
     try:
         grades = grade_answers([row[1] for row in rows], [row[0] for row in rows], timeout_s=timeout)
     except ValueError as error:
-        raise PipelineError(
-            f"--timeout must be a finite number of seconds above 0, and is {timeout:g}"
-        ) from error
+        raise PipelineError(f"--timeout must be a finite number of seconds above 0, and is {timeout:g}") from error
     if as_json:
         for line, one in zip(lines, grades, strict=True):
             print(json.dumps(_as_json(line, one)))

@@ -84,7 +84,9 @@ def init(
     question: Annotated[str | None, _column("question")] = None,
     answer: Annotated[str | None, _column("reference answer")] = None,
     messages: Annotated[str | None, _column("chat")] = None,
-    extract: Annotated[str | None, typer.Option(metavar="HOW", help='"boxed", "after ####" or a regular expression')] = None,
+    extract: Annotated[
+        str | None, typer.Option(metavar="HOW", help='"boxed", "after ####" or a regular expression')
+    ] = None,
 ) -> int:
     """Write a recipe for the rows that are named, and say how to run it.
 

@@ -1,6 +1,7 @@
 """`plan`: what is stale, why, and what building it is likely to cost."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
@@ -9,7 +10,7 @@ from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.forecast import Forecast, forecast
-from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
+from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.text_table import aligned
 
@@ -27,11 +28,19 @@ def plan(as_json: AsJson = False) -> int:
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     warnings = split_warnings(made, settings)
     told = "".join(f"\nwarning: {words}" for words in warnings)
-    values = {**plan_values(made, costs, budget), "warnings": warnings}
-    print_answer(as_json, values, render_plan(made, costs, budget) + told)
+    read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
+    values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
+    print_answer(as_json, values, f"{reads(settings)}\n\n{render_plan(made, costs, budget)}{told}")
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
+
+
+def reads(settings: Settings) -> str:
+    """Which recipe and home are read, in a line: a wrong folder is the first thing to look for."""
+    rows = f", rows of {settings.source}" if settings.source else ""
+    recipe = Path(settings.recipe).absolute() if Path(settings.recipe).is_file() else settings.recipe
+    return f"recipe {recipe}{rows}, home {settings.address or settings.home}"
 
 
 def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
@@ -59,8 +68,14 @@ def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
         told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
-        rows.append((asset.asset, asset.state, seconds, *told, "; ".join(asset.reasons)))
+        rows.append((asset.asset, asset.state, seconds, *told, why(asset, costs)))
     return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}"
+
+
+def why(asset: AssetPlan, costs: Forecast) -> str:
+    """Its reasons, and what is left of an interrupted build."""
+    left = costs.goes_on.get(asset.asset)
+    return "; ".join([*asset.reasons, *([left] if left else [])])
 
 
 def _cost(costs: Forecast, asset: str, budget: Budget) -> str:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from ernie_pipeline.cli.output import FRESH, AsJson
 from ernie_pipeline.cli.verification import Depth
-from ernie_pipeline.cli.verify import STATUS, Answers, Files, ModelToMove, Rebuild, depth_of, settings_with_registry, verified
+from ernie_pipeline.cli.verify import (
+    STATUS,
+    Answers,
+    Files,
+    ModelToMove,
+    Rebuild,
+    depth_of,
+    settings_with_registry,
+    verified,
+)
 from ernie_pipeline.registry.aliases import Move, before_champion, champion_now, make_champion
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.version import Version, find_version
@@ -36,9 +45,7 @@ def promote(
     return _move(choose, depth_of(answers, files, rebuild), as_json, back=False)
 
 
-def rollback(
-    answers: Answers = 0, files: Files = False, rebuild: Rebuild = False, as_json: AsJson = False
-) -> int:
+def rollback(answers: Answers = 0, files: Files = False, rebuild: Rebuild = False, as_json: AsJson = False) -> int:
     """Make the version that was champion before the present one the champion again, if it passes verification."""
 
     def choose(client: "MlflowClient", own_name: str) -> Choice:

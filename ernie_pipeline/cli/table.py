@@ -53,7 +53,10 @@ COMMANDS: Mapping[str, Entry] = {
         "0 loaded back, 3 written and not loaded back here, 1 it cannot be made",
     ),
     "grade": Entry(
-        "grade the answers of a JSON Lines file", "grade:grade", "0 all rows were graded, 1 the file is wrong", settings=False
+        "grade the answers of a JSON Lines file",
+        "grade:grade",
+        "0 all rows were graded, 1 the file is wrong",
+        settings=False,
     ),
     "recipe": Entry(
         "show, compare, check and write recipes",
