@@ -79,7 +79,7 @@ class Commands(TyperGroup):
         entry = self.entries.get(args[0])
         if entry is None:
             hint = did_you_mean(args[0], self.entries) or f"the commands are {', '.join(self.list_commands(ctx))}"
-            ctx.fail(f"there is no command {args[0]!r}; {hint}")
+            raise ctx.fail(f"there is no command {args[0]!r}; {hint}")
         command = self.get_command(ctx, args[0]) if entry.group else load(args[0], entry)
         return args[0], command, args[1:]
 

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -75,7 +76,7 @@ class RunView:
     `states`: of each stage its state and detail before the run.
     """
 
-    def __init__(self, states: dict[str, tuple[str, str]], file: Path, console: Console | None = None):
+    def __init__(self, states: Mapping[str, tuple[str, str]], file: Path, console: Console | None = None):
         self.lines = {name: Line(name, state, detail) for name, (state, detail) in states.items()}
         self.warnings: list[str] = []
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -126,10 +127,9 @@ class RunView:
         if what == "began":
             line.state, line.began = "building", now
             self._plain(line, now, at_once=True)
-        elif what == "progress" and line.progress(told["values"]):
-            self._plain(line, now)
-        elif what == "said" and line.said(told["words"], now):
-            self._plain(line, now)
+        elif what in ("progress", "said"):
+            if line.progress(told["values"]) if what == "progress" else line.said(told["words"], now):
+                self._plain(line, now)
         elif what == "warned":
             self.warnings.append(f"{line.asset}: {told['words']}")
         elif what == "made":

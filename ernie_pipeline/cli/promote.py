@@ -16,9 +16,11 @@ from ernie_pipeline.cli.verify import (
     settings_with_registry,
     verified,
 )
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.aliases import Move, before_champion, champion_now, make_champion
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.version import Version, find_version
+from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.shared.settled import open_store
 
 if TYPE_CHECKING:
@@ -67,10 +69,23 @@ def _move(choose: "Callable[[MlflowClient, str], Choice]", depth: Depth, as_json
             settings.make_home()
             move = make_champion(store, client, version.name, version.version, instead_of=champion, back=back)
     sentence = _sentence(version, champion, move)
+    if move and not back and (refused := _refused_by_gate(settings, version)):
+        sentence += f"\nThe gate had not let it become champion: {refused}"
     moved = {"before": move.before, "now": move.now} if move else None
     values = {**report.as_json(), "champion": moved, "said": sentence}
     print(json.dumps(values, indent=1) if as_json else f"\n{report.sentence}\n{sentence}")
     return STATUS[report.outcome] if move is None else FRESH
+
+
+def _refused_by_gate(settings: Settings, version: Version) -> str:
+    """Why the gate did not pass when the version was registered; "" where it did, or this home does not know."""
+    stage, store = "registered_model", open_store(settings, for_run=False)
+    for build in builds(store, stage):
+        artifact = store.find(stage, build["fingerprint"])[0]
+        said = artifact.json("registration.json") if artifact else {}
+        if (said.get("name"), str(said.get("version"))) == (version.name, version.version):
+            return "" if said.get("promoted", True) else " ".join(said.get("reasons", ()))
+    return ""
 
 
 def _sentence(version: Version, champion: str | None, move: Move | None) -> str:

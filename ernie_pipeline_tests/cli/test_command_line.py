@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from ernie_pipeline.cli.build import not_promoted
 from ernie_pipeline.cli.plan import plan_with_costs
-from ernie_pipeline.cli.refresh import not_promoted
 from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
 from ernie_pipeline.recipe.load import PRESETS, load_recipe
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
@@ -101,7 +101,8 @@ def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home
         done = run(*MODULE, "plan")
         seconds.append(time.monotonic() - start)
     assert (done.returncode, done.stderr) == (3, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:8]] == [[name, "missing"] for name in STAGES]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[3:10]] == [[name, "missing"] for name in STAGES]
+    assert done.stdout.startswith(f"recipe demo, home {home}\n\nasset ")
     assert min(seconds) < 2
     assert not home.exists(), "a plan writes nothing"
 
@@ -369,4 +370,5 @@ def test_a_registry_that_does_not_answer_stops_no_pruning(run: Run, fresh: Path)
 def test_a_wrong_command_is_told_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
     done = run(*MODULE, *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m ernie_pipeline")
+    assert done.stderr.startswith("Usage: ernie")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
