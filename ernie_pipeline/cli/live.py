@@ -154,8 +154,8 @@ class RunView:
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, min_width=self._width)
+        table.add_column(no_wrap=True, min_width=8)
         table.add_column(no_wrap=True, overflow="ellipsis")
         for line in self.lines.values():
             detail = line.detail

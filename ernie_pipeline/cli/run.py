@@ -89,7 +89,8 @@ def _built(
     home = {"DAGSTER_HOME": dagster_home} if dagster_home else {}
     with TemporaryDirectory(prefix="ernie-run-") as folder, log.open("w", encoding="utf-8") as output:
         told = Path(folder, "told.jsonl")
-        config = json.dumps({"loggers": {"told": {"config": {"file": str(told)}}}})
+        loggers = {"told": {"config": {"file": str(told)}}, "console": {"config": {"log_level": "DEBUG"}}}
+        config = json.dumps({"loggers": loggers})
         view = RunView(states, told)
         ended: Ended | None = None
         try:

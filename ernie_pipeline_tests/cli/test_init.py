@@ -44,7 +44,7 @@ def test_a_csv_file_becomes_a_recipe_that_reads_it(tmp_path: Path, capsys: pytes
     assert recipe.registry.model_name == "ernie-math-grade-3"
     assert recipe.base_model.name == "demo"
     assert read(recipe) == 50
-    assert "ERNIE_PIPELINE_RECIPE=" in capsys.readouterr().out
+    assert "    ernie run --recipe " in capsys.readouterr().out
 
 
 def test_gsm8k_s_own_form_is_known_and_max_tokens_has_room_for_it(tmp_path: Path) -> None:
