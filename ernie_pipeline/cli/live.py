@@ -154,12 +154,13 @@ class RunView:
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, min_width=self._width)
-        table.add_column(no_wrap=True, min_width=8)
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column()  # the one that gives way
         for line in self.lines.values():
             detail = line.detail
             if line.state == "building" and not COUNTED.search(detail):
                 detail = f"{time.monotonic() - line.began:.0f} s  {detail}"
-            table.add_row(line.asset, Text(line.state, COLOURS.get(line.state, "dim")), Text(detail))
+            shown = Text(" ".join(detail.split()), no_wrap=True, overflow="ellipsis")
+            table.add_row(line.asset, Text(line.state, COLOURS.get(line.state, "dim")), shown)
         return table
