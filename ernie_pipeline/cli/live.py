@@ -134,6 +134,9 @@ class RunView:
             self.warnings.append(f"{line.asset}: {told['words']}")
         elif what == "made":
             self._made(line, told["values"], now)
+        elif what == "stopped":
+            line.state, line.detail = "stopped", ""
+            self._plain(line, now, at_once=True)
         elif what == "failed":
             line.state, line.detail, line.failure = "failed", told["words"], told["words"]
             self._plain(line, now, at_once=True)

@@ -13,6 +13,9 @@ from dagster import DagsterEvent, DagsterEventType, Field
 
 EVENT, META = "dagster_event", "dagster_meta"
 """What Dagster puts on a log record: the event that it is about, if it is about one, and what it belongs to."""
+INTERRUPTED = "DagsterExecutionInterruptedError"
+NOT_EXECUTED = "Dependencies for step "
+"""How Dagster begins to say that a step is not executed, for one above it failed."""
 
 
 @dg.logger({"file": Field(str, description="where the lines go; processes append to it side by side")})
@@ -49,8 +52,10 @@ def told_of(record: logging.LogRecord) -> dict[str, Any] | None:
     if event is None:
         if record.levelno < logging.INFO:
             return None
-        what = "warned" if record.levelno >= logging.WARNING else "said"
-        return {"what": what, "asset": step, "words": str(meta.get("orig_message") or record.getMessage())}
+        words = str(meta.get("orig_message") or record.getMessage())
+        if words.startswith(NOT_EXECUTED):
+            return {"what": "skipped", "asset": step}
+        return {"what": "warned" if record.levelno >= logging.WARNING else "said", "asset": step, "words": words}
     found = _of_event(event, step)
     return found and {"asset": step, **found}
 
@@ -68,7 +73,8 @@ def _of_event(event: DagsterEvent, step: str) -> dict[str, Any] | None:
         values = {name: made[name].value for name in ("reused", "build seconds") if name in made}
         return {"what": "made", "values": values}
     if kind == DagsterEventType.STEP_FAILURE:
-        return {"what": "failed", "words": _why(event)}
+        words = _why(event)
+        return {"what": "stopped" if INTERRUPTED in words else "failed", "words": words}
     return {"what": "skipped"} if kind == DagsterEventType.STEP_SKIPPED else None
 
 

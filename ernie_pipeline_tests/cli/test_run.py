@@ -175,3 +175,17 @@ def test_an_asset_that_there_is_none_of_is_told_with_the_nearest(tmp_path: Path,
         done.stderr == "error: --only qlora_adaptor: there is no asset 'qlora_adaptor'; did you mean 'qlora_adapter'?\n"
     )
     assert not (tmp_path / "home").exists()
+
+
+def test_what_was_stopped_is_no_failure_and_what_waits_below_is_no_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "told.jsonl"
+    view = RunView(STATES, file, Console(file=io.StringIO()))
+    wrote(file, EVENTS[2], {"what": "stopped", "asset": "qlora_adapter", "words": "DagsterExecutionInterruptedError"})
+    view.end(interrupted=True)
+    assert capsys.readouterr().out.splitlines()[-1] == "qlora_adapter  stopped"
+    assert [line.failure for line in view.lines.values()] == ["", ""]
+    below = logging.LogRecord("dagster", logging.ERROR, __file__, 1, "", (), None)
+    below.dagster_meta = {"step_key": "x", "orig_message": "Dependencies for step x failed: ['y']. Not executing."}
+    assert told_of(below) == {"what": "skipped", "asset": "x"}
