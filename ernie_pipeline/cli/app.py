@@ -111,7 +111,7 @@ def _group(entries: Mapping[str, Entry], *, root: bool = False, name: str = NAME
     kind = type("Commands", (Commands,), {"entries": entries})
     app = typer.Typer(
         name=name,
-        help=help or __doc__,
+        help=help or _paragraphs(__doc__ or ""),
         cls=kind,
         add_completion=root,
         rich_markup_mode=_markup(),
@@ -130,6 +130,11 @@ def _root(
     ] = False,
 ) -> None:
     set_settings({"home": home, "recipe": recipe, "source": source})
+
+
+def _paragraphs(text: str) -> str:
+    """Each paragraph in one line: it is wrapped for the terminal that it comes to."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
 def _nothing() -> None:
