@@ -49,6 +49,7 @@ def told_of(record: logging.LogRecord) -> dict[str, Any] | None:
     step = meta.get("step_key")
     if not step:
         return None
+    step = step.rpartition("__")[2]  # the asset's name alone, whatever its key begins with
     if event is None:
         if record.levelno < logging.INFO:
             return None
@@ -67,7 +68,7 @@ def _of_event(event: DagsterEvent, step: str) -> dict[str, Any] | None:
     if kind == DagsterEventType.ASSET_OBSERVATION:
         seen = event.asset_observation_data.asset_observation
         values = {name: value.value for name, value in seen.metadata.items()}
-        return {"what": "progress", "values": values} if values and seen.asset_key.to_user_string() == step else None
+        return {"what": "progress", "values": values} if values and seen.asset_key.path[-1] == step else None
     if kind == DagsterEventType.ASSET_MATERIALIZATION:
         made = event.step_materialization_data.materialization.metadata
         values = {name: made[name].value for name in ("reused", "build seconds") if name in made}
