@@ -131,7 +131,7 @@ class RunView:
             if line.progress(told["values"]) if what == "progress" else line.said(told["words"], now):
                 self._plain(line, now)
         elif what == "warned":
-            self.warnings.append(f"{line.asset}: {told['words']}")
+            self.warnings.append(f"{line.asset}: {told['words'].removeprefix(f'{line.asset}: ')}")
         elif what == "made":
             self._made(line, told["values"], now)
         elif what == "stopped":
