@@ -43,10 +43,10 @@ def sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, repor
         known = [kept.get(row_key(*each)) for each in zip(prompts, seeds, strict=True)]
         per_problem = [known[at : at + settings.samples] for at in range(0, len(known), settings.samples)]
         reused = sum(None not in attempts for attempts in per_problem)
-        kept_before = len(known) - known.count(None)
+        to_make = known.count(None)
         report(
-            f"problems sampled {len(problems) - reused}, reused {reused}: "
-            f"{known.count(None)} of {len(known)} attempts to make, {kept_before} are kept",
+            f"problems sampled {len(problems) - reused}, reused {reused}: {to_make} attempts to make, "
+            f"{len(known) - to_make} kept",
             {},
         )
         if reused == len(problems):
