@@ -22,6 +22,7 @@ from ernie_pipeline.orchestration.executor import executor
 from ernie_pipeline.orchestration.gpu_defaults import gpu_resource
 from ernie_pipeline.orchestration.opening import told_when_opened
 from ernie_pipeline.orchestration.recipes import Made, RecipeAssets
+from ernie_pipeline.orchestration.told import told
 from ernie_pipeline.staleness.suites import suites_among
 
 SOURCES: list[Made] = [nemotron_source, base_model, benchmark_sets]
@@ -61,4 +62,5 @@ defs = dg.Definitions(
     sensors=[each.sensor for each in AUTOMATIONS],
     executor=executor,
     resources={"gpu": GPU},
+    loggers={"console": dg.colored_console_logger, "told": told},  # Dagster's own unless a run asks for another
 )

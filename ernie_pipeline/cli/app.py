@@ -1,142 +1,152 @@
-"""`python -m ernie_pipeline COMMAND`: what is stale, building that, the store, grading, and registered models.
+"""Build what is stale, ask what came of it, and look after the store and the registry.
 
-Exit status: 0 all is fresh (or done), 3 something is stale (or damaged, or differs, or was not checked), 1 an error, 4
-a refresh that is estimated to pass the budget and was not started.
+Exit status: 0 all is fresh (or done); 1 an error; 2 the command line was wrong; 3 something is stale (or damaged, or
+differs, or was not checked); 4 a build that is estimated to pass the budget, and was not started; 130 interrupted.
 """
 
-import argparse
+import functools
 import io
 import os
-import signal
 import sys
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
 
-from ernie_pipeline.cli.output import ERROR
-from ernie_pipeline.cli.plan import plan
-from ernie_pipeline.cli.refresh import refresh
-from ernie_pipeline.cli.store import list_contents, prune, verify
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ernie_pipeline.cli.output import CLOSED, ERROR, INTERRUPTED, USAGE
+from ernie_pipeline.cli.settings_options import (
+    Home,
+    RecipeName,
+    SourceName,
+    environment_put_back,
+    set_settings,
+    with_settings,
+)
+from ernie_pipeline.cli.table import COMMANDS, Entry
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.near import did_you_mean
 
-INTERRUPTED, CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
-"""What a shell calls the exit status of a command that these signals ended."""
+NAME = "ernie"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
-    options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
     try:
-        return int(options.run(options))
+        with environment_put_back():
+            return int(_group(COMMANDS, root=True).main(arguments, prog_name=NAME, standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _told_with_usage(error)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return ERROR
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except BrokenPipeError:  # "| head" has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ernie_pipeline", description=(__doc__ or "").splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    planning = commands.add_parser("plan", help="what is stale, and why; exit status 3 when something is")
-    _add_init(commands)
-    refreshing = commands.add_parser("refresh", help="build what the plan says, and nothing else")
-    refreshing.set_defaults(run=refresh)
-    store = commands.add_parser("store", help="what is in the store, whether it is intact, and removing what is idle")
-    keeping = store.add_subparsers(required=True, metavar="COMMAND")
-    listing = keeping.add_parser("list", help="every artifact and quantized base model, and why prune would keep it")
-    verifying = keeping.add_parser("verify", help="read every file again; exit status 3 when something is damaged")
-    pruning = keeping.add_parser("prune", help="say what nothing needs: not the recipe, a newest build or the registry")
-    pruning.add_argument("--delete", action="store_true", help="and remove it")
-    for command, run in ((planning, plan), (listing, list_contents), (verifying, verify), (pruning, prune)):
-        command.add_argument("--json", action="store_true", help="for programs")
-        command.set_defaults(run=run)
-    grading = commands.add_parser("grade", help="whether each answer of a JSON Lines file is right, and why")
-    grading.add_argument("file", type=Path, metavar="FILE.jsonl", help="rows with the fields reference and answer")
-    grading.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="for one answer (5)")
-    grading.add_argument("--json", action="store_true", help="for programs: an object a row")
-    grading.set_defaults(run=_grade)
-    exporting = commands.add_parser("export", help="a registered adapter in a form that others load")
-    _export_arguments(exporting)
-    exporting.set_defaults(run=_export)
-    _add_models(commands)
-    return parser
+def _told_with_usage(error: typer.TyperException) -> int:
+    context: Any = getattr(error, "ctx", None)
+    if context is not None:
+        print(context.get_usage(), file=sys.stderr)
+    print(f"error: {error.format_message()}", file=sys.stderr)
+    return USAGE
 
 
-def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    starting = commands.add_parser("init", help="write a commented recipe for your own rows")
-    starting.add_argument("source", metavar="ROWS", help="a file (JSONL, JSON, CSV, TSV, Parquet, Arrow), or a hub id")
-    starting.add_argument("--out", type=Path, metavar="FILE.toml", help="the recipe (called as the rows, here)")
-    starting.add_argument("--base", metavar="MODEL", help="demo, a hub id or a folder (by whether there is a GPU)")
-    for key, what in (("question", "question"), ("answer", "reference answer"), ("messages", "chat")):
-        starting.add_argument(f"--{key}", metavar="COLUMN", help=f"the column of the {what}, where its name tells not")
-    starting.add_argument("--extract", metavar="HOW", help='"boxed", "after ####" or a regular expression')
-    starting.set_defaults(run=_init)
+class Commands(TyperGroup):
+    """A group whose commands are loaded when they are run, and not to list them."""
+
+    entries: Mapping[str, Entry] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Those that are not hidden, in the table's order."""
+        return [name for name, entry in self.entries.items() if not entry.hidden]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What the help and the completion tell of it, without loading it."""
+        entry = self.entries.get(cmd_name)
+        if entry is None:
+            return None
+        if entry.group:
+            return _group(entry.group, name=cmd_name, help=entry.help)
+        return TyperCommand(cmd_name, help=entry.help, rich_markup_mode=_markup(), hidden=entry.hidden)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names, loaded."""
+        entry = self.entries.get(args[0])
+        if entry is None:
+            hint = did_you_mean(args[0], self.entries) or f"the commands are {', '.join(self.list_commands(ctx))}"
+            raise ctx.fail(f"there is no command {args[0]!r}; {hint}")
+        command = self.get_command(ctx, args[0]) if entry.group else load(args[0], entry)
+        return args[0], command, args[1:]
 
 
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("form", choices=["peft", "unsloth", "merged", "gguf"], help="whom it is for")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
-    parser.add_argument(
-        "--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
+def load(name: str, entry: Entry) -> Any:
+    """The command, from its module."""
+    module, _, function = entry.where.partition(":")
+    run = getattr(import_module(f"ernie_pipeline.cli.{module}"), function)
+    app = typer.Typer(add_completion=False, rich_markup_mode=_markup())
+    app.command(name, help=entry.told)(_until_closed(with_settings(run) if entry.settings else run))
+    return typer.main.get_command(app)
+
+
+def _until_closed(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, ended as quietly as a shell's own commands where "| head" has seen enough."""
+
+    @functools.wraps(run)
+    def command(*arguments: Any, **values: Any) -> Any:
+        try:
+            return run(*arguments, **values)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED
+
+    return command
+
+
+def _group(entries: Mapping[str, Entry], *, root: bool = False, name: str = NAME, help: str = "") -> Any:
+    kind = type("Commands", (Commands,), {"entries": entries})
+    app = typer.Typer(
+        name=name,
+        help=help or _paragraphs(__doc__ or ""),
+        cls=kind,
+        add_completion=root,
+        rich_markup_mode=_markup(),
+        subcommand_metavar="COMMAND",
     )
-    parser.add_argument("--onto", choices=["quantized", "original"], default="quantized", help="merged, gguf: the base")
-    parser.add_argument("--type", choices=["bf16", "f16", "f32", "q8_0"], default="bf16", help="gguf: the matrices'")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    app.callback()(_root if root else _nothing)
+    return typer.main.get_command(app)
 
 
-def _init(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.init import init  # the other commands need no Polars
-
-    return init(options)
-
-
-def _export(options: argparse.Namespace) -> int:
-    # before torch is imported, as in launch/local.py: threads that spin while they wait are slow beside other work
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ernie_pipeline.cli.export import export_model
-
-    return export_model(options)
+def _root(
+    home: Home = None,
+    recipe: RecipeName = None,
+    source: SourceName = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="which this is")
+    ] = False,
+) -> None:
+    set_settings({"home": home, "recipe": recipe, "source": source})
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The commands on registered models."""
-    form = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's number"
-    verifying = commands.add_parser("verify", help="is this the model that was measured? exit status 3 when it differs")
-    verifying.add_argument("model", nargs="?", metavar="MODEL", help=f"{form}; the recipe's champion")
-    promoting = commands.add_parser("promote", help="verify a version, and make it the champion")
-    promoting.add_argument("model", metavar="MODEL", help=form)
-    back = commands.add_parser("rollback", help="verify the champion before this one, and make it the champion again")
-    for command, run in ((verifying, _verify), (promoting, _promote), (back, _rollback)):
-        command.add_argument("--answers", type=int, default=0, metavar="N", help="let it answer N held-out rows again")
-        command.add_argument("--files", action="store_true", help="look at the files and their signature alone")
-        command.add_argument("--rebuild", action="store_true", help="build all of it once more, and compare")
-        command.add_argument("--json", action="store_true", help="for programs")
-        command.set_defaults(run=run)
+def _paragraphs(text: str) -> str:
+    """Each paragraph in one line: it is wrapped for the terminal that it comes to."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.verify import verify  # the other commands need no pyarrow
-
-    return verify(options)
+def _nothing() -> None:
+    """A group has no options of its own."""
 
 
-def _promote(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.promote import promote
-
-    return promote(options)
-
-
-def _rollback(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.promote import rollback
-
-    return rollback(options)
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ernie_pipeline {version('ernie_pipeline')}")
+        raise typer.Exit
 
 
-def _grade(options: argparse.Namespace) -> int:
-    from ernie_pipeline.cli.grade import grade_file  # the other commands need no NumPy
-
-    return grade_file(options)
+def _markup() -> Any:
+    """Boxes and colours for a terminal, plain lines for all else."""
+    return "rich" if sys.stdout.isatty() else None

@@ -4,17 +4,34 @@ Exit status: 0 it was loaded back and is what it should be; 3 it is there, and c
 1 it cannot be made, and nothing is left of it.
 """
 
-import argparse
+import os
 import sys
+from pathlib import Path
+from typing import Annotated, Literal
 
-from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+import typer
+
+from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.export.export import Asked, export
+
+MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
 
 
-def export_model(options: argparse.Namespace) -> int:
-    """Write the export that the options ask for, and print what was found when it was loaded back."""
-    asked = Asked(form=options.form, out=options.out, model=options.model, onto=options.onto, type=options.type)
+def export(
+    form: Annotated[Literal["peft", "unsloth", "merged", "gguf"], typer.Argument(help="whom it is for")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that does not exist yet")],
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: the base")] = "quantized",
+    type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: the matrices'")] = "bf16",
+    as_json: AsJson = False,
+) -> int:
+    """Write the export of a registered adapter, and print what was found when it was loaded back."""
+    # before torch is imported, as in launch/local.py: threads that spin while they wait are slow beside other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ernie_pipeline.registry.export.export import Asked
+    from ernie_pipeline.registry.export.export import export as write_export
+
+    asked = Asked(form=form, out=out, model=model, onto=onto, type=type)
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -22,7 +39,7 @@ def export_model(options: argparse.Namespace) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    report = export(Settings.from_environment(), asked, tell)
-    text = "\n".join([f"{options.out} ({options.form}):", *(f"  {sentence}" for sentence in report.sentences)])
-    print_answer(options, {"out": str(options.out), "loaded_back": report.loaded, **report.figures}, text)
+    report = write_export(Settings.from_environment(), asked, tell)
+    text = "\n".join([f"{out} ({form}):", *(f"  {sentence}" for sentence in report.sentences)])
+    print_answer(as_json, {"out": str(out), "loaded_back": report.loaded, **report.figures}, text)
     return FRESH if report.loaded else STALE

@@ -3,31 +3,36 @@
 Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read or a row lacks a field.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from ernie_pipeline.cli.output import FRESH
+import typer
+
+from ernie_pipeline.cli.output import FRESH, AsJson
 from ernie_pipeline.evaluation.metrics import accuracy_interval
-from ernie_pipeline.grading.grade import Grade, grade
+from ernie_pipeline.grading.grade import Grade
+from ernie_pipeline.grading.grade import grade as grade_answers
 from ernie_pipeline.utils.errors import PipelineError
 
 FIELDS = ("reference", "answer")
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 
 
-def grade_file(options: argparse.Namespace) -> int:
-    """Grade the rows of `options.file`, JSON Lines with the fields `reference` and `answer`, and print the outcomes."""
-    lines, rows = _read(options.file)
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with the fields reference and answer")],
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="for one answer")] = 5.0,
+    as_json: AsJson = False,
+) -> int:
+    """Grade the rows of a file, JSON Lines with the fields `reference` and `answer`, and print the outcomes."""
+    lines, rows = _read(file)
     try:
-        grades = grade([row[1] for row in rows], [row[0] for row in rows], timeout_s=options.timeout)
+        grades = grade_answers([row[1] for row in rows], [row[0] for row in rows], timeout_s=timeout)
     except ValueError as error:
-        raise PipelineError(
-            f"--timeout must be a finite number of seconds above 0, and is {options.timeout:g}"
-        ) from error
-    if options.json:
+        raise PipelineError(f"--timeout must be a finite number of seconds above 0, and is {timeout:g}") from error
+    if as_json:
         for line, one in zip(lines, grades, strict=True):
             print(json.dumps(_as_json(line, one)))
     else:

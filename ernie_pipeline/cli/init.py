@@ -1,11 +1,12 @@
 """`init`: a commented recipe for one's own rows, whose columns, lengths and filters are told from the rows."""
 
-import argparse
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ernie_pipeline.cli.output import FRESH
 from ernie_pipeline.data.chat.template import chat_rows
@@ -27,7 +28,6 @@ from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
 
 REAL, DEMO = "unsloth/ERNIE-4.5-21B-A3B-PT", "demo"
-NAMED = ("question", "answer", "messages", "extract")
 MEASURED = 400
 """Rows whose tokens are counted."""
 ROOM = 1.25
@@ -69,34 +69,53 @@ class Lengths:
     bound: int
 
 
-def init(options: argparse.Namespace) -> int:
-    """Write a recipe for the rows that `options.source` names, and say how to run it.
+def _column(what: str) -> Any:
+    return typer.Option(metavar="COLUMN", help=f"the column of the {what}, where its name tells not")
+
+
+def init(
+    source: Annotated[
+        str, typer.Argument(metavar="ROWS", help="a file (JSONL, JSON, CSV, TSV, Parquet, Arrow), or a hub id")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="the recipe (called as the rows, here)")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="demo, a hub id or a folder (by whether there is a GPU)")
+    ] = None,
+    question: Annotated[str | None, _column("question")] = None,
+    answer: Annotated[str | None, _column("reference answer")] = None,
+    messages: Annotated[str | None, _column("chat")] = None,
+    extract: Annotated[
+        str | None, typer.Option(metavar="HOW", help='"boxed", "after ####" or a regular expression')
+    ] = None,
+) -> int:
+    """Write a recipe for the rows that are named, and say how to run it.
 
     Raises `PipelineError` where the file stands already, the columns do not tell what they hold, or no row is read.
     """
-    table = source_table(options.source)
-    out = options.out or Path(f"{called(table)}.toml")
+    table = source_table(source)
+    out = out or Path(f"{called(table)}.toml")
     if out.exists():
         raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
-    source = Source(**table)
-    version = resolve_source(source)
-    proposal = _named(options) or _proposal(source, version)
+    rows = Source(**table)
+    version = resolve_source(rows)
+    named = {"question": question, "answer": answer, "messages": messages, "extract": extract}
+    proposal = _named(named) or _proposal(rows, version)
     keys = proposal.keys if proposal else {}
     table |= keys
     if table["kind"] == "file":
         table["path"] = str(Path(table["path"]).expanduser().absolute())
     found = survey(parse_recipe({"source": table}, where="the rows").source, version)
-    base = options.base or (REAL if gpus_here() else DEMO)
+    base = base or (REAL if gpus_here() else DEMO)
     text = recipe_text(table, proposal, found, base, _lengths(found, base))
     out.write_text(text, encoding="utf-8")
     load_recipe(str(out))  # which says what is wrong with it
-    print(_summary(out, describe_source(source), proposal, found, base))
+    print(_summary(out, describe_source(rows), proposal, found, base))
     return FRESH
 
 
-def _named(options: argparse.Namespace) -> Proposal | None:
+def _named(given: dict[str, str | None]) -> Proposal | None:
     """The columns that the command line names, if it does."""
-    keys = {key: getattr(options, key) for key in NAMED if getattr(options, key)}
+    keys = {key: value for key, value in given.items() if value}
     return Proposal("rows whose columns you named", keys) if keys else None
 
 
@@ -148,7 +167,7 @@ def recipe_text(table: dict[str, Any], proposal: Proposal | None, found: Survey,
 def _head(found: Survey, base: str) -> str:
     rows = f"{found.rows.height:,} rows" if found.whole else f"the first {found.rows.height:,} rows"
     lines = [
-        f'# Written by "python -m ernie_pipeline init" from a look at {rows}: {found.kept:,} of them pass the filters.',
+        f'# Written by "ernie recipe init" from a look at {rows}: {found.kept:,} of them pass the filters.',
         "# What is not here has the default that docs/reference.md tells.",
     ]
     if base == DEMO:
@@ -200,10 +219,10 @@ def _summary(out: Path, rows: str, proposal: Proposal | None, found: Survey, bas
     read = f"as {proposal.looks_like} ({', '.join(proposal.lines)})" if proposal else "by the schema that they have"
     more = "" if found.whole else " of the first"
     bad = f"; {found.bad:,} cannot be read, the first in line {found.first_bad}" if found.bad else ""
-    command = f"ERNIE_PIPELINE_RECIPE={shlex.quote(str(out))} dagster asset materialize -m ernie_pipeline.definitions"
+    recipe = f"--recipe {shlex.quote(str(out))}"
     return (
         f"{out}: {rows}, read {read}; base model {base}.\n"
         f"{found.kept:,}{more} of {found.rows.height:,} rows pass the filters{bad}.\n\n"
-        f"The rows alone, and then all of it:\n\n    {command} --select 'raw_nemotron,math_split'\n"
-        f"    {command} --select '*'"
+        f"The rows alone, and then all of it:\n\n    ernie run {recipe} --only raw_nemotron,math_split\n"
+        f"    ernie run {recipe}"
     )

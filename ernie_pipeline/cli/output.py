@@ -1,12 +1,18 @@
 """What the commands' answers have in common: their exit status, and values for programs or text for people."""
 
-import argparse
 import json
-from typing import Any
+import signal
+from typing import Annotated, Any
 
-FRESH, ERROR, STALE, OVER_BUDGET = 0, 1, 3, 4
+import typer
+
+FRESH, ERROR, USAGE, STALE, OVER_BUDGET = 0, 1, 2, 3, 4
+INTERRUPTED, CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+"""What a shell calls the exit status of a command that these signals ended."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
-def print_answer(options: argparse.Namespace, values: dict[str, Any], text: str) -> None:
-    """Print `values` as JSON where `--json` asks for it, else `text`."""
-    print(json.dumps(values, indent=1) if options.json else text)
+def print_answer(as_json: bool, values: dict[str, Any], text: str) -> None:
+    """Print `values` as JSON where that is asked for, else `text`."""
+    print(json.dumps(values, indent=1) if as_json else text)

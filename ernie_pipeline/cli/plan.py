@@ -1,22 +1,22 @@
 """`plan`: what is stale, why, and what building it is likely to cost."""
 
-import argparse
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.cli.output import ERROR, FRESH, STALE, print_answer
+from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.amounts import range_words, spent_words
 from ernie_pipeline.staleness.forecast import Forecast, forecast
-from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
+from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.utils.text_table import aligned
 
 
-def plan(options: argparse.Namespace) -> int:
+def plan(as_json: AsJson = False) -> int:
     """Print the plan; exit status 0 when everything is fresh, 3 when something is not, 1 when it could not be built.
 
     Raises `PipelineError` where the file of ERNIE_PIPELINE_GPU, which a refresh reads, says what cannot be.
@@ -29,12 +29,19 @@ def plan(options: argparse.Namespace) -> int:
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     warnings = [*split_warnings(made, settings), *gate_warnings(made, settings)]
     told = "".join(f"\nwarning: {words}" for words in warnings)
-    print_answer(
-        options, {**as_json(made, costs, budget), "warnings": warnings}, render_plan(made, costs, budget) + told
-    )
+    read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
+    values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
+    print_answer(as_json, values, f"{reads(settings)}\n\n{render_plan(made, costs, budget)}{told}")
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
+
+
+def reads(settings: Settings) -> str:
+    """Which recipe and home are read, in a line: a wrong folder is the first thing to look for."""
+    rows = f", rows of {settings.source}" if settings.source else ""
+    recipe = Path(settings.recipe).absolute() if Path(settings.recipe).is_file() else settings.recipe
+    return f"recipe {recipe}{rows}, home {settings.address or settings.home}"
 
 
 def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
@@ -44,7 +51,7 @@ def plan_with_costs() -> tuple[RefreshPlan, Forecast]:
     return made, forecast(chain, made)
 
 
-def as_json(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:
+def plan_values(plan: RefreshPlan, costs: Forecast, budget: Budget) -> dict[str, Any]:
     """The plan as values, for programs: each asset with its `cost` and `estimate`, and `budget` for them together."""
     values = plan.as_json()
     assets = [{**asset, **costs.asset_as_json(asset["asset"])} for asset in values["assets"]]
@@ -62,9 +69,15 @@ def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
         told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
-        rows.append((asset.asset, asset.state, seconds, *told, "; ".join(asset.reasons)))
+        rows.append((asset.asset, asset.state, seconds, *told, why(asset, costs)))
     notes = "".join(f"\nnote: {asset.told}" for asset in plan.assets if asset.told)
     return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}{notes}"
+
+
+def why(asset: AssetPlan, costs: Forecast) -> str:
+    """Its reasons, and what is left of an interrupted build."""
+    left = costs.goes_on.get(asset.asset)
+    return "; ".join([*asset.reasons, *([left] if left else [])])
 
 
 def _cost(costs: Forecast, asset: str, budget: Budget) -> str:
@@ -91,7 +104,7 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
         return f"{counts}.{took} {plan.refused}."
-    return f'{counts}.{took} Build them with "python -m ernie_pipeline refresh".{_forecast(costs, budget)}'
+    return f'{counts}.{took} Build them with "ernie run".{_forecast(costs, budget)}'
 
 
 def _forecast(costs: Forecast, budget: Budget) -> str:

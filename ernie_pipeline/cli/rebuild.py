@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ernie_pipeline.cli.materialize import materialize
+from ernie_pipeline.recipe.as_toml import as_toml
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.sections import Recipe, Registry
 from ernie_pipeline.recipe.settings import Settings
@@ -82,15 +83,6 @@ def recorded_recipe(settings: Settings, links: list[Link]) -> Recipe:
 def _keys(link: Link) -> list[tuple[str, Any]]:
     assert link.made, "asked of links that were made"
     return list(link.made["recipe"].items())
-
-
-def as_toml(recipe: Recipe) -> str:
-    """The recipe as a TOML file: sections of plain values, which JSON writes alike."""
-    lines = []
-    for section, values in recipe.model_dump(mode="json", exclude_none=True).items():
-        lines.append(f"[{section}]")
-        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
-    return "\n".join(lines) + "\n"
 
 
 def _build(recipe: Recipe, scratch: Path, home: Path) -> str:

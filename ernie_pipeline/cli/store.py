@@ -1,11 +1,13 @@
 """`store list | verify | prune`: what is in the store, whether it is intact, and removing what nothing needs."""
 
-import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
+from typing import Annotated
 
-from ernie_pipeline.cli.output import FRESH, STALE, print_answer
+import typer
+
+from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
@@ -21,17 +23,17 @@ from ernie_pipeline.store.housekeeping.quantized_bases import QUANTIZED_BASE, Ba
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.text_table import aligned, human_size
 
-PRUNE = "python -m ernie_pipeline store prune"
+PRUNE = "ernie store prune"
 
 
-def list_contents(options: argparse.Namespace) -> int:
+def list_contents(as_json: AsJson = False) -> int:
     """Print what is in the store, and what it is needed for."""
     contents = _contents(Settings.from_environment())
-    print_answer(options, contents.as_json(), render_contents(contents))
+    print_answer(as_json, contents.as_json(), render_contents(contents))
     return FRESH
 
 
-def verify(options: argparse.Namespace) -> int:
+def verify(as_json: AsJson = False) -> int:
     """Read every file again, those in the registry too, and print what is damaged; exit status 3 when something is."""
     settings = Settings.from_environment()
     settings.check_places()
@@ -42,7 +44,7 @@ def verify(options: argparse.Namespace) -> int:
     except PipelineError as error:
         notes.append(f"{error}; so what is registered was not looked at")
     values = {"damaged": [asdict(damage) for damage in damaged], "notes": notes}
-    print_answer(options, values, "\n".join([render_damage(damaged), *_notes(notes)]))
+    print_answer(as_json, values, "\n".join([render_damage(damaged), *_notes(notes)]))
     return STALE if damaged else FRESH
 
 
@@ -58,13 +60,15 @@ def _lost_registrations(settings: Settings, store: ArtifactStore) -> list[Damage
     return [Damage(stage, fingerprint, reason) for fingerprint, reason in lost.items() if reason]
 
 
-def prune(options: argparse.Namespace) -> int:
+def prune(
+    delete: Annotated[bool, typer.Option("--delete", help="and remove it")] = False, as_json: AsJson = False
+) -> int:
     """Print what nothing needs and, with `--delete`, remove it."""
     settings = Settings.from_environment()
-    if options.delete and settings.store.exists():
+    if delete and settings.store.exists():
         settings.make_home()
-    pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), options.delete)
-    print_answer(options, asdict(pruned), render_pruned(pruned))
+    pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), delete)
+    print_answer(as_json, asdict(pruned), render_pruned(pruned))
     return FRESH
 
 

@@ -1,10 +1,11 @@
 """`verify`: whether a registered model is the one that was measured, step by step."""
 
-import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ernie_pipeline.cli.output import ERROR, FRESH, STALE
+import typer
+
+from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson
 from ernie_pipeline.cli.verification import Depth, verify_version
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.tracking import connected
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
 STATUS = {"passed": FRESH, "differs": STALE, "unchecked": ERROR}
 
 
-def verify(options: argparse.Namespace) -> int:
+FORM = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's number"
+Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{FORM}; the recipe's champion")]
+ModelToMove = Annotated[str, typer.Argument(metavar="MODEL", help=FORM)]
+Answers = Annotated[int, typer.Option(metavar="N", help="let it answer N held-out rows again")]
+Files = Annotated[bool, typer.Option("--files", help="look at the files and their signature alone")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="build all of it once more, and compare")]
+
+
+def verify(
+    model: Model = None,
+    answers: Answers = 0,
+    files: Files = False,
+    rebuild: Rebuild = False,
+    as_json: AsJson = False,
+) -> int:
     """Print a line a step, and what it comes to; exit status 0 all that was asked passed, 3 something differs, 1
     something could not be done."""
-    settings = settings_with_registry()
+    depth, settings = depth_of(answers, files, rebuild), settings_with_registry()
     with connected(settings.tracking_uri) as client:
-        version = find_version(client, options.model, settings.load_recipe().registry.model_name)
-        report = verified(settings, client, version, depth_of(options), aloud=not options.json)
-    print(json.dumps(report.as_json(), indent=1) if options.json else f"\n{report.sentence}")
+        version = find_version(client, model, settings.load_recipe().registry.model_name)
+        report = verified(settings, client, version, depth, aloud=not as_json)
+    print(json.dumps(report.as_json(), indent=1) if as_json else f"\n{report.sentence}")
     return STATUS[report.outcome]
 
 
@@ -40,13 +55,13 @@ def settings_with_registry() -> Settings:
     return settings
 
 
-def depth_of(options: argparse.Namespace) -> Depth:
+def depth_of(answers: int, files: bool, rebuild: bool) -> Depth:
     """What is to be looked at. Raises `PipelineError` for a number of answers that is none."""
-    if options.answers < 0:
-        raise PipelineError(f"--answers {options.answers} is no number of answers; give one above 0, or leave it out")
-    if options.files and (options.answers or options.rebuild):
+    if answers < 0:
+        raise PipelineError(f"--answers {answers} is no number of answers; give one above 0, or leave it out")
+    if files and (answers or rebuild):
         raise PipelineError("--files is for files alone; leave it out, or --answers and --rebuild")
-    return Depth(options.answers, options.rebuild, options.files)
+    return Depth(answers, rebuild, files)
 
 
 def verified(settings: Settings, client: "MlflowClient", version: Version, depth: Depth, aloud: bool) -> Report:

@@ -9,7 +9,7 @@ what waits for it, or say why they do not:
 - it is known before that one of them could not be built, such as one that is to be published with a wrong token;
 - it is estimated to cost more than the budget of a refresh, ERNIE_PIPELINE_BUDGET;
 - the last run for this target (the same recipe, code, libraries and sources) failed or was cancelled. Whoever has seen
-  to the cause launches it again: "Re-execute" on the failed run's page, or `python -m ernie_pipeline refresh`. Any
+  to the cause launches it again: "Re-execute" on the failed run's page, or `ernie run`. Any
   change of recipe, code or source is another target and starts afresh.
 """
 
@@ -173,7 +173,7 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan, recipe: RecipeAsset
     if before and before[0].status in GAVE_UP:
         return dg.SkipReason(
             f"run {before[0].run_id} for the same recipe, code and sources ended as {before[0].status.value}: see to "
-            'its cause, then re-execute it or run "python -m ernie_pipeline refresh"'
+            'its cause, then re-execute it or run "ernie run"'
         )
     # the number tells a target that was reached and then lost (an artifact was deleted) from one never reached
     return dg.RunRequest(

@@ -1,6 +1,5 @@
 """A recipe from TOML: a preset by its name or a file by its path, with every mistake told in one sentence."""
 
-import difflib
 import json
 import tomllib
 from pathlib import Path
@@ -13,6 +12,7 @@ from ernie_pipeline.recipe.registered_name import PRESETS, give_name
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.suites import former_key
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.near import did_you_mean
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".zst", ".parquet", ".arrow", ".feather")
 """A source whose name ends so is a file, whether it is there or not."""
@@ -104,9 +104,9 @@ def _explain(error: Any) -> str:
         return f"{place} {former_key(error['input'])}"
     if error["type"] == "extra_forbidden":
         known = _keys_at(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        near = did_you_mean(str(error["loc"][-1]), known)
         elsewhere = [name for name in Recipe.model_fields if error["loc"][-1] in _keys_at((name,))]
-        hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
+        hint = near or f"the keys there are {', '.join(known)}"
         return f"unknown key {place}; " + (f"it belongs to [{elsewhere[0]}]" if elsewhere and not near else hint)
     if error["type"] in ("model_type", "dict_type"):
         return f"{place} = {error['input']!r} is no table; write [{place}] and its keys below it"

@@ -284,7 +284,7 @@ class Gate(Section):
             raise ValueError(
                 f"gate.min_gain = {value} allows a loss, and the gate lets no adapter pass that is not better than the "
                 "base model; set it to 0 or more, and to make such an adapter the champion use "
-                '"python -m ernie_pipeline promote"'
+                '"ernie promote"'
             )
         return value
 

@@ -43,7 +43,12 @@ def sample(job: SolutionsJob, problems: Sequence[Problem], device: Device, repor
         known = [kept.get(row_key(*each)) for each in zip(prompts, seeds, strict=True)]
         per_problem = [known[at : at + settings.samples] for at in range(0, len(known), settings.samples)]
         reused = sum(None not in attempts for attempts in per_problem)
-        report(f"problems sampled {len(problems) - reused}, reused {reused}", {})
+        to_make = known.count(None)
+        report(
+            f"problems sampled {len(problems) - reused}, reused {reused}: {to_make} attempts to make, "
+            f"{len(known) - to_make} kept",
+            {},
+        )
         if reused == len(problems):
             made, cost = Answered([tokens or [] for tokens in known], 0, len(known), 0, "kept answers"), _Cost()
         else:

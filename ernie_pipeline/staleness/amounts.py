@@ -7,14 +7,14 @@ Range = tuple[float, float]
 
 
 def spent_words(seconds: float, gpu_seconds: float, price: Price | None) -> str:
-    """ "412 GPU s (0.29 USD)"; of jobs on a CPU, "0 GPU s (CPU, 11 s)"."""
+    """ "412 GPU s (0.29 USD)"; of jobs on a CPU, "11 s on the CPU"."""
     return range_words((seconds, seconds), (gpu_seconds, gpu_seconds), price)
 
 
 def range_words(seconds: Range, gpu_seconds: Range, price: Price | None) -> str:
     """The same of a range: "200 to 400 GPU s (0.14 to 0.28 USD)"."""
     if not gpu_seconds[1]:
-        return f"0 GPU s (CPU, {_times(seconds)})"
+        return f"{_times(seconds)} on the CPU"
     money = f" ({_span(*(f'{price.of(each):.2f}' for each in gpu_seconds))} {price.currency})" if price else ""
     return f"{_span(*map(_figure, gpu_seconds))} GPU s{money}"
 

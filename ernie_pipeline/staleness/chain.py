@@ -32,7 +32,7 @@ class NotThereError(PipelineError):
     def __init__(self, stage: str, reason: str, wanted_by: str):
         super().__init__(
             f"{stage} for this recipe: {reason}; build it, and whatever else is missing, with "
-            f'--select "*{wanted_by}" ("python -m ernie_pipeline plan" says what is stale, and why)'
+            f'--select "*{wanted_by}" ("ernie plan" says what is stale, and why)'
         )
         self.stage, self.reason = stage, reason
 

@@ -10,6 +10,7 @@ from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.staleness.amounts import Range, cap_words, range_words
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import SAMPLES, Cost, cost_of
+from ernie_pipeline.staleness.goes_on import goes_on
 from ernie_pipeline.staleness.left_to_do import Left, answers_left, count_answers_left, max_new_tokens, samples_left
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, plan_assets, plan_round_before
 from ernie_pipeline.staleness.reasons import nearest
@@ -48,10 +49,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`estimates` of what is to be built by jobs, `costs` of what was built last, each by asset."""
+    """`estimates` of what is to be built by jobs, `costs` of what was built last, each by asset.
+
+    `goes_on`: of those to be built, what is left of an interrupted build, in words.
+    """
 
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    goes_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> Range:
@@ -102,11 +107,12 @@ class Forecast:
         }
 
     def asset_as_json(self, name: str) -> dict[str, Any]:
-        """What it says of one asset: `cost` and `estimate`, each None where there is none."""
+        """What it says of one asset: `cost`, `estimate` and `goes_on`, each None where there is none."""
         cost, estimate = self.costs.get(name), self.estimates.get(name)
         return {
             "cost": cost.model_dump() if cost else None,
             "estimate": asdict(estimate) if estimate else None,
+            "goes_on": self.goes_on.get(name),
         }
 
 
@@ -115,7 +121,7 @@ def forecast(chain: Chain, plan: RefreshPlan) -> Forecast:
     planned = {asset.asset: asset for asset in plan.assets}
     estimates = _estimates(chain, planned)
     found = {name: _last_cost(chain, planned[name]) for name in planned if name in jobs_of(chain)}
-    return Forecast(estimates, {name: cost for name, cost in found.items() if cost})
+    return Forecast(estimates, {name: cost for name, cost in found.items() if cost}, goes_on(chain, plan))
 
 
 def estimate_build(chain: Chain, name: str) -> Estimate | None:

@@ -108,6 +108,12 @@ def _problems(wanted: Provenance) -> tuple[str, str]:
     return "math_split", "train.parquet" if "solutions" in wanted.recipe else "eval.parquet"
 
 
+def kept_answers(chain: Chain, stage: str) -> int:
+    """How many answers are kept that the stage may use, whatever it is asked."""
+    kept = _kept_rows(chain, stage)
+    return _lines(kept) if kept else 0
+
+
 def _kept_rows(chain: Chain, stage: str) -> Path | None:
     """The folder of the stage's set of kept rows, None where there is none yet."""
     try:

@@ -30,7 +30,7 @@ def refused_words(said: dict[str, Any], tracking_uri: str) -> list[str]:
     name, version, reasons = said["name"], said["version"], " ".join(said["reasons"])
     return [
         f"{name} {version} is no champion, for the gate did not pass: {reasons} To make it one all the same: "
-        f"python -m ernie_pipeline promote {version}"
+        f"ernie promote {version}"
     ]
 
 

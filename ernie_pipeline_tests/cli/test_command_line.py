@@ -102,7 +102,8 @@ def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home
         done = run(*MODULE, "plan")
         seconds.append(time.monotonic() - start)
     assert (done.returncode, done.stderr) == (3, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:8]] == [[name, "missing"] for name in STAGES]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[3:10]] == [[name, "missing"] for name in STAGES]
+    assert done.stdout.startswith(f"recipe demo, home {home}\n\nasset ")
     assert min(seconds) < 2
     assert not home.exists(), "a plan writes nothing"
 
@@ -379,4 +380,5 @@ def test_a_registry_that_does_not_answer_stops_no_pruning(run: Run, fresh: Path)
 def test_a_wrong_command_is_told_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
     done = run(*MODULE, *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m ernie_pipeline")
+    assert done.stderr.startswith("Usage: ernie")
+    assert done.stderr.splitlines()[-1].startswith("error: ")

@@ -1,6 +1,5 @@
 """`init` writes a recipe that fits the rows: it loads, reads all of them, and its filters take few of them."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from ernie_pipeline.utils.errors import PipelineError
 WORK = "First this, then that, and so it is shown. " * 8
 
 
-def asked(source: Path | str, **options: Any) -> argparse.Namespace:
-    given = dict.fromkeys(("out", "question", "answer", "messages", "extract")) | {"base": "demo"}
-    return argparse.Namespace(source=str(source), **(given | options))
+def asked(source: Path | str, **options: Any) -> int:
+    return init(str(source), **({"base": "demo"} | options))
 
 
 def written(folder: Path, source: Path, **options: Any) -> Recipe:
     out = folder / "made.toml"
-    assert init(asked(source, out=out, **options)) == 0
+    assert asked(source, out=out, **options) == 0
     return load_recipe(str(out))
 
 
@@ -46,7 +44,7 @@ def test_a_csv_file_becomes_a_recipe_that_reads_it(tmp_path: Path, capsys: pytes
     assert recipe.registry.model_name == "ernie-math-grade-3"
     assert recipe.base_model.name == "demo"
     assert read(recipe) == 50
-    assert "ERNIE_PIPELINE_RECIPE=" in capsys.readouterr().out
+    assert "    ernie run --recipe " in capsys.readouterr().out
 
 
 def test_gsm8k_s_own_form_is_known_and_max_tokens_has_room_for_it(tmp_path: Path) -> None:
@@ -83,7 +81,7 @@ def test_broken_rows_are_counted_and_tolerated(tmp_path: Path) -> None:
 def test_columns_that_do_not_tell_can_be_named(tmp_path: Path) -> None:
     rows = csv_file(tmp_path / "a.csv", [f"What is {n} and 10?" for n in range(20)], header="foo,bar")
     with pytest.raises(PipelineError, match=r"the columns 'foo', 'bar', which do not tell .* --question COLUMN"):
-        init(asked(rows, out=tmp_path / "no.toml"))
+        asked(rows, out=tmp_path / "no.toml")
     recipe = written(tmp_path, rows, question="foo", answer="bar")
     assert read(recipe) == 20
 
@@ -99,4 +97,4 @@ def test_no_file_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(PipelineError, match="holds no rows"):
-        init(asked(tmp_path / "a.csv", out=tmp_path / "made.toml"))
+        asked(tmp_path / "a.csv", out=tmp_path / "made.toml")

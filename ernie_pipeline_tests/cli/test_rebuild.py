@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.cli.rebuild import _compared, as_toml, recorded_recipe
+from ernie_pipeline.cli.rebuild import _compared, recorded_recipe
+from ernie_pipeline.recipe.as_toml import as_toml
 from ernie_pipeline.recipe.load import PRESETS, load_recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lineage import Link, walk_back

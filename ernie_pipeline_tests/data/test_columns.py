@@ -44,7 +44,7 @@ def test_a_renamed_column_is_named_with_what_it_may_be_called_now(tmp_path: Path
         read_all(source)
     assert str(caught.value) == (
         f"file {tmp_path / name} has no column expected_answer (its columns: responses_create_params, question, "
-        f'answer); it looks like chat messages: let "python -m ernie_pipeline init {tmp_path / name}" write a recipe '
+        f'answer); it looks like chat messages: let "ernie recipe init {tmp_path / name}" write a recipe '
         "for it, or add these three lines to the recipe's [source]:\n"
         '    messages = "responses_create_params.input"\n    question = "question"\n    answer = "answer"'
     )

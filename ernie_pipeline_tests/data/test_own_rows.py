@@ -268,7 +268,7 @@ def test_a_hub_data_set_s_config_and_columns_are_read(monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     commit = "a" * 40
     source = load_recipe("demo", "openai/gsm8k/main").source
-    with pytest.raises(PipelineError, match='looks like GSM8K: let "python -m ernie_pipeline init openai/gsm8k/main"'):
+    with pytest.raises(PipelineError, match='looks like GSM8K: let "ernie recipe init openai/gsm8k/main"'):
         read_rows(source, f"commit:{commit}")
     keys = {"question": "question", "answer": "answer", "extract": "after ####"}
     rows, _ = read_rows(source.model_copy(update=keys), f"commit:{commit}")

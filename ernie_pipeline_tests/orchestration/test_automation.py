@@ -105,7 +105,7 @@ def test_a_run_that_gave_up_is_not_launched_again_until_something_changes(
     for _ in range(2):
         why = reason(asked(instance))
         assert run.run_id in why
-        assert "python -m ernie_pipeline refresh" in why
+        assert "ernie run" in why
     source.write_text("{}\n{}\n")
     requested(asked(instance))
 

@@ -48,7 +48,7 @@ def test_the_page_of_what_a_job_made_has_its_gpu_seconds_and_money(home: Path) -
 
 def test_on_a_cpu_it_says_so(home: Path) -> None:
     page = cost_metadata(built(home, gpus=0)["qlora_adapter"].manifest, None)
-    assert page == {"cost": "0 GPU s (CPU, 100 s)", "GPU seconds": 0, "job seconds": 100, "jobs": 1}
+    assert page == {"cost": "100 s on the CPU", "GPU seconds": 0, "job seconds": 100, "jobs": 1}
 
 
 def test_what_begins_is_estimated_on_its_page(home: Path) -> None:

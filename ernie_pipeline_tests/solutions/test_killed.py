@@ -33,7 +33,11 @@ def test_killed_it_goes_on_and_ends_as_if_undisturbed(
     assert run(work, kill).code == -signal.SIGKILL
     before = rounds.kept
     assert len(before) == made
+    told: list[str] = []
+    rounds.report = lambda line, values: told.append(line)
     job = rounds("again", **five)
+    [said] = [line for line in told if line.startswith("problems sampled ")]
+    assert said.endswith(f": {20 - made} attempts to make, {made} kept")
     found = json.loads((job.out / "reports" / "run.json").read_text())
     assert (found["attempts_sampled"], found["attempts_reused"]) == (20 - made, made)
     files = list((rounds.folder / "set").glob("*.jsonl"))

@@ -230,7 +230,7 @@ def test_a_stage_at_work_sees_its_inputs_and_what_it_declares(store: ArtifactSto
 def test_a_missing_upstream_is_one_sentence_that_says_what_to_do(store: ArtifactStore) -> None:
     expected = (
         r"^raw_nemotron for this recipe: not built yet; build it, and whatever else is missing, with --select "
-        r'"\*math_split" \("python -m ernie_pipeline plan" says what is stale, and why\)$'
+        r'"\*math_split" \("ernie plan" says what is stale, and why\)$'
     )
     with pytest.raises(PipelineError, match=expected):
         chain_of(store).reuse_or_build("math_split", constant)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ernie_pipeline.cli.plan import as_json, render_plan
+from ernie_pipeline.cli.plan import plan_values, render_plan
 from ernie_pipeline.recipe.budget import Budget, Price
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness import forecast as module
@@ -250,7 +250,7 @@ def test_the_plan_has_the_cost_and_the_estimate_of_each_asset(full: ArtifactStor
 def test_the_plan_for_programs_has_them_too(full: ArtifactStore) -> None:
     chain = chain_of(full, base(training={**TRAINING, "max_steps": 50}))
     plan = make_plan(chain)
-    values = json.loads(json.dumps(as_json(plan, forecast(chain, plan), Budget(Price(36, "EUR")))))
+    values = json.loads(json.dumps(plan_values(plan, forecast(chain, plan), Budget(Price(36, "EUR")))))
     adapter = values["assets"][3]
     assert (adapter["cost"]["gpu_seconds"], adapter["estimate"]["seconds"]) == (100, [60, 60])
     assert (values["assets"][0]["cost"], values["assets"][0]["estimate"]) == (None, None)

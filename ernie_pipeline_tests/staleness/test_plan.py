@@ -297,8 +297,7 @@ def test_it_is_rendered_in_columns() -> None:
         "qlora_adapter    waiting  1.5 s       waits for math_split",
         "base_evaluation  missing              not built yet",
         "",
-        "1 stale, 1 waiting, 1 missing. Their last builds took 72 s together. "
-        'Build them with "python -m ernie_pipeline refresh".',
+        '1 stale, 1 waiting, 1 missing. Their last builds took 72 s together. Build them with "ernie run".',
     ]
     fresh = render_plan(RefreshPlan(assets[:1], {}, ""))
     assert fresh.endswith("\n\nEverything is fresh: there is nothing to build.")

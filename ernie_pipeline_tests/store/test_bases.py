@@ -62,9 +62,7 @@ def test_each_is_listed_with_what_it_is_of_and_why_it_is_kept(store: ArtifactSto
         f"{wanted.name} sha256:0123456789abcdef bits 4, compute_dtype bfloat16, double true, type nf4 1.1 KiB "
         "asked for by the recipe"
     )
-    assert lines[-1] == (
-        'Quantized base models: 2, 2.1 KiB. Nothing needs 1 of them, 1.1 KiB: "python -m ernie_pipeline store prune".'
-    )
+    assert lines[-1] == ('Quantized base models: 2, 2.1 KiB. Nothing needs 1 of them, 1.1 KiB: "ernie store prune".')
     assert json.loads(json.dumps(contents.as_json()))["bases"]["quantized"][0]["key"] == min(of)
 
 

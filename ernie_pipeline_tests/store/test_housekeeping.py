@@ -425,7 +425,7 @@ def test_the_list_is_columns_and_a_total() -> None:
         "asked for by the recipe, newest build",
         "math_split    c0de                       100 B",
         "",
-        '2 artifacts, 1.6 KiB. Nothing needs 1 of them, 100 B: "python -m ernie_pipeline store prune".',
+        '2 artifacts, 1.6 KiB. Nothing needs 1 of them, 100 B: "ernie store prune".',
     ]
     values = json.loads(json.dumps(Contents(entries, ()).as_json()))
     assert (values["size"], [entry["asset"] for entry in values["artifacts"]]) == (1636, ["raw_nemotron", "math_split"])

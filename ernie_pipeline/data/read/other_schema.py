@@ -60,7 +60,7 @@ def advice(found: Proposal, source: Source) -> str:
     lines, count = "".join(f"\n    {line}" for line in found.lines), COUNTS[len(found.lines)]
     place = source.path if source.kind == "file" else "/".join(filter(None, (source.dataset, source.config)))
     return (
-        f'it looks like {found.looks_like}: let "python -m ernie_pipeline init {shlex.quote(place)}" write a recipe '
+        f'it looks like {found.looks_like}: let "ernie recipe init {shlex.quote(place)}" write a recipe '
         f"for it, or add {count} lines to the recipe's [source]:{lines}"
     )
 

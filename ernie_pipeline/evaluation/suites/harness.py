@@ -3,7 +3,7 @@ r"""A suite as a task of EleutherAI's lm-evaluation-harness, to hear from others
 The task has the suite's own problems from a local file, prompts as both models read them, greedy answers, and the
 harness' own judgement: the last `\boxed{}` against the reference answer, as text, as in its GSM8K. So it is right less
 often than our grader says, where an answer is spelled otherwise. `python -m ernie_pipeline.evaluation.suites.harness`
-writes it; the model comes from `python -m ernie_pipeline export merged OUT`.
+writes it; the model comes from `ernie export merged OUT`.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(
         f"lm_eval --model hf --model_args pretrained=OUT --tasks {options.name} --include_path {options.folder} "
-        "# OUT: of python -m ernie_pipeline export merged OUT"
+        "# OUT: of ernie export merged OUT"
     )
     return 0
 

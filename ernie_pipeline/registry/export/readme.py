@@ -23,6 +23,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained({folder}, dtype="auto")
 tokenizer = AutoTokenizer.from_pretrained({folder})
 """
+GENERATE = """\
+question = {question}
+messages = [{{"role": "user", "content": question}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+answer = model.generate(**inputs.to(model.device), max_new_tokens={tokens}, do_sample=False)
+print(tokenizer.decode(answer[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+"""What is asked with the model that these lines have loaded."""
 LLAMA_CPP = """\
 llama-cli -m {file} --jinja -p "Compute 12 + 30."
 """
@@ -56,6 +64,9 @@ def render(form: str, source: Source, report: Report, file: str = "") -> str:
         base += f", revision={source.spec.base.revision!r}"
     code = {"peft": PEFT, "unsloth": UNSLOTH, "merged": MERGED, "gguf": LLAMA_CPP}[form]
     lines = code.format(base=base, folder='"."', file=file)
+    if form != "gguf":
+        asked = json.dumps(f"{source.instruction}Solve for x: 2*x + 3 = 7", ensure_ascii=False)
+        lines += GENERATE.format(question=asked, tokens=source.max_new_tokens)
     language = "sh" if form == "gguf" else "python"
     header, about = _of_card(source.card, form)
     said = source.instruction

@@ -135,7 +135,7 @@ def _artifact(settings: Settings, model: str) -> Source:
         why = "it is no such artifact" if artifact or problem == NOT_BUILT else f"it is damaged: {problem}"
         raise PipelineError(
             f"{model} cannot be exported, {why}; name a registered model (models:/NAME@champion), or the fingerprint "
-            f"of an artifact of {stage} in {settings.address or settings.store} (python -m ernie_pipeline store list)"
+            f"of an artifact of {stage} in {settings.address or settings.store} (ernie store list)"
         )
     keys, folder = artifact.manifest["recipe"], artifact.folder / "adapter"
     try:

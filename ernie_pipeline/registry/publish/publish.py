@@ -109,7 +109,7 @@ def _verified(request: Request) -> Facts:
         if step.outcome == "differs" or (step.outcome == "unchecked" and step.asked):
             raise PipelineError(
                 f"{request.uri} is not published, since it is not what was registered ({step.name}): {step.said}; see "
-                '"python -m ernie_pipeline verify"'
+                '"ernie verify"'
             )
     if statement is None:
         raise PipelineError(f"{request.uri} has no statement of provenance to publish; register the adapter again")

@@ -1,0 +1,129 @@
+"""`compare A B`: two models on the same held-out rows, by the answers that the store has of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
+from ernie_pipeline.store.history import builds
+from ernie_pipeline.store.shared.settled import open_store
+from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import aligned
+
+if TYPE_CHECKING:
+    from ernie_pipeline.registry.verification.version import Version
+
+BASE, SIDES = "base", ("adapter_evaluation", "base_evaluation")
+FORM = "base, a version's number, models:/NAME/VERSION, models:/NAME@ALIAS, or an evaluation's fingerprint"
+SHOWN = 5
+"""Questions that are answered better, and as many worse."""
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=FORM)],
+    second: Annotated[str, typer.Argument(metavar="B", help="the same")],
+    as_json: AsJson = False,
+) -> int:
+    """Accuracy of both with intervals, the paired difference, and what got better and worse."""
+    from ernie_pipeline.evaluation.compare import compare_evaluations  # it imports Arrow and SciPy
+
+    settings = Settings.from_environment()
+    store = open_store(settings, for_run=False, fetch=True)
+    a, b = _evaluation(settings, store, first, second), _evaluation(settings, store, second, first)
+    compared = compare_evaluations(a.folder, b.folder)
+    changed = _changed(a.folder, b.folder)
+    sides = {first: a.json("metrics.json"), second: b.json("metrics.json")}
+    values = {"models": sides, "comparison": compared, **changed}
+    print_answer(as_json, values, _text(sides, compared, changed))
+    return FRESH
+
+
+def _evaluation(settings: Settings, store: ArtifactStore, named: str, other: str) -> Artifact:
+    """The answers of a model; of `base` those that the other one's were compared with, else the recipe's."""
+    if named == BASE:
+        return _base(settings, store, other)
+    for stage in SIDES:
+        if artifact := store.find(stage, named)[0]:
+            return artifact
+    return _of_version(settings, store, named, SIDES[0])
+
+
+def _base(settings: Settings, store: ArtifactStore, other: str) -> Artifact:
+    if other != BASE and not any(store.find(stage, other)[0] for stage in SIDES):
+        return _of_version(settings, store, other, SIDES[1])
+    from ernie_pipeline.staleness.stages import open_chain
+
+    return open_chain(settings, ask_registry=False).artifact(SIDES[1])
+
+
+def _of_version(settings: Settings, store: ArtifactStore, named: str, stage: str) -> Artifact:
+    """The evaluation that a registered version was made from."""
+    version = _version(settings, named)
+    for build in reversed(builds(store, "registered_model")):
+        registered = store.find("registered_model", build["fingerprint"])[0]
+        said = registered.json("registration.json") if registered else {}
+        if registered and (said.get("name"), str(said.get("version"))) == (version.name, version.version):
+            wanted = registered.manifest["inputs"][stage]
+            made = [store.find(stage, each["fingerprint"])[0] for each in reversed(builds(store, stage))]
+            found = next((artifact for artifact in made if artifact and artifact.data_version == wanted), None)
+            if found:
+                return found
+            raise PipelineError(f"the {stage} of {version.uri} is no longer in {store.root}; build it again")
+    raise PipelineError(f"{version.uri} was not registered from this home ({store.root}); set --home to the one it was")
+
+
+def _version(settings: Settings, named: str) -> "Version":
+    from ernie_pipeline.cli.verify import settings_with_registry
+    from ernie_pipeline.registry.tracking import connected
+    from ernie_pipeline.registry.verification.version import find_version
+
+    own_name = settings.load_recipe().registry.model_name
+    if not named.isdecimal() and not named.startswith(MODELS):
+        raise PipelineError(f"{named!r} names no model here; name {FORM}")
+    parse_model_uri(named, own_name)
+    with connected(settings_with_registry().tracking_uri) as client:
+        return find_version(client, named, own_name)
+
+
+def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows that only one of the two answers correctly."""
+    import polars as pl
+
+    columns = ["row_id", "question", "reference", "prediction", "correct"]
+    first, second = (pl.read_parquet(folder / "predictions.parquet", columns=columns) for folder in (before, after))
+    both = first.join(second.select("row_id", "prediction", "correct"), on="row_id", suffix="_after")
+    told = both.select("question", "reference", "prediction", "prediction_after", "correct", "correct_after")
+    better, worse = pl.col("correct_after") & ~pl.col("correct"), pl.col("correct") & ~pl.col("correct_after")
+    return {
+        name: told.filter(which).drop("correct", "correct_after").to_dicts()
+        for name, which in (("better", better), ("worse", worse))
+    }
+
+
+def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, list[dict[str, str]]]) -> str:
+    rows = [("", "accuracy", "95 % interval", "loss on the completions")]
+    for name, metrics in sides.items():
+        between = f"{metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}"
+        rows.append((name, f"{metrics['accuracy']:.1%}", between, f"{metrics['loss_completion']:.4f}"))
+    lines = [
+        aligned(rows),
+        "",
+        f"{100 * compared['gain']:+.1f} points (95 % interval {100 * compared['gain_low']:+.1f} to "
+        f"{100 * compared['gain_high']:+.1f}), p = {compared['p_value']:.2g}: {len(changed['better'])} rows better, "
+        f"{len(changed['worse'])} worse, {compared['both_correct']:.0f} right in both, "
+        f"{compared['neither']:.0f} in neither",
+    ]
+    for name, found in changed.items():
+        lines += [f"\n{name}:"] if found else []
+        lines += [f"  {_line(each['question'])}  ({each['reference']})" for each in found[:SHOWN]]
+        lines += [f"  and {len(found) - SHOWN} more: --json"] if len(found) > SHOWN else []
+    return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 90 else f"{text[:89]}…"

@@ -1,0 +1,28 @@
+"""`serve`: a registered model behind MLflow's agent server, see `registry/serve.py`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import ernie_pipeline
+from ernie_pipeline.cli.verify import FORM, settings_with_registry
+from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+
+
+def serve(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{FORM}; the recipe's champion")] = None,
+    host: Annotated[str, typer.Option(help="the address to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen at")] = 5001,
+) -> int:
+    """OpenAI's /v1/chat/completions and /responses. This process becomes the server's."""
+    settings = settings_with_registry()
+    own_name = settings.load_recipe().registry.model_name
+    asked = parse_model_uri(model or f"{MODELS}{own_name}@champion", own_name)
+    uri = f"{MODELS}{asked.name}" + (f"@{asked.alias}" if asked.alias else f"/{asked.version}")
+    os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_uri
+    script = Path(ernie_pipeline.__file__).parent / "registry" / "serve.py"
+    command = [sys.executable, "-P", str(script), uri, "--host", host, "--port", str(port)]
+    os.execv(sys.executable, command)  # -P: the code that is served is the one beside the model

@@ -1,0 +1,67 @@
+"""--home, --recipe and --source: the settings of a command, said for this once instead of in the environment."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Settings"
+VARIABLES = {
+    "home": "ERNIE_PIPELINE_HOME",
+    "recipe": "ERNIE_PIPELINE_RECIPE",
+    "source": "ERNIE_PIPELINE_SOURCE",
+}
+"""Where each is read: by this process and by all that it starts."""
+
+Home = Annotated[
+    str | None, typer.Option("--home", metavar="PLACE", help="the store and MLflow: .ernie", rich_help_panel=PANEL)
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="a preset or a TOML file: demo", rich_help_panel=PANEL)
+]
+SourceName = Annotated[
+    str | None, typer.Option("--source", metavar="ROWS", help="other rows for the recipe", rich_help_panel=PANEL)
+]
+OPTIONS = {"home": Home, "recipe": RecipeName, "source": SourceName}
+
+
+def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with these options too, but for those whose names its own parameters have."""
+    own = inspect.signature(function, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in OPTIONS.items()
+        if name not in own.parameters
+    ]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        set_settings({each.name: values.pop(each.name) for each in added})
+        return function(**values)
+
+    command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in [*own.parameters.values(), *added]}
+    return command
+
+
+def set_settings(values: dict[str, str | None]) -> None:
+    """Put what was given into the environment."""
+    os.environ.update({VARIABLES[name]: value for name, value in values.items() if value})
+
+
+@contextmanager
+def environment_put_back() -> Iterator[None]:
+    """What the options put into the environment is gone afterwards: for a caller in the same process."""
+    before = {name: os.environ.get(name) for name in VARIABLES.values()}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

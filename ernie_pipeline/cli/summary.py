@@ -1,0 +1,99 @@
+"""What came of a run, for whoever waited for it: rows, loss, accuracy, gate, how to ask the model, where to look."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.staleness.plan import RefreshPlan
+from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.utils.address import public_uri
+
+
+def summary(settings: Settings, plan: RefreshPlan, dagster_home: str | None) -> str:
+    """The lines, of what stands of the plan; what an artifact does not say is left out."""
+    rows = [(name, words) for name, words in _lines(_Files(settings, plan)) if words]
+    rows += _where(settings, dagster_home)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {words}" for name, words in rows)
+
+
+class _Files:
+    """JSON files of the artifacts that the plan asks for."""
+
+    def __init__(self, settings: Settings, plan: RefreshPlan):
+        self.store = ArtifactStore(settings.store)
+        self.wanted = {a.asset: a.fingerprint for a in plan.assets if a.state == "fresh" and a.fingerprint}
+
+    def read(self, stage: str, file: str) -> Any:
+        """What the file says; None where there is none."""
+        if stage in self.wanted:
+            with suppress(*NOT_READABLE):
+                return read_json(self.store.root / stage / str(self.wanted[stage]) / file)
+        return None
+
+
+def _lines(files: _Files) -> Iterator[tuple[str, str]]:
+    if profile := files.read("math_split", "reports/profile.json"):
+        places = profile["places"]
+        yield (
+            "rows",
+            (
+                f"{places.get('train', 0):,} to train, {places.get('evaluation', 0):,} held out, "
+                f"{places.get('dropped', 0):,} dropped"
+            ),
+        )
+    solutions = files.read("verified_solutions", "metrics.json")
+    if solutions and "pass_rate" in solutions:
+        yield (
+            "solutions",
+            f"{solutions['kept']:,} kept; {solutions['solved']} of {solutions['problems']} problems solved",
+        )
+    if curve := files.read("qlora_adapter", "curve.json"):
+        yield "loss", _loss(curve)
+    before, after = (files.read(f"{side}_evaluation", "metrics.json") for side in ("base", "adapter"))
+    if before and after:
+        yield "accuracy", f"{_share(before)} before, {_share(after)} after"
+    if compared := files.read("registered_model", "comparison.json"):
+        gain = f"{100 * compared['gain']:+.1f} points"
+        between = f"{100 * compared['gain_low']:+.1f} to {100 * compared['gain_high']:+.1f}"
+        yield "gain", f"{gain} (95 % interval {between}), p = {compared['p_value']:.2g}"
+    if made := files.read("registered_model", "registration.json"):
+        yield from _model(made)
+
+
+def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    aliases = f" ({', '.join(made['aliases'])})" if made.get("aliases") else ""
+    yield "model", f"{made['name']} {made['version']}{aliases}"
+    promoted = made.get("promoted", True)
+    yield "gate", "passed" if promoted else f"not passed: {' '.join(made['reasons'])}"
+    if not promoted:
+        yield "", f'to make it the champion all the same: "ernie promote {made["version"]}"'
+    named = "" if promoted else f" --model {shlex.quote(made['model_uri'])}"
+    yield "ask it", f'ernie ask "Solve for x: 2*x + 3 = 7"{named}'
+
+
+def _share(metrics: dict[str, Any]) -> str:
+    low, high = 100 * metrics["accuracy_low"], 100 * metrics["accuracy_high"]
+    return f"{metrics['accuracy']:.1%} [{low:.1f}, {high:.1f}]"
+
+
+def _loss(curve: list[dict[str, float]]) -> str:
+    told = []
+    for key, name in (("loss", "training"), ("loss_objective", "validation"), ("reward", "reward")):
+        if values := [entry[key] for entry in curve if key in entry]:
+            told.append(f"{name} {values[0]:.3g} -> {values[-1]:.3g}" if len(values) > 1 else f"{name} {values[0]:.3g}")
+    return ", ".join(told)
+
+
+def _where(settings: Settings, dagster_home: str | None) -> list[tuple[str, str]]:
+    instance = f"DAGSTER_HOME={shlex.quote(dagster_home)} " if dagster_home else ""
+    address = public_uri(settings.tracking_uri)
+    mlflow = f"mlflow ui --backend-store-uri {shlex.quote(address)}" if address.startswith("sqlite:") else address
+    return [
+        ("Dagster", f"{instance}dagster dev -m ernie_pipeline.definitions"),
+        ("MLflow", mlflow),
+        ("folders", f"{settings.address or settings.store}"),
+    ]
