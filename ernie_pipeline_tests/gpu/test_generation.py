@@ -3,7 +3,9 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.experts import unfuse_experts
 from ernie_pipeline.recipe.sections import Lora, Quantization
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
+from ernie_pipeline_tests.gpu.conftest import sample_prompts
 from ernie_pipeline_tests.models.conftest import logits_of
 
 MakeEvaluation = Callable[..., EvaluationJob]
@@ -45,14 +48,18 @@ def usual_kernels() -> None:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(scope="module")
-def adapted() -> Any:
+def adapted_model() -> Any:
     base = peft_backend.load_base(str(BASE), None, Quantization().model_dump(mode="json"), "cuda")
     model = peft_backend.with_adapter(base, Lora(rank=4, alpha=8), seed=0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def adapted() -> Any:
+    return adapted_model()
 
 
 @pytest.fixture(scope="module")
@@ -180,58 +187,41 @@ def test_without_memory_or_in_fp32_the_4_bit_model_stays(adapted: Any, limited: 
     assert fast_generator(adapted, rows=4, length=64) == (adapted, "4-bit")
 
 
-def _filled_gaps() -> list[torch.Tensor]:
-    """What takes all room between blocks that tests before this one left: freed, it could not be handed back."""
-    fillers: list[torch.Tensor] = []
-    reserved = torch.cuda.memory_reserved()
-    while True:
-        filler = torch.empty(2**20, dtype=torch.uint8, device="cuda")
-        if torch.cuda.memory_reserved() > reserved:
-            del filler
-            torch.cuda.empty_cache()
-            return fillers
-        fillers.append(filler)
+def _memory_for_the_cache_only() -> tuple[list[int], list[int]]:
+    """The batches that were tried, and which prompts were answered, in a process that held nothing before.
 
-
-def test_out_of_memory_it_begins_anew_with_fewer_at_once(
-    generator: Generator,
-    prompts: list[str],
-    plain: list[list[int]],
-    limited: Callable[[float], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As if nothing but the cache took memory, and with memory for no more than that."""
-    monkeypatch.setattr(memory_plan, "WORKING_BYTES", 0)
-    ids = token_ids(load_tokenizer(str(BASE)), prompts)
-    cache = len(ids) * row_bytes(generator.model.config, max(map(len, ids)) + NEW_TOKENS, torch.bfloat16)
+    What tests before it left in torch's pools would be handed back at the first want, and be room for a batch.
+    """
+    memory_plan.WORKING_BYTES = 0  # as if nothing but the cache took memory
+    ids = token_ids(load_tokenizer(str(BASE)), sample_prompts())
+    model = fast_generator(adapted_model(), rows=len(ids), length=512).model
+    cache = len(ids) * row_bytes(model.config, max(map(len, ids)) + NEW_TOKENS, torch.bfloat16)
     # what cuBLAS takes for each stream is kept for good, and is no part of one decoding's memory
-    decode(generator.model, ids[:1], max_new_tokens=3, end_tokens=[], rows=1, capture=True)
+    decode(model, ids[:1], max_new_tokens=3, end_tokens=[], rows=1, capture=True)
     free_memory()
-    fillers = _filled_gaps()
     limit = torch.cuda.memory_reserved() + cache + 2**20
-    limited(limit / torch.cuda.get_device_properties(0).total_memory)
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
     tried: list[int] = []
+    answered: list[int] = []
 
     def heard(*args: Any, **given: Any) -> Answers:
         tried.append(given["rows"])
         return decode(*args, **given)
 
-    monkeypatch.setattr(decode_module, "decode", heard)
-    answered: list[int] = []
-    found = generate_tokens(
-        generator.model,
-        ids,
-        max_new_tokens=NEW_TOKENS,
-        pad_token_id=0,
-        end_tokens=[2],
-        rows=2,
-        on_answer=lambda index, tokens: answered.append(index),
-    )
-    limited(1.0)
-    del fillers
-    assert sorted(answered) == [*range(len(ids))], "each once"
+    decode_module.decode = heard
+    asked: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "pad_token_id": 0, "end_tokens": [2], "rows": 2}
+    found = generate_tokens(model, ids, **asked, on_answer=lambda index, tokens: answered.append(index))
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    plain = decode(model, ids, max_new_tokens=NEW_TOKENS, end_tokens=[2], rows=len(ids), capture=False)
+    assert_same_but_for_ties(model, ids, found.tokens, plain.tokens)
+    return tried, answered
+
+
+def test_out_of_memory_it_begins_anew_with_fewer_at_once() -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        tried, answered = fresh.submit(_memory_for_the_cache_only).result()
+    assert sorted(answered) == [*range(80)], "each once"
     assert tried[0] == 80 > 60 >= tried[1]
-    assert_same_but_for_ties(generator.model, ids, found.tokens, plain)
 
 
 def test_an_evaluation_says_that_it_replayed_cuda_graphs(

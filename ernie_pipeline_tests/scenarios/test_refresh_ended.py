@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = QUICK_RECIPE.replace("max_steps = 4", f"max_steps = {MANY}").replace("eval_every = 2", "eval_every = 1000")
     file.write_text(f"{text}[execution]\ncheckpoint_s = 0.5\n")
     return file
+
+
+@pytest.fixture(autouse=True)
+def hangs_up() -> Iterator[None]:
+    """Under nohup a hang-up is ignored, by what is started there too, and the refresh would go on, as it should."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def group(pid: int, number: int) -> None:
