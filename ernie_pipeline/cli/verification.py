@@ -14,10 +14,11 @@ from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry.lineage import walk_back
+from ernie_pipeline.registry.provenance import ROOT
 from ernie_pipeline.registry.request import held_out_rows
 from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.registry.verification import answers, figures
-from ernie_pipeline.registry.verification.chain import ROOT, Here, check_links, check_root
+from ernie_pipeline.registry.verification.chain import Here, check_links, check_root
 from ernie_pipeline.registry.verification.files import FILES, Statement, check_files
 from ernie_pipeline.registry.verification.step import GRADES, Step, differs, passed, unchecked
 from ernie_pipeline.registry.verification.version import Version, files_of

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ernie_pipeline.registry.tracking import CHECKED, GIVEN_UP, connected
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
-from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
+from ernie_pipeline.utils.address import SQLITE, local_folder, public_uri, sqlite_file
 
 CHECKED_VERSION = """
 SELECT workspace, storage_location FROM model_versions JOIN model_version_tags USING (workspace, name, version)
@@ -112,9 +111,8 @@ def _missing(found: Found | None, made: Registered, tracking_uri: str) -> str:
 
 def _damaged(location: str, made: Registered, tracking_uri: str, hash_of: Callable[[Path], str]) -> str:
     """What is wrong with the version's files, where they are on this machine."""
-    place = urlsplit(location)
-    folder = Path(unquote(place.path))
-    if place.scheme not in ("", "file"):
+    folder = local_folder(location)
+    if folder is None:
         return ""
     if not folder.is_dir():  # a server's own folder may be on another machine
         gone = f"the files of version {made.version} of {made.name}, {folder}, are gone"

@@ -18,7 +18,9 @@ from ernie_pipeline.store.sealed import Files, list_files
 
 PROVENANCE = "provenance.json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
-BUILD_TYPE, BUILDER = "urn:ernie_pipeline:registered_model:v1", "urn:ernie_pipeline"
+ROOT = "registered_model"
+"""The stage that makes a registered model."""
+BUILD_TYPE, BUILDER = f"urn:ernie_pipeline:{ROOT}:v1", "urn:ernie_pipeline"
 DATA_VERSION = "dataVersion"
 DIGESTS = {"commit": "gitCommit", "sha256": "sha256"}
 """in-toto's names of digests, by the kind of a source's version."""
@@ -65,7 +67,8 @@ def read_provenance(folder: Path) -> Values | None:
     try:
         statement: Values = read_json(file)
         kinds = (statement["_type"], statement["predicateType"], statement["predicate"]["buildDefinition"]["buildType"])
-        recorded_digests(statement), recorded_versions(statement), recorded_fingerprint(statement)
+        for read in (recorded_digests, recorded_versions, recorded_inputs, recorded_fingerprints, recorded_fingerprint):
+            read(statement)
     except NOT_READABLE as error:
         raise ValueError(f"{PROVENANCE} is not readable") from error
     if kinds != (STATEMENT, PREDICATE, BUILD_TYPE):
@@ -80,8 +83,17 @@ def recorded_digests(statement: Values) -> dict[str, str]:
 
 def recorded_versions(statement: Values) -> dict[str, str]:
     """The data version of each link of the chain, by its name."""
-    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
-    return {each["name"]: str(each["annotations"][DATA_VERSION]) for each in dependencies if "annotations" in each}
+    return {name: str(about[DATA_VERSION]) for name, about in _links(statement)}
+
+
+def recorded_inputs(statement: Values) -> dict[str, str]:
+    """The data version of what the registered model's own stage read."""
+    return {name: str(about[DATA_VERSION]) for name, about in _links(statement) if ROOT in about["readBy"]}
+
+
+def recorded_fingerprints(statement: Values) -> dict[str, str]:
+    """The fingerprint of each artifact of the chain, by its name."""
+    return {name: str(about["fingerprint"]) for name, about in _links(statement) if "fingerprint" in about}
 
 
 def recorded_fingerprint(statement: Values) -> str:
@@ -109,6 +121,12 @@ def _dependency(link: Link) -> Values:
         about |= {key: link.made[key] for key in ("fingerprint", "libraries", "built")}
         about["code"] = code_hash(link.made["modules"])
     return {"name": link.name, "digest": digest, "annotations": about}
+
+
+def _links(statement: Values) -> list[tuple[str, Values]]:
+    """Name and annotations of each link of the chain: libraries have none."""
+    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return [(each["name"], each["annotations"]) for each in dependencies if "annotations" in each]
 
 
 def _own_version() -> str:

@@ -13,6 +13,7 @@ from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.live import drop_live
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
+from ernie_pipeline.registry.made_from import inputs_of
 from ernie_pipeline.registry.model_card import description
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.notes import MODEL, adapter_note, base_note, outcome_note
@@ -38,8 +39,8 @@ BASE, ADAPTER = "base", "adapter"
 OF_BASE = ("quantization.", "evaluation.")
 """Parameters of the base model's measurement too."""
 
-LINEAGE = ("fingerprint.", "data_version.")
-"""Tags of a version that say what each stage above gave; `verify` walks by them."""
+RUN_ONLY = "dagster.run_id"
+"""The tag that a run has and its version has not: a version's provenance says it."""
 
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
@@ -54,6 +55,9 @@ class RegistrationRequest:
     figures       of "base" and "adapter", by the same names: {"accuracy": 0.9, "by_kind/integer/accuracy": 0.8}
     metrics       what is a figure of neither, such as costs
     curve         entries {"step": int} with any of training/loss, training/loss_objective, training/learning_rate
+    tags          of the version and its runs: fingerprint, the registration's own; dagster.run_id; what a version was
+                  made from stands in its provenance alone
+    trained       the fingerprint of the training, whose live run is then removed
     about         what the adapter is, in few words: base_model, data_set, trained_on; tags of the runs
     recipe        all that the artifacts were built with
     tables        rows by the table's name
@@ -93,6 +97,7 @@ class RegistrationRequest:
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    trained: str = ""
     signing: Signing = UNSIGNED
 
 
@@ -144,11 +149,11 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
             with _new_version(client, run_id, model_id, request) as version:
                 difference, answer = _check(request, version)
                 with alone():
-                    champion = _champion(client, request.model_name)
+                    champion = _champion(client, request)
                     decision = decide(request.gate, request.comparison, request.candidate, champion)
                     aliases = _publish(client, run_id, version, difference, decision, champion, request)
-        if trained := request.tags.get("fingerprint.qlora_adapter"):
-            drop_live(client, experiment_id, trained)
+        if request.trained:
+            drop_live(client, experiment_id, request.trained)
     return Registration(
         name=request.model_name,
         version=version,
@@ -236,9 +241,8 @@ def _on_held_out(model_id: str, request: RegistrationRequest) -> OfModel:
 
 
 def _run_tags(request: RegistrationRequest, model: str) -> dict[str, str]:
-    """What is searched by, in few words: the versions of all that it was made from stand on the model's version."""
-    kept = {name: value for name, value in request.tags.items() if not name.startswith(LINEAGE)}
-    return {"model": model, **request.about, **kept}
+    """What is searched by, in few words."""
+    return {"model": model, **request.about, **request.tags}
 
 
 def _grouped(group: str, figures: Mapping[str, float]) -> dict[str, float]:
@@ -262,7 +266,7 @@ def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: Re
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags={**request.tags, **_recorded(request.candidate)},
+        tags=_version_tags(request),
         description=description(request.card, DESCRIPTION_CHARS),
     )
     try:
@@ -323,31 +327,46 @@ def _publish(
     return aliases
 
 
-def _champion(client: "MlflowClient", name: str) -> Champion | None:
+def _champion(client: "MlflowClient", request: RegistrationRequest) -> Champion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        version = client.get_model_version_by_alias(name, "champion")
+        found = client.get_model_version_by_alias(request.model_name, "champion")
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    tags = version.tags
+    tags, inputs = found.tags, dict(inputs_of(client, found))
+    if not inputs and tags.get("fingerprint", "") == request.tags.get("fingerprint"):
+        # the same registration, made anew since its files are gone
+        inputs = {"math_split": request.candidate.split_version, "qlora_adapter": request.candidate.adapter_version}
     return Champion(
-        version=str(version.version),
-        accuracy=float(tags["gate.accuracy"]) if "gate.accuracy" in tags else None,
-        # the tags of gate are those of a version of before
-        split_version=tags.get("data_version.math_split", tags.get("gate.split_version", "")),
-        adapter_version=tags.get("data_version.qlora_adapter", tags.get("gate.adapter_version", "")),
+        version=str(found.version),
+        # most tags of gate are those of a version of before
+        accuracy=float(tags["gate.accuracy"]) if "gate.accuracy" in tags else _accuracy(client, found.run_id),
+        split_version=inputs.get("math_split", tags.get("gate.split_version", "")),
+        adapter_version=inputs.get("qlora_adapter", tags.get("gate.adapter_version", "")),
         held_out=tags.get("gate.held_out", ""),
     )
 
 
-def _recorded(candidate: Candidate) -> dict[str, str]:
-    """The tags by which `_champion` knows this version later."""
+def _accuracy(client: "MlflowClient", run_id: str | None) -> float | None:
+    """None where the run is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        accuracy: float | None = client.get_run(run_id or "none").data.metrics.get("accuracy")
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+    return accuracy
+
+
+def _version_tags(request: RegistrationRequest) -> dict[str, str]:
+    """By which the version is found again, and compared with as a champion: eight with what the gate, an alias that
+    is moved and publishing add. What it was made from is in its provenance, its accuracy in its run."""
     return {
-        "gate.accuracy": repr(candidate.accuracy),
-        "data_version.math_split": candidate.split_version,
-        "data_version.qlora_adapter": candidate.adapter_version,
-        "gate.held_out": candidate.held_out,
+        **{name: value for name, value in request.tags.items() if name != RUN_ONLY},
+        "gate.held_out": request.candidate.held_out,
     }

@@ -39,6 +39,7 @@ def make_request(
     further: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     pictures: Mapping[str, bytes] = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({}),
+    trained: str = "",
     signing: Signing = UNSIGNED,
 ) -> RegistrationRequest:
     """The request that `register` takes.
@@ -48,8 +49,8 @@ def make_request(
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     `costs`: nested figures of what it all cost, which become the run's metrics "cost/...". `further`: more figures of
-    "base" and "adapter", by names that both have, such as those of suites. `pictures`: PNG files by name. `provenance`
-    and `signing`: as in the request.
+    "base" and "adapter", by names that both have, such as those of suites. `pictures`: PNG files by name. `provenance`,
+    `trained` and `signing`: as in the request.
     """
     spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
@@ -103,6 +104,7 @@ def make_request(
         probe_tolerance=TOLERANCES[spec.quantization.compute_dtype],
         example=example,
         provenance=dict(provenance),
+        trained=trained,
         signing=signing,
     )
 

@@ -7,7 +7,7 @@ and what can only be a host and a port.
 
 import re
 from pathlib import Path
-from urllib.parse import quote, quote_plus, unquote, unquote_plus
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 MASK = "***"
 SQLITE = "sqlite:///"
@@ -47,6 +47,12 @@ def without_secrets(text: str, uri: str) -> str:
 def sqlite_file(uri: str) -> Path:
     """The file that MLflow opens for an SQLite address: SQLAlchemy takes %20 for a space."""
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
+
+
+def local_folder(location: str) -> Path | None:
+    """The path of a folder on this machine, given as a path or as "file:"; None for a place elsewhere."""
+    place = urlsplit(location)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 
 def _scheme_and_rest(uri: str) -> tuple[str, str]:

@@ -82,6 +82,20 @@ class RegisteredHome:
         with sqlite3.connect(self.folder / "home" / "mlflow.db") as database:
             assert database.execute(statement, values).rowcount > 0, statement
 
+    def tag_as_before(self) -> None:
+        """Give every version the tags that it had when its provenance alone did not say what it was made from."""
+        store = self.folder / "home" / "store"
+        manifests = [json.loads(path.read_text()) for path in store.glob("*/[!.]*/manifest.json")]
+        fingerprints = {(made["stage"], made["data_version"]): made["fingerprint"] for made in manifests}
+        with connected(self.settings.tracking_uri) as client:
+            for made in (made for made in manifests if made["stage"] == "registered_model"):
+                version = _version(store / "registered_model" / made["fingerprint"])
+                tags = {f"data_version.{name}": its for name, its in made["inputs"].items()}
+                read = {name: fingerprints.get((name, its)) for name, its in made["inputs"].items()}
+                tags |= {f"fingerprint.{name}": its for name, its in read.items() if its}
+                for key, value in {**tags, "dagster.run_id": "a run"}.items():
+                    client.set_model_version_tag("quick", version, key, value)
+
     def aliases(self) -> dict[str, str]:
         """Those of the model."""
         with sqlite3.connect(self.folder / "home" / "mlflow.db") as database:
@@ -197,8 +211,6 @@ def _register(home: RegisteredHome, work: Work, out: Path, number: str, key: Pat
     tags = {
         CHECKED: "0",
         "fingerprint": work.made_from.fingerprint,
-        **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
-        **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
         "gate.promoted": str(number == "1").lower(),
         "gate.reasons": "It is better.",
         "gate.accuracy": repr(metrics["adapter"]["accuracy"]),

@@ -13,7 +13,9 @@ from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Gate, Lora, Quantization
 from ernie_pipeline.registry.gate import Candidate
+from ernie_pipeline.registry.lineage import Link
 from ernie_pipeline.registry.model_card import model_card
+from ernie_pipeline.registry.provenance import predicate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.run_log import DatasetFiles
 
@@ -42,6 +44,12 @@ TARGETS = [
         "lora_parameters": 12288,
     }
 ]
+
+
+def provenance(adapter_version: str) -> dict[str, Any]:
+    """Of a registration that read an adapter and its split."""
+    versions = {"math_split": SPLIT, "qlora_adapter": adapter_version}
+    return predicate([Link(name, its, ["registered_model"]) for name, its in versions.items()], {}, "f" * 16, "r1")
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +136,13 @@ def make_request(
         tables={"answers_gained": [{"question": QUESTION, "reference": "42", "adapter's answer": "42"}]},
         pictures={"loss_curve": PNG},
         dataset=DatasetFiles("demo", "demo:0", SPLIT, home / "train.parquet", home / "eval.parquet"),
-        tags={"dagster.run_id": "r1", "fingerprint.math_split": "f" * 16, "data_version.math_split": SPLIT},
+        tags={"dagster.run_id": "r1", "fingerprint": "f" * 16},
         predictions=home / "predictions.parquet",
         card=card,
         gate=Gate(),
         comparison=COMPARISON,
         candidate=Candidate(0.9, SPLIT, "sha256:adapter"),
+        provenance=provenance("sha256:adapter"),
         probe=adapter[1],
         probe_tolerance=1e-3,
         example={"question": QUESTION, "answer": "42"},

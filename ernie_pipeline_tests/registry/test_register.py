@@ -14,6 +14,7 @@ from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC, SPLIT
 
@@ -27,8 +28,8 @@ def client(make_request: Make) -> Iterator[Any]:
         yield client
 
 
-def aliases(client: Any) -> dict[str, str]:
-    return {k: str(v) for k, v in client.get_registered_model("ernie-math").aliases.items()}
+def aliases(client: Any, model: str = "ernie-math") -> dict[str, str]:
+    return {k: str(v) for k, v in client.get_registered_model(model).aliases.items()}
 
 
 def newest_run(client: Any, experiment_id: str) -> Any:
@@ -66,6 +67,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
         "data_set": "demo",
         "trained_on": "answers",
         "dagster.run_id": "r1",
+        "fingerprint": "f" * 16,
         "gate.promoted": "true",
         "registered_version": "1",
     }
@@ -151,8 +153,11 @@ def test_the_version_has_card_tags_figures_signature_and_example(registered: Reg
 
     version = client.get_model_version("ernie-math", "1")
     assert version.description.startswith("# ernie-math\n")
-    assert version.tags["data_version.math_split"] == "sha256:" + "d" * 64
-    assert version.tags["data_version.qlora_adapter"] == "sha256:adapter"
+    assert {*version.tags} == {
+        "fingerprint",
+        "check.max_logit_difference",
+        *(f"gate.{name}" for name in ("promoted", "reasons", "held_out")),
+    }, "with champion.before, champion.given_up and published eight"
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert (str(logged.status), logged.source_run_id) == ("READY", registered.run_id)
     assert {m.key: m.value for m in logged.metrics}["accuracy"] == 0.9
@@ -249,3 +254,16 @@ def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
     with pytest.raises(PipelineError, match=r"cannot be loaded back.*the base model of this adapter, x/y/z, is not at"):
         register(make_request(served={**make_request().served, "spec": spec}, model_name="another"))
     assert not client.search_model_versions("name='another'")
+
+
+def test_a_champion_that_is_this_very_adapter_is_known_by_its_provenance_and_by_its_fingerprint_where_that_is_gone(
+    client: Any, make_request: Make
+) -> None:
+    request = make_request(model_name="again")
+    register(request)
+    version = register(request).version
+    assert aliases(client, "again")["champion"] == version == "2"
+    folder = local_folder(client.get_model_version_download_uri("again", version))
+    assert folder
+    (folder / "provenance.json").unlink()
+    assert "this very adapter, registered again" in register(request).reasons[-1]

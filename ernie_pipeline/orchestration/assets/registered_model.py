@@ -59,7 +59,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.aliases import sole_mover
-    from ernie_pipeline.registry.register import register
+    from ernie_pipeline.registry.register import RUN_ONLY, register
     from ernie_pipeline.registry.request import make_request
 
     store = open_store(settings, for_run=True)
@@ -78,12 +78,8 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
         pictures=_pictures(work),
         provenance=_provenance(store, work, run_id),
         signing=Signing.from_environment(),
-        tags={
-            "dagster.run_id": run_id,
-            "fingerprint": work.made_from.fingerprint,
-            **{f"fingerprint.{name}": artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()},
-            **{f"data_version.{name}": version for name, version in work.made_from.inputs.items()},
-        },
+        tags={RUN_ONLY: run_id, "fingerprint": work.made_from.fingerprint},
+        trained=work.artifacts["qlora_adapter"].manifest["fingerprint"],
     )
     os.environ.setdefault(PLACE, str(settings.store / FOLDER))  # for the process that loads the model back
     registration = register(request, partial(sole_mover, store))

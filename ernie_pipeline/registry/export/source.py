@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec, base_checkpoint
 from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
@@ -17,7 +16,7 @@ from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.shared.settled import open_store
-from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
+from ernie_pipeline.utils.address import SQLITE, local_folder, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -105,9 +104,8 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
 
 def _local(settings: Settings, location: str, uri: str, scratch: Path) -> Path:
     """The folder of a version's files; a server's are copied."""
-    place = urlsplit(location)
-    folder = Path(unquote(place.path))
-    if place.scheme in ("", "file") and folder.is_dir():
+    folder = local_folder(location)
+    if folder and folder.is_dir():
         return folder
     with connected(settings.tracking_uri):
         import mlflow

@@ -4,16 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ernie_pipeline.registry.lineage import Link, Made
-from ernie_pipeline.registry.provenance import Values, code_hash, recorded_fingerprint, recorded_versions
+from ernie_pipeline.registry.made_from import MadeFrom, made_from
+from ernie_pipeline.registry.provenance import ROOT, Values, code_hash, recorded_fingerprint, recorded_versions
 from ernie_pipeline.registry.tracking import CHECKED
 from ernie_pipeline.registry.verification.step import Step, differs, passed, unchecked
 from ernie_pipeline.registry.verification.version import Version
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE
 from ernie_pipeline.utils.errors import PipelineError
-
-ROOT = "registered_model"
-DATA_VERSION, FINGERPRINT = "data_version.", "fingerprint."
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,15 @@ def check_root(store: ArtifactStore, version: Version, statement: Values | None)
     name, fingerprint = step_name(ROOT), version.tags.get("fingerprint", "")
     if not fingerprint:
         return unchecked(name, "the version has no tag with a fingerprint: this package did not register it"), None
-    tagged = _tagged(version, DATA_VERSION)
+    recorded = made_from(version.tags, statement)
     artifact, problem = store.find(ROOT, fingerprint)
     if artifact is None:
-        known = {"inputs": tagged} if tagged else None
+        known = {"inputs": recorded.inputs} if recorded.inputs else None
         if problem == NOT_BUILT:
             return unchecked(name, f"the artifact {fingerprint} is not in this store"), known
         return differs(name, f"{fingerprint}: {problem}"), known
     try:
-        difference = _difference(version, artifact, tagged, statement)
+        difference = _difference(version, artifact, recorded, statement)
     except NOT_READABLE as error:
         difference = f"{fingerprint} is no registration that can be read ({type(error).__name__}: {error})"
     if difference:
@@ -54,8 +52,9 @@ def check_root(store: ArtifactStore, version: Version, statement: Values | None)
     return passed(name, f"{fingerprint}, registered {_when(artifact.manifest)}"), artifact.manifest
 
 
-def _difference(version: Version, artifact: Artifact, tagged: Mapping[str, str], statement: Values | None) -> str:
+def _difference(version: Version, artifact: Artifact, recorded: MadeFrom, statement: Values | None) -> str:
     inputs: dict[str, str] = artifact.manifest["inputs"]
+    tagged = recorded.tagged or inputs
     if wrong := [name for name in sorted({*inputs, *tagged}) if inputs.get(name) != tagged.get(name)]:
         first = wrong[0]
         return (
@@ -66,11 +65,11 @@ def _difference(version: Version, artifact: Artifact, tagged: Mapping[str, str],
         if version.tags.get(tag, said) != said:
             return f"the registry's tag {tag} says {version.tags[tag]!r}, the artifact {said!r}"
     if statement is not None:
-        recorded, fingerprint = recorded_versions(statement), recorded_fingerprint(statement)
+        stated, fingerprint = recorded_versions(statement), recorded_fingerprint(statement)
         if fingerprint != version.tags["fingerprint"]:
             return f"the provenance in the model is that of fingerprint {fingerprint}"
-        if wrong := [name for name in sorted(inputs) if recorded.get(name) != inputs[name]]:
-            said = recorded.get(wrong[0], "none")
+        if wrong := [name for name in sorted(inputs) if stated.get(name) != inputs[name]]:
+            said = stated.get(wrong[0], "none")
             return f"the provenance in the model says data version {said} of {wrong[0]}, the store {inputs[wrong[0]]}"
     return ""
 
@@ -92,7 +91,7 @@ def check_links(links: list[Link], version: Version, statement: Values | None, h
     """A step for each link of the chain."""
     recorded = recorded_versions(statement) if statement else {}
     twice = {link.name for link in links if [other.name for other in links].count(link.name) > 1}
-    fingerprints = _tagged(version, FINGERPRINT)
+    fingerprints = made_from(version.tags, statement).fingerprints
     return [_link(link, recorded.get(link.name), link.name in twice, fingerprints, here) for link in links]
 
 
@@ -112,13 +111,11 @@ def _link(link: Link, recorded: str | None, twice: bool, fingerprints: Mapping[s
     made = link.artifact.manifest
     details |= {key: made[key] for key in ("fingerprint", "built", "libraries", "modules")}
     files = len(made["files"])
-    tagged = fingerprints.get(link.name, made["fingerprint"])
-    if tagged not in link.fingerprints:
-        said = (
-            f"the registry's tag says fingerprint {tagged}, of which nothing with data version {link.version} is known"
-        )
+    read = fingerprints.get(link.name, made["fingerprint"])
+    if read not in link.fingerprints:
+        said = f"it was registered with fingerprint {read}, of which nothing with data version {link.version} is known"
         return differs(name, said, **details)
-    also = "" if tagged == made["fingerprint"] else f" (the one that was read, {tagged}, held the same)"
+    also = "" if read == made["fingerprint"] else f" (the one that was read, {read}, held the same)"
     said = f"{link.version}, {files} files intact{also}, built {_when(made)} by {_code(made, here)}"
     return passed(name, said, **details)
 
@@ -147,10 +144,6 @@ def _code(made: Made, here: Here) -> str:
     told = [f"{name} {made['libraries'][name]} ({now or 'none'} here)" for name, now in others.items()]
     same = len(made["libraries"]) - len(others)
     return ", ".join([code, *told, *([f"{same} libraries as here"] if same else [])])
-
-
-def _tagged(version: Version, prefix: str) -> dict[str, str]:
-    return {key.removeprefix(prefix): value for key, value in version.tags.items() if key.startswith(prefix)}
 
 
 def _when(made: Made) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def files_of(version: Version) -> Iterator[Path]:
 
     Raises `PipelineError` where they cannot be had.
     """
-    place = urlsplit(version.location)
-    folder = Path(unquote(place.path))
-    if place.scheme in ("", "file"):
+    if folder := local_folder(version.location):
         if not folder.is_dir():
             raise PipelineError(f"its folder {folder} is not on this machine")
         yield folder
