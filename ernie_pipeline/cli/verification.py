@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ernie_pipeline.cli.rebuild import rebuild
 from ernie_pipeline.evaluation.again import GradedAgain, grade_attempts_again, grade_evaluation_again
 from ernie_pipeline.evaluation.compare import compare_evaluations
+from ernie_pipeline.evaluation.suites.figures import suite_figures
 from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry.lineage import walk_back
 from ernie_pipeline.registry.provenance import ROOT
 from ernie_pipeline.registry.request import held_out_rows
+from ernie_pipeline.registry.suite_figures import digest_of
 from ernie_pipeline.registry.tracking import CHECKED
-from ernie_pipeline.registry.verification import answers, figures
+from ernie_pipeline.registry.verification import answers, figures, suites
 from ernie_pipeline.registry.verification.chain import Here, check_links, check_root
 from ernie_pipeline.registry.verification.files import FILES, Statement, check_files
 from ernie_pipeline.registry.verification.step import GRADES, Step, differs, passed, unchecked
@@ -25,7 +27,9 @@ from ernie_pipeline.registry.verification.version import Version, files_of
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.code import read_module
 from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.staleness.suites import suite_of
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, asset_of
+from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
 from ernie_pipeline.store.readable import NOT_READABLE
 from ernie_pipeline.store.sealed import Files
@@ -86,6 +90,8 @@ def verify_version(settings: Settings, client: "MlflowClient", version: Version,
     yield from check_links(links, version, statement, _here(settings))
     artifacts = {link.name: link.artifact for link in links if link.artifact}
     yield from _measured(client, version, artifacts, store, made["inputs"])
+    if step := _suites(client, version, store):
+        yield step
     if depth.answers and any(step.outcome == "differs" for step in steps):
         yield unchecked(answers.NAME, "its files are not those that were registered, so nothing of them is run")
     elif depth.answers:
@@ -234,6 +240,30 @@ def _figures(
         "gate.held_out": held_out_rows(adapter),
     }
     return figures.check_figures(client, version, wanted, tags)
+
+
+def _suites(client: "MlflowClient", version: Version, store: ArtifactStore) -> Step | None:
+    """None where the registry has no figures on suites, or no run of the version, which another step tells."""
+    from mlflow.exceptions import MlflowException
+
+    def find(asset: str, digest: str) -> Mapping[str, float] | None:
+        suite = suite_of(asset)
+        for build in reversed(builds(store, asset)) if suite else ():
+            if digest_of(build["data_version"]) == digest:
+                artifact, _ = store.find(asset, build["fingerprint"])
+                if suite and artifact and artifact.data_version == build["data_version"]:
+                    return suite_figures(suite[0], artifact.json("metrics.json"))
+        return None
+
+    try:
+        return suites.check_suites(client, version, find)
+    except NOT_READABLE as error:
+        said = f"what lies there is not what this package writes ({type(error).__name__}: {error})"
+        return differs(suites.NAME, said)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
 
 
 def _answered(settings: Settings, version: Version, artifacts: Mapping[str, Artifact], count: int) -> Step:

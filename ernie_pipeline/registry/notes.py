@@ -8,7 +8,7 @@ EXPERIMENT = """\
 LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and beside it one of its
 base model, both measured on the same held-out rows. A figure has the same name in both, so charts show them side by
 side; the tag `model` tells them apart. `comparison/...` is the paired comparison, `training/...` the curve,
-`cost/...` what it took."""
+`cost/...` what it took, and a suite's figures stand under its name."""
 
 MODEL = """\
 LoRA adapters with what is needed to serve them. `champion`: the best one that passed the gate. `challenger`: the

@@ -11,6 +11,8 @@ from ernie_pipeline.evaluation.suites.scores import Answered, OverSeeds, Score, 
 from ernie_pipeline.grading.intervals import wilson
 
 GROUPS = ("kind", "level", "subject")
+TAKEN = frozenset({"by_kind", "comparison", "cost", "training"})
+"""What other figures in a table of metrics are called."""
 
 Figure = dict[str, float | None]
 
@@ -107,11 +109,13 @@ def suite_figures(name: str, metrics: Mapping[str, Any]) -> dict[str, float]:
 
     `metrics`: what `summarise` gave. "gsm8k/accuracy" (greedy), "gsm8k/accuracy_strict", and where answers were sampled
     "gsm8k/avg_at_8", "gsm8k/pass_at_8" and "gsm8k/maj_at_8" for each k; each with "_low" and "_high", over problems.
+    Those of a suite with a name of `TAKEN` begin with "suite_".
     """
     figures = {"accuracy": metrics["greedy"], "accuracy_strict": metrics["greedy_strict"]}
     figures |= {f"{key}_{k}": found for key in ("avg_at", "pass_at", "maj_at") for k, found in metrics[key].items()}
+    group = f"suite_{name}" if name in TAKEN else name
     return {
-        f"{name}/{figure_name}{suffix}": float(found[part])
+        f"{group}/{figure_name}{suffix}": float(found[part])
         for figure_name, found in figures.items()
         for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
     }

@@ -8,6 +8,8 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
+from ernie_pipeline.orchestration.suite_figures import log_suite
+from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, Check
@@ -43,7 +45,11 @@ def comparison(name: str) -> dg.AssetsDefinition:
             write_comparison(work.folder(base), work.folder(adapter), training, out)
             return [_apart(out)]
 
-        return build_or_reuse(context, write, _show)
+        def show(artifact: Artifact) -> dict[str, Any]:
+            log_suite(Settings.from_environment(), name, artifact, context.log.warning)
+            return _show(artifact)
+
+        return build_or_reuse(context, write, show)
 
     return built
 
