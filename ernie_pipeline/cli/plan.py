@@ -62,7 +62,8 @@ def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
         told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
         rows.append((asset.asset, asset.state, seconds, *told, "; ".join(asset.reasons)))
-    return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}"
+    notes = "".join(f"\nnote: {asset.told}" for asset in plan.assets if asset.told)
+    return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}{notes}"
 
 
 def _cost(costs: Forecast, asset: str, budget: Budget) -> str:

@@ -80,6 +80,13 @@ def aliases_now(tracking_uri: str, name: str, version: str) -> list[str] | None:
     return None if found is None else sorted(alias for alias, holder in found.aliases.items() if holder == version)
 
 
+def champion_beside(tracking_uri: str, name: str, version: str) -> str | None:
+    """The version that is champion of the model of which this is a checked version; None where there is none, or not
+    this version. Raises as `what_is_lost`."""
+    found = _find(tracking_uri, Registered(name, version))
+    return found.aliases.get("champion") if found else None
+
+
 def _find(tracking_uri: str, made: Registered) -> Found | None:
     """What the registry has of a checked version, None for nothing; that something is missing is the client's word."""
     if tracking_uri.startswith(SQLITE):

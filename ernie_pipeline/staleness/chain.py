@@ -14,7 +14,7 @@ from typing import Any
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.staleness.code import Code, read_code, read_module, short_hash
 from ernie_pipeline.staleness.cost import measured_cost
-from ernie_pipeline.staleness.elsewhere import Lost, Refused
+from ernie_pipeline.staleness.elsewhere import Lost, Refused, Told
 from ernie_pipeline.staleness.reasons import differences, nearest
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, DeclaredRecipe, ObservedSource, Stage, Work, section
 from ernie_pipeline.store.artifacts import NOT_BUILT, Artifact, ArtifactStore, Check, Provenance, asset_of
@@ -41,7 +41,8 @@ class Chain:
     """One recipe's stages over one store.
 
     A source is asked for its version once. `lost` is for stages whose artifact speaks of something outside the store.
-    `refused` is for those whose work may be turned down elsewhere.
+    `refused` is for those whose work may be turned down elsewhere, `told` for those of whose effect there may be
+    something to know while nothing is to be built.
     `earlier`: the chain of the round before, over the same store, of which `EARLIER_ROUND` names what is read.
     """
 
@@ -57,6 +58,7 @@ class Chain:
         self.recipe, self.store, self.stages, self.sources = recipe, store, stages, sources
         self.earlier, self._lost = earlier, lost or {}
         self.refused: dict[str, Refused] = {}
+        self.told: dict[str, Told] = {}
         self._versions: dict[str, str] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._found: dict[tuple[str, str], Artifact] = {}

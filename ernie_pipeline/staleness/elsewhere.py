@@ -5,6 +5,7 @@ Asked on each run and by each plan, so it imports nothing that it may do without
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ernie_pipeline.recipe.sections import Publish
 from ernie_pipeline.recipe.settings import Settings
@@ -18,6 +19,10 @@ HashOf = Callable[[Path], str]
 
 Lost = Callable[[Artifact], str]
 """What of an artifact's effect elsewhere is gone, in a clause, such as a registered model; "" while nothing is."""
+
+Told = Callable[[], str]
+"""What is to be known of a stage's effect elsewhere though nothing is to be built for it, in a sentence; "" for
+nothing."""
 
 Refused = Callable[[bool], str]
 """Why a stage could not do its work now, in a sentence, as far as that can be told before; "" where nothing is known.
@@ -61,11 +66,22 @@ def registered_as(settings: Settings, folder: Path) -> str:
     return f"registered as {name} {version}" if is_registered(settings.tracking_uri, name, version) else ""
 
 
-def lost_publication(settings: Settings, artifact: Artifact) -> str:
+def lost_publication(settings: Settings, store: ArtifactStore, artifact: Artifact) -> str:
     """Why what an artifact of published_model speaks of is to be published again, in a clause; "" while it is not."""
-    from ernie_pipeline.registry.publish.lost import what_is_lost
+    from ernie_pipeline.registry.publish.lost import last_published, what_is_lost
 
-    return what_is_lost(settings.tracking_uri, artifact.json("publication.json"))
+    told = artifact.json("publication.json")
+    return what_is_lost(settings.tracking_uri, told, last_published(_publications(store), told["repo"]))
+
+
+def publication_told(settings: Settings, repo: str, store: ArtifactStore) -> str:
+    """A sentence where what is published in the repository is not the champion; "" where it is, or nothing is.
+
+    Raises `PipelineError` when the registry does not answer.
+    """
+    from ernie_pipeline.registry.publish.lost import last_published, what_is_there_instead
+
+    return what_is_there_instead(settings.tracking_uri, last_published(_publications(store), repo))
 
 
 def publication_refused(publish: Publish, store: ArtifactStore, certain: bool) -> str:
@@ -87,10 +103,22 @@ def publication_refused(publish: Publish, store: ArtifactStore, certain: bool) -
 
 def _published_commits(store: ArtifactStore) -> set[str]:
     """The commits of which an artifact in the store speaks, intact or not."""
-    found = set[str]()
-    for fingerprint in store.fingerprints(PUBLISHED):
-        try:
-            found.add(str(read_json(store.folder(PUBLISHED, fingerprint) / "publication.json").get("commit", "")))
-        except NOT_READABLE:
-            continue
-    return found
+    found = (_publication(store, fingerprint) for fingerprint in store.fingerprints(PUBLISHED))
+    return {str(told.get("commit", "")) for told in found if told}
+
+
+def _publications(store: ArtifactStore) -> list[dict[str, Any]]:
+    """What the store's artifacts speak of, by the time of their builds."""
+    made = {fingerprint: store.manifest(PUBLISHED, fingerprint)[0] for fingerprint in store.fingerprints(PUBLISHED)}
+    built = sorted((str(manifest["built"]), fingerprint) for fingerprint, manifest in made.items() if manifest)
+    told = (_publication(store, fingerprint) for _, fingerprint in built)
+    return [each for each in told if each and {"published", "repo", "name", "version"} <= each.keys()]
+
+
+def _publication(store: ArtifactStore, fingerprint: str) -> dict[str, Any]:
+    """{} for one that cannot be read."""
+    try:
+        told = read_json(store.folder(PUBLISHED, fingerprint) / "publication.json")
+    except NOT_READABLE:
+        return {}
+    return told if isinstance(told, dict) else {}

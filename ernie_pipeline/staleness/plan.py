@@ -25,7 +25,8 @@ class AssetPlan:
     """One asset's state. `seconds` and `built` are of its last build, or of the nearest one to what is wanted.
 
     `fingerprint` is None while an input is to be built; `data_version` is that of the artifact which is there.
-    `refused`: why building it could not work now, see `Chain.refused`.
+    `refused`: why building it could not work now, see `Chain.refused`; `told`: what else is to be known, see
+    `Chain.told`.
     """
 
     asset: str
@@ -36,6 +37,7 @@ class AssetPlan:
     seconds: float | None = None
     built: str | None = None
     refused: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def plan_assets(chain: Chain, last: str = "") -> dict[str, AssetPlan]:
         planned[name] = made = _plan_asset(chain, name, {**planned, **earlier})
         if name in chain.refused and made.state != "fresh":
             planned[name] = replace(made, refused=chain.refused[name](made.state != "waiting"))
+        if name in chain.told and made.state == "fresh":
+            planned[name] = replace(made, told=chain.told[name]())
         if name == last:
             break
     return planned

@@ -14,6 +14,7 @@ from ernie_pipeline.staleness.elsewhere import (
     lost_publication,
     lost_registration,
     publication_refused,
+    publication_told,
     registration_refused,
 )
 from ernie_pipeline.staleness.published import PUBLISHED, published_stages
@@ -218,13 +219,14 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
     if ask_registry:
         lost = {
             "registered_model": partial(lost_registration, settings),
-            PUBLISHED: partial(lost_publication, settings),
+            PUBLISHED: partial(lost_publication, settings, store),
         }
     chain = chain_of_rounds(with_backend(recipe), store, sources, lost)
     if ask_registry and signing.is_said():  # else each run would plan before its first step, for nothing
         chain.refused["registered_model"] = registration_refused
     if ask_registry and PUBLISHED in chain.stages:
         chain.refused[PUBLISHED] = partial(publication_refused, chain.recipe.publish, store)
+        chain.told[PUBLISHED] = partial(publication_told, settings, chain.recipe.publish.repo, store)
     return chain
 
 

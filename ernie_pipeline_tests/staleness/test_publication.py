@@ -11,12 +11,15 @@ import pytest
 
 from ernie_pipeline.cli.app import main
 from ernie_pipeline.cli.plan import render_plan
-from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.staleness.elsewhere import publication_refused
+from ernie_pipeline.recipe.settings import Settings, sqlite_uri
+from ernie_pipeline.registry.tracking import CHECKED, connected
+from ernie_pipeline.staleness.chain import Chain
+from ernie_pipeline.staleness.elsewhere import lost_publication, publication_refused, publication_told
 from ernie_pipeline.staleness.plan import RefreshPlan, make_plan
 from ernie_pipeline.staleness.published import PUBLISHED
 from ernie_pipeline.staleness.stages import STAGES, declared_versions, open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
+from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline_tests.registry.publish.hub import serving
 from ernie_pipeline_tests.staleness.chains import built, chain_of, recipe_with, walk
 
@@ -88,6 +91,49 @@ def test_whether_a_tag_is_taken_counts_where_something_new_is_to_be_published(
         recorded.mkdir(parents=True)
         (recorded / "publication.json").write_text(json.dumps({"commit": repository.head}))
         assert refused(True).startswith("me/model has a tag v1 already")
+
+
+def test_after_a_rollback_the_plan_says_what_is_published_and_the_next_refresh_of_the_champion_publishes_that(
+    tmp_path: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")  # the repository is private, so nobody asks whether its commits are there
+    settings = Settings(tmp_path, "demo", None, sqlite_uri(tmp_path / "mlflow.db"))
+    recipes = [recipe_with(publish={"repo": "me/model", "license": name}) for name in ("mit", "apache-2.0")]
+
+    def published(number: int) -> Chain:
+        """The chain of the recipe of a version, walked."""
+        chain = chain_of(store, recipes[number - 1])
+        chain._lost[PUBLISHED] = partial(lost_publication, settings, store)
+        chain.told[PUBLISHED] = partial(publication_told, settings, "me/model", store)
+        told = {"name": "quick", "version": str(number), "repo": "me/model", "private": True}
+        told |= {"published": True, "commit": str(number) * 40}
+        walk(chain, published_model=lambda work, out: write_json(out / "publication.json", told))
+        return chain
+
+    def plan(chain: Chain) -> tuple[str, str, str]:
+        made = make_plan(chain)
+        asset = next(each for each in made.assets if each.asset == PUBLISHED)
+        assert (asset.told in render_plan(made)) or not asset.told
+        return asset.state, "; ".join(asset.reasons), asset.told
+
+    with connected(settings.tracking_uri) as client:
+        client.create_registered_model("quick")
+        for number in (1, 2):
+            client.create_model_version("quick", source="file:///", tags={CHECKED: "0"})
+            client.set_registered_model_alias("quick", "champion", str(number))
+            assert plan(published(number)) == ("fresh", "", "")
+        client.set_registered_model_alias("quick", "champion", "1")
+        assert plan(published(2)) == (
+            "fresh",
+            "",
+            "what is published in me/model is version 2 of quick, and the champion is version 1: a refresh with the "
+            "recipe that version 1 was made by publishes that",
+        )
+        chain = chain_of(store, recipes[0])
+        chain._lost[PUBLISHED] = partial(lost_publication, settings, store)
+        again = "version 1 of quick is the champion again, and me/model has version 2"
+        assert plan(chain) == ("stale", again, "")
+        assert plan(published(1)) == ("fresh", "", ""), "published anew"
 
 
 def test_refresh_starts_nothing_that_is_refused(

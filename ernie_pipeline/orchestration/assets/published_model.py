@@ -10,9 +10,11 @@ from ernie_pipeline.orchestration.plots import pictures_of_training
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.staleness.elsewhere import publication_told
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER, PLACE
+from ernie_pipeline.store.shared.settled import open_store
 
 MEASURED = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
 
@@ -40,7 +42,7 @@ def published_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             context.log.info(check.description)
         return checks
 
-    return build_or_reuse(context, write, _show)
+    return build_or_reuse(context, write, lambda artifact: {**_there_instead(artifact), **_show(artifact)})
 
 
 def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Check]:
@@ -65,6 +67,13 @@ def _write(work: Work, out: Path, context: dg.AssetExecutionContext) -> list[Che
         signing=Signing.from_environment(),
     )
     return publish(request, out, context.log.info)
+
+
+def _there_instead(artifact: Artifact) -> dict[str, Any]:
+    """What the repository has where that is not the champion, as after a rollback."""
+    settings = Settings.from_environment()
+    told = publication_told(settings, artifact.json("publication.json")["repo"], open_store(settings, for_run=False))
+    return {"not the champion": told} if told else {}
 
 
 def _show(artifact: Artifact) -> dict[str, Any]:
