@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.recipe.registered_name import PRESETS, give_name
 from ernie_pipeline.recipe.sections import Recipe
+from ernie_pipeline.recipe.suites import former_key
 from ernie_pipeline.utils.errors import PipelineError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".zst", ".parquet", ".arrow", ".feather")
@@ -99,6 +100,8 @@ def _kept_source_keys(section: Any) -> dict[str, Any]:
 
 def _explain(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and error["loc"][::2] == ("suites", "reference"):
+        return f"{place} {former_key(error['input'])}"
     if error["type"] == "extra_forbidden":
         known = _keys_at(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ernie_pipeline.recipe.execution import ExecutionOverrides
+from ernie_pipeline.recipe.extract import EXTRACT, what_is_wrong
 from ernie_pipeline.recipe.section import Natural, Positive, Section, Share
 from ernie_pipeline.recipe.suites import INSTRUCTION, Suite, Temperature, check_names
 
@@ -43,11 +44,7 @@ class Source(Section):
         description="the column of a chat's turns, of which the last user's is the question, and the last"
         " assistant's the answer where `answer` names no column",
     )
-    extract: str = Field(
-        "",
-        description='where the answer stands in its column: "boxed", "after ####", or a regular expression, the last'
-        " match of which counts (its group 1, if it has one)",
-    )
+    extract: str = Field("", description=EXTRACT)
     instruction: str = Field(INSTRUCTION, description="with `question` or `messages`: what stands before the question")
 
     @model_validator(mode="after")
@@ -69,25 +66,14 @@ class Source(Section):
             raise ValueError(f"source.{key} is set without source.question: name the column of the question too")
         if self.kind == "demo" and (self.question or self.messages):
             raise ValueError('source.question and source.messages are for kind = "file" or "hub"; drop them')
-        check_extract(self.extract)
+        if wrong := what_is_wrong(self.extract):
+            raise ValueError(f"source.extract = {self.extract!r} {wrong}")
         return self
 
     @property
     def has_columns(self) -> bool:
         """Whether the recipe says which columns hold question and answer."""
         return bool(self.question or self.messages)
-
-
-def check_extract(extract: str) -> None:
-    """Raise `ValueError` for an `extract` that is neither "boxed" nor "after MARK" nor a regular expression."""
-    if extract.startswith("after") and not extract.removeprefix("after").strip():
-        raise ValueError(f'source.extract = {extract!r} names no mark; write one behind it, such as "after ####"')
-    try:
-        re.compile(extract)
-    except re.error as error:
-        raise ValueError(
-            f'source.extract = {extract!r} is neither "boxed" nor "after ####" nor a regular expression ({error})'
-        ) from error
 
 
 class BaseModelRef(Section):

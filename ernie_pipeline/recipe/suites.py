@@ -1,10 +1,11 @@
 """The recipe's suites: sets of problems that both models answer, greedily and sampled."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ernie_pipeline.recipe.extract import EXTRACT, what_is_wrong
 from ernie_pipeline.recipe.section import Natural, Positive, Section
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -12,6 +13,9 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INSTRUCTION = "Solve the following math problem. Make sure to put the answer (and only answer) inside \\boxed{}.\n\n"
 """What stands before every question that the models are trained on: nvidia/Nemotron-RL-math-OpenMathReasoning's."""
+
+FORMER = {"after_hashes": "after ####", "boxed": "boxed"}
+"""`extract` for the values of the key `reference`, as it was called before."""
 
 Temperature = Annotated[float, Field(ge=0.01)]
 """Of sampling. Much lower, logits divided by it are no numbers in fp32; and long before that all samples are alike."""
@@ -49,17 +53,23 @@ class SuiteColumns(Section):
     question: Column | Annotated[tuple[Column, ...], Field(min_length=1)] = Field(
         "question", description="the column; of several, joined by a space"
     )
-    answer: Column = Field("answer", description="the column in which the reference answer stands")
-    reference: Literal["plain", "after_hashes", "boxed", "list"] = Field(
-        "plain",
-        description="how it stands there: by itself, as text or a number; behind the last ####; in the last \\boxed{}; "
-        "or as a list, of which all are the answer",
+    answer: Column = Field(
+        "answer",
+        description="the column of the reference answer: text, a number, or a list, all of which is the answer",
     )
+    extract: str = Field("", description=EXTRACT)
     level: str = Field("", description="the column of the problem's level, if there is one")
     subject: str = Field("", description="the column of its subject, if there is one")
     instruction: str = Field(INSTRUCTION, description="what stands before the question")
     rows: Natural = Field(0, description="problems to answer, chosen by a hash of each; 0 means all")
     max_bad_rows: Natural = Field(0, description="rows without a question or an answer that are left out at most")
+
+    @field_validator("extract")
+    @classmethod
+    def _extract_can_be_used(cls, extract: str) -> str:
+        if wrong := what_is_wrong(extract):
+            raise ValueError(f"= {extract!r} {wrong}")
+        return extract
 
 
 class SuiteAnswers(Section):
@@ -77,6 +87,13 @@ class Suite(SuiteColumns, SuiteAnswers):
     """A set of problems, read, answered and graded for itself."""
 
     source: SuiteSource
+
+
+def former_key(value: object) -> str:
+    """What to do about a suite's key `reference`, which said before where the answer stands, in a sentence's rest."""
+    now = FORMER.get(str(value))
+    cure = f'write extract = "{now}"' if now else "leave both out: text, numbers and lists are read as they are"
+    return f"is called extract now; {cure}"
 
 
 def check_names(names: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The model card: what the adapter is for, what it was made from, and what it measured, as the hub writes them."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,9 +82,18 @@ def shown(name: str) -> str:
     return name if is_hub_id(name) else Path(name).name
 
 
+ROWS = re.compile(r".*\.(jsonl?|csv|tsv|txt|parquet|arrow|feather)(\.(gz|zst))?", re.IGNORECASE)
+"""The name of a file of rows."""
+
+
 def is_hub_id(name: str) -> bool:
-    """Whether it has the form "NAMESPACE/NAME", and not that of a path."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    """Whether it has the form "NAMESPACE/NAME", and is no path of rows or of a folder that is here."""
+    return (
+        name.count("/") == 1
+        and not name.startswith((".", "/", "~"))
+        and not ROWS.fullmatch(name)
+        and not Path(name).exists()
+    )
 
 
 def header(

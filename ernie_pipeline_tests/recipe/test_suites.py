@@ -57,7 +57,16 @@ def test_a_suite_named_twice_is_told(tmp_path: Path) -> None:
         ({"mine": {}}, "suites.mine.source = {}: field required"),
         ({"mine": 3}, "suites.mine = 3 is no table; write [suites.mine] and its keys below it"),
         (3, "suites = 3 is no table; write [suites] and its keys below it"),
-        ({"mine": {**FILE, "reference": "gsm8k"}}, "suites.mine.reference = 'gsm8k': input should be 'plain', 'after_"),
+        ({"mine": {**FILE, "extract": "after "}}, "suites.mine.extract = 'after ' names no mark; write one behind it"),
+        ({"mine": {**FILE, "extract": "("}}, 'suites.mine.extract = \'(\' is neither "boxed" nor "after ####" nor a'),
+        (
+            {"mine": {**FILE, "reference": "after_hashes"}},
+            'suites.mine.reference is called extract now; write extract = "after ####"',
+        ),
+        (
+            {"mine": {**FILE, "reference": "list"}},
+            "suites.mine.reference is called extract now; leave both out",
+        ),
         ({"mine": {**FILE, "temperature": 0}}, "suites.mine.temperature = 0: input should be greater than or equal to"),
         ({"mine": {**FILE, "samples": -1}}, "suites.mine.samples = -1: input should be greater than or equal to 0"),
     ],
@@ -68,13 +77,13 @@ def test_a_key_that_is_wrong_is_told(suites: Any, sentence: str) -> None:
 
 def test_the_examples_are_suites() -> None:
     recipe = load_recipe(str(Path(__file__).parents[2] / "ernie_pipeline" / "recipe" / "examples" / "suites.toml"))
-    forms = {name: suite.reference for name, suite in recipe.suites.items()}
+    forms = {name: suite.extract for name, suite in recipe.suites.items()}
     assert forms == {
-        "gsm8k": "after_hashes",
-        "math_500": "plain",
-        "aime_2024": "plain",
-        "olympiad_bench": "list",
-        "svamp": "plain",
+        "gsm8k": "after ####",
+        "math_500": "",
+        "aime_2024": "",
+        "olympiad_bench": "",
+        "svamp": "",
         "math_test": "boxed",
     }
     assert recipe.suites["svamp"].question == ("Body", "Question")

@@ -1,8 +1,10 @@
 import re
+from pathlib import Path
 
+import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ernie_pipeline.registry.model_card import description, model_card
+from ernie_pipeline.registry.model_card import description, is_hub_id, model_card
 from ernie_pipeline_tests.registry.conftest import COMPARISON, LORA, QUANTIZATION, TARGETS
 
 MEASURED = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "loss_completion": 0.5123}
@@ -80,3 +82,22 @@ def test_it_says_what_was_trained_on() -> None:
     assert "on the base model's own solutions of these problems that were graded right and measured on" in hub_card()
     assert "- solutions: 100,000 to train on, 500 held out" in hub_card()
     assert "a final answer in `\\boxed{}`." in hub_card()
+
+
+def test_a_relative_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/base").mkdir(parents=True)
+    paths = (
+        "data/rows.jsonl",
+        "data/rows.CSV.gz",
+        "data/rows.parquet",
+        "models/base",
+        "./a",
+        "/a",
+        "~/a",
+        "a/b/c",
+        "a",
+    )
+    assert [name for name in paths if is_hub_id(name)] == []
+    assert is_hub_id("openai/gsm8k")
+    assert is_hub_id("baidu/ERNIE-4.5-21B-A3B-PT")

@@ -15,7 +15,7 @@ SUITE = """
 source = {{ path = "{path}" }}
 question = "problem"
 answer = "solution"
-reference = "after_hashes"
+extract = "after ####"
 level = "level"
 max_new_tokens = 16
 samples = 3

@@ -6,6 +6,7 @@ last ####, or any other mark), or a regular expression (its last match: group 1 
 
 import math
 import re
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -47,6 +48,9 @@ def answer_text(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, Decimal) and value.is_finite():  # of a Parquet file
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     text = repr(value)
@@ -61,6 +65,15 @@ def what_is_missing(extract: str) -> str:
     if extract.startswith(AFTER):
         return f"has nothing behind {extract.removeprefix(AFTER)}"
     return f"has no match of {extract!r}" if extract else "is empty"
+
+
+def what_is_wanted(extract: str) -> str:
+    """What a column is to hold, in words."""
+    if extract == BOXED:
+        return "text with the answer in \\boxed{}"
+    if extract.startswith(AFTER):
+        return f"text with the answer behind {extract.removeprefix(AFTER)}"
+    return f"text with a match of {extract!r}" if extract else "text, a number or a list of them"
 
 
 @cache

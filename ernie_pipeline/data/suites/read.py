@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from ernie_pipeline.data.read.extract import what_is_wanted
 from ernie_pipeline.data.read.set_records import Record, file_records, hub_records
-from ernie_pipeline.data.suites.references import WANTED, reference_answer
+from ernie_pipeline.data.suites.references import reference_answer
 from ernie_pipeline.recipe.suites import SuiteColumns, SuiteSource
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.utils.errors import PipelineError
@@ -60,7 +61,7 @@ def read_suite(name: str, source: SuiteSource, columns: SuiteColumns, version: s
     for number, record in _records(name, source):
         seen |= dict.fromkeys(record)
         answered = record.get(columns.answer)  # a row of JSON may lack what others have
-        question, answer = _question(record, columns), reference_answer(answered, columns.reference)
+        question, answer = _question(record, columns), reference_answer(answered, columns.extract)
         if question is None:
             bad.append(f"row {number} has no question")
         elif answer is None:
@@ -120,13 +121,13 @@ def _check_rows(name: str, columns: SuiteColumns, rows: int, bad: list[str]) -> 
     if not rows:
         raise PipelineError(
             f"suite {name} has no row with a question and a reference answer ({bad[0]}): the column "
-            f"{columns.answer!r} is to hold {WANTED[columns.reference]}; correct suites.{name}.answer or .reference"
+            f"{columns.answer!r} is to hold {what_is_wanted(columns.extract)}; correct suites.{name}.answer or .extract"
         )
     if len(bad) > columns.max_bad_rows:
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise PipelineError(
             f"suite {name}: {bad[0]}{more}, where suites.{name}.max_bad_rows tolerates {columns.max_bad_rows}; correct "
-            f"suites.{name}.answer or .reference, or raise it"
+            f"suites.{name}.answer or .extract, or raise it"
         )
 
 

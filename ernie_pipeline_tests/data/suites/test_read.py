@@ -33,7 +33,7 @@ def test_the_examples_of_reference_answers_hold() -> None:
 
 def test_gsm8k_s_answer_stands_behind_the_hashes(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 1,004"})
-    assert read(source, reference="after_hashes").rows.to_dicts() == [
+    assert read(source, extract="after ####").rows.to_dicts() == [
         {"line": 1, "question": "How many?", "expected_answer": "1,004", "level": None, "subject": None}
     ]
 
@@ -49,7 +49,7 @@ def test_svamp_s_question_has_two_columns_and_its_answer_is_a_number(tmp_path: P
 def test_math_s_answer_stands_in_the_last_box_and_its_level_is_a_label(tmp_path: Path) -> None:
     solution = r"First \boxed{1}, so $\boxed{\frac{1}{2}}$."
     source = write_jsonl(tmp_path / "a.jsonl", {"problem": "p?", "solution": solution, "level": 5})
-    rows = read(source, question="problem", answer="solution", reference="boxed", level="level").rows
+    rows = read(source, question="problem", answer="solution", extract="boxed", level="level").rows
     assert rows.select("expected_answer", "level").row(0) == (r"\frac{1}{2}", "5")
 
 
@@ -81,11 +81,11 @@ def test_each_form_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> Non
             [{"question": "x", "answer": None}] * 2,
             {},
             "suite mine has no row with a question and a reference answer (row 1 has no reference answer: None): the "
-            "column 'answer' is to hold text or a number; correct suites.mine.answer or .reference",
+            "column 'answer' is to hold text, a number or a list of them; correct suites.mine.answer or .extract",
         ),
         (
             [{"question": "x", "answer": "4"}],
-            {"reference": "after_hashes"},
+            {"extract": "after ####"},
             "is to hold text with the answer behind ####",
         ),
         (
@@ -140,7 +140,7 @@ def test_half_of_a_surrogate_pair_is_told_with_its_row(tmp_path: Path, name: str
 
 def test_so_many_bad_rows_as_are_tolerated_are_left_out_and_told(tmp_path: Path) -> None:
     rows = [{"question": "x?", "answer": ["2", "3"]}, {"question": "y?", "answer": []}]
-    found = read(write_jsonl(tmp_path / "a.jsonl", *rows), reference="list", max_bad_rows=1)
+    found = read(write_jsonl(tmp_path / "a.jsonl", *rows), max_bad_rows=1)
     assert found.rows["expected_answer"].to_list() == ["2, 3"]
     assert found.bad == ["row 2 has no reference answer: []"]
 
@@ -172,7 +172,7 @@ def test_the_hub_is_read_at_the_commit_and_its_version_asks_no_network(monkeypat
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = SuiteSource(dataset="openai/gsm8k", config="main", commit=COMMIT)
     assert resolve_suite("mine", source) == f"commit:{COMMIT} main:test"
-    assert read(source, reference="after_hashes").rows.height == 1
+    assert read(source, extract="after ####").rows.height == 1
     assert loaded == [("openai/gsm8k", "main", "test", COMMIT)]
 
 
