@@ -25,7 +25,7 @@ Column = Annotated[str, Field(min_length=1)]
 class SuiteSource(Section):
     """Where a suite's rows are: a file, or a data set of the hub at a commit."""
 
-    path: str = Field("", description="JSONL, JSON, CSV or Parquet (also .gz; JSONL also .zst)")
+    path: str = Field("", description="JSONL or a JSON array, CSV, TSV (these also .gz or .zst), Parquet or Arrow")
     dataset: str = Field("", description='the data set\'s id on the hub, such as "openai/gsm8k"')
     config: str = Field("", description="of the data set, where it has several")
     split: str = Field("test", description="of the data set")

@@ -167,14 +167,14 @@ HUB = Source(kind="hub", dataset="someone/maths", split="test", max_bad_rows=1)
 
 
 def hub_holds(monkeypatch: pytest.MonkeyPatch, answer: list[dict[str, Any]] | Exception) -> list[dict[str, Any]]:
-    """Imitates `datasets.load_dataset(path, *, split, revision)` of datasets 4, which gives a `Dataset` of one split.
+    """Imitates `datasets.load_dataset(path, name, *, split, revision)` of datasets 4: a `Dataset` of one split.
 
     Its contract: the rows at the revision; raises `DatasetNotFoundError` for a data set that is missing, gated or
     private, ValueError for an unknown split. Gives the list of calls.
     """
     calls = []
 
-    def load_dataset(path: str, *, split: str, revision: str) -> datasets.Dataset:
+    def load_dataset(path: str, name: str | None, *, split: str, revision: str) -> datasets.Dataset:
         calls.append({"path": path, "split": split, "revision": revision})
         if isinstance(answer, Exception):
             raise answer

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -38,15 +39,19 @@ def open_records(source: Source, version: str, wanted: Sequence[str] | None = No
     `line` is that of a file of lines, else the row's number. Raises `PipelineError` for what cannot be read on.
     """
     if source.kind == "hub":
-        return _of_table(source, hub_table(source, version.removeprefix("commit:"), wanted))
-    path = source_file(source)
+        return _of_table(describe_source(source), hub_table(source, version.removeprefix("commit:"), wanted))
+    return open_file(source_file(source), describe_source(source), wanted)
+
+
+def open_file(path: Path, called: str, wanted: Sequence[str] | None = None) -> Records:
+    """The records of a file, as `open_records`; `called`: what it is, in the sentence of an error on the way."""
     form = format_of(path)
     if form == "csv":
         return Records(*csv_records(path))
     if form == "parquet":
-        return _of_table(source, parquet_table(path, wanted))
+        return _of_table(called, parquet_table(path, wanted))
     if form == "arrow":
-        return _of_table(source, arrow_table(path, wanted))
+        return _of_table(called, arrow_table(path, wanted))
     return Records(None, ((number, _decoded(line)) for number, line in numbered_lines(path)))
 
 
@@ -59,11 +64,11 @@ def first_records(source: Source, version: str, count: int) -> list[dict[str, An
     return [record for _, record in rows if isinstance(record, dict)]
 
 
-def _of_table(source: Source, table: Table) -> Records:
-    return Records(table.columns, _numbered(source, table.batches))
+def _of_table(called: str, table: Table) -> Records:
+    return Records(table.columns, _numbered(called, table.batches))
 
 
-def _numbered(source: Source, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Any]]:
+def _numbered(called: str, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Any]]:
     row = 0
     try:
         for batch in batches:
@@ -71,9 +76,7 @@ def _numbered(source: Source, batches: Iterable[pa.RecordBatch]) -> Iterator[tup
                 row += 1
                 yield row, record
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
-        raise PipelineError(
-            f"{describe_source(source)} cannot be read after row {row} ({first_line(error)}); write it again"
-        ) from error
+        raise PipelineError(f"{called} cannot be read after row {row} ({first_line(error)}); write it again") from error
 
 
 def _table_records(batch: pa.RecordBatch) -> list[dict[str, Any]]:

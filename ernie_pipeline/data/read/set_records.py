@@ -1,35 +1,31 @@
-"""The records of a set of problems, from a file of any form or from the hub at a commit."""
+"""The records of a set of problems, from a file of any form or from the hub at a commit, by the readers of rows."""
 
-import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import zstandard
 
-from ernie_pipeline.data.read.lines import numbered_lines
+from ernie_pipeline.data.read.formats import format_of, plain_ending
+from ernie_pipeline.data.read.hub import load_hub
+from ernie_pipeline.data.read.lines import BYTE_ORDER_MARK, utf_8_chunks
+from ernie_pipeline.data.read.records import open_file
+from ernie_pipeline.data.read.row_schema import RowProblem
 from ernie_pipeline.utils.errors import PipelineError
 
-FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".txt", ".txt.gz")
+LINES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+FORMATS = (*LINES, *(f"{ending}{packed}" for ending in LINES for packed in (".gz", ".zst")), ".parquet", ".arrow")
+"""Endings of the names of such files."""
 
 Record = tuple[int, dict[str, Any]]
-"""Its line in a file of lines, else its number, from 1; and its columns."""
+"""Its line in a file of lines of JSON or text, else its number, from 1; and its columns."""
 
 
 def hub_records(name: str, config: str | None, split: str, commit: str, called: str, cure: str) -> Iterator[Record]:
-    """The records of a data set of the hub. `called` names it and `cure` says what to check, in an error's sentence.
-
-    Raises `PipelineError` when it cannot be loaded.
-    """
-    import datasets  # seconds of imports that only such a set needs
-    import httpx
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split, revision=commit)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, httpx.HTTPError) as error:
-        raise PipelineError(f"{called} cannot be loaded at commit {commit} ({_shown(error)}); {cure}") from error
+    """The records of a data set of the hub. Parameters and errors are those of `load_hub`."""
+    rows = load_hub(name, config, split, commit, called, cure)
     return ((number, dict(row)) for number, row in enumerate(rows, start=1))
 
 
@@ -38,53 +34,39 @@ def file_records(path: Path, called: str) -> Iterator[Record]:
 
     Raises `PipelineError` in a sentence that begins with what it is `called` and its path.
     """
+    hint = "" if path.name.endswith(FORMATS) else f"; let it be one of {', '.join(FORMATS)}"
     try:
-        if path.name.endswith((".txt", ".txt.gz")):
-            yield from ((number, {"question": line}) for number, line in enumerate(_text(path).split("\n"), start=1))
-        elif path.name.endswith((".json", ".json.gz")):
-            yield from _objects(path, called, _json_values(_text(path)))
-        elif path.name.endswith((".csv", ".csv.gz")):
-            yield from enumerate(pl.read_csv(path, infer_schema=False).iter_rows(named=True), start=1)
-        elif path.name.endswith(".parquet"):
-            yield from enumerate(pl.read_parquet(path).iter_rows(named=True), start=1)
-        else:
-            yield from _objects(path, called, ((number, _value(line, number)) for number, line in numbered_lines(path)))
-    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, ValueError, RecursionError, TypeError) as error:
-        raise PipelineError(
-            f"{called} {path} cannot be read ({_shown(error)}); let it be one of {', '.join(FORMATS)}"
+        if plain_ending(path) == ".txt":
+            yield from ((number, {"question": line}) for number, line in enumerate(_lines(path), start=1))
+            return
+        rows = open_file(path, str(path)).rows
+        yield from (
+            (number, _columns(record, number))
+            for number, record in (enumerate((r for _, r in rows), start=1) if format_of(path) == "csv" else rows)
+        )
+    except RowProblem as problem:
+        raise PipelineError(f"{called} {path} cannot be read ({problem}){hint or '; correct the file'}") from problem
+    except PipelineError as error:
+        raise PipelineError(f"{called} {error}{hint}") from error  # it begins with the path
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise PipelineError(f"{called} {path} cannot be read ({why}){hint or '; write it again'}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    return b"".join(utf_8_chunks(path)).removeprefix(BYTE_ORDER_MARK).decode().replace("\r\n", "\n").split("\n")
+
+
+def _columns(record: Any, number: int) -> dict[str, Any]:
+    """Raises `RowProblem`, for half of a surrogate pair too, where some writers cut: no table can hold it."""
+    if isinstance(record, RowProblem):
+        raise RowProblem(f"row {number}:", str(record))
+    if not isinstance(record, dict):
+        raise RowProblem(f"row {number}:", "it is no object of columns")
+    try:
+        json.dumps(record, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise RowProblem(
+            f"row {number}", "holds half of a surrogate pair, such as \\ud83d, which is no text"
         ) from error
-
-
-def _text(path: Path) -> str:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return file.read().decode("utf-8-sig").replace("\r\n", "\n")
-
-
-def _json_values(text: str) -> Iterable[tuple[int, Any]]:
-    """The members of one list, or a value a line."""
-    if text.lstrip().startswith("["):
-        return enumerate(_value(text), start=1)
-    return ((number, _value(line, number)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-
-
-def _value(text: str | bytes, number: int = 0) -> Any:
-    """Of JSON. Raises `ValueError` for half of a surrogate pair too, where some writers cut: no table can hold it."""
-    value = json.loads(text)
-    if ("\\ud" in text.lower()) if isinstance(text, str) else (b"\\ud" in text.lower()):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            where = f"row {number}" if number else "a row"
-            raise ValueError(f"{where} holds half of a surrogate pair, such as \\ud83d, which is no text") from error
-    return value
-
-
-def _objects(path: Path, called: str, records: Iterable[tuple[int, Any]]) -> Iterator[Record]:
-    for number, record in records:
-        if not isinstance(record, dict):
-            raise PipelineError(f"{called} {path}, row {number}: it is no object of columns; correct the file")
-        yield number, record
-
-
-def _shown(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return record

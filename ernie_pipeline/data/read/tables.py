@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ernie_pipeline.data.read.chunks import CHUNK_ROWS
+from ernie_pipeline.data.read.hub import load_hub
 from ernie_pipeline.data.read.source import describe_source
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError, first_line
@@ -49,17 +50,8 @@ def arrow_table(path: Path, wanted: Sequence[str] | None) -> Table:
 
 def hub_table(source: Source, commit: str, wanted: Sequence[str] | None) -> Table:
     """As `parquet_table`, of the data set at `commit`."""
-    import datasets  # seconds of imports that only this source needs
-    import httpx
-
-    config = [source.config] if source.config else []
-    try:
-        rows = datasets.load_dataset(source.dataset, *config, split=source.split, revision=commit)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, httpx.HTTPError) as error:
-        raise PipelineError(
-            f"{describe_source(source)} cannot be loaded at commit {commit} ({first_line(error)}); check the network, "
-            "source.config and source.split, and set HF_TOKEN if the data set is gated or private"
-        ) from error
+    cure = "check the network, source.config and source.split, and set HF_TOKEN if the data set is gated or private"
+    rows = load_hub(source.dataset, source.config or None, source.split, commit, describe_source(source), cure)
     names = list(rows.column_names)
     tables = rows.select_columns(_chosen(names, wanted)).with_format("arrow").iter(CHUNK_ROWS)
     return Table(names, (batch for table in tables for batch in table.combine_chunks().to_batches()))
