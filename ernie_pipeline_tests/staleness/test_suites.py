@@ -52,7 +52,7 @@ def full(store: ArtifactStore) -> ArtifactStore:
     ("change", "moved"),
     [
         ({"question": "problem"}, ["problems"]),
-        ({"reference": "boxed"}, ["problems"]),
+        ({"extract": "boxed"}, ["problems"]),
         ({"level": "level"}, ["problems"]),
         ({"rows": 5}, ["problems"]),
         ({"instruction": "Box it. "}, ["problems"]),

@@ -14,7 +14,6 @@ import dagster as dg
 from ernie_pipeline.orchestration.cost_report import cost_figures
 from ernie_pipeline.orchestration.plots import accuracy_by_kind, pictures_of_training
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
-from ernie_pipeline.orchestration.suite_figures import log_suites
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.staleness.cost import Cost
@@ -51,6 +50,8 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return [check]
 
     def show(artifact: Artifact) -> dict[str, Any]:
+        from ernie_pipeline.orchestration.suite_figures import log_suites
+
         if not artifact.reused:  # those of a suite that was compared since are logged when that is
             log_suites(settings, settings.load_recipe().suites, artifact, context.log.warning)
         return {**_aliases(artifact, settings), **_show(artifact)}

@@ -8,7 +8,6 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
-from ernie_pipeline.orchestration.suite_figures import log_suite
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
@@ -46,6 +45,8 @@ def comparison(name: str) -> dg.AssetsDefinition:
             return [_apart(out)]
 
         def show(artifact: Artifact) -> dict[str, Any]:
+            from ernie_pipeline.orchestration.suite_figures import log_suite
+
             log_suite(Settings.from_environment(), name, artifact, context.log.warning)
             return _show(artifact)
 
