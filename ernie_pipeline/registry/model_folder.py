@@ -22,6 +22,7 @@ SERVED_CODE = (
     "models/**/*.py",
     "recipe/__init__.py",
     "recipe/execution.py",
+    "recipe/extract.py",
     "recipe/section.py",
     "recipe/sections.py",
     "recipe/suites.py",
