@@ -9,11 +9,12 @@ import pytest
 from ernie_pipeline.recipe.sections import Publish
 from ernie_pipeline.registry.provenance import BUILD_TYPE, PROVENANCE, write_provenance
 from ernie_pipeline.registry.publish.access import check_access
+from ernie_pipeline.registry.publish.lost import what_is_lost
 from ernie_pipeline.registry.publish.upload import Commit, upload
 from ernie_pipeline.registry.signing import SIGNATURE
 from ernie_pipeline.store.sealed import list_files
 from ernie_pipeline.utils.errors import PipelineError
-from ernie_pipeline_tests.registry.publish.hub import Hub
+from ernie_pipeline_tests.registry.publish.hub import TOKENS, Hub
 
 ASKED = Publish(repo="me/model")
 CARD = "---\nlicense: apache-2.0\nlanguage: [en]\ntags: [math]\n---\n\n# model\n"
@@ -177,3 +178,42 @@ def test_a_repository_whose_provenance_is_none_of_ours_is_left_alone(hub: Hub, f
     with pytest.raises(PipelineError, match=r"me/model was not published from here: provenance\.json is not readable"):
         published(folder)
     assert hub.repositories["me/model"].files == {PROVENANCE: b'{"a": 1}'}
+
+
+@pytest.mark.parametrize("during", ["POST .*preupload", "PUT /lfs", "POST .*/commit/", "GET .*/revision/", "/tag/"])
+def test_a_token_that_is_revoked_meanwhile_is_told_and_with_another_one_it_goes_on(
+    hub: Hub, folder: Path, during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, revoked = Publish(repo="me/model", tag="v1"), list[str]()
+
+    def revoke() -> None:
+        revoked.append(during)
+        monkeypatch.delitem(TOKENS, "hf_writes")
+
+    hub.make("me/model")
+    hub.before.append((during, revoke))
+    with pytest.raises(PipelineError, match=r"does not accept the token for me/model \(401\)|is not on the hub"):
+        published(folder, asked)
+    assert revoked
+    monkeypatch.setitem(TOKENS, "hf_again", {"name": "me", "role": "write", "orgs": {}})
+    monkeypatch.setenv("HF_TOKEN", "hf_again")
+    repository = hub.repositories["me/model"]
+    assert published(folder, asked).oid == repository.head == repository.tags["v1"]
+    assert [message for message, _ in repository.commits.values()] == ["initial commit", "version 1"], "once"
+
+
+def test_of_two_homes_that_publish_to_one_repository_the_last_has_it_whole(
+    hub: Hub, folder: Path, tmp_path: Path
+) -> None:
+    """Nothing of the one is mixed with the other's, and each finds its own commit still."""
+    theirs = write(
+        tmp_path / "theirs", {"adapter.safetensors": b"\1" * 500, "of theirs.json": b"{}"}, CARD + "\ntheirs"
+    )
+    ours = published(folder)
+    others = published(theirs)
+    assert {*hub.repositories["me/model"].files} == {*list_files(theirs)}
+    for made in (ours, others):
+        told = {"published": True, "repo": "me/model", "commit": made.oid, "private": True, "name": "n", "version": "1"}
+        assert what_is_lost("", told) == ""
+    assert published(folder).oid == hub.repositories["me/model"].head != ours.oid
+    assert {*hub.repositories["me/model"].files} == {*list_files(folder)}
