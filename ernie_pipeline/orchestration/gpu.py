@@ -17,6 +17,7 @@ from ernie_pipeline.launch.local import LocalLauncher
 from ernie_pipeline.launch.torchrun import gpus_here
 from ernie_pipeline.launch.work import WorkKind
 from ernie_pipeline.models.device import DeviceLimits
+from ernie_pipeline.models.rows_job import may_be_shared
 from ernie_pipeline.orchestration.engines import JobsConfig, KubernetesConfig, ModalConfig, RayConfig
 from ernie_pipeline.orchestration.metering import metered
 from ernie_pipeline.recipe.execution import ExecutionOverrides
@@ -135,15 +136,10 @@ class GpuResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def _elsewhere(context: dg.AssetExecutionContext, launch: Launch, jobs: JobsConfig, tell: OnProgress) -> None:
     """Several at a time: an engine gives a GPU to one process only."""
-    gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if _by_row(launch.job) else 1))
+    gpus = math.ceil(jobs.gpus * max(launch.processes, jobs.workers if may_be_shared(launch.job) else 1))
     with metered(context, launch.state, gpus, waits=True) as meter:
         launch = replace(launch, stop_if=meter.passed, at_work=meter.at_work)
         jobs.launcher().run(context, launch, tell)
-
-
-def _by_row(job: BaseModel) -> bool:
-    """Whether workers may share its rows."""
-    return getattr(job, "rows", None) is not None
 
 
 @contextlib.contextmanager

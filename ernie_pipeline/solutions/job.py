@@ -3,31 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.models.spec import ModelSpec, asked_model_spec
-from ernie_pipeline.recipe.execution import ExecutionOverrides
-from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.models.rows_job import RowsJob
+from ernie_pipeline.models.spec import asked_model_spec
 from ernie_pipeline.recipe.sections import Recipe, Solutions
-from ernie_pipeline.store.row_cache import KeptRows
-from ernie_pipeline.store.row_part import RowPart
 
 
-class SolutionsJob(Section):
+class SolutionsJob(RowsJob):
     """Solve the training problems of the folder `split` (train.parquet) by the model of `spec`, into the folder `out`.
 
     `earlier`: the folder of the round before, whose attempts count too; None in the first round. `rows`: where attempts
     are kept; None: nowhere. With a `part` that part's attempts are made and kept, and nothing else: see `sample_part`.
     """
 
-    spec: ModelSpec
     solutions: Solutions
-    execution: ExecutionOverrides = ExecutionOverrides()
-    limits: DeviceLimits = DeviceLimits()
     split: Path
-    out: Path
     earlier: Path | None = None
-    rows: KeptRows | None = None
-    part: RowPart | None = None
 
 
 def solutions_job(

@@ -3,16 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.models.device import DeviceLimits
-from ernie_pipeline.models.spec import ModelSpec, asked_model_spec
-from ernie_pipeline.recipe.execution import ExecutionOverrides
-from ernie_pipeline.recipe.section import Section
+from ernie_pipeline.models.rows_job import RowsJob
+from ernie_pipeline.models.spec import asked_model_spec
 from ernie_pipeline.recipe.suites import SuiteAnswers
-from ernie_pipeline.store.row_cache import KeptRows
-from ernie_pipeline.store.row_part import RowPart
 
 
-class SuiteJob(Section):
+class SuiteJob(RowsJob):
     """Answer the suite `name`, whose problems are in the folder `problems`, by the model of `spec`, into `out`.
 
     `rows`: where its answers are kept; None: nowhere. With a `part` that part's answers are made and kept, and nothing
@@ -20,14 +16,8 @@ class SuiteJob(Section):
     """
 
     name: str
-    spec: ModelSpec
     answers: SuiteAnswers
-    execution: ExecutionOverrides = ExecutionOverrides()
-    limits: DeviceLimits = DeviceLimits()
     problems: Path
-    out: Path
-    rows: KeptRows | None = None
-    part: RowPart | None = None
 
 
 def suite_job(

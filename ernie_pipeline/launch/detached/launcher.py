@@ -14,6 +14,7 @@ from ernie_pipeline.launch.detached.followed import Followed, PastLimit, Patienc
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.ending import SAME_INTERRUPT_S, interrupts_noted
 from ernie_pipeline.launch.launcher import Launch, OnProgress, ignore_progress
+from ernie_pipeline.models.rows_job import may_be_shared
 from ernie_pipeline.store.row_part import RowPart
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -49,7 +50,7 @@ class DetachedLauncher:
 
     def _parts(self, launch: Launch) -> dict[str, Launch]:
         """A job for each part of the rows, by name; none where the work has no rows to share."""
-        if self.workers == 1 or getattr(launch.job, "rows", None) is None:
+        if self.workers == 1 or not may_be_shared(launch.job):
             return {}
         parts = [RowPart(number=n, of=self.workers) for n in range(self.workers)]
         return {
