@@ -3,12 +3,14 @@
 Each looks for the other once it is itself in the store, so of two at once at least one finds the other.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 
 from ernie_pipeline.evaluation.suites.figures import suite_figures
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.suite_figures import Measured, log_measured
 from ernie_pipeline.registry.tracking import IMPATIENT, connected
+from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.history import builds
@@ -35,23 +37,15 @@ def log_suite(settings: Settings, name: str, comparison: Artifact, warn: Warn) -
             return
 
 
-def log_suites(settings: Settings, names: Iterable[str], registered: Artifact, warn: Warn) -> None:
-    """Log the figures of those suites that were compared, of the adapter that is registered now."""
-    store, adapter = open_store(settings, for_run=True), registered.manifest["inputs"]["qlora_adapter"]
-    found = {name: comparison for name in names if (comparison := _compared(store, name, adapter))}
+def log_suites(settings: Settings, chain: Chain, registered: Artifact, warn: Warn) -> None:
+    """Log the figures of the suites that the chain's recipe names to what is registered now, where they were compared as
+    the recipe has them: what a set held before is another set by the same name."""
+    found: dict[str, Artifact] = {}
+    for name in chain.recipe.suites:
+        with suppress(PipelineError):  # it is not built yet
+            found[name] = chain.artifact(suite_asset(name, COMPARISON))
     if found:
-        _log(store, settings, registered, found, warn)
-
-
-def _compared(store: ArtifactStore, name: str, adapter: str) -> Artifact | None:
-    """The last comparison on the suite of that adapter's data version."""
-    for build in reversed(builds(store, suite_asset(name, COMPARISON))):
-        comparison, _ = store.find(suite_asset(name, COMPARISON), build["fingerprint"])
-        answered = build["inputs"][suite_asset(name, ADAPTER)]
-        answers = _with_version(store, suite_asset(name, ADAPTER), answered) if comparison else None
-        if answers and answers.manifest["inputs"]["qlora_adapter"] == adapter:
-            return comparison
-    return None
+        _log(chain.store, settings, registered, found, warn)
 
 
 def _log(

@@ -19,6 +19,7 @@ from ernie_pipeline_tests.scenarios.chain import (
     start_python,
 )
 
+USER = "zarquon-of-this-machine"
 PUBLISH = '[publish]\nrepo = "lab/quick"\nforms = ["merged", "peft"]\ntag = "v1"\n'
 
 
@@ -28,7 +29,7 @@ def test_a_model_is_published_once_it_is_the_champion_and_not_again(tmp_path: Pa
     home, recipe = Home(tmp_path / "home"), tmp_path / "recipe.toml"
     recipe.write_text(QUICK_RECIPE + PUBLISH)
     with serving() as hub, pytest.MonkeyPatch.context() as patch:
-        keywords = {"recipe": str(recipe), **hub.environment}
+        keywords = {"recipe": str(recipe), **hub.environment, "LOGNAME": USER, "USER": USER}
 
         run = materialize(home.home, **keywords)  # four steps teach nothing: the gate stays shut
         assert run.status == 0, run.output
@@ -65,7 +66,9 @@ def test_a_model_is_published_once_it_is_the_champion_and_not_again(tmp_path: Pa
         assert {"model.safetensors", "config.json", "peft/adapter_config.json"} < {*files}
         assert header_errors((fetched / "README.md").read_text()) == []
         _loads_and_answers(fetched)
-        assert [p for p in fetched.rglob("*") if p.is_file() and str(tmp_path).encode() in p.read_bytes()] == []
+        uploaded = [content for _, files in repository.commits.values() for content, _ in files.values()]
+        private = [each.encode() for each in (str(tmp_path), USER, "sqlite:", str(Path.home()))]
+        assert [each for each in private if any(each in content for content in uploaded)] == []
 
         hub.log.clear()
         again = materialize(home.home, select="published_model", **keywords)

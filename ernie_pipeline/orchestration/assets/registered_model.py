@@ -16,6 +16,7 @@ from ernie_pipeline.orchestration.plots import accuracy_by_kind, pictures_of_tra
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, table
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.staleness.cost import Cost
 from ernie_pipeline.staleness.forecast import standing_costs
 from ernie_pipeline.staleness.stage import Work
@@ -39,7 +40,11 @@ ABOVE = ["math_split", "qlora_adapter", "base_evaluation", "adapter_evaluation"]
     ],
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    settings, costs = Settings.from_environment(), dict[str, Cost]()
+    settings, costs, chains = Settings.from_environment(), dict[str, Cost](), list[Chain]()
+
+    def look_above(chain: Chain) -> None:
+        chains.append(chain)
+        costs.update(standing_costs(chain))
 
     def write(work: Work, out: Path) -> list[Check]:
         check = _write(work, out, settings, context.run_id, costs)
@@ -53,10 +58,10 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from ernie_pipeline.orchestration.suite_figures import log_suites
 
         if not artifact.reused:  # those of a suite that was compared since are logged when that is
-            log_suites(settings, settings.load_recipe().suites, artifact, context.log.warning)
+            log_suites(settings, chains[0], artifact, context.log.warning)
         return {**_aliases(artifact, settings), **_show(artifact)}
 
-    return build_or_reuse(context, write, show, build_above=lambda chain: costs.update(standing_costs(chain)))
+    return build_or_reuse(context, write, show, build_above=look_above)
 
 
 def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mapping[str, Cost]) -> Check:
