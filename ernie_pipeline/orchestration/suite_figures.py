@@ -38,7 +38,7 @@ def log_suite(settings: Settings, name: str, comparison: Artifact, warn: Warn) -
 
 
 def log_suites(settings: Settings, chain: Chain, registered: Artifact, warn: Warn) -> None:
-    """Log the figures of the suites that the chain's recipe names to what is registered now, where they were compared as
+    """Log the figures of the suites that the chain's recipe names to what is registered now, if they were compared as
     the recipe has them: what a set held before is another set by the same name."""
     found: dict[str, Artifact] = {}
     for name in chain.recipe.suites:
