@@ -1,6 +1,6 @@
 """Grouped products that read NF4 weights as bitsandbytes lays them out, dequantized on the way to the matrix units.
 
-Candidates, measured by `expert_products.py`. The two values of a byte are kept apart: a product over an expert's K inputs
+Candidates, measured by `expert_products.py`. The two values of a byte are kept apart: a product over K inputs
 is one over the even ones (upper four bits) and one over the odd ones (lower), so nothing is interleaved in the loop.
 """
 
@@ -121,7 +121,7 @@ def forward(
     even = rows + row.to(tl.int64)[:, None] * K + tl.arange(0, HALF)[None, :]
     bytes_ = packed + flat[:, None] * (K // 2) + tl.arange(0, HALF)[None, :]
     block = flat[:, None] * (K // 64) + tl.arange(0, BLOCKS)[None, :]
-    if SWAP:
+    if SWAP:  # noqa: SIM108 (Triton)
         total = tl.zeros((COLUMNS, ROWS), dtype=tl.float32)
     else:
         total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
