@@ -27,12 +27,12 @@ def test_comments_docstrings_and_formatting_change_nothing(built_with_code: Work
 def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_output_ends_it_there(
     built_with_code: Workplace,
 ) -> None:
-    """Scenarios 3 and 4: `data/make_raw.py` imports `read/reading.py`, and that `read/chunks.py`; cutoff in one run."""
+    """Scenarios 3 and 4: `data/make_raw.py` imports `read/reading.py`, and that `read/decode.py`; cutoff in one run."""
     place = built_with_code
-    place.edit_code("data/read/chunks.py", "CHUNK_ROWS = 4096", "CHUNK_ROWS = 2048")
+    place.edit_code("data/read/decode.py", "FEW_BRACKETS = 200", "FEW_BRACKETS = 100")
     planned = place.plan()
     assert planned.status == 3
-    assert planned.todo.pop("raw_nemotron") == "stale: code ernie_pipeline.data.read.chunks changed"
+    assert planned.todo.pop("raw_nemotron") == "stale: code ernie_pipeline.data.read.decode changed"
     assert all(why.startswith("waiting: waits for ") for why in planned.todo.values())
     assert set(planned.todo) == {"math_split", *BELOW_SPLIT}
     run = place.materialize()
