@@ -65,10 +65,10 @@ def _recipe_path(name_or_path: str) -> Path:
     preset = PRESETS / f"{name_or_path}.toml"
     path = preset if preset.is_file() else Path(name_or_path).expanduser()
     if not path.is_file():
-        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-        raise PipelineError(
-            f"recipe {name_or_path!r} is neither a preset ({presets}) nor a TOML file; set ERNIE_PIPELINE_RECIPE to one"
-        )
+        presets, here = sorted(p.stem for p in PRESETS.glob("*.toml")), (p.name for p in Path().glob("*.toml"))
+        cure = did_you_mean(name_or_path, [*presets, *here]) or "name one with --recipe or ERNIE_PIPELINE_RECIPE"
+        of = ", ".join(presets)
+        raise PipelineError(f"recipe {name_or_path!r} is neither a preset ({of}) nor a TOML file; {cure}")
     return path
 
 

@@ -211,6 +211,14 @@ def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
         load_recipe(name)
 
 
+def test_a_misspelled_recipe_is_told_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("")
+    for wrong, near in {"dmeo": "demo", "mien.toml": "mine.toml"}.items():
+        with pytest.raises(PipelineError, match=f"did you mean '{near}'"):
+            load_recipe(wrong)
+
+
 def test_a_file_is_read_on_top_of_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.toml").write_text("[lora]\nrank = 8\n")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -96,8 +96,8 @@ def test_recipe_and_source_come_together(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_recipe_that_is_not_there_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "deom")
-    with pytest.raises(PipelineError, match=r"'deom' is neither a preset \(best, demo, .*ERNIE_PIPELINE_RECIPE"):
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPE", "zzz")
+    with pytest.raises(PipelineError, match=r"'zzz' is neither a preset \(best, demo, .*ERNIE_PIPELINE_RECIPE"):
         Settings.from_environment().load_recipe()
 
 
