@@ -107,7 +107,10 @@ def init(
     found = survey(parse_recipe({"source": table}, where="the rows").source, version)
     base = base or (REAL if gpus_here() else DEMO)
     text = recipe_text(table, proposal, found, base, _lengths(found, base))
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PipelineError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
     load_recipe(str(out))  # which says what is wrong with it
     print(_summary(out, describe_source(rows), proposal, found, base))
     return FRESH

@@ -93,6 +93,12 @@ def test_no_file_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "a.toml").read_text() == "mine"
 
 
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    rows = csv_file(tmp_path / "rows.csv", [f"How many are {n} and 7 apples?" for n in range(20)])
+    with pytest.raises(PipelineError, match=r"a\.toml cannot be written \(No such file or directory\); name another"):
+        asked(rows, out=tmp_path / "nowhere" / "a.toml")
+
+
 @pytest.mark.parametrize("content", [b"", b"problem,solution\n"])
 def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
