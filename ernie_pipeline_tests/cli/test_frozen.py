@@ -83,6 +83,14 @@ def test_a_wrong_name_is_told_with_the_nearest(
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize("option", ["--port", "--mlflow-port"])
+def test_a_port_that_cannot_be_is_told_before_anything_is_started(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["up", option, "99999"]) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_settings_may_stand_before_the_command_or_after_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = str(tmp_path / "none.toml")
     for arguments in (["--recipe", wrong, "plan"], ["plan", "--recipe", wrong]):
