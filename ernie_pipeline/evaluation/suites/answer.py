@@ -107,7 +107,11 @@ def _answers(
     with open_rows(job.rows) as kept:
         known = [_is_kept(each, kept) for each in asked]
         whole = [all(known[at : at + per_problem]) for at in range(0, len(known), per_problem)]
-        report(f"problems sampled {len(whole) - sum(whole)}, reused {sum(whole)}", {})
+        report(
+            f"problems sampled {len(whole) - sum(whole)}, reused {sum(whole)}: {known.count(False)} attempts to make, "
+            f"{sum(known)} kept",
+            {},
+        )
         start = time.monotonic()
         tokens, made = _answered(job, asked, kept, model, report)
     sampling = time.monotonic() - start - model.loading if model.loading else 0.0

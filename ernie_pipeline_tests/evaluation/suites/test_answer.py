@@ -86,6 +86,14 @@ def test_a_changed_setting_costs_the_answers_that_it_changes(make_suite_job: Mak
     assert cost("greedy alone", samples=0)[1] == 0
 
 
+def test_what_is_kept_of_problems_that_are_sampled_again_is_told(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
+    """Another seed leaves the greedy answers as they are."""
+    kept, lines = KeptRows(folder=tmp_path / "kept"), list[str]()
+    answer(make_suite_job("first", rows=kept), quiet)
+    answer(make_suite_job("second", answers={"seed": 1}, rows=kept), lambda line, _: lines.append(line))
+    assert "problems sampled 8, reused 0: 16 attempts to make, 8 kept" in lines
+
+
 def test_a_model_whose_answers_are_all_kept_is_not_loaded(
     make_suite_job: MakeSuiteJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
