@@ -39,8 +39,11 @@ def up(
     is taken, and where one of them does not start, or ends by itself.
     """
     settings.check_places()
+    with_mlflow = not settings.tracking_uri.startswith(("http:", "https:"))
+    if with_mlflow and port == mlflow_port:
+        raise PipelineError(f"port {port} cannot be both Dagster's and MLflow's; give one of them another")
     settings.make_home()
-    home, with_mlflow = dagster_home(settings), not settings.tracking_uri.startswith(("http:", "https:"))
+    home = dagster_home(settings)
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)
     environment = {**os.environ, "DAGSTER_HOME": str(home), "ERNIE_PIPELINE_HOME": _home(settings)}

@@ -38,3 +38,9 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started(settings: Setti
         with pytest.raises(PipelineError, match=f"port {port} of 127.0.0.1, for Dagster, is taken; end what listens"):
             up(settings, port=port)
     assert not list((settings.home / "dagster").glob("*.log"))
+
+
+def test_one_port_for_both_is_told_before_anything_is_started(settings: Settings) -> None:
+    with pytest.raises(PipelineError, match="port 3977 cannot be both Dagster's and MLflow's; give one of them"):
+        up(settings, port=3977, mlflow_port=3977)
+    assert not settings.home.exists()
