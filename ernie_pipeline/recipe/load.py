@@ -29,9 +29,12 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
     true'), which go before the file's own.
     Raises `PipelineError` in one sentence for a missing file, broken TOML, an unknown key or a wrong value.
     """
-    path = _recipe_path(name_or_path)
     try:
+        path = _recipe_path(name_or_path)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:  # of looking for it too, in a folder that may not be searched
+        cure = "mend that, or name another with --recipe or ERNIE_PIPELINE_RECIPE"
+        raise PipelineError(f"recipe {name_or_path!r} cannot be read ({error.strerror}); {cure}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(f"recipe {path}: not valid TOML ({error}); correct it and run again") from error
     own = table.get("source")

@@ -211,6 +211,12 @@ def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
         load_recipe(name)
 
 
+@pytest.mark.parametrize(("name", "why"), [("/proc/self/mem", "Input/output error"), ("a" * 300, "File name too long")])
+def test_a_recipe_that_cannot_be_read_is_one_sentence(name: str, why: str) -> None:
+    with pytest.raises(PipelineError, match=rf"^recipe '{name}' cannot be read \({why}\); mend that, or name another"):
+        load_recipe(name)
+
+
 def test_a_misspelled_recipe_is_told_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text("")
