@@ -304,6 +304,12 @@ def test_a_broken_member_of_an_array_is_one_broken_row(tmp_path: Path) -> None:
         read(Source(kind="file", path=str(path)))
 
 
+def test_a_source_file_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
+    source = Source(kind="file", path=str(tmp_path / ("a" * 300)))
+    with pytest.raises(PipelineError, match=r"cannot be looked for \(File name too long\); set source\.path"):
+        resolve_source(source)
+
+
 def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:
     for path, problem in ((tmp_path, "is a folder, not a file"), (tmp_path / "none.jsonl", "does not exist")):
         with pytest.raises(PipelineError, match=re.escape(f"source file {path} {problem}; set source.path")):

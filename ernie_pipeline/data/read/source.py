@@ -36,11 +36,15 @@ def describe_source(source: Source) -> str:
 def source_file(source: Source) -> Path:
     """The absolute path of a kind="file" source; `PipelineError` unless a file stands there."""
     path = _absolute(source)
-    if path.is_file():
-        return path
-    problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+    try:
+        if path.is_file():
+            return path
+        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+    except OSError as error:  # its folder may not be searched, or no file can have such a name
+        problem = f"cannot be looked for ({error.strerror})"
+    kinds = "JSONL, JSON, CSV, TSV, Parquet or Arrow"
     raise PipelineError(
-        f"source file {path} {problem}; set source.path, or ERNIE_PIPELINE_SOURCE, to a JSONL or Parquet file"
+        f"source file {path} {problem}; set source.path, or ERNIE_PIPELINE_SOURCE, to a file of rows ({kinds})"
     )
 
 
