@@ -7,6 +7,7 @@ from typing import Any
 
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
+from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_among
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import public_uri
@@ -60,6 +61,9 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
         gain = f"{100 * compared['gain']:+.1f} points"
         between = f"{100 * compared['gain_low']:+.1f} to {100 * compared['gain_high']:+.1f}"
         yield "gain", f"{gain} (95 % interval {between}), p = {compared['p_value']:.2g}"
+    for suite in suites_among(files.wanted):
+        if compared := files.read(suite_asset(suite, COMPARISON), "comparison.json"):
+            yield f"on {suite}", _suite(compared)
     if made := files.read("registered_model", "registration.json"):
         yield from _model(made)
 
@@ -73,6 +77,13 @@ def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f'to make it the champion all the same: "ernie promote {made["version"]}"'
     named = "" if promoted else f" --model {shlex.quote(made['model_uri'])}"
     yield "ask it", f'ernie ask "Solve for x: 2*x + 3 = 7"{named}'
+
+
+def _suite(compared: dict[str, Any]) -> str:
+    greedy = next(each for each in compared["figures"] if each["figure"] == "greedy")
+    between = f"{100 * greedy['low']:+.1f} to {100 * greedy['high']:+.1f}"
+    gain = f"{100 * greedy['gain']:+.1f} points (95 % interval {between})"
+    return f"{greedy['base']:.1%} before, {greedy['adapter']:.1%} after, greedily: {gain}"
 
 
 def _share(metrics: dict[str, Any]) -> str:
