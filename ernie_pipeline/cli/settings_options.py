@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ernie_pipeline.utils.errors import PipelineError
+
 PANEL = "Settings"
 VARIABLES = {
     "home": "ERNIE_PIPELINE_HOME",
@@ -49,7 +51,11 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_settings(values: dict[str, str | None]) -> None:
-    """Put what was given into the environment."""
+    """Put what was given into the environment. Raises `PipelineError` for an empty one, as of a variable that is not
+    set in a shell: the default, another recipe or home, was not meant."""
+    for name, value in values.items():
+        if value is not None and not value.strip():
+            raise PipelineError(f"--{name} is given without a value; name one, or leave --{name} out")
     os.environ.update({VARIABLES[name]: value for name, value in values.items() if value})
 
 

@@ -99,6 +99,13 @@ def test_settings_may_stand_before_the_command_or_after_it(tmp_path: Path, capsy
     assert main(["recipe", "show", "demo"]) == 0, "what an option set is put back"
 
 
+@pytest.mark.parametrize("option", ["--recipe", "--home", "--source"])
+def test_a_setting_without_a_value_is_not_the_default(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([option, "", "plan"], ["plan", option, " "]):
+        assert main(arguments) == 1
+        assert capsys.readouterr().err.startswith(f"error: {option} is given without a value; name one, or leave ")
+
+
 def test_the_help_is_there_at_once_and_loads_no_command() -> None:
     seconds = []
     for _ in range(3):
