@@ -142,7 +142,7 @@ def _evaluate(
     plan, budget = make_plan(chain), Budget.from_environment()
     report_sources(instance, plan, chain, recipe)
     if busy := run_under_way(instance, recipe):
-        return dg.SkipReason(f"run {busy.run_id} is {busy.status.value}: the next evaluation looks again"), False
+        return _busy(busy), False
     report_artifacts(instance, plan, chain, recipe)
     answer = _decide(instance, plan, recipe)
     if isinstance(answer, dg.RunRequest):
@@ -170,6 +170,8 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan, recipe: RecipeAsset
         return dg.SkipReason(plan.refused)
     target = recipe.in_run(plan.target)
     before = list(instance.get_runs(dg.RunsFilter(tags={TARGET: target})))  # the newest first
+    if before and before[0].status in UNDER_WAY:  # it came on record since `run_under_way` looked
+        return _busy(before[0])
     if before and before[0].status in GAVE_UP:
         return dg.SkipReason(
             f"run {before[0].run_id} for the same recipe, code and sources ended as {before[0].status.value}: see to "
@@ -181,6 +183,10 @@ def _decide(instance: dg.DagsterInstance, plan: RefreshPlan, recipe: RecipeAsset
         asset_selection=[*(recipe.key(name) for name in plan.to_build), *_compared()],
         tags={TARGET: target},
     )
+
+
+def _busy(run: dg.DagsterRun) -> dg.SkipReason:
+    return dg.SkipReason(f"run {run.run_id} is {run.status.value}: the next evaluation looks again")
 
 
 def _compared() -> list[dg.AssetKey]:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from ernie_pipeline.orchestration import automation
 from ernie_pipeline.orchestration.automation import (
     ESTIMATE,
     RECIPES,
@@ -18,6 +20,7 @@ from ernie_pipeline.orchestration.automation import (
     evaluate,
 )
 from ernie_pipeline.orchestration.recipes import RecipeAssets
+from ernie_pipeline.orchestration.stale_marks import report_artifacts
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.history import remember
@@ -62,6 +65,20 @@ def test_schedule_and_sensor_at_once_ask_for_one_run(source: Path, instance: dg.
     requested(asked(instance))
     assert reason(asked(instance, by="source_changed")) == "ernie_refresh has asked for this run already"
     requested(asked(instance))  # its own tick, taken up again after a crash
+
+
+def test_a_run_that_comes_on_record_while_it_is_evaluated_is_seen(
+    source: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the sensor's does between the schedule's first look and its second."""
+    first = requested(asked(instance, by="source_changed"))
+
+    def meanwhile(*arguments: Any) -> None:
+        ended(instance, first, dg.DagsterRunStatus.STARTED)
+        report_artifacts(*arguments)
+
+    monkeypatch.setattr(automation, "report_artifacts", meanwhile)
+    assert reason(asked(instance)).endswith(" is STARTED: the next evaluation looks again")
 
 
 def ended(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
