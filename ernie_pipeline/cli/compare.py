@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
+from ernie_pipeline.orchestration.words import points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -112,8 +113,8 @@ def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, 
     lines = [
         aligned(rows),
         "",
-        f"{100 * compared['gain']:+.1f} points (95 % interval {100 * compared['gain_low']:+.1f} to "
-        f"{100 * compared['gain_high']:+.1f}), p = {compared['p_value']:.2g}: {len(changed['better'])} rows better, "
+        f"{points(compared['gain'])} (95 % interval {points_between(compared['gain_low'], compared['gain_high'])}), "
+        f"p = {compared['p_value']:.2g}: {len(changed['better'])} rows better, "
         f"{len(changed['worse'])} worse, {compared['both_correct']:.0f} right in both, "
         f"{compared['neither']:.0f} in neither",
     ]

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson, print_answer
+from ernie_pipeline.orchestration.up import listens
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -176,7 +176,6 @@ def _tokens() -> Iterator[Finding]:
 
 
 def _port(port: int) -> Finding:
-    with socket.socket() as tried:
-        taken = tried.connect_ex(("127.0.0.1", port)) == 0
+    taken = listens(port)
     cure = f"`{PORTS[port]}` asks for it: give it another with --port, or end who has it" if taken else ""
     return Finding(f"port {port}", "note" if taken else "ok", "in use" if taken else "free", cure)

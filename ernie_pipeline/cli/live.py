@@ -1,7 +1,6 @@
 """A run as it goes: one live line a stage on a terminal, plain lines elsewhere, from what the logger `told` wrote."""
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ernie_pipeline.launch.pacing import COUNT
+
 PLAIN_S = 15.0
 """Between two plain lines on the progress of a stage."""
-COUNTED = re.compile(r"\b(\d+) of (\d+)\b")
-"""How jobs say how far they are: "answered 21 of 33"."""
 COLOURS = {"built": "green", "reused": "cyan", "building": "yellow", "failed": "red", "stopped": "red"}
 
 
@@ -49,7 +48,7 @@ class Line:
     def said(self, words: str, now: float) -> bool:
         """Take a sentence; whether it says how far it is."""
         self.detail = words
-        counted = COUNTED.search(words)
+        counted = COUNT.search(words)
         if counted is None:
             return False
         done, total = map(int, counted.groups())
@@ -162,7 +161,7 @@ class RunView:
         table.add_column()  # the one that gives way
         for line in self.lines.values():
             detail = line.detail
-            if line.state == "building" and not COUNTED.search(detail):
+            if line.state == "building" and not COUNT.search(detail):
                 detail = f"{time.monotonic() - line.began:.0f} s  {detail}"
             shown = Text(" ".join(detail.split()), no_wrap=True, overflow="ellipsis")
             table.add_row(line.asset, Text(line.state, COLOURS.get(line.state, "dim")), shown)

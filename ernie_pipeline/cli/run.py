@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -16,6 +15,7 @@ from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warning
 from ernie_pipeline.cli.materialize import Ended
 from ernie_pipeline.cli.output import ERROR, FRESH
 from ernie_pipeline.cli.plan import plan_with_costs, reads, why
+from ernie_pipeline.orchestration.up import dagster_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.forecast import Forecast
@@ -142,9 +142,4 @@ def _dagster_home(settings: Settings) -> str | None:
     if settings.address:
         return None
     settings.make_home()
-    folder = settings.home / "dagster"
-    folder.mkdir(exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        text = files("ernie_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
-        (folder / "dagster.yaml").write_text(text, encoding="utf-8")
-    return str(folder)
+    return str(dagster_home(settings))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ernie_pipeline.orchestration.words import points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_among
@@ -58,9 +59,8 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
     if before and after:
         yield "accuracy", f"{_share(before)} before, {_share(after)} after"
     if compared := files.read("registered_model", "comparison.json"):
-        gain = f"{100 * compared['gain']:+.1f} points"
-        between = f"{100 * compared['gain_low']:+.1f} to {100 * compared['gain_high']:+.1f}"
-        yield "gain", f"{gain} (95 % interval {between}), p = {compared['p_value']:.2g}"
+        between = points_between(compared["gain_low"], compared["gain_high"])
+        yield "gain", f"{points(compared['gain'])} (95 % interval {between}), p = {compared['p_value']:.2g}"
     for suite in suites_among(files.wanted):
         if compared := files.read(suite_asset(suite, COMPARISON), "comparison.json"):
             yield f"on {suite}", _suite(compared)
@@ -81,8 +81,7 @@ def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _suite(compared: dict[str, Any]) -> str:
     greedy = next(each for each in compared["figures"] if each["figure"] == "greedy")
-    between = f"{100 * greedy['low']:+.1f} to {100 * greedy['high']:+.1f}"
-    gain = f"{100 * greedy['gain']:+.1f} points (95 % interval {between})"
+    gain = f"{points(greedy['gain'])} (95 % interval {points_between(greedy['low'], greedy['high'])})"
     return f"{greedy['base']:.1%} before, {greedy['adapter']:.1%} after, greedily: {gain}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ernie_pipeline.utils.reporter import Reporter
 
 COUNT = re.compile(r"\b(\d+) of (\d+)\b")
+"""How jobs say how far they are: "answered 21 of 33"."""
 PAUSE_S = 10.0
 
 

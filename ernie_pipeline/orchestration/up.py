@@ -82,9 +82,8 @@ def _home(settings: Settings) -> str:
 
 
 def _check_free(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            raise PipelineError(f"port {port} of {HOST}, for {name}, is taken; end what listens there, or give another")
+    if listens(port):
+        raise PipelineError(f"port {port} of {HOST}, for {name}, is taken; end what listens there, or give another")
 
 
 def _start(command: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
@@ -110,7 +109,7 @@ def _stay(
     """Tell each address once it answers; return when an end is asked for, or one of them has ended."""
     waiting, deadline = dict(started), time.monotonic() + START_S
     while not asked:
-        for name in [name for name in waiting if _listens(ports[name])]:
+        for name in [name for name in waiting if listens(ports[name])]:
             tell(f"{name}: http://{HOST}:{ports[name]}")
             del waiting[name]
             if not waiting:
@@ -124,7 +123,8 @@ def _stay(
     return 0
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something of this machine listens there, on 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 

@@ -23,7 +23,12 @@ def why_it_was_built(store: ArtifactStore, manifest: Mapping[str, Any]) -> str:
     before = [build for build in builds(store, manifest["stage"]) if build["built"] < manifest["built"]]
     if any(build["fingerprint"] == manifest["fingerprint"] for build in before):
         return SAME_AGAIN
-    keys = ("fingerprint", "declared_version", "inputs", "recipe", "modules", "libraries")
-    made_from = Provenance(stage=manifest["stage"], **{key: manifest[key] for key in keys})
+    made_from = recorded(manifest)
     last = nearest(made_from, before)
     return "; ".join(differences(made_from, last)) if last else FIRST
+
+
+def recorded(manifest: Mapping[str, Any]) -> Provenance:
+    """What an artifact was made from, as its manifest has it."""
+    keys = ("stage", "fingerprint", "declared_version", "inputs", "recipe", "modules", "libraries")
+    return Provenance(**{key: manifest[key] for key in keys})

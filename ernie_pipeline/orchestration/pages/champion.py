@@ -6,8 +6,9 @@ from typing import Any
 
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.words import percent, points, rows
+from ernie_pipeline.staleness.because import recorded
 from ernie_pipeline.staleness.reasons import differences
-from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, Provenance
+from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 
 TRAINED = ("math_split", "verified_solutions", "qlora_adapter")
@@ -65,9 +66,7 @@ def _changes(store: ArtifactStore, then: Manifest, now: Manifest) -> list[str]:
     for stage in TRAINED:
         old, new = (_manifest(store, stage, manifest) for manifest in (then, now))
         if old and new:
-            keys = ("fingerprint", "declared_version", "inputs", "recipe", "modules", "libraries")
-            made_from = Provenance(stage=stage, **{key: new[key] for key in keys})
-            changed = differences(made_from, old, ignored_inputs=(*TRAINED, "raw_nemotron"))
+            changed = differences(recorded(new), old, ignored_inputs=(*TRAINED, "raw_nemotron"))
             told += [change for change in changed if change not in told]
     return told
 
