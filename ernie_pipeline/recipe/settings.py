@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_pipeline.recipe.home import check_rights, refusal, share_with_group
+from ernie_pipeline.recipe.home_format import check_format, write_format
 from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.side_by_side import VARIABLE, named
@@ -98,7 +99,8 @@ class Settings:
         return self.home / "mlartifacts" if self.tracking_uri.startswith("sqlite:") else None
 
     def check_places(self) -> None:
-        """Raise `PipelineError` for a home or an MLflow address that cannot work, before any work is done for them."""
+        """Raise `PipelineError` for a home or an MLflow address that cannot work, before any work is done for them, and
+        for a home that a newer version of this package has written in."""
         if self.address:
             _check_address(self.address, self.tracking_uri)
         variable = "ERNIE_PIPELINE_CACHE" if self.address else "ERNIE_PIPELINE_HOME"
@@ -109,6 +111,7 @@ class Settings:
                 "set it to a folder, or to one that can be made"
             )
         check_rights(self.home, to_write=False)
+        check_format(self.store)
         if self.artifact_root and (escape := ESCAPE.search(str(self.home))):
             raise PipelineError(
                 f"{variable} = {str(self.home)!r} has {escape[0]!r} in it, which MLflow takes for an escaped "
@@ -127,7 +130,8 @@ class Settings:
             )
 
     def make_home(self) -> None:
-        """Make the home and its store. Raises `PipelineError` where they cannot be made, or not be written.
+        """Make the home and its store, which says its format. Raises `PipelineError` where they cannot be made, or not
+        be written, and for a format that is newer than this package.
 
         A home in which its group may write is shared: from now on this process makes nothing for its user alone.
         """
@@ -143,6 +147,7 @@ class Settings:
                 "folder that can"
             ) from None
         check_rights(self.home, to_write=True)
+        write_format(self.store)
 
     def load_recipe(self) -> Recipe:
         """The recipe that these settings name. Raises `PipelineError`."""

@@ -18,6 +18,7 @@ from ernie_pipeline.store.sealed import damaged_file, read_sealed
 from ernie_pipeline.store.shared import history
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError, Version
 from ernie_pipeline.store.shared.carried import Carrier, forget, forget_before, forget_jobs
+from ernie_pipeline.store.shared.format import check_format
 from ernie_pipeline.store.shared.lease import SECONDS, Lease
 from ernie_pipeline.store.shared.pins import SharedPins
 from ernie_pipeline.store.shared.publication import (
@@ -65,6 +66,7 @@ class SharedStore(ArtifactStore):
         self.bucket, self._fetch_at_once, self._lease_s = bucket, fetch, lease_s
         self._leases: dict[Key, Lease] = {}
         self._seen: dict[Key, Version | None] = {}
+        self._format_known = False
 
     def find(self, stage: str, fingerprint: str) -> tuple[Artifact | None, str]:
         """The artifact that is intact in the bucket, or None and the reason, as `ArtifactStore.find` gives it."""
@@ -152,10 +154,18 @@ class SharedStore(ArtifactStore):
 
     def known_builds(self, stage: str) -> list[dict[str, Any]]:
         """The builds of a stage on all machines."""
+        self._check_format()
         return history.known_builds(self.bucket, stage, self.root / KNOWN_BUILDS)
+
+    def _check_format(self) -> None:
+        """Raise `PipelineError`, once asked, for a bucket that a newer version of this package has written in."""
+        if not self._format_known:
+            check_format(self.bucket)
+            self._format_known = True
 
     def _published(self, stage: str, fingerprint: str) -> tuple[Publication | None, str]:
         """The publication, its objects there as they were written, or None and the reason."""
+        self._check_format()
         for _ in range(TRIES):
             published, problem, version = read_record(self.bucket, stage, fingerprint)
             self._seen[stage, fingerprint] = version
