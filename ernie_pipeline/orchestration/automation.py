@@ -20,7 +20,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.opening import told_when_opened
-from ernie_pipeline.orchestration.recipes import COMPARED, RecipeAssets, recipes_of
+from ernie_pipeline.orchestration.recipes import COMPARED, RecipeAssets, check_where_validated, recipes_of
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
 from ernie_pipeline.orchestration.stale_marks import report_artifacts, report_sources
 from ernie_pipeline.recipe.budget import Budget
@@ -66,6 +66,7 @@ with told_when_opened():
     SETTINGS = Settings.from_environment()
     check_times(SETTINGS.cron, SETTINGS.timezone)
     RECIPES = recipes_of(SETTINGS)
+    check_where_validated(RECIPES)
     for _each in RECIPES:
         _each.versions  # noqa: B018  # as they are now
 """The recipes of this code location."""

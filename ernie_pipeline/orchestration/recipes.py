@@ -5,6 +5,7 @@ With ERNIE_PIPELINE_RECIPES=demo,mine.toml each recipe has its own assets, with 
 of ERNIE_PIPELINE_RECIPE, with no name before theirs.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +21,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 COMPARED = "recipes_compared"
 """The asset that compares them, where there are several."""
+VALIDATES = "DAGSTER_IS_DEFS_VALIDATION_CLI"
+"""Set by `dagster definitions validate`, for itself and for the server that it may start."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,16 @@ def recipes_of(settings: Settings) -> list[RecipeAssets]:
                 )
     check_registered_names(found)
     return found
+
+
+def check_where_validated(recipes: Iterable[RecipeAssets]) -> None:
+    """Raise `PipelineError` for a recipe that cannot be read, in `dagster definitions validate`.
+
+    A server opens without: there the steps of this recipe say it, and the others go on.
+    """
+    if os.environ.get(VALIDATES):
+        for each in recipes:
+            each.settings().load_recipe()
 
 
 def check_registered_names(recipes: Sequence[RecipeAssets]) -> None:
