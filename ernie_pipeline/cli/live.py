@@ -22,7 +22,8 @@ COLOURS = {"built": "green", "reused": "cyan", "building": "yellow", "failed": "
 
 @dataclass
 class Line:
-    """A stage. `seconds`: of the build; `first`: when it was first told how much of it is done, and how much."""
+    """A stage. `seconds`: of the build; `first`: when it was first told how much of it is done, and how much;
+    `told`: when it was last a plain line, whose detail was `shown`."""
 
     asset: str
     state: str
@@ -30,12 +31,13 @@ class Line:
     began: float = 0.0
     first: tuple[float, int] | None = None
     told: float = 0.0
+    shown: str = ""
     failure: str = ""
 
-    def progress(self, values: dict[str, Any]) -> bool:
-        """Take what a job reported as values; whether that says how far it is."""
+    def progress(self, values: dict[str, Any]) -> None:
+        """Take what a job reported as values, where that says how far it is."""
         if "step" not in values or "max_steps" not in values:
-            return False
+            return
         parts = [f"step {values['step']} of {values['max_steps']}"]
         parts += [f"{name} {values[key]:.4g}" for key, name in SHOWN.items() if key in values]
         if "tokens_per_s" in values:
@@ -43,14 +45,13 @@ class Line:
         if left := values.get("seconds_left"):
             parts.append(_left(float(left)))
         self.detail = ", ".join(parts)
-        return True
 
-    def said(self, words: str, now: float) -> bool:
-        """Take a sentence; whether it says how far it is."""
+    def said(self, words: str, now: float) -> None:
+        """Take a sentence, which may say how far it is."""
         self.detail = words
         counted = COUNT.search(words)
         if counted is None:
-            return False
+            return
         done, total = map(int, counted.groups())
         if self.first is None or done < self.first[1]:
             self.first = (now, done)
@@ -58,7 +59,6 @@ class Line:
         if made and seconds and done < total:
             rate = made / seconds
             self.detail = f"{words}, {rate:.3g}/s, {_left((total - done) / rate)}"
-        return True
 
 
 SHOWN = {"loss": "loss", "loss_objective": "validation loss", "reward": "reward", "accuracy": "accuracy"}
@@ -95,6 +95,8 @@ class RunView:
             self._take(told)
         if self._live:
             self._live.refresh()
+        else:
+            self._tell_what_goes_on(time.monotonic())
 
     def end(self, interrupted: bool) -> None:
         """The last look: what has not come to its end was stopped, or was not begun."""
@@ -125,33 +127,42 @@ class RunView:
             return
         if what == "began":
             line.state, line.began = "building", now
-            self._plain(line, now, at_once=True)
+            self._plain(line, now)
         elif what in ("progress", "said"):
-            if line.progress(told["values"]) if what == "progress" else line.said(told["words"], now):
-                self._plain(line, now)
+            if what == "said":
+                line.said(told["words"], now)
+            else:
+                line.progress(told["values"])
         elif what == "warned":
             self.warnings.append(f"{line.asset}: {told['words'].removeprefix(f'{line.asset}: ')}")
         elif what == "made":
             self._made(line, told["values"], now)
         elif what == "stopped":
             line.state, line.detail = "stopped", ""
-            self._plain(line, now, at_once=True)
+            self._plain(line, now)
         elif what == "failed":
             line.state, line.detail, line.failure = "failed", told["words"], told["words"]
-            self._plain(line, now, at_once=True)
+            self._plain(line, now)
 
     def _made(self, line: Line, values: dict[str, Any], now: float) -> None:
         reused = values.get("reused", False)
         line.state = "reused" if reused else "built"
         line.detail = "" if reused else f"in {now - line.began:.1f} s"
-        self._plain(line, now, at_once=True)
+        self._plain(line, now)
 
-    def _plain(self, line: Line, now: float, at_once: bool = False) -> None:
-        if self._live is None and (at_once or now - line.told >= PLAIN_S):
+    def _tell_what_goes_on(self, now: float) -> None:
+        """What stages have come to since they were last told of, every `PLAIN_S`."""
+        for line in self.lines.values():
+            if line.state == "building" and line.detail != line.shown and now - line.told >= PLAIN_S:
+                self._plain(line, now)
+
+    def _plain(self, line: Line, now: float) -> None:
+        if self._live is None:
             line.told = now
             self._print(line)
 
     def _print(self, line: Line) -> None:
+        line.shown = line.detail
         print(f"{line.asset:<{self._width}}  {line.state:<8}  {line.detail}".rstrip(), flush=True)
 
     def _table(self) -> Table:

@@ -25,6 +25,7 @@ from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_
 from ernie_pipeline.store.sealed import Files, list_files
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import human_size
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Alone = Callable[[], AbstractContextManager[None]]
 """A context in which nobody else is."""
+Tell = Callable[[str], object]
+"""Hears what a registration is about to do, or has done, in a line."""
 
 BASE, ADAPTER = "base", "adapter"
 """Whose figures they are; the tag `model` of their runs."""
@@ -124,14 +127,16 @@ class Registration:
     files: Files
 
 
-def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Registration:
+def register(request: RegistrationRequest, alone: Alone = nullcontext, tell: Tell = lambda _: None) -> Registration:
     """Log the adapter as a new version of the model, check it after loading it back, and decide on its aliases.
 
-    Within `alone` nobody else moves an alias: from the look at the champion until the aliases are set.
+    Within `alone` nobody else moves an alias: from the look at the champion until the aliases are set. `tell` hears of
+    each part that may take its time.
     Raises `PipelineError` when the reloaded model's logits differ by more than the tolerance, or MLflow refuses; the
     run is then marked as failed, and the new version deleted.
     """
     sign = open_signer(request.signing)
+    tell(f"opening the registry at {public_uri(request.tracking_uri)}")
     with connected(request.tracking_uri) as client:
         experiment_id = ensure_experiment(client, request.experiment, request.artifact_root)
         if fingerprint := request.tags.get("fingerprint"):
@@ -143,12 +148,14 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
             opened_model(client, experiment_id, run_id, request.model_name, "LoRA adapter", tags) as logged,
             _base_measured(client, experiment_id, run_id, request),
         ):
-            model_id, files = logged.model_id, _upload(client, logged, run_id, request, sign)
+            model_id, files = logged.model_id, _upload(client, logged, run_id, request, sign, tell)
             client.finalize_logged_model(model_id, "READY")
+            tell(f"uploaded; logging figures, curves, {len(request.tables)} tables, {len(request.pictures)} pictures")
             _log_adapter(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
-                difference, answer = _check(request, version)
+                difference, answer = _check(request, version, tell)
                 with alone():
+                    tell("asking the gate")
                     champion = _champion(client, request)
                     decision = decide(request.gate, request.comparison, request.candidate, champion)
                     aliases = _publish(client, run_id, version, difference, decision, champion, request)
@@ -172,7 +179,12 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext) -> Regist
 
 
 def _upload(
-    client: "MlflowClient", logged: "LoggedModel", run_id: str, request: RegistrationRequest, sign: Sign | None
+    client: "MlflowClient",
+    logged: "LoggedModel",
+    run_id: str,
+    request: RegistrationRequest,
+    sign: Sign | None,
+    tell: Tell,
 ) -> Files:
     from mlflow.models import Model
 
@@ -192,6 +204,8 @@ def _upload(
         if sign:
             sign(folder)
         files = list_files(folder)
+        size, signed = human_size(sum(entry["size"] for entry in files.values())), " and signed" if sign else ""
+        tell(f"{len(files)} files, {size}, are hashed{signed}; uploading them")
         client.log_model_artifacts(logged.model_id, str(folder))
     return files
 
@@ -277,11 +291,12 @@ def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: Re
         raise
 
 
-def _check(request: RegistrationRequest, version: str) -> tuple[float, str]:
+def _check(request: RegistrationRequest, version: str, tell: Tell) -> tuple[float, str]:
     """Load the version back; how far its logits are from the recorded ones, and its answer to the example."""
     uri, probe = f"models:/{request.model_name}/{version}", request.probe
     if not probe["top"]:
         raise PipelineError(f"{uri} cannot be checked after loading it back: the probe records no logits")
+    tell(f"loading {uri} back in a process of its own")
     asked = LoadBackRequest(uri=uri, input_ids=probe["input_ids"], question=request.example["question"])
     try:
         with tempfile.TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
@@ -294,6 +309,8 @@ def _check(request: RegistrationRequest, version: str) -> tuple[float, str]:
             f"{uri}, loaded back, is not the model that was trained: its logits differ by up to {difference:.4g}, "
             f"tolerated are {request.probe_tolerance:g}; the version is deleted, the adapter stays in {request.adapter}"
         )
+    told = f"differ by up to {difference:.2g}, tolerated are {request.probe_tolerance:g}"
+    tell(f"{uri}, loaded back, answers; {len(probe['top'])} logits compared with those of the training {told}")
     return difference, found.answer
 
 

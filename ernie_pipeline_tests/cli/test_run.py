@@ -68,6 +68,23 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_plain_line(
     assert [line.failure for line in view.lines.values()] == ["", "the loss is no number any more"]
 
 
+def test_elsewhere_what_a_stage_does_is_told_every_few_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, now = tmp_path / "told.jsonl", [100.0]
+    monkeypatch.setattr("ernie_pipeline.cli.live.time.monotonic", lambda: now[0])
+    view = RunView({"registered_model": ("stale", "lost")}, file, Console(file=io.StringIO()))
+    told = (("began", ""), ("said", "uploading"), ("said", "loading it back"))
+    wrote(file, *({"what": what, "asset": "registered_model", "words": words} for what, words in told))
+    for seconds in (1, 10, 5, 20):
+        now[0] += seconds
+        view.look()
+    assert capsys.readouterr().out.splitlines()[2:] == ["registered_model  building  loading it back"], "and once"
+    wrote(file, {"what": "said", "asset": "registered_model", "words": "asking the gate"})
+    view.look()
+    assert capsys.readouterr().out.splitlines() == ["registered_model  building  asking the gate"]
+
+
 def test_on_a_terminal_a_line_lives_and_tells_rate_and_end(tmp_path: Path) -> None:
     file, out = tmp_path / "told.jsonl", io.StringIO()
     view = RunView(STATES, file, Console(file=out, force_terminal=True, width=120))
@@ -76,7 +93,7 @@ def test_on_a_terminal_a_line_lives_and_tells_rate_and_end(tmp_path: Path) -> No
     assert ANSI in out.getvalue()
     assert re.search(r"step 10 of 50, loss 0\.5, about 80 s left, until \d\d:\d\d:\d\d", out.getvalue())
     line = view.lines["qlora_adapter"]
-    assert line.said("answered 4 of 44", 100.0)
+    line.said("answered 4 of 44", 100.0)
     assert line.detail == "answered 4 of 44"
     line.said("answered 24 of 44", 110.0)
     assert line.detail.startswith("answered 24 of 44, 2/s, about 10 s left, until ")

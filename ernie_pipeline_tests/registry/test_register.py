@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from ernie_pipeline.registry.register import Registration, RegistrationRequest, 
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.text_table import human_size
 from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC, SPLIT
 
 Make = Callable[..., RegistrationRequest]
@@ -49,6 +51,23 @@ def test_the_first_one_past_the_gate_is_challenger_and_champion(registered: Regi
     assert aliases(client) == {"challenger": "1", "champion": "1"}
     assert registered.max_logit_difference < 1e-3
     assert len(registered.answer) > 0
+
+
+def test_what_it_does_is_told_as_it_goes(client: Any, make_request: Make) -> None:
+    told: list[str] = []
+    made = register(make_request(model_name="told"), tell=told.append)
+    said = "\n".join(told)
+    files = len(made.files)
+    size = human_size(sum(entry["size"] for entry in made.files.values()))
+    parts = [
+        r"opening the registry at sqlite:.*",
+        rf"{files} files, {re.escape(size)}, are hashed; uploading them",
+        r"uploaded; logging figures, curves, \d+ tables, \d+ pictures",
+        r"loading models:/told/1 back in a process of its own",
+        r"models:/told/1, loaded back, answers; \d+ logits compared .* differ by up to \S+, tolerated are 0\.001",
+        r"asking the gate",
+    ]
+    assert re.fullmatch("\n".join(parts), said), said
 
 
 def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration, client: Any) -> None:

@@ -43,7 +43,7 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     settings, costs, chains = settings_for(context), dict[str, Cost](), list[Chain]()
 
     def write(work: Work, out: Path) -> list[Check]:
-        check = _write(work, out, settings, context.run.run_id, costs)
+        check = _write(work, out, settings, context, costs)
         registration = json.loads((out / "registration.json").read_text(encoding="utf-8"))
         place = f"{registration['name']} {registration['version']} ({', '.join(registration['aliases'])})"
         gate = f"; the gate passed: {check.description}" if check.passed else ""  # a refusal is told as a warning
@@ -64,14 +64,17 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return build_or_reuse(context, write, show, build_above=look_above)
 
 
-def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mapping[str, Cost]) -> Check:
+def _write(
+    work: Work, out: Path, settings: Settings, context: dg.AssetExecutionContext, costs: Mapping[str, Cost]
+) -> Check:
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.aliases import sole_mover
     from ernie_pipeline.registry.register import RUN_ONLY, register
     from ernie_pipeline.registry.request import make_request
 
-    store = open_store(settings, for_run=True)
+    store, run_id, tell = open_store(settings, for_run=True), context.run.run_id, context.log.info
+    tell("comparing the answers of base and adapter")
     folders = {name: artifact.folder for name, artifact in work.artifacts.items()}
     comparison = compare_evaluations(folders["base_evaluation"], folders["adapter_evaluation"])
     request = make_request(
@@ -91,7 +94,7 @@ def _write(work: Work, out: Path, settings: Settings, run_id: str, costs: Mappin
         trained=work.artifacts["qlora_adapter"].manifest["fingerprint"],
     )
     os.environ.setdefault(PLACE, str(settings.store / FOLDER))  # for the process that loads the model back
-    registration = register(request, partial(sole_mover, store))
+    registration = register(request, partial(sole_mover, store), tell)
     (out / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
     (out / "registration.json").write_text(json.dumps(asdict(registration), indent=1) + "\n", encoding="utf-8")
     return Check("gate", registration.promoted, " ".join(registration.reasons), blocking=False)
