@@ -13,6 +13,7 @@ from ernie_pipeline.staleness.forecast import Forecast, forecast
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan, make_plan
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.staleness.warnings import gate_warnings
+from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.utils.text_table import aligned
 
 
@@ -31,7 +32,7 @@ def plan(as_json: AsJson = False) -> int:
     told = "".join(f"\nwarning: {words}" for words in warnings)
     read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
     values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
-    print_answer(as_json, values, f"{reads(settings)}\n\n{render_plan(made, costs, budget)}{told}")
+    print_answer(as_json, values, f"{where_looked(settings)}\n\n{render_plan(made, costs, budget)}{told}")
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
@@ -42,6 +43,18 @@ def reads(settings: Settings) -> str:
     rows = f", rows of {settings.source}" if settings.source else ""
     recipe = Path(settings.recipe).absolute() if Path(settings.recipe).is_file() else settings.recipe
     return f"recipe {recipe}{rows}, home {settings.address or settings.home}"
+
+
+def where_looked(settings: Settings) -> str:
+    """The same and, where nothing stands in that home, this."""
+    return "\n".join(filter(None, [reads(settings), nothing_there(settings)]))
+
+
+def nothing_there(settings: Settings) -> str:
+    """That no artifact is in the home, "" where there is; of one in a bucket, its cache is no measure."""
+    if settings.address or ArtifactStore(settings.store).stages():
+        return ""
+    return f"there is no artifact in {settings.store}; if you have built elsewhere, name that home with --home"
 
 
 def plan_with_costs() -> tuple[RefreshPlan, Forecast]:

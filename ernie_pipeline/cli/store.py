@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
+from ernie_pipeline.cli.plan import where_looked
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
@@ -28,9 +29,21 @@ PRUNE = "ernie store prune"
 
 def list_contents(as_json: AsJson = False) -> int:
     """Print what is in the store, and what it is needed for."""
-    contents = _contents(Settings.from_environment())
-    print_answer(as_json, contents.as_json(), render_contents(contents))
+    settings = Settings.from_environment()
+    contents = _contents(settings)
+    print_answer(as_json, {**_read(settings), **contents.as_json()}, _told(settings, render_contents(contents)))
     return FRESH
+
+
+def _read(settings: Settings) -> dict[str, str]:
+    """Which home and recipe are looked at, as values."""
+    return {"home": settings.address or str(settings.home), "recipe": settings.recipe}
+
+
+def _told(settings: Settings, found: str) -> str:
+    """What was `found`, below where it was looked for; `store` looks at a bucket's cache alone."""
+    cache = f"\nlooked at: this machine's cache of it, {settings.store}" if settings.address else ""
+    return f"{where_looked(settings)}{cache}\n\n{found}"
 
 
 def verify(as_json: AsJson = False) -> int:
@@ -43,8 +56,9 @@ def verify(as_json: AsJson = False) -> int:
         damaged += _lost_registrations(settings, store)
     except PipelineError as error:
         notes.append(f"{error}; so what is registered was not looked at")
-    values = {"damaged": [asdict(damage) for damage in damaged], "notes": notes}
-    print_answer(as_json, values, "\n".join([render_damage(damaged), *_notes(notes)]))
+    values = {**_read(settings), "damaged": [asdict(damage) for damage in damaged], "notes": notes}
+    found = render_damage(damaged, empty=not artifacts.anything(store))
+    print_answer(as_json, values, _told(settings, "\n".join([found, *_notes(notes)])))
     return STALE if damaged else FRESH
 
 
@@ -68,7 +82,7 @@ def prune(
     if delete and settings.store.exists():
         settings.make_home()
     pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), delete)
-    print_answer(as_json, asdict(pruned), render_pruned(pruned))
+    print_answer(as_json, {**_read(settings), **asdict(pruned)}, _told(settings, render_pruned(pruned)))
     return FRESH
 
 
@@ -124,10 +138,10 @@ def _set_name(kept: KeptSet) -> str:
     return f"kept answers {kept.key}  {human_size(kept.size)}" + (f"  of {of}" if of else "")
 
 
-def render_damage(damaged: list[Damage]) -> str:
-    """A line for each damaged artifact, and what is to be done."""
+def render_damage(damaged: list[Damage], empty: bool = False) -> str:
+    """A line for each damaged artifact, and what is to be done. `empty`: there was nothing to look at."""
     if not damaged:
-        return "Everything is intact."
+        return "There is nothing to verify." if empty else "Everything is intact."
     lines = [f"{d.asset} {d.fingerprint}: {d.reason}" for d in damaged]
     cures = {
         "A damaged artifact is built again by the next run that needs it.": any(

@@ -102,8 +102,7 @@ def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home
         done = run(*MODULE, "plan")
         seconds.append(time.monotonic() - start)
     assert (done.returncode, done.stderr) == (3, "")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[3:10]] == [[name, "missing"] for name in STAGES]
-    assert done.stdout.startswith(f"recipe demo, home {home}\n\nasset ")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[4:11]] == [[name, "missing"] for name in STAGES]
     assert min(seconds) < 2
     assert not home.exists(), "a plan writes nothing"
 
@@ -200,7 +199,7 @@ def test_a_registry_that_does_not_answer_is_a_note_of_verify(run: Run, fresh: Pa
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     done = run(*MODULE, "store", "verify", **away)
     assert done.returncode == 0
-    assert done.stdout.startswith("Everything is intact.\nnote: MLflow at http://127.0.0.1:9: ")
+    assert "\n\nEverything is intact.\nnote: MLflow at http://127.0.0.1:9: " in done.stdout
     assert done.stdout.endswith("; so what is registered was not looked at\n")
 
 
@@ -284,6 +283,50 @@ def test_a_refresh_runs_what_is_not_fresh_and_tells_when_it_failed(run: Run, fre
         assert done.stdout.endswith("\nThis refresh spent no GPU time: no job was run.\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("plan",), "asset "),
+        (("store", "list"), "There is no artifact in the store."),
+        (("store", "verify"), "There is nothing to verify."),
+        (("store", "prune"), "There is nothing to remove."),
+    ],
+)
+def test_in_the_wrong_folder_it_is_said_where_was_looked_and_that_nothing_is_there(
+    run: Run, home: Path, command: tuple[str, ...], said: str
+) -> None:
+    done = run(*MODULE, *command)
+    where, nothing, empty, found = done.stdout.split("\n", 3)
+    assert where == f"recipe demo, home {home}"
+    elsewhere = "if you have built elsewhere, name that home with --home"
+    assert (nothing, empty) == (f"there is no artifact in {home / 'store'}; {elsewhere}", "")
+    assert found.startswith(said)
+    assert not home.exists()
+
+
+def test_what_the_store_says_begins_with_where_was_looked(run: Run, fresh: Path, home: Path) -> None:
+    for command in ("list", "verify", "prune"):
+        assert run(*MODULE, "store", command).stdout.startswith(f"recipe demo, home {home}\n\n")
+        values = json.loads(run(*MODULE, "store", command, "--json").stdout)
+        assert (values["home"], values["recipe"]) == (str(fresh), "demo")
+
+
+def test_kept_answers_that_stay_for_a_stale_plan_are_told(run: Run, fresh: Path) -> None:
+    rows = fresh / "store" / ".rows" / "0123abcd"
+    rows.mkdir(parents=True)
+    (rows / "a.jsonl").write_text("[]\n")
+    long_ago = time.time() - 15 * 24 * 3600
+    for place in (rows / "a.jsonl", rows):
+        os.utime(place, (long_ago, long_ago))
+    assert "kept answers 0123abcd" in run(*MODULE, "store", "prune").stdout
+    shutil.rmtree(fresh / "store" / "qlora_adapter")
+    done = run(*MODULE, "store", "prune")
+    assert (
+        "There is nothing to remove.\nnote: 1 set of kept answers is left, 3 B, since what is to be built"
+        in done.stdout
+    )
+
+
 def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     def values(*command: str, status: int = 0) -> Any:
         done = run(*MODULE, "store", *command, "--json")
@@ -307,10 +350,10 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
     assert not left.exists()
 
-    assert values("verify") == {"damaged": [], "notes": []}
+    assert values("verify") == {"home": str(fresh), "recipe": "demo", "damaged": [], "notes": []}
     (raw / "output.json").write_text("2")
     damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
-    assert values("verify", status=3) == {"damaged": [damage], "notes": []}
+    assert values("verify", status=3)["damaged"] == [damage]
     assert run(*MODULE, "store", "verify").stdout.startswith(
         f"raw_nemotron {raw.name}: artifact altered: output.json\n"
     )
@@ -328,7 +371,8 @@ def test_quantized_base_models_are_listed_verified_and_pruned(run: Run, fresh: P
         *lines, last = done.stdout.splitlines()
         status, started, modules = json.loads(last)
         assert (started, {name.partition(".")[0] for name in modules} & HEAVY, done.stderr) == ([], set(), "")
-        return status, lines
+        assert (lines[0], lines[1]) == (f"recipe demo, home {fresh}", "")
+        return status, lines[2:]
 
     status, lines = ran("list")
     assert status == 0

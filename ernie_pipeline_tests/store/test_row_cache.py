@@ -100,6 +100,7 @@ def test_a_set_out_of_use_that_the_recipe_does_not_ask_for_may_go(kept: KeptRows
     for asked, why in (({key}, ("asked for by the recipe",)), (None, perhaps), (set(), ())):
         (found,) = kept_rows.take_stock(tmp_path, asked)
         assert found.needed_for == why
+        assert len(kept_rows.notes([found])) == (why == perhaps)
     assert kept_rows.prune(tmp_path, [found]) == (found,)
     assert kept.folder.is_dir(), "nothing is removed unless that is said"
     fill(kept, {})  # used again since stock was taken

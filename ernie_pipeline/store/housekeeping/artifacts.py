@@ -129,7 +129,13 @@ def take_stock(
         Entry(*key, size_of(store.unfinished(*key)), needed_for=_why_unfinished_is_kept(store, key, asked_for, unknown))
         for key in store.all_unfinished()
     ]
+    notes += kept_rows.notes(rows)
     return Contents(tuple(entries), tuple(half_written), tuple(notes), tuple(unfinished), quantized, rows)
+
+
+def anything(store: ArtifactStore) -> bool:
+    """Whether there is an artifact or a quantized base model in the store, intact or not."""
+    return any(map(store.fingerprints, store.stages())) or bases.anything(store.root)
 
 
 def verify(store: ArtifactStore) -> list[Damage]:

@@ -12,6 +12,7 @@ from ernie_pipeline.store.housekeeping.quantized_bases import ASKED_FOR, PERHAPS
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.row_cache import ABOUT, FOLDER
 from ernie_pipeline.store.sealed import remove_folder
+from ernie_pipeline.utils.text_table import human_size
 
 KEPT_DAYS = 14
 """How long a set that the recipe does not ask for is left alone after its last use."""
@@ -33,6 +34,18 @@ def take_stock(root: Path, asked_for: Collection[str] | None) -> tuple[KeptSet, 
     all are kept."""
     folders = sorted(path for path in (root / FOLDER).glob("*") if is_folder(path) and not path.name.startswith("."))
     return tuple(KeptSet(p.name, size_of(p), _about(p), _needed_for(p, asked_for)) for p in folders)
+
+
+def notes(sets: Collection[KeptSet]) -> list[str]:
+    """A sentence where sets are kept for no other reason than that it is not known which of them are asked for."""
+    kept = [each.size for each in sets if each.needed_for == (PERHAPS,)]
+    if not kept:
+        return []
+    are = "1 set of kept answers is" if len(kept) == 1 else f"{len(kept)} sets of kept answers are"
+    return [
+        f"{are} left, {human_size(sum(kept))}, since what is to be built above decides which of them the recipe asks "
+        'for: build what "ernie plan" calls stale, then look again'
+    ]
 
 
 def prune(root: Path, sets: Collection[KeptSet], delete: bool = False) -> tuple[KeptSet, ...]:

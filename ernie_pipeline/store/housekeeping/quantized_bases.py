@@ -82,6 +82,11 @@ def take_stock(root: Path, asked: Asked) -> Bases:
     return Bases(tuple(found), tuple(left), (doubt,) if doubt else ())
 
 
+def anything(root: Path) -> bool:
+    """Whether there is one, intact or not."""
+    return bool(_keys(root))
+
+
 def verify(root: Path) -> dict[str, str]:
     """What is wrong with each damaged quantized base, by its key; every file of each is read, several at a time."""
     found = {key: damage(root / FOLDER / key) for key in _keys(root)}
