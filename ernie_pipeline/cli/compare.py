@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
-from ernie_pipeline.orchestration.words import points, points_between
+from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -108,8 +108,8 @@ def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
 def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, list[dict[str, str]]]) -> str:
     rows = [("", "accuracy", "95 % interval", "loss on the completions")]
     for name, metrics in sides.items():
-        between = f"{metrics['accuracy_low']:.1%} to {metrics['accuracy_high']:.1%}"
-        rows.append((name, f"{metrics['accuracy']:.1%}", between, f"{metrics['loss_completion']:.4f}"))
+        interval = between(metrics["accuracy_low"], metrics["accuracy_high"])
+        rows.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
     lines = [
         aligned(rows),
         "",

@@ -15,6 +15,7 @@ from ernie_pipeline.cli.output import FRESH, AsJson
 from ernie_pipeline.evaluation.metrics import accuracy_interval
 from ernie_pipeline.grading.grade import Grade
 from ernie_pipeline.grading.grade import grade as grade_answers
+from ernie_pipeline.orchestration.words import between, percent
 from ernie_pipeline.utils.errors import PipelineError
 
 FIELDS = ("reference", "answer")
@@ -51,7 +52,7 @@ def summary(grades: Sequence[Grade]) -> str:
     share = counts["correct"] / len(grades)
     return (
         f"{len(grades)} rows: {counts['correct']} correct, {counts['wrong']} wrong, {counts['timeout']} timed out; "
-        f"{share:.1%} correct (95 % interval {low:.1%} to {high:.1%})"
+        f"{percent(share)} correct (95 % interval {between(low, high)})"
     )
 
 

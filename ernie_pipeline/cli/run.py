@@ -4,17 +4,20 @@ import json
 import os
 import shlex
 import sys
+from contextlib import nullcontext, redirect_stdout, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warnings_of
 from ernie_pipeline.cli.materialize import Ended
-from ernie_pipeline.cli.output import ERROR, FRESH
+from ernie_pipeline.cli.output import ERROR, FRESH, AsJson
 from ernie_pipeline.cli.plan import plan_with_costs, reads, why
+from ernie_pipeline.cli.summary import summary, summary_values
 from ernie_pipeline.orchestration.up import dagster_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -22,6 +25,9 @@ from ernie_pipeline.staleness.forecast import Forecast
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.near import did_you_mean
+
+if TYPE_CHECKING:
+    from ernie_pipeline.cli.live import RunView
 
 LOGS, KEPT_LOGS = "logs", 20
 """Where Dagster's own log of each run goes, below the home, and how many are kept."""
@@ -32,16 +38,60 @@ GATE = "check gate"
 Only = Annotated[str, typer.Option(metavar="ASSETS", help="of what is stale these alone, with commas between")]
 
 
-def run(only: Only = "") -> int:
-    """Build what is stale. A gate that is not passed is no failure: the summary says what it needs."""
+@dataclass
+class Outcome:
+    """What came of a run. `plan`: how things are now; `log`: Dagster's own, where one was started."""
+
+    status: int
+    plan: RefreshPlan
+    built: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    spent: str = ""
+    log: Path | None = None
+    dagster_home: str | None = None
+
+    def as_json(self, settings: Settings) -> dict[str, Any]:
+        """As values, for programs."""
+        return {
+            "home": settings.address or str(settings.home),
+            "recipe": settings.recipe,
+            "source": settings.source,
+            "exit_status": int(self.status),
+            "fresh": self.plan.fresh,
+            "assets": {asset.asset: asset.state for asset in self.plan.assets},
+            "built": self.built,
+            "failures": self.failures,
+            "warnings": self.warnings,
+            "spent": self.spent,
+            "log": self.log and str(self.log),
+            "dagster_home": self.dagster_home,
+            **summary_values(settings, self.plan),
+        }
+
+
+def run(only: Only = "", as_json: AsJson = False) -> int:
+    """Build what is stale. A gate that is not passed is no failure: the summary says what it needs.
+
+    With --json, standard output has one JSON object at the end, and all else goes to standard error.
+    """
     settings = Settings.from_environment()
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        outcome = _run(settings, only)
+    if as_json:
+        print(json.dumps(outcome.as_json(settings), indent=1))
+    return outcome.status
+
+
+def _run(settings: Settings, only: str) -> Outcome:
+    """The outcome, all of it said."""
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
     assets = _chosen(plan, only)
     print(reads(settings), flush=True)
     if not plan.fresh:
         status = refusal(plan, costs, budget)
         if status is not None:
-            return status
+            return Outcome(status, plan)
         if told := costs.words(budget):
             print(f"estimated for its jobs: {told}", flush=True)
     print(flush=True)
@@ -49,22 +99,40 @@ def run(only: Only = "") -> int:
     if not assets:
         _show_fresh(plan)
         print(f"\nNothing is stale.\n\n{_end(settings, plan, dagster_home)}")
-        return FRESH
+        return Outcome(FRESH, plan, warnings=warnings_of(plan), dagster_home=dagster_home)
+    return _build(settings, assets, plan, costs, budget, dagster_home)
+
+
+def _build(
+    settings: Settings,
+    assets: list[str],
+    plan: RefreshPlan,
+    costs: Forecast,
+    budget: Budget,
+    dagster_home: str | None,
+) -> Outcome:
     log = _new_log(settings)
-    ended, name, failures = _built(assets, plan, costs, log, dagster_home)
-    took = spent(name, budget, "This run")
+    ended, name, view = _watched(assets, plan, costs, log, dagster_home)
+    outcome = Outcome(ERROR, plan, spent=spent(name, budget, "This run"), log=log, dagster_home=dagster_home)
+    outcome.built = [line.asset for line in view.lines.values() if line.state == "built"]
+    outcome.warnings = [words for words in view.warnings if GATE not in words or ended.returncode]
     if ended.returncode == 0:
-        now, _ = plan_with_costs()
-        print(f"\n{_end(settings, now, dagster_home)}\n\n{took}")
-        return FRESH
-    print(f"\n{took}")
+        outcome.status, (outcome.plan, _) = FRESH, plan_with_costs()
+        outcome.warnings += [words for words in warnings_of(outcome.plan) if words not in outcome.warnings]
+        print(f"\n{_end(settings, outcome.plan, dagster_home)}\n\n{outcome.spent}")
+        return outcome
+    print(f"\n{outcome.spent}")
     if ended.signal:
         print(interrupted(plan, _again()), file=sys.stderr)
-        return 128 + ended.signal
-    for words in failures or ["the run failed before it began"]:
-        print(f"error: {words}", file=sys.stderr)
-    print(f"Dagster's whole log: {log}", file=sys.stderr)
-    return ERROR
+        outcome.status = 128 + ended.signal
+    else:
+        outcome.failures = [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
+        for words in outcome.failures or ["the run failed before it began"]:
+            print(f"error: {words}", file=sys.stderr)
+        print(f"Dagster's whole log: {log}", file=sys.stderr)
+    with suppress(PipelineError):
+        outcome.plan, _ = plan_with_costs()
+    return outcome
 
 
 def _chosen(plan: RefreshPlan, only: str) -> list[str]:
@@ -77,10 +145,10 @@ def _chosen(plan: RefreshPlan, only: str) -> list[str]:
     return [name for name in plan.to_build if not asked or name in asked]
 
 
-def _built(
+def _watched(
     assets: list[str], plan: RefreshPlan, costs: Forecast, log: Path, dagster_home: str | None
-) -> tuple[Ended, str, list[str]]:
-    """How Dagster ended, the name of its spending, and why stages failed."""
+) -> tuple[Ended, str, "RunView"]:
+    """How Dagster ended, the name of its spending, and what was seen of its stages."""
     from ernie_pipeline.cli.live import RunView  # it imports rich
 
     states = {
@@ -104,7 +172,7 @@ def _built(
             view.end(interrupted=ended is None or ended.signal is not None)
     for words in (each for each in view.warnings if GATE not in each or ended.returncode):
         print(f"warning: {words}", flush=True)
-    return ended, name, [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
+    return ended, name, view
 
 
 def _show_fresh(plan: RefreshPlan) -> None:
@@ -114,8 +182,6 @@ def _show_fresh(plan: RefreshPlan) -> None:
 
 
 def _end(settings: Settings, plan: RefreshPlan, dagster_home: str | None) -> str:
-    from ernie_pipeline.cli.summary import summary
-
     warned = [f"warning: {words}" for words in warnings_of(plan) if "is no champion" not in words]
     return "\n".join([*warned, summary(settings, plan, dagster_home)])
 

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from ernie_pipeline.orchestration.words import points, points_between
+from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_among
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import public_uri
+
+REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons", "run_url")
+"""What a program is told of a registration."""
 
 
 def summary(settings: Settings, plan: RefreshPlan, dagster_home: str | None) -> str:
@@ -20,6 +23,22 @@ def summary(settings: Settings, plan: RefreshPlan, dagster_home: str | None) -> 
     rows += _where(settings, dagster_home)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {words}" for name, words in rows)
+
+
+def summary_values(settings: Settings, plan: RefreshPlan) -> dict[str, Any]:
+    """The same as values, for programs: None for what does not stand."""
+    files = _Files(settings, plan)
+    profile = files.read("math_split", "reports/profile.json")
+    suites = {name: files.read(suite_asset(name, COMPARISON), "comparison.json") for name in suites_among(files.wanted)}
+    made = files.read("registered_model", "registration.json")
+    return {
+        "rows": profile and profile["places"],
+        "base": files.read("base_evaluation", "metrics.json"),
+        "adapter": files.read("adapter_evaluation", "metrics.json"),
+        "comparison": files.read("registered_model", "comparison.json"),
+        "suites": {name: compared["figures"] for name, compared in suites.items() if compared},
+        "registered": made and {key: made.get(key) for key in REGISTERED},
+    }
 
 
 class _Files:
@@ -59,8 +78,8 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
     if before and after:
         yield "accuracy", f"{_share(before)} before, {_share(after)} after"
     if compared := files.read("registered_model", "comparison.json"):
-        between = points_between(compared["gain_low"], compared["gain_high"])
-        yield "gain", f"{points(compared['gain'])} (95 % interval {between}), p = {compared['p_value']:.2g}"
+        interval = points_between(compared["gain_low"], compared["gain_high"])
+        yield "gain", f"{points(compared['gain'])} (95 % interval {interval}), p = {compared['p_value']:.2g}"
     for suite in suites_among(files.wanted):
         if compared := files.read(suite_asset(suite, COMPARISON), "comparison.json"):
             yield f"on {suite}", _suite(compared)
@@ -82,12 +101,11 @@ def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _suite(compared: dict[str, Any]) -> str:
     greedy = next(each for each in compared["figures"] if each["figure"] == "greedy")
     gain = f"{points(greedy['gain'])} (95 % interval {points_between(greedy['low'], greedy['high'])})"
-    return f"{greedy['base']:.1%} before, {greedy['adapter']:.1%} after, greedily: {gain}"
+    return f"{percent(greedy['base'])} before, {percent(greedy['adapter'])} after, greedily: {gain}"
 
 
 def _share(metrics: dict[str, Any]) -> str:
-    low, high = 100 * metrics["accuracy_low"], 100 * metrics["accuracy_high"]
-    return f"{metrics['accuracy']:.1%} [{low:.1f}, {high:.1f}]"
+    return f"{percent(metrics['accuracy'])} ({between(metrics['accuracy_low'], metrics['accuracy_high'])})"
 
 
 def _loss(curve: list[dict[str, float]]) -> str:

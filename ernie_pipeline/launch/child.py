@@ -19,7 +19,7 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 from ernie_pipeline.launch.detached.life import LOST, alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
-from ernie_pipeline.launch.pacing import paced
+from ernie_pipeline.launch.pacing import as_shown, paced
 from ernie_pipeline.launch.parent import end_with
 from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
@@ -120,7 +120,7 @@ def _report_nothing(line: str, values: dict[str, Any]) -> None:
 
 
 def _send(pipes: PipesContext, line: str, values: dict[str, Any]) -> None:
-    pipes.log.info(line)
+    pipes.log.info(as_shown(line))
     if values:
         pipes.report_custom_message({"progress": values})
 

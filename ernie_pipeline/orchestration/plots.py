@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ernie_pipeline.grading.intervals import wilson
+from ernie_pipeline.orchestration.words import percent
 
 Curve = list[dict[str, float]]
 """Entries {"step": int} with any of loss, loss_objective, learning_rate, reward, solved, accuracy."""
@@ -56,10 +57,10 @@ def _accuracies(base: Mapping[str, Any], adapter: Mapping[str, Any]) -> Any:
         bars = axes.barh(places, [share for share, _, _ in shares], 0.38, color=colour, label=label)
         reach = [[abs(share - each[end]) for share, *each in shares] for end in (0, 1)]
         axes.errorbar([share for share, _, _ in shares], places, xerr=reach, fmt="none", ecolor="black", capsize=3)
-        axes.bar_label(bars, labels=[f"{share:.1%}" for share, _, _ in shares], label_type="center")
+        axes.bar_label(bars, labels=[percent(share) for share, _, _ in shares], label_type="center")
     axes.set(xlabel="right answers to the held-out rows, with 95 % intervals", xlim=(0, 1))
     axes.set(yticks=range(len(names)), yticklabels=names)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.xaxis.set_major_formatter(lambda share, _: percent(share, 0))
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -75,7 +76,7 @@ def shares_picture(bars: Sequence[tuple[str, float, float, float, str, str]]) ->
     axes.errorbar(shares, range(len(bars)), xerr=reach, fmt="none", ecolor="black", capsize=3)
     axes.bar_label(drawn, labels=words, label_type="center")
     axes.set(yticks=range(len(bars)), yticklabels=labels, xlim=(0, 1), xlabel="right answers, with 95 % intervals")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.xaxis.set_major_formatter(lambda share, _: percent(share, 0))
     axes.invert_yaxis()
     return _markdown(figure, "right answers")
 

@@ -150,7 +150,7 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext, tell: Tel
         ):
             model_id, files = logged.model_id, _upload(client, logged, run_id, request, sign, tell)
             client.finalize_logged_model(model_id, "READY")
-            tell(f"uploaded; logging figures, curves, {len(request.tables)} tables, {len(request.pictures)} pictures")
+            tell("uploaded; logging figures, curves, tables and pictures")
             _log_adapter(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
                 difference, answer = _check(request, version, tell)

@@ -354,9 +354,8 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     (raw / "output.json").write_text("2")
     damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
     assert values("verify", status=3)["damaged"] == [damage]
-    assert run(*MODULE, "store", "verify").stdout.startswith(
-        f"raw_nemotron {raw.name}: artifact altered: output.json\n"
-    )
+    said = run(*MODULE, "store", "verify").stdout
+    assert f"\n\nraw_nemotron {raw.name}: artifact altered: output.json\n" in said
 
 
 def test_quantized_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path) -> None:

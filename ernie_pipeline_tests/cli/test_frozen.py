@@ -15,7 +15,7 @@ from ernie_pipeline.cli.table import COMMANDS, Entry
 SETTINGS = "--home --recipe --source"
 CHECKS = "--answers --files --rebuild --json"
 FROZEN = {
-    "run": f"--only {SETTINGS}",
+    "run": f"--only --json {SETTINGS}",
     "plan": f"--json {SETTINGS}",
     "refresh": SETTINGS,
     "up": f"--port --mlflow-port {SETTINGS}",

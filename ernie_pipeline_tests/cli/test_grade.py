@@ -32,7 +32,7 @@ def test_a_line_for_each_row_and_a_summary(file: Path, capsys: pytest.CaptureFix
         "2: wrong: 2 values are asked",
         "3: wrong: several boxes disagree",
         "4: wrong: no answer was found",
-        "4 rows: 1 correct, 3 wrong, 0 timed out; 25.0% correct (95 % interval 4.6% to 69.9%)",
+        "4 rows: 1 correct, 3 wrong, 0 timed out; 25.0 % correct (95 % interval 4.6 to 69.9 %)",
     ]
 
 

@@ -18,5 +18,5 @@ def test_each_suite_has_a_line_once_both_have_answered(tmp_path: Path) -> None:
     assets = [AssetPlan(f"suite_{name}_problems", "fresh", fingerprint="f0") for name in ("mine", "later")]
     assets += [AssetPlan("suite_mine_comparison", "fresh", fingerprint="f1"), AssetPlan("suite_later_base", "stale")]
     told = summary(settings, RefreshPlan(tuple(assets), {}, "target"), None).splitlines()
-    assert told[0] == ("on mine  50.0% before, 75.0% after, greedily: +25.0 points (95 % interval -10.0 to +60.0)")
+    assert told[0] == ("on mine  50.0 % before, 75.0 % after, greedily: +25.0 points (95 % interval -10.0 to +60.0)")
     assert not any("later" in line for line in told)

@@ -11,6 +11,7 @@ from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.solutions import show_solutions
 from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse
+from ernie_pipeline.orchestration.words import percent
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.not_asked_for import write_not_asked_for
 from ernie_pipeline.staleness.chain import Chain, Write
@@ -83,11 +84,11 @@ def sampling(context: dg.AssetExecutionContext, gpu: GpuResource) -> Write:
 
 def _enough(out: Path, wanted: float) -> Check:
     metrics = json.loads((out / "metrics.json").read_text())
-    found = f"{metrics['solved']} of {metrics['problems']} problems are solved ({metrics['solved_share']:.1%})"
+    found = f"{metrics['solved']} of {metrics['problems']} problems are solved ({percent(metrics['solved_share'])})"
     cure = "raise solutions.samples, use a stronger base model, or lower solutions.min_solved"
     if metrics["solved_share"] >= wanted:
         return Check(ENOUGH, True, found)
-    return Check(ENOUGH, False, f"{found}, and solutions.min_solved asks for {wanted:.1%}; {cure}")
+    return Check(ENOUGH, False, f"{found}, and solutions.min_solved asks for {percent(wanted)}; {cure}")
 
 
 def _no_held_out(out: Path, split: Path) -> Check:
