@@ -12,6 +12,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT: str = Registry().model_name
+USUAL = ("main", "default")
+"""What a data set of the hub calls its only configuration, or its first."""
 ENDINGS = re.compile(r"\.[a-z].*$", re.IGNORECASE)
 
 
@@ -46,16 +48,24 @@ def give_name(table: dict[str, Any], own: Any, where: str) -> None:
 
 
 def rows_of(source: Mapping[str, Any]) -> tuple[str, str]:
-    """Which rows a table [source] names, whatever of them is read at which revision."""
+    """Which rows a table [source] names, whatever of them is read at which revision: a file, a data set's
+    configuration, the problems of one seed."""
     kind = str(source.get("kind", "demo"))
+    if kind == "demo":
+        seed = source.get("seed", 0)
+        return kind, f"seed {seed}" if seed else ""
+    if kind == "hub" and (config := source.get("config")) and config not in USUAL:
+        return kind, f"{source.get('dataset', '')}/{config}"
     return kind, str(source.get({"file": "path", "hub": "dataset"}.get(kind, ""), ""))
 
 
 def called(source: Mapping[str, Any]) -> str:
-    """What the rows are called in a name: "grade-3" of "data/Grade 3.csv", "gsm8k" of "openai/gsm8k"."""
+    """What the rows are called in a name: "grade-3" of "data/Grade 3.csv", "gsm8k" of "openai/gsm8k",
+    "gsm8k-socratic" of its configuration, "demo-seed-7"."""
     kind, place = rows_of(source)
-    last = ENDINGS.sub("", Path(place).name) if kind == "file" else place.rpartition("/")[2] or kind
-    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-") or "rows"
+    names = {"file": ENDINGS.sub("", Path(place).name), "hub": place.partition("/")[2] or place}
+    name = names.get(kind) or f"{kind} {place}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "rows"
 
 
 @cache

@@ -142,6 +142,15 @@ def test_the_runs_of_one_recipe_do_not_hold_up_the_other(two: list[RecipeAssets]
     assert request.tags[TARGET].endswith(".long_one")
 
 
+def test_problems_of_two_seeds_are_two_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[source]\nkind = "demo"\nseed = {seed}\n[registry]\nmodel_name = "small"\n'
+    for seed in (1, 2):
+        (tmp_path / f"seed{seed}.toml").write_text(text.format(seed=seed))
+    monkeypatch.setenv("ERNIE_PIPELINE_RECIPES", ",".join(str(tmp_path / f"seed{seed}.toml") for seed in (1, 2)))
+    with pytest.raises(PipelineError, match='both register their models as "small", and read other rows'):
+        recipes_of(Settings.from_environment())
+
+
 def test_one_registered_name_for_two_data_sets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipes = [write_recipe(tmp_path, "a.toml"), write_recipe(tmp_path, "b.toml", rows="others.jsonl")]
     monkeypatch.setenv("ERNIE_PIPELINE_RECIPES", ",".join(recipes))

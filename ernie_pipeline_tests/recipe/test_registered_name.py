@@ -1,6 +1,7 @@
 """A model of other rows gets another name in the registry, and presets and named recipes keep theirs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ def test_presets_keep_their_names() -> None:
         ("reference", "data/My rows.csv.gz", "ernie-math-my-rows"),
         ("reference", "openai/gsm8k/main", "ernie-math-gsm8k"),
         ("best", "openai/gsm8k/main", "ernie-math-gsm8k"),
+        ("best", "openai/gsm8k/socratic", "ernie-math-gsm8k-socratic"),
     ],
 )
 def test_other_rows_by_the_environment_have_a_name_of_their_own(preset: str, source: str, wanted: str) -> None:
@@ -52,6 +54,15 @@ def test_a_name_of_one_s_own_stands_wherever_the_rows_lie(tmp_path: Path) -> Non
     assert name(mine, "elsewhere/b.csv") == "mine"
 
 
+def test_problems_of_another_seed_are_other_rows(tmp_path: Path) -> None:
+    source = '[source]\nkind = "demo"\nseed = {seed}\nrows = 9\n'
+    assert name(recipe_file(tmp_path, source.format(seed=0))) == "ernie-math-demo"
+    assert name(recipe_file(tmp_path, source.format(seed=7))) == "ernie-math-demo-seed-7"
+    copy = recipe_file(tmp_path, source.format(seed=7) + '[registry]\nmodel_name = "ernie-math-demo"\n')
+    with pytest.raises(PipelineError, match='is that of a preset, .* such as "ernie-math-demo-seed-7"'):
+        load_recipe(copy)
+
+
 @pytest.mark.parametrize("taken", ["ernie-math-demo", "ernie-math"])
 def test_a_preset_s_name_with_other_rows_is_refused_in_one_sentence(tmp_path: Path, taken: str) -> None:
     copy = recipe_file(tmp_path, f'[source]\nkind = "file"\npath = "a.csv"\n[registry]\nmodel_name = "{taken}"\n')
@@ -68,7 +79,11 @@ def test_a_preset_s_name_with_other_rows_is_refused_in_one_sentence(tmp_path: Pa
         ({"kind": "hub", "dataset": "a/B_c"}, "b-c"),
         ({"kind": "file", "path": "/d/\u6570\u5b66.csv"}, "rows"),
         ({}, "demo"),
+        ({"kind": "demo", "seed": 7}, "demo-seed-7"),
+        ({"kind": "hub", "dataset": "openai/gsm8k", "config": "main"}, "gsm8k"),
+        ({"kind": "hub", "dataset": "openai/gsm8k", "config": "socratic"}, "gsm8k-socratic"),
+        ({"kind": "hub", "dataset": "gsm8k"}, "gsm8k"),
     ],
 )
-def test_what_rows_are_called(source: dict[str, str], wanted: str) -> None:
+def test_what_rows_are_called(source: dict[str, Any], wanted: str) -> None:
     assert called(source) == wanted
