@@ -59,7 +59,7 @@ def test_problems_of_another_seed_are_other_rows(tmp_path: Path) -> None:
     assert name(recipe_file(tmp_path, source.format(seed=0))) == "ernie-math-demo"
     assert name(recipe_file(tmp_path, source.format(seed=7))) == "ernie-math-demo-seed-7"
     copy = recipe_file(tmp_path, source.format(seed=7) + '[registry]\nmodel_name = "ernie-math-demo"\n')
-    with pytest.raises(PipelineError, match='is that of a preset, .* such as "ernie-math-demo-seed-7"'):
+    with pytest.raises(PipelineError, match=r'is that of a preset, .* such as "ernie-math-demo-seed-7"'):
         load_recipe(copy)
 
 
