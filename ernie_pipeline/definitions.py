@@ -42,9 +42,9 @@ with told_when_opened():
 
 def assets_of(recipe: RecipeAssets) -> list[Any]:
     """The sources that the recipe observes and the assets that it asks for, these with their version."""
-    suites = suites_among(recipe.versions)
-    built = [make(recipe) for make in (*BUILT, *suite_assets(suites)) if make.name in recipe.versions]
-    versions = {recipe.key(name): version for name, version in recipe.versions.items()}
+    suites = suites_among(recipe.shown)
+    built = [make(recipe) for make in (*BUILT, *suite_assets(suites)) if make.name in recipe.shown]
+    versions = {recipe.key(name): recipe.versions.get(name) for name in recipe.shown}
     return [
         *(make(recipe) for make in (*SOURCES, *suite_sets(suites))),
         *dg.map_asset_specs(lambda spec: spec.replace_attributes(code_version=versions[spec.key]), built),

@@ -19,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.opened import hand_on
 from ernie_pipeline.orchestration.opening import told_when_opened
 from ernie_pipeline.orchestration.recipes import COMPARED, RecipeAssets, check_where_validated, recipes_of
 from ernie_pipeline.orchestration.report import pipeline_errors_as_failures
@@ -67,8 +68,7 @@ with told_when_opened():
     check_times(SETTINGS.cron, SETTINGS.timezone)
     RECIPES = recipes_of(SETTINGS)
     check_where_validated(RECIPES)
-    for _each in RECIPES:
-        _each.versions  # noqa: B018  # as they are now
+    hand_on({each.recipe: each.shown for each in RECIPES})  # as they are now
 """The recipes of this code location."""
 
 
@@ -83,7 +83,7 @@ class Automation:
 
 def automation_of(recipe: RecipeAssets, settings: Settings) -> Automation:
     """The recipe's job and what launches it, at the times that the settings say."""
-    selection = dg.AssetSelection.assets(*map(recipe.key, recipe.versions), *_compared())
+    selection = dg.AssetSelection.assets(*map(recipe.key, recipe.shown), *_compared())
     job = dg.define_asset_job(
         recipe.called("refresh"), selection=selection, description="Build every asset that is not fresh."
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from ernie_pipeline.orchestration.opened import opened_before
 from ernie_pipeline.recipe.registered_name import rows_of
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.side_by_side import VARIABLE, called
@@ -41,6 +42,12 @@ class RecipeAssets:
     def versions(self) -> dict[str, str]:
         """Of each built asset as it was when this was asked first, by its name."""
         return declared_versions(self.settings())
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The built assets that are there: those that it asks for, and in a run's process those that were there when
+        the run was planned."""
+        return list(dict.fromkeys([*self.versions, *opened_before(self.recipe)]))
 
     def key(self, asset: str) -> dg.AssetKey:
         """Of the asset that is called `asset` in the table of stages."""
