@@ -17,12 +17,12 @@ from ernie_pipeline.orchestration.words import duration
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.because import why_to_build
-from ernie_pipeline.staleness.chain import Chain, Write
+from ernie_pipeline.staleness.chain import Chain, NotThereError, Write
 from ernie_pipeline.staleness.plan import make_plan
 from ernie_pipeline.staleness.stage import EARLIER_ROUND, Work
 from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
-from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.store.artifacts import Artifact, Check, asset_of
 from ernie_pipeline.utils.errors import PipelineError
 
 OWNERS = ["team:fine-tuning"]
@@ -50,6 +50,25 @@ def told_in_the_run(context: dg.AssetExecutionContext) -> Iterator[None]:
         aside.log.removeHandler(handler)
 
 
+@contextmanager
+def lost_meanwhile(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """What this very run has built above, and is asked for otherwise now, as after an edit of its code: then the run is
+    to be made again, and no other selection."""
+    try:
+        yield
+    except NotThereError as error:
+        run, above = context.run, recipe_of(context.asset_key)[0].key(asset_of(error.stage))
+        steps = run.step_keys_to_execute
+        if (run.asset_selection is None or above in run.asset_selection) and (
+            steps is None or "__".join(above.path) in steps
+        ):
+            raise PipelineError(
+                f"{error.stage}, which this run has built or reused, is not what is asked for any more: "
+                f"{error.reason}; run it again"
+            ) from None
+        raise
+
+
 class _Hand(logging.Handler):
     """Hands a record's sentence on to a run."""
 
@@ -75,7 +94,7 @@ def build_or_reuse(
     that it is reused, is told in the run's log, and so is each check that fails without stopping anything.
     """
     end_with_run()
-    with told_in_the_run(context), pipeline_errors_as_failures():
+    with told_in_the_run(context), pipeline_errors_as_failures(), lost_meanwhile(context):
         recipe, name = recipe_of(context.asset_key)
         chain = open_chain(recipe.settings(), run=recipe.in_run(context.run.run_id))
         if name not in chain.stages:

@@ -4,16 +4,21 @@ import json
 import logging
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from ernie_pipeline.definitions import defs
+from ernie_pipeline.orchestration import report
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron as make_raw_nemotron
 from ernie_pipeline.orchestration.origin import origin
 from ernie_pipeline.orchestration.recipes import RecipeAssets
 from ernie_pipeline.orchestration.report import build_or_reuse, version_tags
+from ernie_pipeline.staleness import chain
+from ernie_pipeline.staleness.code import Module
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, Work
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline_tests.scenarios.chain import rows, write_rows
@@ -115,3 +120,46 @@ def test_a_check_that_fails_without_stopping_anything_is_a_warning_on_the_page_a
         page, log = steps.run(refused)
         assert page["warning"] == "gate: the gain is too small"
         assert log["WARNING"] == ["raw_nemotron: the check gate: the gain is too small"]
+
+
+def edited_after(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of a stage's code is another one as soon as its step is done."""
+    read, done = chain.read_module, [False]
+
+    def now(asked: str) -> Module | None:
+        found = read(asked)
+        return replace(found, shape="edited") if found and done[0] and asked == module else found
+
+    def tell(context: dg.AssetExecutionContext, told: str, artifact: Artifact) -> None:
+        done[0] = done[0] or told == name
+
+    monkeypatch.setattr(chain, "read_module", now)
+    monkeypatch.setattr(report, "_say_what_became_of_it", tell)
+
+
+def why_split_failed(assets: list[str], instance: dg.DagsterInstance) -> str:
+    job = defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[*map(dg.AssetKey, assets)], raise_on_error=False
+    )
+    failed = result.failure_data_for_node("math_split")
+    assert failed
+    assert failed.user_failure_data
+    return str(failed.user_failure_data.description)
+
+
+def test_code_that_is_edited_under_a_run_is_run_again_and_what_it_never_built_is_selected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ERNIE_PIPELINE_SOURCE", write_rows(tmp_path / "rows.jsonl", rows(range(20))))
+    module = "ernie_pipeline.data.make_raw"
+    with dg.DagsterInstance.ephemeral() as instance:
+        edited_after("raw_nemotron", module, monkeypatch)
+        said = why_split_failed(["raw_nemotron", "math_split"], instance)
+        assert said.startswith("raw_nemotron, which this run has built or reused, is not what is asked for any more: ")
+        assert module.removeprefix("ernie_pipeline.") in said
+        assert said.endswith("; run it again")
+        said = why_split_failed(["math_split"], instance)
+        assert said.startswith("raw_nemotron for this recipe: not built yet")
+        assert '--select "*math_split"' in said
