@@ -26,6 +26,7 @@ from ernie_pipeline.cli.settings_options import (
     with_settings,
 )
 from ernie_pipeline.cli.table import COMMANDS, Entry
+from ernie_pipeline.cli.usage import usage_sentence
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.near import did_you_mean
 
@@ -52,7 +53,7 @@ def _told_with_usage(error: typer.TyperException) -> int:
     context: Any = getattr(error, "ctx", None)
     if context is not None:
         print(context.get_usage(), file=sys.stderr)
-    print(f"error: {error.format_message()}", file=sys.stderr)
+    print(f"error: {usage_sentence(error)}", file=sys.stderr)
     return USAGE
 
 

@@ -26,6 +26,7 @@ from ernie_pipeline.recipe.load import load_recipe, parse_recipe, source_table
 from ernie_pipeline.recipe.registered_name import DEFAULT, called
 from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.near import did_you_mean
 
 REAL, DEMO = "unsloth/ERNIE-4.5-21B-A3B-PT", "demo"
 MEASURED = 400
@@ -97,7 +98,7 @@ def init(
     if out.exists():
         raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
     rows = Source(**table)
-    version = resolve_source(rows)
+    version = _version(rows, source)
     named = {"question": question, "answer": answer, "messages": messages, "extract": extract}
     proposal = _named(named) or _proposal(rows, version)
     keys = proposal.keys if proposal else {}
@@ -114,6 +115,23 @@ def init(
     load_recipe(str(out))  # which says what is wrong with it
     print(_summary(out, describe_source(rows), proposal, found, base))
     return FRESH
+
+
+def _version(rows: Source, named: str) -> str:
+    """Of the rows that are `named`. Raises `PipelineError` where there are none, which no setting mends."""
+    path = Path(rows.path).expanduser()
+    if rows.kind == "file" and path.is_dir():
+        raise PipelineError(f"{named} is a folder; name a file of rows in it")
+    if rows.kind == "file" and not path.exists():
+        beside = [each.name for each in path.parent.glob("*")]
+        near = did_you_mean(path.name, beside) or "name a file of rows, or a data set of the hub (openai/gsm8k/main)"
+        raise PipelineError(f"there is no file {named}; {near}")
+    try:
+        return resolve_source(rows)
+    except PipelineError as error:
+        if rows.kind == "hub":
+            raise PipelineError(f"there is no file {named}, and as a data set of the hub: {error}") from None
+        raise
 
 
 def _named(given: dict[str, str | None]) -> Proposal | None:

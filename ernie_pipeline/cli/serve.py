@@ -10,6 +10,8 @@ import typer
 import ernie_pipeline
 from ernie_pipeline.cli.verify import FORM, settings_with_registry
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.registry.verification.version import find_version
 
 
 def serve(
@@ -21,8 +23,9 @@ def serve(
     settings = settings_with_registry()
     own_name = settings.load_recipe().registry.model_name
     asked = parse_model_uri(model or f"{MODELS}{own_name}@champion", own_name)
-    uri = f"{MODELS}{asked.name}" + (f"@{asked.alias}" if asked.alias else f"/{asked.version}")
+    with connected(settings.tracking_uri) as client:
+        find_version(client, asked.uri, own_name)  # which tells what is not there
     os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     script = Path(ernie_pipeline.__file__).parent / "registry" / "serve.py"
-    command = [sys.executable, "-P", str(script), uri, "--host", host, "--port", str(port)]
+    command = [sys.executable, "-P", str(script), asked.uri, "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)  # -P: the code that is served is the one beside the model

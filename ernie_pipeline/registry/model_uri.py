@@ -19,6 +19,11 @@ class Named:
     alias: str = ""
     version: str = ""
 
+    @property
+    def uri(self) -> str:
+        """As MLflow writes it."""
+        return f"{MODELS}{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
+
 
 def parse_model_uri(text: str, own_name: str = "") -> Named:
     """What `text` names; where there is an `own_name`, a number alone is a version of it.

@@ -47,6 +47,27 @@ def test_a_csv_file_becomes_a_recipe_that_reads_it(tmp_path: Path, capsys: pytes
     assert "    ernie run --recipe " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("nothere.csv", "there is no file {}; name a file of rows, or a data set of the hub (openai/gsm8k/main)"),
+        ("grade3.csv", "there is no file {}; did you mean 'grade-3.csv'?"),
+        ("", "{} is a folder; name a file of rows in it"),
+    ],
+)
+def test_rows_that_are_not_there_are_told_so(named: str, said: str, tmp_path: Path) -> None:
+    csv_file(tmp_path / "grade-3.csv", ["What is 1 + 1?"])
+    place = str(tmp_path / named) if named else str(tmp_path)
+    with pytest.raises(PipelineError) as caught:
+        asked(place)
+    assert str(caught.value) == said.format(place)
+
+
+def test_a_name_that_is_neither_a_file_nor_on_the_hub_is_told_as_both() -> None:
+    with pytest.raises(PipelineError, match=r"^there is no file no/where, and as a data set of the hub: "):
+        asked("no/where")
+
+
 def test_gsm8k_s_own_form_is_known_and_max_tokens_has_room_for_it(tmp_path: Path) -> None:
     lines = [json.dumps({"question": f"{WORK} What is {n} + 1?", "answer": f"{WORK}\n#### {n + 1}"}) for n in range(30)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))

@@ -281,11 +281,16 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
     for model, said in {
         "9": "there is no version of quick with the number 9",
         "models:/quick@best": "there is no version of quick with the alias best",
-        "models:/slow@champion": "where the gate let none become it, name models:/slow@challenger",
+        "models:/slow@champion": "error: models:/slow@champion: the registry has no model 'slow'; there are quick",
+        "models:/quikc/1": "error: models:/quikc/1: the registry has no model 'quikc'; did you mean 'quick'?",
         "models:/other": "names no version",
     }.items():
-        assert main(["verify", model]) == 1
-        assert said in capsys.readouterr().err
+        for command in ("verify", "promote", "serve"):
+            assert main([command, model]) == 1
+            assert said in capsys.readouterr().err
+    for command in (["export", "peft", str(tmp_path / "out"), "--model"], ["ask", "q", "--model"]):
+        assert main([*command, "models:/quikc/1"]) == 1
+        assert "the registry has no model 'quikc'; did you mean 'quick'?" in capsys.readouterr().err
     assert main(["verify", "--answers", "-1"]) == main(["verify", "--files", "--rebuild"]) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -10,6 +10,7 @@ from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.registry.registered_names import unknown_name
 from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.store.artifacts import NOT_BUILT
 from ernie_pipeline.store.hashing.file_hash import sha256_of
@@ -95,7 +96,8 @@ def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
             location = str(client.get_model_version_download_uri(name, found.version))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise missing from None
+                unknown = unknown_name(client, name)
+                raise (PipelineError(f"{uri}: {unknown}") if unknown else missing) from None
             raise
     if CHECKED not in found.tags:
         raise PipelineError(f"{uri} was never checked after loading it back; register it again")

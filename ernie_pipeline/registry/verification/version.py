@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.registry.registered_names import unknown_name
 from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -46,6 +47,8 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
+        if unknown := unknown_name(client, name):
+            raise PipelineError(f"{asked.uri}: {unknown}") from None
         place = f"with the alias {alias}" if alias else f"with the number {number}"
         hint = "name one that there is"
         if alias == "champion":
