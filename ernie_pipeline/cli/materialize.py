@@ -10,7 +10,9 @@ from typing import Any
 
 from ernie_pipeline.recipe.side_by_side import as_selected
 
-MATERIALIZE = ("-m", "dagster", "asset", "materialize", "-m", "ernie_pipeline.definitions", "--select")
+QUIET = ("-W", "ignore:Function `asset_materialize_command` is superseded")
+"""Each start of it says that Dagster recommends `dg launch`; the README's commands are quiet by PYTHONWARNINGS."""
+MATERIALIZE = (*QUIET, "-m", "dagster", "asset", "materialize", "-m", "ernie_pipeline.definitions", "--select")
 LOOK_S = 0.2
 """How often who watches is called."""
 
