@@ -126,8 +126,9 @@ def _build(
         print(interrupted(plan, _again()), file=sys.stderr)
         outcome.status = 128 + ended.signal
     else:
-        outcome.failures = [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
-        for words in outcome.failures or ["the run failed before it began"]:
+        told = [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
+        outcome.failures = told or ["the run failed before it began"]
+        for words in outcome.failures:
             print(f"error: {words}", file=sys.stderr)
         print(f"Dagster's whole log: {log}", file=sys.stderr)
     with suppress(PipelineError):

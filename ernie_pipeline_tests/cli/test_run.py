@@ -173,6 +173,19 @@ def test_bad_rows_are_one_sentence_on_a_terminal_too(tmp_path: Path, environment
     assert log.startswith("Dagster's whole log: ")
 
 
+def test_a_program_is_told_why_a_run_failed(tmp_path: Path, environment: dict[str, str]) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", [row("What is 1 + 1?", "2"), "{broken"])
+    command = [*ERNIE, "run", "--only", "raw_nemotron", "--source", source, "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["exit_status"], told["built"], told["fresh"]) == (1, 1, [], False)
+    [why] = told["failures"]
+    assert f"error: {why}\n" in done.stderr
+    assert why.startswith("raw_nemotron: ")
+    assert told["source"] == source
+    assert Path(told["log"]).is_file()
+
+
 def read_all(terminal: int) -> str:
     parts = []
     while True:
