@@ -40,6 +40,7 @@ SLOW = (
     "launch/test_local.py",
     "launch/test_torchrun.py",
     "orchestration/test_metering.py",
+    "orchestration/test_reload.py",
     "staleness/test_publication.py::test_a_run_is_ended",
     "store/shared/test_lease.py",
     "store/shared/test_store.py",

@@ -81,4 +81,4 @@ def test_too_few_solved_stop_what_is_below_and_nothing_is_sampled_for_that(story
     assert "problems sampled 0, reused 20" in run.output
     failed = plan(story.home, recipe=recipe).todo["verified_solutions"]
     assert failed.startswith("failed: check enough_solutions failed: ")
-    assert "and solutions.min_solved asks for 100.0%; raise solutions.samples" in failed
+    assert "and solutions.min_solved asks for 100.0 %; raise solutions.samples" in failed
