@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=8, help="samples a step")
     parser.add_argument("--profile", default="40gb")
     parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--limit-gib", type=float, help="instead of the profile's")
+    parser.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction, help="likewise")
     parser.add_argument("--eval-every", type=int)
     parser.add_argument("--processes", type=int, default=1)
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
@@ -79,7 +81,12 @@ def _job(asked: argparse.Namespace, folder: Path) -> TrainingJob:
             quantized_bases=asked.home / "store" / ".bases",
         ),
         training=recipe.training.model_copy(update=changes),
-        execution=ExecutionOverrides(profile=asked.profile, micro_batch=asked.micro_batch or asked.step),
+        execution=ExecutionOverrides(
+            profile=asked.profile,
+            micro_batch=asked.micro_batch or asked.step,
+            memory_limit_gib=asked.limit_gib,
+            gradient_checkpointing=asked.gradient_checkpointing,
+        ),
         limits=DeviceLimits(cpu_threads=4),
         split=folder,
         out=folder / "out",
