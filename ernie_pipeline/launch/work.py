@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
+from ernie_pipeline.utils.timeline import part
 
 Job = dict[str, JsonValue]
 """A job as values of JSON's types, before it is validated."""
@@ -39,8 +40,9 @@ class WorkKind(BaseModel):
         """
         if self.prepare:
             _imported(self.prepare)(job)
-        job_class: type[BaseModel] = _imported(self.job)
-        function: Callable[[BaseModel, Reporter], None] = _imported(self.function)
+        with part(f"imports of {self.name}"):
+            job_class: type[BaseModel] = _imported(self.job)
+            function: Callable[[BaseModel, Reporter], None] = _imported(self.function)
         try:
             validated = job_class.model_validate(job)
         except ValidationError as error:

@@ -23,6 +23,7 @@ from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, damage, key_of,
 from ernie_pipeline.store.sealed import write_sealed_folder
 from ernie_pipeline.store.user_cache import users_cache
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.timeline import part
 
 Tensors = dict[str, torch.Tensor]
 
@@ -44,9 +45,12 @@ def quantized_base(
         quantize_checkpoint(base.checkpoint, base.revision, config, quantization, temporary, device)
 
     with open_lock(Path(f"{place}.lock"), below=place.parent.parent):
-        if damage(place, remembered_sha256):
+        with part("check the quantized base"):
+            damaged = damage(place, remembered_sha256)
+        if damaged:
             what = "the quantized base model was not kept"
-            write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
+            with part("quantize the base model"):
+                write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
     return place
 
 
@@ -57,8 +61,10 @@ def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], d
     """
     if device == "cuda":  # safetensors, and the threads that read, would take the first one
         device = f"cuda:{torch.cuda.current_device()}"
-    tensors = _read_tensors(folder, device)
-    model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
+    with part("read the quantized base"):
+        tensors = _read_tensors(folder, device)
+    with part("skeleton of the model"):
+        model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
     for parent_name, parent in list(model.named_modules()):
         prefix = f"{parent_name}." if parent_name else ""
         if set(FUSED_PROJECTIONS) <= set(parent._parameters):
