@@ -5,7 +5,6 @@ It is kept as safetensors in the names and quantization states of bitsandbytes, 
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skeleton, quantize_checkpoint
+from ernie_pipeline.models.grouped.read_tensors import Tensors, read_tensors
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
@@ -24,8 +24,6 @@ from ernie_pipeline.store.sealed import write_sealed_folder
 from ernie_pipeline.store.user_cache import users_cache
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.timeline import part
-
-Tensors = dict[str, torch.Tensor]
 
 
 def quantized_base(
@@ -59,10 +57,10 @@ def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], d
 
     `config` is the checkpoint's own. Raises `PipelineError` when a parameter of it has no tensor in the folder.
     """
-    if device == "cuda":  # safetensors, and the threads that read, would take the first one
+    if device == "cuda":  # the threads that read would take the first one
         device = f"cuda:{torch.cuda.current_device()}"
     with part("read the quantized base"):
-        tensors = _read_tensors(folder, device)
+        tensors = read_tensors(sorted(folder.glob("*.safetensors")), device)
     with part("skeleton of the model"):
         model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
     for parent_name, parent in list(model.named_modules()):
@@ -84,14 +82,6 @@ def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], d
     if lost:
         raise _lacking(folder, lost)
     return model.requires_grad_(False).eval()
-
-
-def _read_tensors(folder: Path, device: str) -> Tensors:
-    from safetensors.torch import load_file
-
-    with ThreadPoolExecutor(8) as threads:
-        files = threads.map(lambda file: load_file(file, device=device), sorted(folder.glob("*.safetensors")))
-        return {name: tensor for file in files for name, tensor in file.items()}
 
 
 def _state(tensors: Tensors, name: str) -> list[str]:
