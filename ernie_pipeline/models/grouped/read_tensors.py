@@ -61,7 +61,7 @@ class _Piece:
         self.device, on_gpu = device, device.type == "cuda"
         self.memory = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=on_gpu)
         self.view = memoryview(self.memory.numpy())
-        self.taken = torch.cuda.Event() if on_gpu else None
+        self.taken = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def is_being_taken(self) -> None:
         """From now on, until all is done that the device has been told."""
