@@ -197,12 +197,19 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.progress.evaluated(loss, time.monotonic() - start, self.shown_of(loss))
         if not self.best or loss < self.best["loss"]:
             self.best = {"step": self.evaluated, "loss": loss}
-            keep = self.plan.settings.keep == "best"
-            with part("copy of the best adapter"):
-                self.best_weights = copy_weights(self.loaded.trainable()) if keep else None
+            if self.plan.settings.keep == "best":
+                self._keep_best()
         metrics = {"eval_loss": loss}  # the name that transformers' own callbacks know
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _keep_best(self) -> None:
+        """A copy of the weights as they are; after the last step they stay what they are."""
+        if self.evaluated >= len(self.plan.steps):
+            self.best_weights = None
+            return
+        with part("copy of the best adapter"):
+            self.best_weights = copy_weights(self.loaded.trainable(), self.best_weights)
 
     def stop_here(self) -> NoReturn:
         """Between two steps, save and raise `PipelineError`: it was asked to stop."""

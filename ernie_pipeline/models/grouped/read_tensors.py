@@ -60,7 +60,7 @@ class _Piece:
     def __init__(self, device: torch.device):
         self.device, on_gpu = device, device.type == "cuda"
         self.memory = torch.empty(CHUNK, dtype=torch.uint8, pin_memory=on_gpu)
-        self.view = memoryview(self.memory.numpy())
+        self.view = memoryview(self.memory.numpy())  # type: ignore[arg-type]
         self.taken = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def is_being_taken(self) -> None:
