@@ -26,10 +26,13 @@ def unsloth_first(job: Job) -> None:
 
 
 def model_first(job: Job) -> None:
-    """For a training: see `unsloth_first`; or the backend `grouped` begins to read the quantized base of its model."""
+    """For what always loads its model: see `unsloth_first`; `grouped` begins to read the quantized base of its own.
+
+    Not for a part of the rows, which another generator may answer.
+    """
     unsloth_first(job)
     spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("backend") == "grouped":
+    if isinstance(spec, dict) and spec.get("backend") == "grouped" and not job.get("part"):
         with part("import of torch"):
             import torch
 

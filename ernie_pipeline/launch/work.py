@@ -107,7 +107,7 @@ WORK: Mapping[str, WorkKind] = {
             name="evaluation",
             function="ernie_pipeline.evaluation.evaluate:evaluate",
             job="ernie_pipeline.evaluation.job:EvaluationJob",
-            prepare="ernie_pipeline.launch.prepare:unsloth_first",
+            prepare="ernie_pipeline.launch.prepare:model_first",
         ),
         WorkKind(
             name="suite",

@@ -117,3 +117,38 @@ WorkKind(name="work", function="imported_work:do", job="imported_work:Given").do
     environment = {**os.environ, "PYTHONPATH": python_path(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout == "False True True\n", done.stderr
+
+
+GROUPED = {"backend": "grouped", "base": {"name": "demo", "checkpoint": "demo"}, "quantization": {}}
+
+
+@pytest.mark.parametrize(
+    ("job", "rank", "device"),
+    [
+        ({"spec": GROUPED}, None, "cuda:0"),
+        ({"spec": GROUPED}, "1", "cuda:1"),
+        ({"spec": GROUPED, "part": None}, None, "cuda:0"),
+        ({"spec": GROUPED, "part": {"number": 0}}, None, None),
+        ({"spec": GROUPED | {"backend": "peft"}}, None, None),
+        ({"spec": GROUPED | {"base": "of other code"}}, None, None),
+    ],
+)
+def test_what_always_loads_a_grouped_model_begins_to_read_its_base_on_the_gpu_of_its_rank(
+    monkeypatch: pytest.MonkeyPatch, job: Job, rank: str | None, device: str | None
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
+    monkeypatch.setattr(
+        "ernie_pipeline.models.grouped.read_ahead.begin_to_read", lambda spec, device: begun.append(device)
+    )
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    model_first(job)
+    assert begun == ([device] if device else [])
+
+
+def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ernie_pipeline.models.grouped.read_ahead.begin_to_read", lambda *given: pytest.fail("begun"))
+    model_first({"spec": GROUPED})

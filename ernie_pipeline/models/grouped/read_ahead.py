@@ -21,7 +21,7 @@ def begin_to_read(spec: ModelSpec, device: str) -> None:
     made = made_of(spec.base.version, spec.quantization.model_dump(mode="json"))
     place, found = place_of(made, spec.quantized_bases), Future[Tensors | None]()
     _reading[place, device] = found
-    Thread(target=_read, args=(place, device, found), daemon=True).start()
+    Thread(target=_read, args=(place, device, found)).start()
 
 
 def what_was_read(place: Path, device: str) -> Tensors | None:
