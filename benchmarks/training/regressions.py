@@ -58,6 +58,8 @@ def main() -> None:
     tables = compared([*rows, *added])
     for title, lines in tables.items():
         print(f"{title}\n{aligned([HEADER, *lines])}\n")
+    if not tables:
+        print("nothing to compare: no run was measured at two commits")
     worse = sum(line[-1] != "" for lines in tables.values() for line in lines)
     if worse:
         print(f"{worse} figures are {WORSE:.0%} worse or more, or other ones")
