@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from ernie_pipeline.evaluation.evaluate import evaluate
 from ernie_pipeline.evaluation.job import EvaluationJob
@@ -23,7 +22,7 @@ from ernie_pipeline.models.documents import Document, document
 from ernie_pipeline.models.generation.generate import generate_tokens
 from ernie_pipeline.models.generation.memory_plan import WORKING_BYTES, row_bytes
 from ernie_pipeline.models.generation.merged import fast_generator, merge, merged_weights
-from ernie_pipeline.models.grouped import grouped_mm, read_tensors
+from ernie_pipeline.models.grouped import grouped_mm
 from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel
 from ernie_pipeline.models.grouped.captured import BUCKET, CapturedPasses
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
@@ -213,32 +212,6 @@ def test_a_document_has_the_loss_in_a_batch_that_it_has_alone(adapted: GroupedMo
     assert sum(alone) == pytest.approx(usual, rel=1e-2)
 
 
-@pytest.mark.parametrize("chunk", [1000, 2**24])
-def test_a_file_s_tensors_are_read_to_the_gpu_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    monkeypatch.setattr(read_tensors, "CHUNK", chunk)
-    files = [tmp_path / f"{number}.safetensors" for number in range(12)]
-    for number, file in enumerate(files):
-        wide = torch.randn(100, 133).to(torch.bfloat16)
-        save_file({f"{number}.wide": wide, f"{number}.four": torch.randint(0, 256, (777, 1), dtype=torch.uint8)}, file)
-    found = read_tensors.read_tensors(files, "cuda:0")
-    wanted = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    assert found.keys() == wanted.keys()
-    assert all(value.device == torch.device("cuda:0") for value in found.values())
-    assert all(torch.equal(found[name].cpu(), tensor) for name, tensor in wanted.items())
-
-
-def test_a_job_in_a_process_of_its_own_reads_its_quantized_base_ahead(grouped_job: MakeJob, tmp_path: Path) -> None:
-    train(grouped_job("makes it"), quiet)
-    job = grouped_job("reads it")
-    subprocess.run(command(write_job(tmp_path, "training", job), 1), check=True)
-    parts = json.loads((job.out / "reports" / "timeline.json").read_text())["parts"]
-    names = [name for _, _, name in parts]
-    assert {"read the quantized base, ahead", "wait for the quantized base"} <= {*names}
-    assert names.count("read the quantized base") == 1  # to compare what was saved
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_captured_passes_leave_the_gradient_of_those_that_are_not(adapted: GroupedModel, checkpointing: bool) -> None:
     if checkpointing:
@@ -248,8 +221,7 @@ def test_captured_passes_leave_the_gradient_of_those_that_are_not(adapted: Group
     def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
         return padding_free_loss(adapted.base, inputs, max_seqlen=BUCKET) / num_tokens
 
-    passes = CapturedPasses(loss_of, documents=4, pad_id=0, longest=BUCKET)
-    passes.plan([2 * BUCKET, 99])
+    passes = CapturedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: 2 * BUCKET)
     gradients: list[tuple[float, torch.Tensor]] = []
     for batch in [documents(17, 40, 9, 33), documents(20, 30), documents(17, 40, 9, 33), documents(17, 40, 9, 33)]:
         if gradients:

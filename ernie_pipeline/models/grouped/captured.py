@@ -2,12 +2,11 @@
 
 A pass is some 8,000 small kernels, which Python takes 0.4 s to launch: 8 short samples keep an H100 busy for a third of
 that, 8,000 tokens for nine tenths. Graphs have fixed shapes, so documents are filled up to a multiple of `BUCKET`
-tokens, and further where that spares a capture; larger passes than `MAX_TOKENS` are launched kernel by kernel.
+tokens; larger passes than `MAX_TOKENS` are launched kernel by kernel.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,15 +20,9 @@ BUCKET = 256
 """Filling costs half of it a micro-batch on average, and each multiple that turns up about a second to capture."""
 MAX_TOKENS = 12288
 """Above that the GPU is the slower one, and nothing is gained."""
-WORTH_CAPTURING = 8192
-"""Tokens of filling that a capture has to spare: at 25,000 tokens/s a third of the second that it takes."""
 
 Loss = Callable[[Inputs, torch.Tensor], torch.Tensor]
 """The loss of a batch, given the number of tokens to divide its sum by; differentiable."""
-
-
-def _bucket(tokens: int) -> int:
-    return round_up(tokens, BUCKET)
 
 
 class _Capture(NamedTuple):
@@ -42,29 +35,19 @@ class _Capture(NamedTuple):
 class CapturedPasses:
     """The forward and backward pass of `loss_of` on documents without padding; gradients are added to the parameters'.
 
-    `documents`: the most that a micro-batch has; what fills it up is one more. `longest`: the most tokens that a
-    document may have, no less than `BUCKET`. The gradients have to stay the tensors that they are, see
-    `FlatParameters.clear_gradients`.
+    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. `largest`: the
+    tokens of the largest pass to come that has no more than the given number. The gradients have to stay the tensors
+    that they are, see `FlatParameters.clear_gradients`.
     """
 
-    def __init__(self, loss_of: Loss, documents: int, pad_id: int, longest: int, device: str = "cuda") -> None:
-        self.loss_of, self.documents, self.pad_id, self.longest = loss_of, documents, pad_id, longest
+    def __init__(
+        self, loss_of: Loss, documents: int, pad_id: int, largest: Callable[[int], int], device: str = "cuda"
+    ) -> None:
+        self.loss_of, self.documents, self.pad_id, self.largest = loss_of, documents, pad_id, largest
         self.device = device
-        self.widths: dict[int, int] = {}
-        """What the passes to come are filled up to, by the next multiple of `BUCKET`."""
         self.begun = False
         self.captures: dict[int, _Capture] = {}
         self.pool: Any = None
-
-    def plan(self, passes: Iterable[int]) -> None:
-        """The tokens of each pass to come. Those of a width that is too rare to be captured are filled up further."""
-        counts = Counter(width for width in map(_bucket, passes) if width <= MAX_TOKENS)
-        self.widths, wider = {}, 0
-        for width in sorted(counts, reverse=True):
-            more = wider - width
-            if not wider or counts[width] * more > WORTH_CAPTURING or more + BUCKET > self.longest:
-                wider = width
-            self.widths[width] = wider
 
     def begin(self) -> None:
         """Capture from now on; until then passes are launched, which loads their kernels."""
@@ -91,8 +74,8 @@ class CapturedPasses:
 
     def filled(self, tokens: int) -> int:
         """The tokens that a pass over `tokens` computes."""
-        bucket = _bucket(tokens)
-        return self.widths.get(bucket, bucket) if bucket <= MAX_TOKENS else tokens
+        bucket = round_up(tokens, BUCKET)
+        return bucket if bucket <= MAX_TOKENS else tokens
 
     def release(self) -> bool:
         """Give back the memory of all captures; whether there were any."""
@@ -108,7 +91,7 @@ class CapturedPasses:
 
     def _capture_of(self, tokens: int) -> _Capture:
         if not self.captures:  # the largest first: those after it fit into its memory
-            largest = max(self.widths, default=tokens)
+            largest = self.filled(self.largest(MAX_TOKENS))
             self.captures[largest] = self._capture(largest)
         if tokens not in self.captures:
             self.captures[tokens] = self._capture(tokens)

@@ -37,9 +37,8 @@ class GroupedTraining:
         # attention computes no further than it is told, and what fills a captured pass up is a document too
         self.longest = max(BUCKET, *(max(step, default=0) for step in steps))
         self.passes = (
-            CapturedPasses(self._loss, self.size.documents, pad_id, self.longest, device) if self._on_gpu else None
+            CapturedPasses(self._loss, self.size.documents, pad_id, self._largest, device) if self._on_gpu else None
         )
-        self._plan_passes()
         self.calls = 0
         """Steps whose gradient was computed here."""
         self.has_fit = False
@@ -97,7 +96,6 @@ class GroupedTraining:
             return f"{self.layers_dequantized} layers' experts kept dequantized"
         # once a step has fit, not much is missing
         if smaller := self.size.shrink(self.steps, slightly=self.has_fit):
-            self._plan_passes()
             return smaller
         if self.checkpointing:
             return ""
@@ -130,7 +128,6 @@ class GroupedTraining:
         """See `TrainingBackend.restore`."""
         if not self.size.restore(state, self.execution):
             return
-        self._plan_passes()
         self.has_fit = bool(state["has_fit"])
         if state["gradient_checkpointing"] and not self.checkpointing:
             self._checkpoint()
@@ -173,10 +170,6 @@ class GroupedTraining:
 
     def _loss(self, inputs: Inputs, num_tokens: torch.Tensor | float, temperature: float = 1.0) -> torch.Tensor:
         return padding_free_loss(self.module.get_base_model(), inputs, self.longest, temperature) / num_tokens
-
-    def _plan_passes(self) -> None:
-        if self.passes:
-            self.passes.plan(tokens for step in self.steps for tokens in self.size.tokens_of(step))
 
     def _largest(self, most: int = sys.maxsize) -> int:
         return self.size.largest(self.steps, most)

@@ -28,16 +28,13 @@ class MicroBatchSize:
         """Documents of `lengths`, longest first."""
         return lay_out(lengths, self.documents, self.pack_tokens, self.tokens)
 
-    def tokens_of(self, lengths: Sequence[int]) -> list[int]:
-        """The tokens of each micro-batch of documents of `lengths`, longest first."""
-        return [sum(lengths[i] for row in rows for i in row) for rows in self.lay_out(lengths)]
-
     def largest(self, steps: Iterable[Sequence[int]], most: int = sys.maxsize) -> int:
         """The tokens of the largest micro-batch with no more than `most`, of steps with documents of these lengths
         (longest first); 1 where there is none."""
         largest = 1
         for lengths in steps:
-            for tokens in self.tokens_of(lengths):
+            for rows in self.lay_out(lengths):
+                tokens = sum(lengths[i] for row in rows for i in row)
                 largest = max(largest, tokens if tokens <= most else 0)
         return largest
 

@@ -1,19 +1,16 @@
 """What of captured passes there is without CUDA: filled shapes, what is captured when, and memory that is short."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, WORTH_CAPTURING, CapturedPasses
+from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
 from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.micro_batches.layout import concatenate
 from ernie_pipeline.training.rows import Row
 
-OFTEN = WORTH_CAPTURING // BUCKET + 1
-"""Passes of a width of which there are too many to fill them up to the next one."""
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 
 
@@ -34,14 +31,12 @@ def gradient(model: Any) -> torch.Tensor:
     return found
 
 
-def passes_of(model: Any, shapes: list[Any], coming: Sequence[int] = (100,)) -> CapturedPasses:
+def passes_of(model: Any, shapes: list[Any], largest: int = 100) -> CapturedPasses:
     def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
         shapes.append({name: tuple(value.shape) for name, value in inputs.items()})
         return padding_free_loss(model.get_base_model(), inputs, max_seqlen=MAX_TOKENS) / num_tokens
 
-    passes = CapturedPasses(loss_of, documents=4, pad_id=0, longest=2 * BUCKET, device="cpu")
-    passes.plan(coming)
-    return passes
+    return CapturedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: largest, device="cpu")
 
 
 def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is_in_them(
@@ -72,24 +67,6 @@ def test_what_is_too_large_to_be_captured_is_not_filled_up(model: Any, docs: lis
     assert [shape["input_ids"] for shape in shapes] == [(1, MAX_TOKENS + 1)]
     assert passes.filled(MAX_TOKENS + 1) == MAX_TOKENS + 1
     assert passes.captures == {}
-
-
-def test_widths_that_are_rare_are_filled_up_to_one_that_is_captured(model: Any) -> None:
-    passes = passes_of(model, [], [1100] + [700] + [400] * OFTEN + [200] * 2)
-    filled = {tokens: passes.filled(tokens) for tokens in (1100, 700, 400, 300, 200, 1, 5000)}
-    # 768 is as far from 1,280 as a document of padding may be long, with what is missing to 768 itself
-    assert filled == {1100: 1280, 700: 768, 400: 512, 300: 512, 200: 512, 1: 512, 5000: 5120}
-    passes.plan([1100] + [900] + [700] * OFTEN)
-    assert [passes.filled(tokens) for tokens in (1100, 900, 700)] == [1280, 1280, 768]
-
-
-def test_what_fills_a_pass_up_changes_nothing_however_much_it_is(model: Any, docs: list[Document]) -> None:
-    passes, usual = passes_of(model, [], [400, 100]), passes_of(model, [])
-    assert (passes.filled(100), usual.filled(100)) == (512, 256)
-    found, of_found = passes(docs[:2], 17.0), gradient(model)
-    wanted, of_wanted = usual(docs[:2], 17.0), gradient(model)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert (of_found - of_wanted).norm() < 1e-4 * of_wanted.norm()
 
 
 class Graph:
@@ -132,7 +109,7 @@ def test_the_largest_is_captured_first_and_each_shape_once(
     model: Any, docs: list[Document], capturer: type[Capturer]
 ) -> None:
     shapes = list[Any]()
-    passes = passes_of(model, shapes, [BUCKET + 1, *[100] * OFTEN])
+    passes = passes_of(model, shapes, largest=BUCKET + 1)
     passes.begin()
     for batch in (docs[:2], docs[:3], docs[:1]):
         passes(batch, 17.0)
