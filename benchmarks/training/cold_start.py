@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured import add_commit, measured
 
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.checkpoint.config import causal_lm_config
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
     parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
+    add_commit(parser)
     asked = parser.parse_args()
     checkpoint, bases = str(asked.checkpoint.resolve()), asked.home / "store" / ".bases"
     version = checkpoint_version(asked.checkpoint, remembered_sha256)  # which reads it into the page cache
@@ -52,7 +54,9 @@ def main() -> None:
     backend_named("grouped").load(spec, "cuda")
     torch.cuda.synchronize()
     result = {
-        "device": torch.cuda.get_device_name(),
+        **measured(parser, asked),
+        "card": torch.cuda.get_device_name(),
+        "layers": causal_lm_config(checkpoint, None).num_hidden_layers,
         "quantized_s": round(quantized, 1),
         "read_s": round(phases["read"], 1),
         "quantize_s": round(phases["hold"], 1),

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "ernie-benchmark")
     asked = parser.parse_args()
     model = _model(asked.checkpoint.resolve(), asked.home)
-    keep_dequantized(model.get_base_model(), int(asked.spare_gib * 2**30))
+    keep_dequantized(model.get_base_model(), int(asked.spare_gib * 2**30), asked.documents * asked.tokens)
     flat = FlatParameters([parameter for parameter in model.parameters() if parameter.requires_grad])
     inputs = _inputs(asked.documents, asked.tokens)
 

@@ -5,7 +5,9 @@
 CHECKPOINT is a folder with ERNIE-4.5-21B-A3B's shapes; random weights do (benchmarks/full_size/make_checkpoint.py):
 speed and memory are real on them, the losses mean nothing. The job is the recipe `reference`'s, on rows of log-normal
 length with a median of 130 tokens, as the rows of Nemotron-RL are: the checkpoint's tokenizer makes a token of each
-character. `--micro-batch`: documents computed at a time, by default all of a step.
+character. `--micro-batch`: documents computed at a time, by default all of a step. The line's `timeline` has what the
+process did when, in seconds from its start, which is also shown as a table; `kernels_compiled` is how many of Triton's
+kernels were not in its cache yet.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measured import add_commit, measured
 
 from ernie_pipeline.launch.envelope import write_job
 from ernie_pipeline.launch.torchrun import command, surroundings
@@ -44,18 +47,23 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=8, help="samples a step")
     parser.add_argument("--profile", default="40gb")
     parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--limit-gib", type=float, help="instead of the profile's")
+    parser.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction, help="likewise")
     parser.add_argument("--eval-every", type=int)
     parser.add_argument("--processes", type=int, default=1)
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
     parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
     parser.add_argument("--cold", action="store_true", help="without the quantized base that an earlier run left")
+    add_commit(parser)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         job = _job(asked, Path(folder))
         if asked.cold:
             shutil.rmtree(asked.home, ignore_errors=True)
         result = _timed(job, Path(folder), asked.processes)
-    print("RESULT " + json.dumps({"profile": asked.profile, "cold": asked.cold, **result}), flush=True)
+    for since, until, what in result["timeline"]:
+        print(f"{since:8.2f} to {until:7.2f}  {until - since:7.2f} s  {what}")
+    print("RESULT " + json.dumps({**measured(parser, asked), "profile": asked.profile, **result}), flush=True)
 
 
 def _job(asked: argparse.Namespace, folder: Path) -> TrainingJob:
@@ -79,7 +87,12 @@ def _job(asked: argparse.Namespace, folder: Path) -> TrainingJob:
             quantized_bases=asked.home / "store" / ".bases",
         ),
         training=recipe.training.model_copy(update=changes),
-        execution=ExecutionOverrides(profile=asked.profile, micro_batch=asked.micro_batch or asked.step),
+        execution=ExecutionOverrides(
+            profile=asked.profile,
+            micro_batch=asked.micro_batch or asked.step,
+            memory_limit_gib=asked.limit_gib,
+            gradient_checkpointing=asked.gradient_checkpointing,
+        ),
         limits=DeviceLimits(cpu_threads=4),
         split=folder,
         out=folder / "out",
@@ -101,21 +114,46 @@ def _write_rows(folder: Path) -> None:
 def _timed(job: TrainingJob, folder: Path, processes: int) -> dict[str, Any]:
     job_file = write_job(folder, "training", job)
     environment = {**os.environ, **surroundings(processes, 60), "OMP_NUM_THREADS": "4"}
-    start = time.time()
+    compiled, start = _kernels(), time.time()
     ended = subprocess.run(command(job_file, processes), env=environment)
     wall = time.time() - start
     if ended.returncode:
         sys.exit(f"the training ended with status {ended.returncode}")
-    run, speed = (json.loads((job.out / "reports" / f"{name}.json").read_text()) for name in ("run", "speed"))
+    run, speed, curve = (_json(job.out / name) for name in ("reports/run.json", "reports/speed.json", "curve.json"))
+    timeline = job.out / "reports" / "timeline.json"  # commits before 2026-11-29 have none
     saved = (job.out / "adapter" / "adapter_model.safetensors").stat().st_mtime - start
-    kept = ("backend", "device", "processes", "steps", "samples", "tokens", "seconds", "tokens_per_s", "micro_batch")
+    kept = ("backend", "processes", "steps", "samples", "tokens", "seconds", "tokens_per_s", "micro_batch")
     more = ("micro_batch_tokens", "peak_gpu_gib", "padding_share", "trainable_parameters")
     return {
+        "card": run["device"],
+        "layers": _json(Path(job.spec.base.checkpoint) / "config.json")["num_hidden_layers"],
         **{name: run[name] for name in (*kept, *more)},
         "saved_after_s": round(saved, 1),
         "process_s": round(wall, 1),
+        **{name: [entry[name] for entry in curve if name in entry][-1] for name in ("loss", "loss_objective")},
+        "kernels_compiled": _kernels() - compiled,
+        "timeline": _from_start(_json(timeline), start, wall) if timeline.exists() else [],
         "speed": [round(entry["tokens_per_s"]) for entry in speed],
     }
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def _kernels() -> int:
+    """How many compiled kernels Triton keeps."""
+    cache = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+    return sum(1 for _ in cache.glob("*/*.cubin"))
+
+
+def _from_start(marks: dict[str, Any], start: float, wall: float) -> list[tuple[float, float, str]]:
+    """The parts of the process in seconds from its start, without those that took less than 0.05."""
+    began = marks["began_at"] - start
+    parts = [(a + began, b + began, what) for a, b, what in marks["parts"]]
+    last = max(until for _, until, _ in parts)
+    parts = [(0.0, began, "start of the process"), *parts, (last, wall, "end of the process")]
+    return [(round(since, 2), round(until, 2), what) for since, until, what in parts if until - since >= 0.05]
 
 
 if __name__ == "__main__":

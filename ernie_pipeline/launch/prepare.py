@@ -1,6 +1,12 @@
 """What a process must do before anything of its work is imported."""
 
+import os
+from contextlib import suppress
+
+from pydantic import ValidationError
+
 from ernie_pipeline.launch.work import Job
+from ernie_pipeline.utils.timeline import part
 
 
 def without_torch(job: Job) -> None:
@@ -17,3 +23,23 @@ def unsloth_first(job: Job) -> None:
         from ernie_pipeline.models.unsloth.process import fast_model
 
         fast_model()
+
+
+def model_first(job: Job) -> None:
+    """For what always loads its model: see `unsloth_first`; `grouped` begins to read the quantized base of its own.
+
+    Not for a part of the rows, which another generator may answer.
+    """
+    unsloth_first(job)
+    spec = job.get("spec")
+    if isinstance(spec, dict) and spec.get("backend") == "grouped" and not job.get("part"):
+        with part("import of torch"):
+            import torch
+
+            from ernie_pipeline.models.grouped.read_ahead import begin_to_read
+            from ernie_pipeline.models.spec import ModelSpec
+
+        if torch.cuda.is_available():
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # not while two threads are at work
+            with suppress(ValidationError):  # which is told when the whole job is validated
+                begin_to_read(ModelSpec.model_validate(spec), f"cuda:{os.environ.get('LOCAL_RANK', '0')}")

@@ -19,6 +19,7 @@ from ernie_pipeline.models.generation.sampler import Answers, Sampler
 from ernie_pipeline.models.memory import does_not_fit, free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import batches_by_length
 from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.utils.timeline import part
 
 MERGED_FROM = 32
 """Prompts from which it pays to merge the weights first, which takes seconds at the real size."""
@@ -43,7 +44,8 @@ class TransformersModel:
 
     def __init__(self, spec: ModelSpec, device: str, module: Module):
         self.spec, self.device, self.module = spec, device, module
-        self.tokenizer: Tokenizer = load_tokenizer(spec.base.checkpoint, spec.base.revision)
+        with part("tokenizer"):
+            self.tokenizer: Tokenizer = load_tokenizer(spec.base.checkpoint, spec.base.revision)
         self.limit_gib: float | None = None
         self.again: Again | None = None
         """What is kept from one `generate` to the next, where it is asked for."""
@@ -56,8 +58,9 @@ class TransformersModel:
     def audit(self, *, training: bool) -> list[TargetCount]:
         """See `LoadedModel.audit`."""
         base, adapted = self.spec.base, self.module is not self.base
-        config = causal_lm_config(base.checkpoint, base.revision)
-        return check_model(self.module, config, self.spec.lora, adapted=adapted, training=training)
+        with part("audit"):
+            config = causal_lm_config(base.checkpoint, base.revision)
+            return check_model(self.module, config, self.spec.lora, adapted=adapted, training=training)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """See `LoadedModel.without_adapter`."""

@@ -16,7 +16,11 @@ from ernie_pipeline.utils.errors import PipelineError
 PACKAGE = "ernie_pipeline"
 ROOT = Path(__file__).parent.parent
 
-BESIDE_THE_WORK = (f"{PACKAGE}.recipe", f"{PACKAGE}.store", f"{PACKAGE}.utils.errors", f"{PACKAGE}.utils.reporter")
+BESIDE_THE_WORK = (
+    f"{PACKAGE}.recipe",
+    f"{PACKAGE}.store",
+    *(f"{PACKAGE}.utils.{name}" for name in ("errors", "reporter", "timeline")),
+)
 """Reached by every stage, deciding no output: a recipe's values are fingerprinted, and bytes are kept as they are."""
 
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from typing import Any
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.sealed import Values, damaged_entry, read_sealed, sealed_files
 from ernie_pipeline.store.unlisted import unlisted
+from ernie_pipeline.store.user_cache import users_cache
 
 FOLDER = ".bases"
 """Where they are in the store: `<key>/` each, `<key>.lock` beside it, and `.<key>.<8 hex digits>/` while it is made."""
@@ -43,6 +45,12 @@ def made_of(base_version: str, quantization: Mapping[str, Any]) -> MadeOf:
 def key_of(made: MadeOf) -> str:
     """The name of the folder: 32 hex digits."""
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def place_of(made: MadeOf, bases: Path | None) -> Path:
+    """Its folder in `bases`, by default in what the environment names, or in one in the user's cache folder."""
+    folder = bases or os.environ.get(PLACE)
+    return (Path(folder) if folder else users_cache() / "bases") / key_of(made)
 
 
 def damage(place: Path, hash_of: Callable[[Path], str] = sha256_of) -> str:

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.reporter import Reporter
+from ernie_pipeline.utils.timeline import ended
 
 KEPT = ("learning_rate", "grad_norm")
 SHOWN = ("loss", "loss_objective", "reward", "solved", "mismatch_kl", "accuracy", "learning_rate", "tokens_per_s")
@@ -64,6 +65,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._steps[0] += 1
         if self._steps[0] == 1:
             self.pause()
+            ended("first step", self._steps[1])
             self._steps[1] = 0.0
 
     def on_log(

@@ -20,6 +20,7 @@ from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.json_file import write_json
 from ernie_pipeline.utils.reporter import Reporter
+from ernie_pipeline.utils.timeline import part, timeline
 
 if TYPE_CHECKING:
     from ernie_pipeline.training.trainer import AdapterTrainer
@@ -35,25 +36,29 @@ def train(job: TrainingJob, report: Reporter) -> None:
     """Train what `job` describes and fill its folder `out`.
 
     Writes `adapter/` (PEFT's format), `parameters.json` (the table of what was trained), `curve.json`, and below
-    `reports/` what it ran on and how fast (run.json, speed.json). Started by torchrun, each process trains on its
-    share and the first one reports and writes. Raises `PipelineError` when the model is not what the recipe asks for,
-    when memory is too small, and when a signal stopped it.
+    `reports/` what it ran on, how fast, and what it did when (run.json, speed.json, timeline.json). Started by
+    torchrun, each process trains on its share and the first one reports and writes. Raises `PipelineError` when the
+    model is not what the recipe asks for, when memory is too small, and when a signal stopped it.
     """
     with join_ranks() as ranks:
         if not ranks.first:
             report = _silent
-        device = choose_device(job.limits, job.execution, report)
+        with part("device"):
+            device = choose_device(job.limits, job.execution, report)
         if device.name == "cpu":
             torch.use_deterministic_algorithms(True)
         loaded, parameters = _load(job, device, report)
         trainer = _trainer(loaded, job, device, ranks, report)
         loaded.audit(training=True)  # TRL and accelerate may cast it
-        trainer.fit()
+        with part("steps and validations"):
+            trainer.fit()
     if ranks.first:
         input_ids, trained = _write(job, trainer, parameters, device)
-        del trainer, loaded
-        free_memory()
-        _check_reload(job, input_ids, trained, device)
+        with part("reload and compare"):
+            del trainer, loaded
+            free_memory()
+            _check_reload(job, input_ids, trained, device)
+        write_json(job.out / "reports" / "timeline.json", timeline())
         report("adapter saved; reloaded from disk it gives the same logits", {})
 
 
@@ -61,8 +66,10 @@ def _load(job: TrainingJob, device: Device, report: Reporter) -> tuple[LoadedMod
     """The model with a fresh adapter, and the checked table of what is trained."""
     spec = job.spec
     report(f"loading {spec.base.name} in {spec.quantization.bits} bits on {device.name}, backend {spec.backend}", {})
-    loaded = backend_named(spec.backend).load(spec, device.name)
-    loaded.add_adapter(spec.lora, job.training.seed)
+    with part("load the base model"):
+        loaded = backend_named(spec.backend).load(spec, device.name)
+    with part("add the adapter"):
+        loaded.add_adapter(spec.lora, job.training.seed)
     parameters = loaded.audit(training=True)
     sums = totals(parameters)
     report(f"{sums['trainable_parameters']:,} trainable parameters on {sums['modules']} 4-bit layers", {})
@@ -70,26 +77,29 @@ def _load(job: TrainingJob, device: Device, report: Reporter) -> tuple[LoadedMod
 
 
 def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks, report: Reporter) -> "AdapterTrainer":
-    from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
-    from ernie_pipeline.training.trainer import AdapterTrainer
+    with part("imports of the trainer"):
+        from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
+        from ernie_pipeline.training.trainer import AdapterTrainer
 
     if job.grpo:
         trainer: AdapterTrainer = import_module(GRPO).grpo_trainer(loaded, job, device, ranks, report)
         return trainer
-    rows, eval_rows = (
-        read_rows(file, loaded.tokenizer, completion_only_loss=job.training.completion_only_loss)
-        for file in job.row_files
-    )
+    with part("rows"):
+        rows, eval_rows = (
+            read_rows(file, loaded.tokenizer, completion_only_loss=job.training.completion_only_loss)
+            for file in job.row_files
+        )
     plan = Plan(job.training, rows, eval_rows)
-    return AdapterTrainer(
-        loaded,
-        trainer_config(job.training, len(plan.steps), device=device.name),
-        plan,
-        ranks=ranks,
-        saved=Saved(job.checkpoints, run_key(job.spec, job.training, rows, eval_rows), ranks, report),
-        report=report,
-        execution=device.execution,
-    )
+    with part("trainer"):
+        return AdapterTrainer(
+            loaded,
+            trainer_config(job.training, len(plan.steps), device=device.name),
+            plan,
+            ranks=ranks,
+            saved=Saved(job.checkpoints, run_key(job.spec, job.training, rows, eval_rows), ranks, report),
+            report=report,
+            execution=device.execution,
+        )
 
 
 def _write(
@@ -97,13 +107,15 @@ def _write(
 ) -> tuple[list[int], torch.Tensor]:
     """Fill the job's folder; the tokens of a held-out row, and the trained model's logits for them."""
     loaded, out = trainer.loaded, job.out
-    loaded.save_adapter(out / "adapter")
+    with part("save the adapter"):
+        loaded.save_adapter(out / "adapter")
     write_json(out / "parameters.json", [asdict(row) for row in parameters])
     write_json(out / "curve.json", trainer.progress.curve)
     input_ids = trainer.plan.eval_rows[0].ids
-    trained = loaded.logits(input_ids)
-    with loaded.without_adapter():
-        change = (trained - loaded.logits(input_ids)).abs().max().item()
+    with part("logits with and without the adapter"):
+        trained = loaded.logits(input_ids)
+        with loaded.without_adapter():
+            change = (trained - loaded.logits(input_ids)).abs().max().item()
     (out / "reports").mkdir()
     write_json(out / "reports" / "speed.json", trainer.progress.speed)
     facts = {

@@ -42,6 +42,7 @@ from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.training.schedule.shares import share_of
 from ernie_pipeline.training.stop import StopSignals
 from ernie_pipeline.utils.reporter import Reporter
+from ernie_pipeline.utils.timeline import part
 
 AT_A_TIME = 128
 """Held-out rows between two looks at whether the training was asked to stop."""
@@ -188,18 +189,27 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """The mean loss over all counted tokens of the held-out rows. Asked to stop, it saves and ends the training."""
         self.progress.pause()
         start = time.monotonic()
-        loss = self._validation_loss()
+        with part(f"validation after step {self.state.global_step}"):
+            loss = self._validation_loss()
         if loss is None:
             self.stop_here()
         self.evaluated = self.state.global_step
         self.progress.evaluated(loss, time.monotonic() - start, self.shown_of(loss))
         if not self.best or loss < self.best["loss"]:
             self.best = {"step": self.evaluated, "loss": loss}
-            keep = self.plan.settings.keep == "best"
-            self.best_weights = copy_weights(self.loaded.trainable()) if keep else None
+            if self.plan.settings.keep == "best":
+                self._keep_best()
         metrics = {"eval_loss": loss}  # the name that transformers' own callbacks know
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _keep_best(self) -> None:
+        """A copy of the weights as they are; after the last step they stay what they are."""
+        if self.evaluated >= len(self.plan.steps):
+            self.best_weights = None
+            return
+        with part("copy of the best adapter"):
+            self.best_weights = copy_weights(self.loaded.trainable(), self.best_weights)
 
     def stop_here(self) -> NoReturn:
         """Between two steps, save and raise `PipelineError`: it was asked to stop."""
@@ -268,7 +278,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             "resumed_from": self.resumed_from,
             "method": self.state_of_method(),
         }
-        self.saved.write(self.state.global_step, self._fill, facts)
+        with part(f"checkpoint of step {self.state.global_step}"):
+            self.saved.write(self.state.global_step, self._fill, facts)
         self.last_save = time.monotonic()
         self.progress.saved(self.last_save - start)
 

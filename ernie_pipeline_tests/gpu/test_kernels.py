@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import fused_ops, grouped_mm
+from ernie_pipeline.models.grouped import fused_ops, grouped_mm, nf4_mm
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
 from ernie_pipeline.models.grouped.outer_products import outer_products
 
@@ -150,6 +150,54 @@ def test_grouped_mm_of_cards_for_which_torch_has_none(
     close(grouped_mm.grouped_mm(x.cuda(), weights.cuda(), ends.cuda()), torch.cat(wanted))
 
 
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("rank", [0, 8, 32])
+@pytest.mark.parametrize("times", [1, 3])
+def test_nf4_mm(backward: bool, rank: int, times: int) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    weight = Params4bit(random(6, 384, 256), False, None, 64, True, "nf4").to("cuda")
+    ends, rows = (times * ENDS).cuda(), 204 * times
+    depth, lora = (384, random(6, rank, 256, seed=1)) if backward else (256, random(6, 384, rank, seed=1))
+    x = random(rows, depth + rank + 8, seed=2).cuda()[:, : depth + rank]
+    assert nf4_mm.reads_nf4(weight, rows)
+    wanted = nf4_mm.in_torch(x, weight, lora.cuda(), ends, backward)
+    close(nf4_mm.nf4_mm(x, weight, lora.cuda(), ends, backward=backward), wanted.cpu())
+
+
+@pytest.mark.parametrize("tokens", [256, 1024, 2048])
+@pytest.mark.parametrize("backward", [False, True])
+def test_nf4_mm_gives_the_same_bits_each_time(tokens: int, backward: bool) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    weight = Params4bit(torch.randn(64, 1536, 2560, device="cuda", dtype=torch.bfloat16), False, None, 64, True, "nf4")
+    weight = weight.to("cuda")
+    chosen = torch.rand(tokens, 64, device="cuda").topk(6, dim=1).indices
+    ends = torch.bincount(chosen.flatten(), minlength=64).cumsum(0).to(torch.int32)
+    deep, lora = (1536, torch.randn(64, 32, 2560)) if backward else (2560, torch.randn(64, 1536, 32))
+    lora = lora.to("cuda", torch.bfloat16)
+    x = torch.randn(6 * tokens, deep + 32, device="cuda", dtype=torch.bfloat16)
+    assert nf4_mm.reads_nf4(weight, len(x))
+    first = nf4_mm.nf4_mm(x, weight, lora, ends, backward=backward)
+    close(first, nf4_mm.in_torch(x, weight, lora, ends, backward).cpu())
+    for _ in range(50):
+        assert torch.equal(nf4_mm.nf4_mm(x, weight, lora, ends, backward=backward), first)
+
+
+def test_only_what_the_kernel_can_is_read_in_4_bits() -> None:
+    from bitsandbytes.nn import Params4bit
+
+    def reads(shape: tuple[int, ...], nested: bool = True, kind: str = "nf4", rows: int = 64) -> bool:
+        return nf4_mm.reads_nf4(Params4bit(random(*shape), False, None, 64, nested, kind).to("cuda"), rows)
+
+    assert reads((6, 384, 256))
+    assert not reads((6, 320, 256))
+    assert not reads((6, 384, 160))
+    assert not reads((6, 384, 256), nested=False)
+    assert not reads((6, 384, 256), kind="fp4")
+    assert not reads((6, 384, 256), rows=6 * 1000)
+
+
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 120: 99}
 """Shared memory that a program may have, by compute capability (A100; A10 and RTX 30; L40S and RTX 40; RTX 50).
 https://docs.nvidia.com/cuda/cuda-c-programming-guide/#features-and-technical-specifications-technical-specifications-per-compute-capability"""
@@ -181,7 +229,8 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_outer_products(160, True, True)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)
-    assert {fn for fn, _, _ in launches} == {k.fn for k in vars(kernels).values() if isinstance(k, JITFunction)}
+    inner = {kernels.tile_of_expert.fn}
+    assert {fn for fn, _, _ in launches} | inner == {k.fn for k in vars(kernels).values() if isinstance(k, JITFunction)}
     for capability, kib in SHARED_KIB.items():
         target = GPUTarget("cuda", capability, 32)
         monkeypatch.setattr(driver.active, "get_current_target", lambda target=target: target)

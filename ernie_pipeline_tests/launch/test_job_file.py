@@ -1,8 +1,10 @@
 """The job file, which both sides validate, and the table of work that it names."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from ernie_pipeline.launch.envelope import Envelope, write_job
 from ernie_pipeline.launch.parent import this_process
-from ernie_pipeline.launch.prepare import unsloth_first
-from ernie_pipeline.launch.work import WORK, WorkKind
+from ernie_pipeline.launch.prepare import model_first, unsloth_first
+from ernie_pipeline.launch.work import WORK, Job, WorkKind
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.launch.children import ChildJob, python_path, work_in
 
@@ -87,13 +89,66 @@ def test_a_job_that_does_not_fit_is_one_sentence(tmp_path: Path, change: dict[st
     assert (done.returncode, done.stderr) == (1, sentence)
 
 
+@pytest.mark.parametrize("prepare", [unsloth_first, model_first])
 def test_only_a_model_of_the_backend_unsloth_has_unsloth_imported_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Job], None]
 ) -> None:
     (tmp_path / "unsloth.py").write_text("raise RuntimeError('unsloth is imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "unsloth", raising=False)
     for job in ({}, {"spec": None}, {"spec": {"backend": "grouped"}}):
-        unsloth_first(job)
+        prepare(job)
     with pytest.raises(PipelineError, match="unsloth is imported"):
-        unsloth_first({"spec": {"backend": "unsloth"}})
+        prepare({"spec": {"backend": "unsloth"}})
+
+
+def test_what_was_imported_for_a_work_is_looked_through_for_garbage_no_more(tmp_path: Path) -> None:
+    (tmp_path / "imported_work.py").write_text(
+        "import gc\n"
+        "from pydantic import BaseModel\n"
+        "collected = gc.isenabled()\n"
+        "class Given(BaseModel): pass\n"
+        "def do(job, report): print(collected, gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+    )
+    script = """
+from ernie_pipeline.launch.work import WorkKind
+WorkKind(name="work", function="imported_work:do", job="imported_work:Given").do({}, print)
+"""
+    environment = {**os.environ, "PYTHONPATH": python_path(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout == "False True True\n", done.stderr
+
+
+GROUPED = {"backend": "grouped", "base": {"name": "demo", "checkpoint": "demo"}, "quantization": {}}
+
+
+@pytest.mark.parametrize(
+    ("job", "rank", "device"),
+    [
+        ({"spec": GROUPED}, None, "cuda:0"),
+        ({"spec": GROUPED}, "1", "cuda:1"),
+        ({"spec": GROUPED, "part": None}, None, "cuda:0"),
+        ({"spec": GROUPED, "part": {"number": 0}}, None, None),
+        ({"spec": GROUPED | {"backend": "peft"}}, None, None),
+        ({"spec": GROUPED | {"base": "of other code"}}, None, None),
+    ],
+)
+def test_what_always_loads_a_grouped_model_begins_to_read_its_base_on_the_gpu_of_its_rank(
+    monkeypatch: pytest.MonkeyPatch, job: Job, rank: str | None, device: str | None
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.init", lambda: None)
+    monkeypatch.setattr(
+        "ernie_pipeline.models.grouped.read_ahead.begin_to_read", lambda spec, device: begun.append(device)
+    )
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    model_first(job)
+    assert begun == ([device] if device else [])
+
+
+def test_without_a_gpu_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ernie_pipeline.models.grouped.read_ahead.begin_to_read", lambda *given: pytest.fail("begun"))
+    model_first({"spec": GROUPED})

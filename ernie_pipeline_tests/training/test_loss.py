@@ -10,6 +10,7 @@ from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.micro_batches.layout import batches_by_length, collate
 from ernie_pipeline.models.transformers_model import summed_loss
 from ernie_pipeline.training.rows import Row
+from ernie_pipeline_tests.training.conftest import weights_of
 
 MakeTrainer = Callable[..., Any]
 
@@ -187,3 +188,22 @@ def test_a_validation_without_memory_is_given_some_back_before_it_takes_smaller_
     found = summed(trainer, docs, 4096, loss_of=loss_of, release=lambda: bool(taken and taken.pop()))
     assert found == pytest.approx(trainer.loaded.loss_sum(docs), rel=1e-6)
     assert sizes == [6, 6]
+
+
+@pytest.mark.parametrize("losses", [[4.0, 3.0, 2.0, 5.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+def test_the_adapter_of_the_best_validation_is_the_one_that_is_kept(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, losses: list[float]
+) -> None:
+    """Whether it got better once, several times or at the very end."""
+    trainer = make_trainer(samples_per_step=4, max_steps=4, eval_every=1, keep="best", learning_rate=3e-3)
+    seen, coming = list[torch.Tensor](), iter(losses)
+
+    def loss_of() -> float:
+        seen.append(weights_of(trainer))
+        return next(coming)
+
+    monkeypatch.setattr(trainer, "_validation_loss", loss_of)
+    trainer.fit()
+    assert len(seen) == 4
+    assert len({value.sum().item() for value in seen}) == 4
+    assert torch.equal(weights_of(trainer), seen[losses.index(min(losses))])

@@ -46,6 +46,11 @@ def test_it_learns_reports_while_it_trains_and_saves_what_it_trained(make_job: M
     assert (run["steps"], run["samples"], run["processes"], run["resumed_from"]) == (6, 48, 1, [])
     speed = json.loads((out / "reports" / "speed.json").read_text())
     assert [entry["step"] for entry in speed] == [1, 2, 3, 4, 5, 6]
+    timeline = json.loads((out / "reports" / "timeline.json").read_text())
+    marked = [name for _, _, name in timeline["parts"]]
+    order = ["load the base model", "rows", "steps and validations", "first step", "validation after step 6"]
+    order += ["save the adapter", "reload and compare"]
+    assert [name for name in marked if name in order][-len(order) :] == order
     assert run["tokens"] > live["tokens"] > 1000
     assert run["trainable_parameters"] == run["lora_parameters"] > 0
     assert run["four_bit_parameters"] == run["base_parameters"]

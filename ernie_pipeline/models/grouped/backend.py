@@ -17,7 +17,7 @@ from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
 from ernie_pipeline.models.grouped.padding_free import padding_free_logprobs, padding_free_loss
-from ernie_pipeline.models.grouped.quantized_base import quantized_base, read_quantized
+from ernie_pipeline.models.grouped.quantized_base import load_quantized
 from ernie_pipeline.models.grouped.training import GroupedTraining
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
@@ -58,8 +58,7 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '
             'set training.backend to "unsloth" or "peft"'
         )
-    folder = quantized_base(base, config, quantization, spec.quantized_bases, device)
-    module = read_quantized(folder, config, quantization, device)
+    module = load_quantized(base, config, quantization, spec.quantized_bases, device)
     module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
     module.config.model_type = OWN_MODEL_TYPE
     return module

@@ -14,6 +14,7 @@ import torch
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import capture_graph, free_memory, round_up
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
+from ernie_pipeline.utils.timeline import part
 
 BUCKET = 256
 """Filling costs half of it a micro-batch on average, and each multiple that turns up about a second to capture."""
@@ -103,7 +104,10 @@ class CapturedPasses:
         free_memory()
         # captures follow one another and never overlap, so they can share their memory; relaxed: a kernel that no pass
         # needed before is loaded meanwhile
-        with capture_graph(graph, pool=self.pool, capture_error_mode="relaxed"):
+        with (
+            part(f"capture of {tokens} tokens"),
+            capture_graph(graph, pool=self.pool, capture_error_mode="relaxed"),
+        ):
             loss = self._passes(inputs, num_tokens)
         self.pool = self.pool or graph.pool()
         return _Capture(graph, inputs, num_tokens, loss)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.nf4_mm import reads_nf4
 from ernie_pipeline.models.grouped.products import (
     Experts,
     LoraPair,
@@ -95,6 +96,10 @@ class GroupedExperts(nn.Module):
         scale = 1.0 if adapter is None else adapter.scale
         stacks = {fused: self._stack(fused) for fused in FUSED_PROJECTIONS}
         return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale))
+
+    def reads_nf4(self, tokens: int, slots: int) -> bool:
+        """Whether a pass over so many tokens, each with so many experts, has no need of dequantized weights."""
+        return all(reads_nf4(getattr(self, fused), tokens * slots) for fused in FUSED_PROJECTIONS)
 
     def keep_dequantized(self) -> int:
         """Hold both stacks in 16 bits too from now on, so that no pass dequantizes them; the bytes that this takes."""

@@ -70,24 +70,32 @@ def sum_slots(
 
 
 @triton.jit
-def grouped_mm(
-    rows, weights, ends, out, experts, depth, n, rows_stride, expert_stride, depth_stride, column_stride, out_stride,
-    EXPERTS: tl.constexpr, EVEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    across = tl.cdiv(n, COLUMNS)
-    tile = tl.program_id(0) // across  # those of a tile's rows, and then of an expert's, run at the same time
+def tile_of_expert(ends, tile, experts, EXPERTS: tl.constexpr, ROWS: tl.constexpr):
+    """Of a tile of rows its expert, its first row, and the row after its expert's last; there may be no such expert."""
     number = tl.arange(0, EXPERTS)
     end = tl.load(ends + number, mask=number < experts, other=0)
     start = tl.load(ends + number - 1, mask=(number > 0) & (number < experts), other=0)
     tiles = tl.where(number < experts, (end - start + ROWS - 1) // ROWS, 0)
     upto = tl.cumsum(tiles, axis=0)
     expert = tl.sum((upto <= tile).to(tl.int32), axis=0)
-    if expert >= experts:  # more programs than tiles: how many there are only the device knows
-        return
     own = number == expert
     earlier = tl.sum(tl.where(own, upto - tiles, 0), axis=0)
-    row = tl.sum(tl.where(own, start, 0), axis=0) + (tile - earlier) * ROWS + tl.arange(0, ROWS)
-    inside = row < tl.sum(tl.where(own, end, 0), axis=0)
+    first = tl.sum(tl.where(own, start, 0), axis=0) + (tile - earlier) * ROWS
+    return expert, first, tl.sum(tl.where(own, end, 0), axis=0)
+
+
+@triton.jit
+def grouped_mm(
+    rows, weights, ends, out, experts, depth, n, rows_stride, expert_stride, depth_stride, column_stride, out_stride,
+    EXPERTS: tl.constexpr, EVEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(n, COLUMNS)
+    tile = tl.program_id(0) // across  # those of a tile's rows, and then of an expert's, run at the same time
+    expert, first, last = tile_of_expert(ends, tile, experts, EXPERTS, ROWS)
+    if expert >= experts:  # more programs than tiles: how many there are only the device knows
+        return
+    row = first + tl.arange(0, ROWS)
+    inside = row < last
     column = (tl.program_id(0) % across) * COLUMNS + tl.arange(0, COLUMNS)
     within = column < n
     step = tl.arange(0, DEPTH)

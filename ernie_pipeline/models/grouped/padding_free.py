@@ -31,8 +31,9 @@ class Sequences(NamedTuple):
     sin: torch.Tensor
 
 
-def keep_dequantized(model: Any, spare: int) -> int:
-    """Hold the routed experts of as many layers in 16 bits as `spare` bytes allow; how many. With 0, of none any more.
+def keep_dequantized(model: Any, spare: int, tokens: int) -> int:
+    """Hold the routed experts of as many layers in 16 bits as `spare` bytes allow; how many. With 0, of none any more,
+    and none at all where a pass over `tokens`, the most that there are, reads them in 4 bits.
 
     What is dequantized at each step otherwise is the same, so nothing but the time changes.
     """
@@ -40,7 +41,7 @@ def keep_dequantized(model: Any, spare: int) -> int:
     number = 0
     for experts in layers:
         experts.drop_dequantized()
-        if experts.dequantized_bytes <= spare:
+        if experts.dequantized_bytes <= spare and not experts.reads_nf4(tokens, model.config.moe_k):
             spare -= experts.keep_dequantized()
             number += 1
     return number

@@ -1,10 +1,11 @@
 """The experts of a layer as products of groups, one group of rows an expert, with their adapters inside the products.
 
-A layer's weights are dequantized once for all its experts. An adapter costs its two small products: what A gives
-stands in further columns beside the input, and B in columns beside the base's weights, so that one product adds both,
-in fp32 before it is rounded. For rows x of an expert with weights W, adapter A, B and scale s (Hu et al. 2021, "LoRA",
-equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'. Backwards it is the same the other way round, with A in rows
-below the base's weights: [g, g s B] [W; A] = g W + s (g B) A.
+A layer's weights are dequantized once for all its experts; where an expert has few rows, the product reads them in 4
+bits instead (`nf4_mm.py`). An adapter costs its two small products: what A gives stands in further columns beside the
+input, and B in columns beside the base's weights, so that one product adds both, in fp32 before it is rounded. For rows
+x of an expert with weights W, adapter A, B and scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' =
+x W' + s (x A') B'. Backwards it is the same the other way round, with A in rows below the base's weights:
+[g, g s B] [W; A] = g W + s (g B) A.
 
 What the backward pass needs and can be had cheaply (gathered rows, dequantized weights, activations) is made again
 there: between the passes a token costs the 2I values of gate and up in each of its slots, and little more.
@@ -21,6 +22,7 @@ from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.fused_ops import sum_slots, swiglu_backward, swiglu_into
 from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
+from ernie_pipeline.models.grouped.nf4_mm import nf4_mm, reads_nf4
 from ernie_pipeline.models.grouped.outer_products import outer_products
 from ernie_pipeline.models.memory import round_up
 
@@ -118,12 +120,12 @@ class _Grouped(torch.autograd.Function):
         routing = route(chosen, experts.stacks["down_proj"].shape[0])
         weight_of_row = _by_row(weights, routing)
 
-        weight = _augmented_weight(experts, "gate_up_proj", hidden.dtype)
+        weight = _weight(experts, "gate_up_proj", chosen.numel(), hidden.dtype)
         rows = F.pad(hidden, (0, weight.width))[routing.token_of_row]
         gate_up, in_low_rank = _forward(rows, weight, routing.ends)
         del weight, rows
 
-        weight = _augmented_weight(experts, "down_proj", hidden.dtype)
+        weight = _weight(experts, "down_proj", len(gate_up), hidden.dtype)
         active = gate_up.new_empty(len(gate_up), weight.inputs + weight.width)
         gate, up = gate_up.chunk(2, dim=1)
         swiglu_into(gate, up, weight_of_row, active)
@@ -140,7 +142,7 @@ class _Grouped(torch.autograd.Function):
         routing, experts = Routing(*rest), ctx.experts
         gate, up = gate_up.chunk(2, dim=1)
 
-        weight = _augmented_weight(experts, "down_proj", hidden.dtype)
+        weight = _weight(experts, "down_proj", len(gate_up), hidden.dtype)
         grad = F.pad(grad_out, (0, weight.width))[routing.token_of_row]
         grad_active = _backward(grad, weight, routing.ends)
         active = torch.empty_like(gate, memory_format=torch.contiguous_format) if weight.columns else None
@@ -152,7 +154,7 @@ class _Grouped(torch.autograd.Function):
         grads = {} if active is None else _grad_lora(experts, weight, active, down_low_rank, grad, routing.ends)
         del weight, active, grad, grad_active
 
-        weight = _augmented_weight(experts, "gate_up_proj", hidden.dtype)
+        weight = _weight(experts, "gate_up_proj", len(gate_up), hidden.dtype)
         grad_hidden = sum_slots(_backward(grad_gate_up, weight, routing.ends), routing.row_of_slot)
         if weight.columns:
             grads |= _grad_lora(experts, weight, hidden, in_low_rank, grad_gate_up, routing.ends, routing.token_of_row)
@@ -170,16 +172,16 @@ def _by_row(weights: torch.Tensor, routing: Routing) -> torch.Tensor:
 # One of the two stacks with its adapter beside it
 
 
-class AugmentedWeight(NamedTuple):
-    """A stack's weights with the adapter's columns and rows beside them."""
+class DequantizedWeight(NamedTuple):
+    """A stack's weights W and the adapter on them in one tensor."""
 
     values: torch.Tensor
-    """[experts, outputs + width, inputs + width]: the base; in the columns behind it B of each target, over its own
-    rows; in the rows below it A of each target; and in the corner nothing that counts."""
-    columns: dict[str, slice]
-    """Of the width, those of each target."""
+    """[experts, outputs + width, inputs + width]: W; in the columns behind it B; in the rows below it A; and in the
+    corner nothing that counts."""
     outputs: int
     inputs: int
+    columns: dict[str, slice]
+    """Of the width, those of each target."""
 
     @property
     def width(self) -> int:
@@ -193,16 +195,63 @@ class AugmentedWeight(NamedTuple):
 
     @property
     def lora_B(self) -> torch.Tensor:
-        """[experts, outputs, width]: B of each target."""
+        """[experts, outputs, width]: B of each target, over its own rows."""
         return self.values[:, : self.outputs, self.inputs :]
 
+    def forward(self, rows: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """[rows, outputs]: `rows` [rows, inputs + width] times their expert's [W, B]'."""
+        return grouped_mm(rows, self.values[:, : self.outputs].transpose(1, 2), ends)
 
-def _augmented_weight(experts: Experts, fused: str, dtype: torch.dtype) -> AugmentedWeight:
-    stack = experts.stacks[fused]
-    _, outputs, inputs = stack.shape
-    pairs = own_pairs(fused, experts.pairs)
-    weight = AugmentedWeight(stack.augmented(pairs, dtype), _columns(pairs), outputs, inputs)
-    height = outputs // len(FUSED_PROJECTIONS[fused])
+    def backward(self, grad: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """[rows, inputs]: `grad` [rows, outputs + width] times their expert's [W; A]."""
+        return grouped_mm(grad, self.values[:, :, : self.inputs], ends)
+
+
+class QuantizedWeight(NamedTuple):
+    """The same with W in 4 bits, for products that read it so."""
+
+    quantized: Any
+    outputs: int
+    inputs: int
+    columns: dict[str, slice]
+    lora_A: torch.Tensor
+    lora_B: torch.Tensor
+
+    @property
+    def width(self) -> int:
+        """See `DequantizedWeight.width`."""
+        return self.lora_A.shape[1]
+
+    def forward(self, rows: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """See `DequantizedWeight.forward`."""
+        return nf4_mm(rows, self.quantized, self.lora_B, ends)
+
+    def backward(self, grad: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """See `DequantizedWeight.backward`."""
+        return nf4_mm(grad, self.quantized, self.lora_A, ends, backward=True)
+
+
+AdaptedWeight = DequantizedWeight | QuantizedWeight
+
+
+def _weight(experts: Experts, fused: str, rows: int, dtype: torch.dtype) -> AdaptedWeight:
+    """In the form in which the product of `rows` rows is fastest."""
+    stack, pairs = experts.stacks[fused], own_pairs(fused, experts.pairs)
+    number, outputs, inputs = stack.shape
+    weight: AdaptedWeight
+    if reads_nf4(stack.quantized, rows):  # held dequantized or not: what a pass gives is to be the same
+        options = {"dtype": dtype, "device": stack.quantized.device}
+        lora_A = torch.empty(number, _width(pairs), inputs, **options)
+        lora_B = torch.empty(number, outputs, _width(pairs), **options)
+        weight = QuantizedWeight(stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
+    else:
+        weight = DequantizedWeight(stack.augmented(pairs, dtype), outputs, inputs, _columns(pairs))
+    _write_adapter(weight, fused, pairs, experts.scale)
+    return weight
+
+
+def _write_adapter(weight: AdaptedWeight, fused: str, pairs: Pairs, scale: float) -> None:
+    height = weight.outputs // len(FUSED_PROJECTIONS[fused])
     aligned = all(pair.lora_A.shape[1] % ALIGNED == 0 for pair in pairs.values())
     if not aligned:
         weight.lora_A.zero_()
@@ -211,8 +260,7 @@ def _augmented_weight(experts: Experts, fused: str, dtype: torch.dtype) -> Augme
     for target, (lora_A, lora_B) in pairs.items():
         weight.lora_A[:, weight.columns[target]] = lora_A
         start = FUSED_PROJECTIONS[fused].index(target) * height
-        weight.lora_B[:, start : start + height, weight.columns[target]] = _scaled(lora_B, experts.scale)
-    return weight
+        weight.lora_B[:, start : start + height, weight.columns[target]] = _scaled(lora_B, scale)
 
 
 def own_pairs(fused: str, pairs: Pairs) -> Pairs:
@@ -239,27 +287,25 @@ def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
 # The products
 
 
-def _forward(
-    rows: torch.Tensor, weight: AugmentedWeight, ends: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _forward(rows: torch.Tensor, weight: AdaptedWeight, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a weight makes of rows[:, :inputs], and what its A makes of them, which is put into the columns behind."""
     low_rank = None
     if weight.width:
         low_rank = grouped_mm(rows[:, : weight.inputs], weight.lora_A.transpose(1, 2), ends)
         rows[:, weight.inputs :] = low_rank
-    return grouped_mm(rows, weight.values[:, : weight.outputs].transpose(1, 2), ends), low_rank
+    return weight.forward(rows, ends), low_rank
 
 
-def _backward(grad: torch.Tensor, weight: AugmentedWeight, ends: torch.Tensor) -> torch.Tensor:
+def _backward(grad: torch.Tensor, weight: AdaptedWeight, ends: torch.Tensor) -> torch.Tensor:
     """The gradient of a weight's input from grad[:, :outputs]; what comes through B is put into the columns behind."""
     if weight.width:
         grad[:, weight.outputs :] = grouped_mm(grad[:, : weight.outputs], weight.lora_B, ends)
-    return grouped_mm(grad, weight.values[:, :, : weight.inputs], ends)
+    return weight.backward(grad, ends)
 
 
 def _grad_lora(
     experts: Experts,
-    weight: AugmentedWeight,
+    weight: AdaptedWeight,
     rows: torch.Tensor,
     low_rank: torch.Tensor | None,
     grad: torch.Tensor,

@@ -3,9 +3,7 @@
 It is kept as safetensors in the names and quantization states of bitsandbytes, sealed with the hash of each file.
 """
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,16 @@ from torch import nn
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skeleton, quantize_checkpoint
+from ernie_pipeline.models.grouped.read_ahead import what_was_read
+from ernie_pipeline.models.grouped.read_tensors import Tensors, read_tensors
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.lock import open_lock
-from ernie_pipeline.store.quantized_base import MANIFEST, PLACE, damage, key_of, made_of
+from ernie_pipeline.store.quantized_base import MANIFEST, damage, made_of, place_of
 from ernie_pipeline.store.sealed import write_sealed_folder
-from ernie_pipeline.store.user_cache import users_cache
 from ernie_pipeline.utils.errors import PipelineError
-
-Tensors = dict[str, torch.Tensor]
+from ernie_pipeline.utils.timeline import part
 
 
 def quantized_base(
@@ -32,33 +30,52 @@ def quantized_base(
 ) -> Path:
     """The folder of the quantized `base`, made first, on `device`, where it is not.
 
-    `bases` is the folder that holds them, by default what the environment names, or one in the user's cache folder. It
-    is whole or not there; one that was altered is made anew; of several processes one makes it and the others wait.
+    `bases` is the folder that holds them, see `place_of`. It is whole or not there; one that was altered is made anew;
+    of several processes one makes it and the others wait.
     """
     made = made_of(base.version, quantization)
-    folder = bases or os.environ.get(PLACE)
-    place = (Path(folder) if folder else users_cache() / "bases") / key_of(made)
+    place = place_of(made, bases)
     place.parent.parent.mkdir(parents=True, exist_ok=True)
 
     def fill(temporary: Path) -> None:
         quantize_checkpoint(base.checkpoint, base.revision, config, quantization, temporary, device)
 
     with open_lock(Path(f"{place}.lock"), below=place.parent.parent):
-        if damage(place, remembered_sha256):
+        with part("check the quantized base"):
+            damaged = damage(place, remembered_sha256)
+        if damaged:
             what = "the quantized base model was not kept"
-            write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
+            with part("quantize the base model"):
+                write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
     return place
 
 
-def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], device: str) -> Any:
-    """The frozen model on `device`, with `GroupedExperts` and `Linear4bit` layers.
-
-    `config` is the checkpoint's own. Raises `PipelineError` when a parameter of it has no tensor in the folder.
-    """
-    if device == "cuda":  # safetensors, and the threads that read, would take the first one
+def load_quantized(
+    base: BaseCheckpoint, config: Any, quantization: Mapping[str, Any], bases: Path | None, device: str
+) -> Any:
+    """The frozen 4-bit model of `quantized_base`, or of what of it was read ahead, see `read_ahead`."""
+    if device == "cuda":  # the threads that read would take the first one
         device = f"cuda:{torch.cuda.current_device()}"
-    tensors = _read_tensors(folder, device)
-    model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
+    place = place_of(made_of(base.version, quantization), bases)
+    tensors = what_was_read(place, device)
+    if tensors is None:
+        place = quantized_base(base, config, quantization, bases, device)
+    return read_quantized(place, config, quantization, device, tensors)
+
+
+def read_quantized(
+    folder: Path, config: Any, quantization: Mapping[str, Any], device: str, tensors: Tensors | None = None
+) -> Any:
+    """The frozen model on `device`, an indexed one or "cpu", with `GroupedExperts` and `Linear4bit` layers.
+
+    `config` is the checkpoint's own; `tensors` what was read of the folder already. Raises `PipelineError` when a
+    parameter of it has no tensor in the folder.
+    """
+    if tensors is None:
+        with part("read the quantized base"):
+            tensors = read_tensors(sorted(folder.glob("*.safetensors")), device)
+    with part("skeleton of the model"):
+        model = model_skeleton(config, quantization, has_own_output=OUTPUT in tensors)
     for parent_name, parent in list(model.named_modules()):
         prefix = f"{parent_name}." if parent_name else ""
         if set(FUSED_PROJECTIONS) <= set(parent._parameters):
@@ -78,14 +95,6 @@ def read_quantized(folder: Path, config: Any, quantization: Mapping[str, Any], d
     if lost:
         raise _lacking(folder, lost)
     return model.requires_grad_(False).eval()
-
-
-def _read_tensors(folder: Path, device: str) -> Tensors:
-    from safetensors.torch import load_file
-
-    with ThreadPoolExecutor(8) as threads:
-        files = threads.map(lambda file: load_file(file, device=device), sorted(folder.glob("*.safetensors")))
-        return {name: tensor for file in files for name, tensor in file.items()}
 
 
 def _state(tensors: Tensors, name: str) -> list[str]:

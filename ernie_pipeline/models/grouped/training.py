@@ -184,7 +184,8 @@ class GroupedTraining:
         self._spend(spare_memory(standing, passing, largest / first, self.execution.memory_limit_gib))
 
     def _spend(self, spare: int) -> None:
-        self.spare, self.layers_dequantized = spare, keep_dequantized(self.module.get_base_model(), spare)
+        self.spare = spare
+        self.layers_dequantized = keep_dequantized(self.module.get_base_model(), spare, self._largest())
 
     def _checkpoint(self) -> None:
         self.checkpointing = True

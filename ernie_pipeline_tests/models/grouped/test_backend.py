@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.grouped import lora_linear
 from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel, read_base
 from ernie_pipeline.models.peft import backend as peft_backend
@@ -31,7 +30,7 @@ def asked(quantized_short: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         heard.append((base, config.model_type, *rest))
         return quantized_short
 
-    monkeypatch.setattr(grouped_backend, "quantized_base", quantized_base)
+    monkeypatch.setattr("ernie_pipeline.models.grouped.quantized_base.quantized_base", quantized_base)
     return heard
 
 

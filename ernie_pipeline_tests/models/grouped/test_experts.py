@@ -1,6 +1,7 @@
 """A layer's experts as one module: held dequantized, made dense, and with an adapter as PEFT begins one."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,9 +69,10 @@ def test_held_dequantized_a_disabled_adapter_is_still_no_adapter() -> None:
 
 def test_as_many_layers_are_held_dequantized_as_there_is_memory_for() -> None:
     layers = torch.nn.ModuleList(layer(TARGETS) for _ in range(3))
+    layers.config = SimpleNamespace(moe_k=2)
     one = layers[0].dequantized_bytes
     for spare, held in ((2 * one, 2), (3 * one - 1, 2), (one - 1, 0), (10 * one, 3), (one, 1), (0, 0)):
-        assert keep_dequantized(layers, spare) == held
+        assert keep_dequantized(layers, spare, tokens=8192) == held
         assert [bool(own.dequantized) for own in layers] == [number < held for number in range(3)]
 
 

@@ -225,7 +225,7 @@ def test_where_no_folder_is_named_it_lies_where_the_environment_says_or_in_the_u
     making: Making, bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(PLACE, raising=False)
-    monkeypatch.setattr(quantized, "users_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("ernie_pipeline.store.quantized_base.users_cache", lambda: tmp_path / "cache")
     assert making(None).parent == tmp_path / "cache" / "bases"
     monkeypatch.setenv(PLACE, str(tmp_path / "there"))
     assert making(None).parent == tmp_path / "there"

@@ -1,0 +1,129 @@
+"""The kernels in Triton's interpreter, on a CPU, against the same functions in torch's operations.
+
+    TRITON_INTERPRET=1 python -m ernie_pipeline_tests.models.grouped.interpreted
+
+Prints, as JSON, by kernel: how far its output is from torch's, relative to that. In fp32: the interpreter multiplies no
+bfloat16. A CPU tensor that says that it is on CUDA takes a function to its kernel.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import torch
+from bitsandbytes.nn import Params4bit
+
+from ernie_pipeline.models.documents import NOT_COUNTED
+from ernie_pipeline.models.grouped import fused_ops, grouped_mm, nf4_mm, outer_products
+from ernie_pipeline.models.grouped.dequantize import dequantize
+
+ENDS = torch.tensor([0, 17, 17, 20, 52], dtype=torch.int32)
+"""Of five experts, two without rows."""
+
+
+@contextmanager
+def on_cuda() -> Iterator[None]:
+    """Every tensor says that it is there; what a card would be asked is answered for one before Hopper."""
+    own, capability = torch.Tensor.is_cuda, torch.cuda.get_device_capability
+    torch.Tensor.is_cuda = property(lambda self: True)  # type: ignore[assignment, misc]
+    torch.cuda.get_device_capability = lambda device=None: (8, 0)
+    try:
+        yield
+    finally:
+        torch.Tensor.is_cuda, torch.cuda.get_device_capability = own, capability  # type: ignore[misc]
+
+
+def apart(compute: Callable[[], torch.Tensor]) -> float:
+    """Between what the kernel and what torch gives."""
+    wanted = compute()
+    with on_cuda():
+        found = compute()
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def quantized(experts: int, outputs: int, inputs: int, nested: bool = True) -> Params4bit:
+    return Params4bit(torch.randn(experts, outputs, inputs), False, None, 64, nested, "nf4").to("cpu")
+
+
+def by_nf4_mm() -> float:
+    weight, found = quantized(5, 128, 192), []
+    for backward, rank, tile in product((False, True), (0, 8, 24), (16, 32)):
+        deep, lora = (128, torch.randn(5, rank, 192)) if backward else (192, torch.randn(5, 128, rank))
+        rows = torch.randn(52, deep + rank + 8)[:, : deep + rank]
+        wanted = nf4_mm.in_torch(rows, weight, lora, ENDS, backward)
+        out = nf4_mm.launch(rows, weight, lora, ENDS, backward, nf4_mm.Tile(tile, 64, 64, 4, 2))
+        found.append(float((out - wanted).norm() / wanted.norm()))
+    return max(found)
+
+
+def by_dequantize() -> float:
+    def compute(nested: bool) -> torch.Tensor:
+        torch.manual_seed(1)
+        out = torch.zeros(5, 72, 136)
+        dequantize(quantized(5, 64, 128, nested), out[:, :64])
+        return out
+
+    return max(apart(lambda nested=nested: compute(nested)) for nested in (True, False))  # type: ignore[misc]
+
+
+def by_grouped_mm() -> float:
+    rows, weights = torch.randn(52, 80), torch.randn(5, 80, 48)
+    return apart(lambda: grouped_mm.grouped_mm(rows, weights, ENDS))
+
+
+def by_outer_products() -> float:
+    narrow, wide, token = torch.randn(52, 16), torch.randn(40, 96), torch.randint(0, 40, (52,))
+    return apart(lambda: outer_products.outer_products(narrow, wide, ENDS, token=token))
+
+
+def by_swiglu() -> float:
+    gate, up, weight = torch.randn(7, 80), torch.randn(7, 80), torch.rand(7)
+
+    def compute() -> torch.Tensor:
+        out = torch.zeros(7, 96)
+        fused_ops.swiglu_into(gate, up, weight, out)
+        return out
+
+    return apart(compute)
+
+
+def by_swiglu_backward() -> float:
+    gate, up, weight, grad = torch.randn(7, 80), torch.randn(7, 80), torch.rand(7), torch.randn(7, 80)
+
+    def compute() -> torch.Tensor:
+        out, again = torch.zeros(7, 160), torch.zeros(7, 80)
+        own = fused_ops.swiglu_backward(gate, up, weight, grad, out, again)
+        assert own is not None
+        return torch.cat([out, again, own[:, None]], dim=1)
+
+    return apart(compute)
+
+
+def by_sum_slots() -> float:
+    rows, row_of_slot = torch.randn(60, 48), torch.randperm(60).view(20, 3)
+    return apart(lambda: fused_ops.sum_slots(rows, row_of_slot))
+
+
+def by_rotary() -> float:
+    heads, angles = torch.randn(11, 5, 64), torch.rand(11, 32) * 6
+    return apart(lambda: fused_ops.apply_rotary(heads, angles.cos(), angles.sin()))
+
+
+def by_loss_and_gradient() -> float:
+    logits, labels = torch.randn(5, 300) * 4, torch.tensor([0, 5, NOT_COUNTED, 299, 70])
+
+    def compute() -> torch.Tensor:
+        own = logits.clone()
+        loss = fused_ops.loss_and_gradient(own, labels, torch.tensor([1.0, -2, 1, 0.5, 0]))
+        return torch.cat([own.flatten(), loss.view(1)])
+
+    return apart(compute)
+
+
+KERNELS = {name.removeprefix("by_"): value for name, value in dict(globals()).items() if name.startswith("by_")}
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    print(json.dumps({name: compute() for name, compute in KERNELS.items()}))
