@@ -162,7 +162,8 @@ def test_the_links_to_mlflow_show_base_and_adapter_side_by_side(site: Site, firs
         site.page.run(f"document.querySelector(\"a[href*='{part}']\").href")
         for part in ("compareRunsMode=CHART", "compareRunsMode=ARTIFACT", "#/experiments/1/runs/")
     ]
-    site.page.open(charts, until="comparison")
+    site.page.open(charts, until="Add chart")
+    site.page.wait_for("demo (base model)")
     assert "Model training" in site.page.text()
     site.keep("mlflow-charts")
     site.page.open(tables, until="answers.json")
