@@ -59,6 +59,7 @@ LONG = (
     "scenarios/shared/",
     "scenarios/test_budget.py",
     "scenarios/test_hub_format_chain.py",
+    "scenarios/test_notebooks.py",
     "scenarios/test_publishing.py",
     "scenarios/test_refresh_ended.py",
     "scenarios/test_solutions_chain.py",

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ernie_pipeline.cli.output import CLOSED, ERROR, INTERRUPTED, USAGE
+from ernie_pipeline.cli.output import CLOSED, ERROR, INTERRUPTED, USAGE, is_terminal
 from ernie_pipeline.cli.settings_options import (
     Home,
     RecipeName,
@@ -150,4 +150,4 @@ def _version(asked: bool) -> None:
 
 def _markup() -> Any:
     """Boxes and colours for a terminal, plain lines for all else."""
-    return "rich" if sys.stdout.isatty() else None
+    return "rich" if is_terminal(sys.stdout) else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ernie_pipeline.cli.output import FRESH, AsJson
+from ernie_pipeline.cli.output import FRESH, AsJson, is_terminal
 from ernie_pipeline.recipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def ask(
 def open_model(named: str | None, aloud: bool = True) -> "Asked":
     """The model, loaded; `aloud`: that it is being loaded is said."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as in `export`
-    if aloud and sys.stderr.isatty():
+    if aloud and is_terminal(sys.stderr):
         print("loading the model ...", end="\r", file=sys.stderr, flush=True)
     from transformers.utils.logging import disable_progress_bar
 
@@ -52,6 +52,6 @@ def open_model(named: str | None, aloud: bool = True) -> "Asked":
 
     disable_progress_bar()
     asked = Asked(Settings.from_environment(), named)
-    if aloud and sys.stderr.isatty():
+    if aloud and is_terminal(sys.stderr):
         print(" " * 25, end="\r", file=sys.stderr, flush=True)
     return asked

@@ -1,6 +1,7 @@
 """A run as it goes: one live line a stage on a terminal, plain lines elsewhere, from what the logger `told` wrote."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ernie_pipeline.cli.output import is_terminal
 from ernie_pipeline.launch.pacing import COUNT
 
 PLAIN_S = 15.0
@@ -78,7 +80,8 @@ class RunView:
     def __init__(self, states: Mapping[str, tuple[str, str]], file: Path, console: Console | None = None):
         self.lines = {name: Line(name, state, detail) for name, (state, detail) in states.items()}
         self.warnings: list[str] = []
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        lives = is_terminal(sys.stdout)
+        self.console = console or Console(highlight=False, soft_wrap=True, force_terminal=lives)
         self._file, self._read = file, 0
         self._width = max(map(len, self.lines))
         self._live: Live | None = None

@@ -8,23 +8,30 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.words import place
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.mlflow_pages import CHARTS, TABLES, page
 from ernie_pipeline.utils.address import SQLITE, public_uri
 
 HUB = "https://huggingface.co"
 
 
 def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, Any]:
-    """Of the values of registration.json: the run, the model and the version, in the web pages of MLflow.
+    """Of the values of registration.json: version, model and run in the web pages of MLflow, and base and adapter there
+    side by side.
 
     For a database those of `mlflow ui`, and how it is started; `Settings.mlflow_ui` says where they are.
     """
     root, name = settings.mlflow_ui.rstrip("/"), quote(registration["name"], safe="")
     version, run = registration["version"], registration["run_id"]
-    of_run = f"{root}/#/experiments/{registration['experiment_id']}/runs/{run}"
-    more = f"[the model]({root}/#/models/{name}), [the run]({of_run})"  # a whole address of a run is too wide
+    runs = f"experiments/{registration['experiment_id']}/runs"
+    more = {  # a whole address of a run is too wide
+        "the model": page(f"models/{name}"),
+        "the run": page(f"{runs}/{run}"),
+        "its figures beside the base's": page(runs, **CHARTS),
+        "its answers beside the base's": page(runs, **TABLES),
+    }
     return {
-        "version in MLflow": dg.MetadataValue.url(f"{root}/#/models/{name}/versions/{version}"),
-        "and there": dg.MetadataValue.md(more),
+        "version in MLflow": dg.MetadataValue.url(f"{root}/{page(f'models/{name}/versions/{version}')}"),
+        "and there": dg.MetadataValue.md(", ".join(f"[{words}]({root}/{at})" for words, at in more.items())),
         **({} if settings.tracking_uri.startswith("http") else {"MLflow is shown by": _start(settings)}),
     }
 

@@ -14,9 +14,12 @@ from pathlib import Path
 import psutil
 
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.mlflow_pages import page
 from ernie_pipeline.utils.errors import PipelineError
 
 HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
+START_PAGES = {"MLflow": f"/{page('')}"}
+"""Where to begin, if not at the root."""
 START_S = 180.0
 """By then both listen, on a machine that is at work."""
 END_S = 30.0
@@ -110,7 +113,7 @@ def _stay(
     waiting, deadline = dict(started), time.monotonic() + START_S
     while not asked:
         for name in [name for name in waiting if listens(ports[name])]:
-            tell(f"{name}: http://{HOST}:{ports[name]}")
+            tell(f"{name}: http://{HOST}:{ports[name]}{START_PAGES.get(name, '')}")
             del waiting[name]
             if not waiting:
                 tell("Ctrl-C ends them; a run that is under way goes on where it was, the next time.")

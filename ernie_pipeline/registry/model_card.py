@@ -67,9 +67,14 @@ def assembled(head: Sequence[str], sections: Mapping[str, str]) -> str:
     return "\n\n".join([*head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
 
 
+def without_header(card: str) -> str:
+    """The card for pages that would show its YAML header as text: all but the hub's."""
+    return card.partition("\n---\n")[2].lstrip() if card.startswith("---\n") else card
+
+
 def description(card: str, chars: int) -> str:
     """The card without its header, cut between two sections where it is longer than `chars` characters."""
-    text = card.partition("\n---\n")[2].lstrip() if card.startswith("---\n") else card
+    text = without_header(card)
     if len(text) <= chars:
         return text
     note = "\n\nThe rest is in model_card.md, among the artifacts of the run."

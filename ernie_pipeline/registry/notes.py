@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from ernie_pipeline.registry.mlflow_pages import page
 from ernie_pipeline.utils.text_table import markdown_table
 
 EXPERIMENT = """\
 LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and beside it one of its
 base model, both measured on the same held-out rows. A figure has the same name in both, so charts show them side by
 side; the tag `model` tells them apart. `comparison/...` is the paired comparison, `training/...` the curve,
-`cost/...` what it took, and a suite's figures stand under its name."""
+`cost/...` what it took (by asset: the table of costs), and a suite's figures stand under its name."""
 
 MODEL = """\
 LoRA adapters with what is needed to serve them. `champion`: the best one that passed the gate. `challenger`: the
@@ -43,5 +44,5 @@ def adapter_note(
 def outcome_note(name: str, version: str, aliases: Sequence[str], reasons: Sequence[str]) -> str:
     """What is added to the adapter's run when it is registered and the gate has decided."""
     passed = "passed" if "champion" in aliases else "not passed"
-    place = f"[{name}, version {version}](#/models/{name}/versions/{version})"
+    place = f"[{name}, version {version}]({page(f'models/{name}/versions/{version}')})"
     return f"Registered as {place}. Gate {passed}: {' '.join(reasons)}"

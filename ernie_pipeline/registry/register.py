@@ -14,7 +14,7 @@ from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
 from ernie_pipeline.registry.live import drop_live
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.made_from import inputs_of
-from ernie_pipeline.registry.model_card import description
+from ernie_pipeline.registry.model_card import description, without_header
 from ernie_pipeline.registry.model_folder import write_model_folder
 from ernie_pipeline.registry.notes import MODEL, adapter_note, base_note, outcome_note
 from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run, sweep_killed
@@ -42,6 +42,9 @@ BASE, ADAPTER = "base", "adapter"
 OF_BASE = ("quantization.", "evaluation.")
 """Parameters of the base model's measurement too."""
 
+ANSWERS = "answers.json"
+"""The table that both runs have: the first by its name, so the one that the page of tables opens with."""
+
 RUN_ONLY = "dagster.run_id"
 """The tag that a run has and its version has not: a version's provenance says it."""
 
@@ -64,6 +67,7 @@ class RegistrationRequest:
     about         what the adapter is, in few words: base_model, data_set, trained_on; tags of the runs
     recipe        all that the artifacts were built with
     tables        rows by the table's name
+    answers       of "base" and "adapter": rows of the same columns, which MLflow's page shows side by side
     pictures      PNG files by the picture's name
     comparison    gain, gain_low, gain_high, p_value against the base model
     candidate     the adapter's accuracy and the data versions that the gate compares
@@ -98,6 +102,7 @@ class RegistrationRequest:
     about: Mapping[str, str]
     recipe: Mapping[str, Any]
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    answers: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     trained: str = ""
@@ -216,13 +221,19 @@ def _log_adapter(client: "MlflowClient", run_id: str, model_id: str, request: Re
     figures = {**request.figures[ADAPTER], **_grouped("comparison", request.comparison)}
     log_values(client, run_id, metrics=figures, of=_on_held_out(model_id, request))
     log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve)
+    _log_answers(client, run_id, ADAPTER, request)
     for name, rows in request.tables.items():
         log_table(client, run_id, f"{name}.json", rows)
     for name, picture in request.pictures.items():
         log_picture(client, run_id, f"{name}.png", picture)
     client.log_dict(run_id, dict(request.recipe), "recipe.json")
     client.log_artifact(run_id, str(request.predictions))
-    client.log_text(run_id, request.card, "model_card.md")
+    client.log_text(run_id, without_header(request.card), "model_card.md")
+
+
+def _log_answers(client: "MlflowClient", run_id: str, side: str, request: RegistrationRequest) -> None:
+    if rows := request.answers.get(side):
+        log_table(client, run_id, ANSWERS, rows)
 
 
 @contextmanager
@@ -246,6 +257,7 @@ def _base_measured(
         params = {key: value for key, value in request.params.items() if key in about or key.startswith(OF_BASE)}
         log_values(client, run_id, params=params)
         log_values(client, run_id, metrics=request.figures[BASE], of=_on_held_out(logged.model_id, request))
+        _log_answers(client, run_id, BASE, request)
         client.finalize_logged_model(logged.model_id, "READY")
         yield
 

@@ -10,7 +10,7 @@ from typing import Any
 from ernie_pipeline.models.spec import ModelSpec, model_spec
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.signing import UNSIGNED, Signing
-from ernie_pipeline.registry.answer_tables import answer_tables
+from ernie_pipeline.registry.answer_tables import answer_tables, first_answers
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card, shown
 from ernie_pipeline.registry.register import RegistrationRequest
@@ -22,6 +22,9 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25}
 """How far a reloaded model's logits may be from the recorded ones: rounding by other kernels, nothing more."""
 
 MAX_SERVED_BATCH = 16
+
+WHOLE = "model"
+"""Among the costs: of all that the model was made from."""
 
 
 def make_request(
@@ -35,7 +38,7 @@ def make_request(
     comparison: Mapping[str, float],
     source: str,
     tags: Mapping[str, str],
-    costs: Mapping[str, Any] = MappingProxyType({}),
+    costs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     further: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     pictures: Mapping[str, bytes] = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({}),
@@ -48,7 +51,8 @@ def make_request(
     and evaluation.max_new_tokens. `versions`: the data version of every input. `folders`: the artifacts of math_split,
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
-    `costs`: nested figures of what it all cost, which become the run's metrics "cost/...". `further`: more figures of
+    `costs`: figures of what each asset cost, and "model" all of them, which become the run's table of costs; the
+    model's its metrics "cost/..." too. `further`: more figures of
     "base" and "adapter", by names that both have, such as those of suites. `pictures`: PNG files by name. `provenance`,
     `trained` and `signing`: as in the request.
     """
@@ -80,7 +84,7 @@ def make_request(
         served=served,
         params={**described, **shown_params(recipe_keys)},
         figures={name: {**metric_names(figures), **further.get(name, {})} for name, figures in measured.items()},
-        metrics=metric_names({"cost": dict(costs)} if costs else {}),
+        metrics=metric_names({"cost": costs[WHOLE]} if WHOLE in costs else {}),
         curve=[in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data
@@ -88,7 +92,8 @@ def make_request(
         tags=tags,
         about=described,
         recipe=recipe_keys,
-        tables=answer_tables(folders["base_evaluation"], evaluation),
+        tables={**answer_tables(folders["base_evaluation"], evaluation), **cost_table(costs)},
+        answers={name: first_answers(folders[f"{name}_evaluation"]) for name in measured},
         pictures=dict(pictures),
         predictions=evaluation / "predictions.parquet",
         card=model_card(**card_facts(recipe, spec, about, adapter, measured, comparison, example["question"])),
@@ -149,6 +154,14 @@ def card_facts(
         "targets": _json(adapter / "parameters.json"),
         "question": question,
     }
+
+
+def cost_table(costs: Mapping[str, Mapping[str, float]]) -> dict[str, list[dict[str, Any]]]:
+    """The table "costs", a row for each asset; {} where nothing was metered."""
+    rows = [
+        {"of": name, **{unit.replace("_", " "): value for unit, value in its.items()}} for name, its in costs.items()
+    ]
+    return {"costs": rows} if rows else {}
 
 
 def trained_on(built_with: Sequence[Mapping[str, Any]]) -> str:

@@ -18,11 +18,13 @@ def _serve(uri: str, host: str, port: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle clients use up the 1,024 that are usual
     import mlflow
     import uvicorn
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         model = mlflow.pyfunc.load_model(uri).unwrap_python_model()
     except Exception as error:  # MLflow's, and whatever the model's code raises
-        sys.exit(f"{uri} cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}")
+        sys.exit(f"error: {uri} cannot be loaded: {' '.join(str(error).split()) or type(error).__name__}")
     uvicorn.run(model.agent_app(uri.removeprefix("models:/")), host=host, port=port)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ernie_pipeline.registry.first_opening import open_client
+from ernie_pipeline.registry.mlflow_pages import page
 from ernie_pipeline.registry.notes import EXPERIMENT
 from ernie_pipeline.utils.address import SQLITE, public_uri, without_secrets
 from ernie_pipeline.utils.errors import PipelineError
@@ -70,7 +71,7 @@ def ensure_experiment(client: "MlflowClient", name: str, artifact_root: Path | N
     if (found := client.get_experiment_by_name(name)) is None:
         try:
             location = artifact_root.resolve().as_uri() if artifact_root else None
-            # the kind: MLflow's page would guess it otherwise
+            # the kind: MLflow's page would guess it otherwise; its mode is another matter, see `mlflow_pages`
             described = {"mlflow.note.content": EXPERIMENT, "mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_location=location, tags=described))
         except mlflow.exceptions.MlflowException as error:
@@ -89,7 +90,7 @@ def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> str:
     """Where to look at a run: its page on the server, or the command that opens the database."""
     address = public_uri(tracking_uri)
     if address.startswith(("http://", "https://")):
-        return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{address.rstrip('/')}/{page(f'experiments/{experiment_id}/runs/{run_id}')}"
     return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
 
 

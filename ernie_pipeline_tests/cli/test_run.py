@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_a_run_into_a_pipe_is_plain_and_the_next_one_has_nothing_to_do(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    environment["FORCE_COLOR"] = "1"  # as in a notebook, and for many a CI
     command = [*ERNIE, "run", "--only", "raw_nemotron,math_split"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -150,21 +152,30 @@ def test_a_run_into_a_pipe_is_plain_and_the_next_one_has_nothing_to_do(
     assert len(list((tmp_path / "home" / "logs").iterdir())) == 1, "no run was started"
 
 
-def test_bad_rows_are_one_sentence_on_a_terminal_too(tmp_path: Path, environment: dict[str, str]) -> None:
-    source = write_rows(tmp_path / "rows.jsonl", [row("What is 1 + 1?", "2"), "{broken"])
+def on_a_terminal(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+    """Exit status, what the terminal got, and standard error."""
     shown, terminal = pty.openpty()
-    run = subprocess.Popen(
-        [*ERNIE, "run", "--only", "raw_nemotron", "--source", source],
-        env={**environment, "TERM": "xterm"},
-        stdout=terminal,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
+    run = subprocess.Popen(command, env={**environment}, stdout=terminal, stderr=subprocess.PIPE, text=True, cwd=folder)
     os.close(terminal)
     seen = read_all(shown)
     _, said = run.communicate()
-    assert run.returncode == 1
+    return run.returncode, seen, said
+
+
+def test_in_a_notebook_s_pseudo_terminal_lines_are_plain(tmp_path: Path, environment: dict[str, str]) -> None:
+    kernel = {"TERM": "xterm-color", "CLICOLOR": "1", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "PAGER": "cat"}
+    command = [*ERNIE, "run", "--only", "raw_nemotron"]
+    status, seen, said = on_a_terminal(command, {**environment, **kernel}, tmp_path)
+    assert (status, said) == (0, "")
+    assert ANSI not in seen
+    assert re.search(r"^raw_nemotron +built +in \d", seen, re.MULTILINE)
+
+
+def test_bad_rows_are_one_sentence_on_a_terminal_too(tmp_path: Path, environment: dict[str, str]) -> None:
+    source = write_rows(tmp_path / "rows.jsonl", [row("What is 1 + 1?", "2"), "{broken"])
+    command = [*ERNIE, "run", "--only", "raw_nemotron", "--source", source]
+    status, seen, said = on_a_terminal(command, {**environment, "TERM": "xterm"}, tmp_path)
+    assert status == 1
     assert ANSI in seen
     assert "failed" in seen
     first, log = said.splitlines()

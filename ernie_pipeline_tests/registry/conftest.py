@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 QUESTION = "Compute 12 + 30."
 ACCURACY = {"base": 0.85, "adapter": 0.9}
+ANSWERS = {"base": "It is 41.", "adapter": "It is 42."}
 SPLIT = "sha256:" + "d" * 64
 PNG = b"\x89PNG\r\n\x1a\n"
 COMPARISON = {"gain": 0.05, "gain_low": 0.02, "gain_high": 0.08, "p_value": 0.001}
@@ -126,7 +127,7 @@ def make_request(
         },
         params={"lora.rank": 4, "training.learning_rate": 2e-4},
         figures={name: {"accuracy": share, "by_kind/integer/rows": 2} for name, share in ACCURACY.items()},
-        metrics={"cost/model/gpu_seconds": 7.5},
+        metrics={"cost/gpu_seconds": 7.5},
         curve=[
             {"step": 10, "training/loss": 1.5, "training/learning_rate": 1e-4},
             {"step": 20, "training/loss": 1.2, "training/loss_objective": 1.3},
@@ -134,6 +135,7 @@ def make_request(
         about={"base_model": "demo", "data_set": "demo", "trained_on": "answers"},
         recipe={"lora.rank": 4, "filters.proof": True},
         tables={"answers_gained": [{"question": QUESTION, "reference": "42", "adapter's answer": "42"}]},
+        answers={name: [{"question": QUESTION, "answer": said}] for name, said in ANSWERS.items()},
         pictures={"loss_curve": PNG},
         dataset=DatasetFiles("demo", "demo:0", SPLIT, home / "train.parquet", home / "eval.parquet"),
         tags={"dagster.run_id": "r1", "fingerprint": "f" * 16},

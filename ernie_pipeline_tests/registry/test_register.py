@@ -75,7 +75,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lora.rank": "4", "training.learning_rate": "0.0002"}
     assert (run.data.metrics["accuracy"], run.data.metrics["comparison/gain"]) == (0.9, 0.05)
-    assert run.data.metrics["cost/model/gpu_seconds"] == 7.5
+    assert run.data.metrics["cost/gpu_seconds"] == 7.5
     history = {name: client.get_metric_history(registered.run_id, f"training/{name}") for name in ("loss", LATE)}
     assert [(m.step, m.value) for m in history["loss"]] == [(10, 1.5), (20, 1.2)]
     assert [(m.step, m.value) for m in history[LATE]] == [(20, 1.3)]
@@ -92,7 +92,8 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     }
     note = run.data.tags["mlflow.note.content"]
     assert "| accuracy | 0.8500 | 0.9000 |" in note
-    assert "[ernie-math, version 1](#/models/ernie-math/versions/1). Gate passed: the gain over" in note
+    page = "#/models/ernie-math/versions/1?workflowType=machine_learning"
+    assert f"[ernie-math, version 1]({page}). Gate passed: the gain over" in note
 
 
 def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_the_same_names(
@@ -116,6 +117,7 @@ def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_th
 
 def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: Registration, client: Any) -> None:
     assert {file.path for file in client.list_artifacts(registered.run_id)} == {
+        "answers.json",
         "answers_gained.json",
         "loss_curve.png",
         "model_card.md",
@@ -123,9 +125,17 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
         "recipe.json",
     }
     tag = client.get_run(registered.run_id).data.tags["mlflow.loggedArtifacts"]  # by it the page shows a table
-    assert json.loads(tag) == [{"path": "answers_gained.json", "type": "table"}]
+    assert json.loads(tag) == [{"path": name, "type": "table"} for name in ("answers.json", "answers_gained.json")]
     [row] = client.load_table(registered.experiment_id, "answers_gained.json", [registered.run_id]).to_dict("records")
     assert (row["question"], str(row["adapter's answer"])) == (QUESTION, "42")
+    runs = [registered.run_id, run_beside(client, registered).info.run_id]
+    both = client.load_table(registered.experiment_id, "answers.json", runs, ["run_id"]).to_dict("records")
+    assert {row["run_id"]: row["answer"] for row in both} == dict(zip(runs, ("It is 42.", "It is 41."), strict=True))
+
+
+def test_the_card_of_the_run_begins_with_its_title(registered: Registration, client: Any, tmp_path: Path) -> None:
+    card = Path(client.download_artifacts(registered.run_id, "model_card.md", str(tmp_path))).read_text()
+    assert card.startswith("# ernie-math\n"), "MLflow's page shows a YAML header as a list, and its end as a heading"
 
 
 def test_experiment_and_model_are_described(registered: Registration, client: Any) -> None:

@@ -82,7 +82,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         source="data set nvidia/... (revision main, split train)",
         tags={"fingerprint": "f00d"},
         further={"base": {"gsm8k/accuracy": 0.25}},
-        costs={"qlora_adapter": {"gpu_seconds": 7.5}},
+        costs={"qlora_adapter": {"gpu_seconds": 7.5}, "model": {"gpu_seconds": 8.5}},
     )
 
 
@@ -115,6 +115,17 @@ def test_the_tables_are_of_the_answers_that_changed(request_made: RegistrationRe
     assert "answers_lost" not in request_made.tables
 
 
+SECOND = ("2 + 2?", "5", False)
+
+
+def test_each_side_s_answers_are_a_table_of_the_same_columns(request_made: RegistrationRequest) -> None:
+    before, after = (request_made.answers[name] for name in ("base", "adapter"))
+    assert [(row["question"], row["answer"], row["right"]) for row in before] == [("1 + 1?", "3", False), SECOND]
+    assert [(row["question"], row["answer"], row["right"]) for row in after] == [("1 + 1?", "2", True), SECOND]
+    assert [*before[0]] == [*after[0]]
+    assert [*before[0]][:2] == ["question", "answer"], "MLflow compares runs by the first column behind the question"
+
+
 def test_figures_versions_and_names_go_where_they_belong(request_made: RegistrationRequest) -> None:
     figures = request_made.figures
     assert (figures["base"]["accuracy"], figures["adapter"]["accuracy"]) == (0.5, 1.0)
@@ -124,7 +135,11 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
     assert len(candidate.held_out) == 16
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
-    assert request_made.metrics == {"cost/qlora_adapter/gpu_seconds": 7.5}
+    assert request_made.metrics == {"cost/gpu_seconds": 8.5}, "of the whole model; each asset's stands in a table"
+    assert request_made.tables["costs"] == [
+        {"of": "qlora_adapter", "gpu seconds": 7.5},
+        {"of": "model", "gpu seconds": 8.5},
+    ]
     assert request_made.curve[-1] == {"step": 2, "training/tokens_per_s": 9.0, "training/seconds": 1.0}
     assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one
     assert "cc-by-4.0" in request_made.card.lower()

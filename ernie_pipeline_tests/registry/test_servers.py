@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def serving(command: list[str], path: str, tracking_uri: str, folder: Path) -> I
                 wait_until_up(client, path, server, folder / "log")
                 yield client, server.pid
         finally:
-            os.killpg(server.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a test ended it
+                os.killpg(server.pid, signal.SIGKILL)
             server.wait()
 
 
@@ -93,6 +94,19 @@ def agent(registered: Registration, make_request: Callable[..., RegistrationRequ
     command = ["ernie_pipeline.registry.serve", URI]
     with serving(command, "/health", make_request().tracking_uri, tmp_path_factory.mktemp("agent")) as started:
         yield started
+
+
+def test_the_command_serves_without_noise_and_ends_by_one_interrupt(
+    registered: Registration, make_request: Callable[..., RegistrationRequest], tmp_path: Path
+) -> None:
+    with serving(["ernie_pipeline", "serve", URI], "/health", make_request().tracking_uri, tmp_path) as (client, pid):
+        answer = client.post(CHAT, json=chat(QUESTION, max_tokens=24)).json()
+        assert answer["choices"][0]["message"]["content"] == registered.answer
+        os.kill(pid, signal.SIGINT)
+        assert psutil.Process(pid).wait(30) == 0
+    log = (tmp_path / "log").read_text()
+    assert "Loading weights" not in log
+    assert "Traceback" not in log
 
 
 def question(text: Any, **params: Any) -> dict[str, Any]:
@@ -219,6 +233,7 @@ def test_mlflows_responses_give_the_same_answer(agent: Any, registered: Registra
             chat(QUESTION, max_tokens=5, max_completion_tokens=5),
             "give one of max_tokens and max_completion_tokens",
         ),
+        (CHAT, chat(QUESTION, max_tokens=-1), "max_tokens must be a whole number, at least 1"),
         (CHAT, chat(QUESTION, tools=[]), "unknown parameter 'tools'; known are messages, max_tokens, "),
         (CHAT, chat(QUESTION, n=2), "n must be 1: a request has one answer"),
         (CHAT, chat(QUESTION, stream=1), "stream must be true or false"),
@@ -331,4 +346,4 @@ def test_a_model_that_is_not_there_is_one_sentence(make_request: Callable[..., R
         text=True,
     )
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("models:/nothing@champion cannot be loaded: ")
+    assert failed.stderr.splitlines()[-1].startswith("error: models:/nothing@champion cannot be loaded: ")

@@ -31,7 +31,10 @@ def test_no_login_is_shown(uri: str, shown: str) -> None:
 
 
 def test_the_link_is_a_page_of_the_server_or_a_command() -> None:
-    assert run_link("https://me:s3cret@host/", "1", "r") == "https://host/#/experiments/1/runs/r"
+    assert (
+        run_link("https://me:s3cret@host/", "1", "r")
+        == "https://host/#/experiments/1/runs/r?workflowType=machine_learning"
+    )
     assert run_link("sqlite:////a b/m.db", "1", "r") == "mlflow ui --backend-store-uri 'sqlite:////a b/m.db'"
 
 

@@ -29,14 +29,15 @@ class Settings:
     seed: int = -1
 
 
-def checked_settings(values: Mapping[str, Any], default: int) -> Settings:
-    """From parameters by name, of which null is one not given. `default`: max_new_tokens where it is not."""
+def checked_settings(values: Mapping[str, Any], default: int, limit: str = "max_new_tokens") -> Settings:
+    """From parameters by name, of which null is one not given. `default`: max_new_tokens where it is not; `limit`: what
+    the client calls that."""
     given = {name: value for name, value in values.items() if value is not None}
     refuse_unknown(given, Settings.__annotations__)
     tokens, seed = given.get("max_new_tokens", default), given.get("seed", -1)
     temperature, top_p = given.get("temperature", 0.0), given.get("top_p", 1.0)
     if not _is_integer(tokens) or tokens < 1:
-        raise Refusal("max_new_tokens must be a whole number, at least 1")
+        raise Refusal(f"{limit} must be a whole number, at least 1")
     if not _is_number(temperature) or not 0 <= temperature < math.inf:
         raise Refusal("temperature must be a number, at least 0")
     if not _is_number(top_p) or not 0 < top_p <= 1:

@@ -65,9 +65,8 @@ def _settings(data: Mapping[str, Any], limits: tuple[str, ...], answering: Answe
     named = [name for name in ("max_new_tokens", *limits) if data.get(name) is not None]
     if len(named) > 1:
         raise Refusal(f"give one of {' and '.join(named)}")
-    if named:
-        given["max_new_tokens"] = data[named[0]]
-    return checked_settings(given, answering.max_new_tokens)
+    limit = named[0] if named else "max_new_tokens"
+    return checked_settings({**given, "max_new_tokens": data.get(limit)}, answering.max_new_tokens, limit)
 
 
 def chat_completion(answer: Answer, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline_tests.staleness.chains import chain_of, recipe_with, walk, writes
 
+TRAINING = "workflowType=machine_learning"
 RUN = {"backend": "peft", "device": "CPU, 1 threads", "problems_sampled": 8, "generated_tokens": 12345}
 RIGHT = {"base": "11110000", "first": "11110110", "second": "11101111"}
 """Whether each of eight questions is answered rightly."""
@@ -128,8 +129,9 @@ def test_a_registered_model_stands_beside_its_base_with_links_to_mlflow(
     assert page["gain over the base model"].startswith("+25.0 points (")
     assert page["gate"] == "not passed: the gain is small."
     assert page["base and adapter"].value.startswith("![base and adapter](data:image/svg+xml;base64,")
-    assert page["version in MLflow"].url == "http://127.0.0.1:5055/#/models/quick/versions/1"
-    assert "(http://127.0.0.1:5055/#/experiments/1/runs/ae32)" in page["and there"].value
+    assert page["version in MLflow"].url == f"http://127.0.0.1:5055/#/models/quick/versions/1?{TRAINING}"
+    assert f"(http://127.0.0.1:5055/#/experiments/1/runs/ae32?{TRAINING})" in page["and there"].value
+    assert f"(http://127.0.0.1:5055/#/experiments/1/runs?{TRAINING}&compareRunsMode=CHART)" in page["and there"].value
     monkeypatch.chdir(settings.home)
     shown = show_registration(artifact, settings, chain)
     assert shown["MLflow is shown by"] == "mlflow ui --backend-store-uri sqlite:///mlflow.db"

@@ -148,8 +148,33 @@ def test_a_refused_gate_is_seen_as_a_warning(site: Site, first: str) -> None:
 def test_the_link_to_mlflow_leads_to_the_version(site: Site, first: str) -> None:
     site.asset("registered_model")
     address = site.page.run("document.querySelector(\"a[href*='/#/models/quick/versions/1']\").href")
-    assert address == f"{site.mlflow}/#/models/quick/versions/1"
+    assert address == f"{site.mlflow}/#/models/quick/versions/1?workflowType=machine_learning"
     site.page.open(address, until="Version 1")
+    site.page.wait_for("Intended use and limits")
+    assert "Model registry" in site.page.text(), "MLflow's mode for agents has none"
+    assert "library_name" not in site.page.text(), "the card's header is the hub's"
+    site.keep("mlflow-version")
+
+
+def test_the_links_to_mlflow_show_base_and_adapter_side_by_side(site: Site, first: str) -> None:
+    site.asset("registered_model")
+    [charts, tables, run] = [
+        site.page.run(f"document.querySelector(\"a[href*='{part}']\").href")
+        for part in ("compareRunsMode=CHART", "compareRunsMode=ARTIFACT", "#/experiments/1/runs/")
+    ]
+    site.page.open(charts, until="Add chart")
+    site.page.wait_for("demo (base model)")
+    assert "Model training" in site.page.text()
+    site.keep("mlflow-charts")
+    site.page.open(tables, until="answers.json")
+    site.page.wait_for("Compare:")
+    assert "demo (base model)" in site.page.text()
+    assert "\\boxed" in site.page.text(), "the answers themselves"
+    assert "(empty)" not in site.page.text(), "both runs have the table"
+    site.keep("mlflow-answers")
+    site.page.open(run.replace("?", "/artifacts/model_card.md?"), until="Intended use and limits")
+    assert "library_name" not in site.page.text()
+    site.keep("mlflow-card")
 
 
 def test_the_run_s_log_says_why(site: Site, first: str) -> None:
