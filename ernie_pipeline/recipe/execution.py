@@ -63,7 +63,7 @@ class ExecutionOverrides(Section):
 PROFILES: Mapping[ProfileName, Execution] = {
     "cpu": Execution(micro_batch=16, packing=False, gradient_checkpointing=False, generation_rows=128),
     "24gb": Execution(
-        micro_batch=4, packing=True, memory_limit_gib=24, gradient_checkpointing=True, generation_rows=16
+        micro_batch=8, packing=True, memory_limit_gib=24, gradient_checkpointing=False, generation_rows=16
     ),
     "40gb": Execution(
         micro_batch=8, packing=True, memory_limit_gib=40, gradient_checkpointing=False, generation_rows=32

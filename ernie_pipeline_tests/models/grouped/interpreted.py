@@ -2,17 +2,19 @@
 
     TRITON_INTERPRET=1 python -m ernie_pipeline_tests.models.grouped.interpreted
 
-Prints, as JSON, by kernel: how far its output is from torch's, relative to that. In fp32: the interpreter multiplies no
-bfloat16. A CPU tensor that says that it is on CUDA takes a function to its kernel.
+Prints, as JSON, by function: the kernels that it launched, and how far their output is from torch's, relative to that.
+In fp32: the interpreter multiplies no bfloat16. A tensor that says that it is on CUDA takes a function to its kernel.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
+from typing import Any
 
 import torch
 from bitsandbytes.nn import Params4bit
+from triton.runtime.interpreter import InterpretedFunction
 
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped import fused_ops, grouped_mm, nf4_mm, outer_products
@@ -46,12 +48,23 @@ def quantized(experts: int, outputs: int, inputs: int, nested: bool = True) -> P
     return Params4bit(torch.randn(experts, outputs, inputs), False, None, 64, nested, "nf4").to("cpu")
 
 
+def in_the_interpreter(weight: Params4bit) -> torch.Tensor:
+    """The values by the formula, with constants in bf16."""
+    state, packed = weight.quant_state, weight.data.flatten()
+    scale = state.state2.code[state.absmax.long()] * state.state2.absmax.repeat_interleave(256)[: len(state.absmax)]
+    scale = ((scale + state.offset).view(torch.int32) & -65536).view(torch.float32)  # it cuts off instead of rounding
+    codes = state.code[torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()]
+    return (codes.view(-1, 64) * scale[:, None]).view(state.shape)
+
+
 def by_nf4_mm() -> float:
     weight, found = quantized(5, 128, 192), []
+    values = in_the_interpreter(weight)
     for backward, rank, tile in product((False, True), (0, 8, 24), (16, 32)):
         deep, lora = (128, torch.randn(5, rank, 192)) if backward else (192, torch.randn(5, 128, rank))
         rows = torch.randn(52, deep + rank + 8)[:, : deep + rank]
-        wanted = nf4_mm.in_torch(rows, weight, lora, ENDS, backward)
+        both = torch.cat([values, lora], dim=1) if backward else torch.cat([values, lora], dim=2).transpose(1, 2)
+        wanted = grouped_mm.grouped_mm(rows, both, ENDS)
         out = nf4_mm.launch(rows, weight, lora, ENDS, backward, nf4_mm.Tile(tile, 64, 64, 4, 2))
         found.append(float((out - wanted).norm() / wanted.norm()))
     return max(found)
@@ -121,9 +134,26 @@ def by_loss_and_gradient() -> float:
     return apart(compute)
 
 
-KERNELS = {name.removeprefix("by_"): value for name, value in dict(globals()).items() if name.startswith("by_")}
+FUNCTIONS = {name.removeprefix("by_"): value for name, value in dict(globals()).items() if name.startswith("by_")}
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    launched: list[str] = []
+    launch = InterpretedFunction.run
+
+    def heard(self: Any, *args: Any, **kwargs: Any) -> Any:
+        launched.append(self.fn.__name__)
+        return launch(self, *args, **kwargs)
+
+    InterpretedFunction.run = heard
+    told = {}
+    for name, compute in FUNCTIONS.items():
+        launched.clear()
+        far = compute()
+        told[name] = {"kernels": sorted(set(launched)), "apart": far}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    print(json.dumps({name: compute() for name, compute in KERNELS.items()}))
+    main()

@@ -1,0 +1,35 @@
+"""Every kernel computes what its reference does, without a GPU: in Triton's interpreter, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULES = ("kernels", "nf4_kernels")
+INNER = {"tile_of_expert", "_values"}
+"""What kernels call."""
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, dict[str, object]]:
+    pytest.importorskip("triton", reason="needs the package triton: the extra dev, on Linux")
+    command = [sys.executable, "-m", "ernie_pipeline_tests.models.grouped.interpreted"]
+    ended = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found: dict[str, dict[str, object]] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def test_what_kernels_give_is_what_torch_gives(told: dict[str, dict[str, float]]) -> None:
+    assert {name: own["apart"] for name, own in told.items() if own["apart"] > 1e-6} == {}
+
+
+def test_no_kernel_is_left_out(told: dict[str, dict[str, list[str]]]) -> None:
+    import ernie_pipeline.models.grouped as grouped
+
+    texts = [(Path(grouped.__path__[0]) / f"{module}.py").read_text() for module in MODULES]
+    kernels = {line.split("(")[0].removeprefix("def ") for text in texts for line in text.split("@triton.jit\n")[1:]}
+    assert {kernel for own in told.values() for kernel in own["kernels"]} == kernels - INNER
