@@ -67,7 +67,7 @@ def write_sealed_folder(
         if more := unlisted(temporary, files):
             raise RuntimeError(f"{what} writes what no manifest can list: {more}")
         sealed = write_sealed(temporary / manifest, {**values(files), "files": files})
-        _same_rights(temporary / manifest, [temporary / name for name in files])
+        same_rights(temporary / manifest, [temporary / name for name in files])
         if durable:
             _synchronise(temporary)
         _move_away(final)
@@ -202,7 +202,7 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def _same_rights(model: Path, files: list[Path]) -> None:
+def same_rights(model: Path, files: list[Path]) -> None:
     """Whoever may read the manifest, as the umask says, may read all: safetensors writes for the user alone."""
     rights = stat.S_IMODE(model.stat().st_mode)
     for file in files:

@@ -16,7 +16,7 @@ from ernie_pipeline.registry.export.merge import Onto
 from ernie_pipeline.registry.export.readme import Report, Tell, render
 from ernie_pipeline.registry.export.source import Source, find_source
 from ernie_pipeline.store.hashing.file_hash import sha256_of
-from ernie_pipeline.store.sealed import discard, temporary_place
+from ernie_pipeline.store.sealed import discard, same_rights, temporary_place
 from ernie_pipeline.utils.errors import PipelineError, is_disk_full
 
 Form = Literal["peft", "unsloth", "merged", "gguf"]
@@ -53,6 +53,7 @@ def export_source(source: Source, asked: Asked, scratch: Path, tell: Tell) -> Re
             tell(f"writing {source.name}: {source.checked}")
             report = _WRITERS[asked.form](material, asked, folder, scratch, tell)
             _seal(material, asked, report, folder)
+            same_rights(folder / "README.md", [file for file in folder.iterdir() if file.is_file()])
             if _stands(asked.out):
                 raise _in_the_way(asked.out)
             folder.rename(asked.out.absolute())

@@ -41,6 +41,7 @@ def test_a_registered_version_is_exported_by_its_alias(
     assert "plain PEFT drops most" not in readme
     assert f"trained with this instruction, a JSON string: `{json.dumps(INSTRUCTION)}`" in readme
     assert not home.exists()  # nothing is made by reading a registry that is elsewhere
+    assert len({file.stat().st_mode for file in out.iterdir()}) == 1  # safetensors writes for the user alone
 
     assert main(["export", "merged", str(out), "--model", f"models:/{registered.name}/99"]) == 1
     assert "exists already" in capsys.readouterr().err
