@@ -10,6 +10,7 @@ from typing import Any
 from ernie_pipeline.cli.materialize import Ended, materialize
 from ernie_pipeline.cli.output import OVER_BUDGET
 from ernie_pipeline.cli.plan import plan_with_costs
+from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -62,7 +63,7 @@ def spent(name: str, budget: Budget, what: str) -> str:
 def warnings_of(plan: RefreshPlan) -> list[str]:
     """What is to be seen besides that all was built."""
     settings = Settings.from_environment()
-    return [*split_warnings(plan, settings), *gate_warnings(plan, settings)]
+    return [*split_warnings(plan, settings), *gate_warnings(plan, settings, with_options)]
 
 
 def interrupted(before: RefreshPlan, command: str) -> str:
