@@ -5,6 +5,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.materialize import Ended, materialize
@@ -46,6 +47,10 @@ def build(
     """Let Dagster build them, see `materialize`; how it ended, and a name under which its steps record their costs."""
     name = f"refresh-{uuid.uuid4().hex}"
     variables = {**os.environ, **(environment or {}), REFRESH: name}
+    if (home := variables.get("DAGSTER_HOME")) and Path(home).is_dir():
+        from ernie_pipeline.orchestration.left_slots import free_left_slots  # it imports Dagster
+
+        free_left_slots(Path(home))
     return materialize(assets, variables, *more, watch=watch, **started), name
 
 
