@@ -5,11 +5,13 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.materialize import Ended, materialize
 from ernie_pipeline.cli.output import OVER_BUDGET
 from ernie_pipeline.cli.plan import plan_with_costs
+from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -45,6 +47,10 @@ def build(
     """Let Dagster build them, see `materialize`; how it ended, and a name under which its steps record their costs."""
     name = f"refresh-{uuid.uuid4().hex}"
     variables = {**os.environ, **(environment or {}), REFRESH: name}
+    if (home := variables.get("DAGSTER_HOME")) and Path(home).is_dir():
+        from ernie_pipeline.orchestration.left_slots import free_left_slots  # it imports Dagster
+
+        free_left_slots(Path(home))
     return materialize(assets, variables, *more, watch=watch, **started), name
 
 
@@ -62,7 +68,7 @@ def spent(name: str, budget: Budget, what: str) -> str:
 def warnings_of(plan: RefreshPlan) -> list[str]:
     """What is to be seen besides that all was built."""
     settings = Settings.from_environment()
-    return [*split_warnings(plan, settings), *gate_warnings(plan, settings)]
+    return [*split_warnings(plan, settings), *gate_warnings(plan, settings, with_options)]
 
 
 def interrupted(before: RefreshPlan, command: str) -> str:

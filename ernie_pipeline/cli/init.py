@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ernie_pipeline.cli.output import FRESH
+from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import with_tokens
 from ernie_pipeline.data.normalize.answers import with_answer
@@ -228,10 +229,10 @@ def _filters(found: Survey) -> str:
 
 def _split(found: Survey, lengths: Lengths) -> str:
     share = min(MOST_EVALUATED, max(0.01, round(EVALUATED / max(1, found.kept), 2)))
-    measured = "not measured" if lengths.median is None else f"a row has {lengths.median} tokens (median)"
+    measured = "not measured" if lengths.median is None else f"half of the rows have at most {lengths.median}"
     return (
         f"[split]\neval_fraction = {share:g}     # about {round(share * found.kept):,} rows to measure on\n"
-        f"max_tokens = {lengths.bound}     # {measured}; longer ones are dropped"
+        f"max_tokens = {lengths.bound}     # {measured}; those with more than {lengths.bound} are dropped"
     )
 
 
@@ -240,10 +241,10 @@ def _summary(out: Path, rows: str, proposal: Proposal | None, found: Survey, bas
     read = f"as {proposal.looks_like} ({', '.join(proposal.lines)})" if proposal else "by the schema that they have"
     more = "" if found.whole else " of the first"
     bad = f"; {found.bad:,} cannot be read, the first in line {found.first_bad}" if found.bad else ""
-    recipe = f"--recipe {shlex.quote(str(out))}"
+    run = with_options(f"ernie run --recipe {shlex.quote(str(out))}", "recipe", "source")
     return (
         f"{out}: {rows}, read {read}; base model {base}.\n"
         f"{found.kept:,}{more} of {found.rows.height:,} rows pass the filters{bad}.\n\n"
-        f"The rows alone, and then all of it:\n\n    ernie run {recipe} --only raw_nemotron,math_split\n"
-        f"    ernie run {recipe}"
+        f"The rows alone, and then all of it:\n\n    {run} --only raw_nemotron,math_split\n"
+        f"    {run}"
     )

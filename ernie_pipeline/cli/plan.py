@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
+from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -28,7 +29,7 @@ def plan(as_json: AsJson = False) -> int:
 
         gpu_resource(settings.gpu)
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
-    warnings = [*split_warnings(made, settings), *gate_warnings(made, settings)]
+    warnings = [*split_warnings(made, settings), *gate_warnings(made, settings, with_options)]
     told = "".join(f"\nwarning: {words}" for words in warnings)
     read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
     values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
@@ -117,7 +118,7 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
         return f"{counts}.{took} {plan.refused}."
-    return f'{counts}.{took} Build them with "ernie run".{_forecast(costs, budget)}'
+    return f'{counts}.{took} Build them with "{with_options("ernie run")}".{_forecast(costs, budget)}'
 
 
 def _forecast(costs: Forecast, budget: Budget) -> str:

@@ -11,6 +11,7 @@ from ernie_pipeline.recipe.load import load_recipe
 from ernie_pipeline.recipe.sections import Recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import make_plan
+from ernie_pipeline.staleness.reasons import value_words
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.flatten import flatten
 
@@ -62,4 +63,4 @@ def _loaded(named: str | None) -> Recipe:
 
 
 def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value is None else value_words(value)

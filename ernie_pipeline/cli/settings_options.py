@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -28,6 +29,9 @@ RecipeName = Annotated[
 SourceName = Annotated[
     str | None, typer.Option("--source", metavar="ROWS", help="other rows for the recipe", rich_help_panel=PANEL)
 ]
+GIVEN: dict[str, str] = {}
+"""What this command was given by option, and a next one has to be given again."""
+
 OPTIONS = {"home": Home, "recipe": RecipeName, "source": SourceName}
 
 
@@ -56,7 +60,26 @@ def set_settings(values: dict[str, str | None]) -> None:
     for name, value in values.items():
         if value is not None and not value.strip():
             raise PipelineError(f"--{name} is given without a value; name one, or leave --{name} out")
-    os.environ.update({VARIABLES[name]: value for name, value in values.items() if value})
+    given = {name: value for name, value in values.items() if value}
+    GIVEN.update(given)
+    os.environ.update({VARIABLES[name]: value for name, value in given.items()})
+
+
+def with_options(command: str, *but: str) -> str:
+    """The command to be run next, with the options that this one was given: it is about the same home and rows.
+
+    What is set in the environment holds for it anyway; `but`: options that `command` has already.
+    """
+    return " ".join([command, *(f"--{name} {shlex.quote(GIVEN[name])}" for name in _given() if name not in but)])
+
+
+def with_variables(command: str) -> str:
+    """The same of a command that is not ours: the options as variables before it."""
+    return " ".join([*(f"{VARIABLES[name]}={shlex.quote(GIVEN[name])}" for name in _given()), command])
+
+
+def _given() -> list[str]:
+    return [name for name in VARIABLES if name in GIVEN]
 
 
 @contextmanager
@@ -66,6 +89,7 @@ def environment_put_back() -> Iterator[None]:
     try:
         yield
     finally:
+        GIVEN.clear()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ernie_pipeline.cli.settings_options import with_options, with_variables
 from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
@@ -93,9 +94,10 @@ def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
     promoted = made.get("promoted", True)
     yield "gate", "passed" if promoted else f"not passed: {' '.join(made['reasons'])}"
     if not promoted:
-        yield "", f'to make it the champion all the same: "ernie promote {made["version"]}"'
+        command = with_options(f"ernie promote {made['version']}")
+        yield "", f'to make it the champion all the same: "{command}"'
     named = "" if promoted else f" --model {shlex.quote(made['model_uri'])}"
-    yield "ask it", f'ernie ask "Solve for x: 2*x + 3 = 7"{named}'
+    yield "ask it", with_options(f'ernie ask "Solve for x: 2*x + 3 = 7"{named}')
 
 
 def _suite(compared: dict[str, Any]) -> str:
@@ -121,7 +123,7 @@ def _where(settings: Settings, dagster_home: str | None) -> list[tuple[str, str]
     address = public_uri(settings.tracking_uri)
     mlflow = f"mlflow ui --backend-store-uri {shlex.quote(address)}" if address.startswith("sqlite:") else address
     return [
-        ("Dagster", f"{instance}dagster dev -m ernie_pipeline.definitions"),
+        ("Dagster", with_variables(f"{instance}dagster dev -m ernie_pipeline.definitions")),
         ("MLflow", mlflow),
         ("folders", f"{settings.address or settings.store}"),
     ]

@@ -15,6 +15,7 @@ from ernie_pipeline.grading.grade import Grader
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry.lineage import walk_back
+from ernie_pipeline.registry.made_from import made_from
 from ernie_pipeline.registry.provenance import ROOT
 from ernie_pipeline.registry.request import held_out_rows
 from ernie_pipeline.registry.suite_figures import digest_of
@@ -86,7 +87,8 @@ def verify_version(settings: Settings, client: "MlflowClient", version: Version,
     yield root
     if made is None:
         return
-    links = walk_back(store, made["inputs"], ROOT, STAGES)
+    read = made_from(version.tags, statement).fingerprints
+    links = walk_back(store, made["inputs"], ROOT, STAGES, read)
     yield from check_links(links, version, statement, _here(settings))
     artifacts = {link.name: link.artifact for link in links if link.artifact}
     yield from _measured(client, version, artifacts, store, made["inputs"])

@@ -56,7 +56,7 @@ def decide(
 def _gain(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, str]:
     gain = comparison["gain"]
     measured = (
-        f"the gain over the base model is {gain:+.4f} "
+        f"The gain over the base model is {gain:+.4f} "
         f"(95 % interval {comparison['gain_low']:+.4f} to {comparison['gain_high']:+.4f})"
     )
     if not gain > 0:
@@ -69,13 +69,13 @@ def _significance(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, st
     p_value = comparison["p_value"]
     passed = p_value <= gate.max_p_value
     sides = "within" if passed else "above"
-    return passed, f"the paired comparison has p = {p_value:.4g}, {sides} gate.max_p_value {gate.max_p_value:g}."
+    return passed, f"The paired comparison has p = {p_value:.4g}, {sides} gate.max_p_value {gate.max_p_value:g}."
 
 
 def _against_champion(candidate: Candidate, champion: Champion | None) -> tuple[bool, str]:
     if champion is None:
-        return True, "there is no champion yet."
-    name = f"the present champion, version {champion.version},"
+        return True, "There is no champion yet."
+    name = f"The present champion, version {champion.version},"
     if champion.adapter_version == candidate.adapter_version:
         return True, f"{name} is this very adapter, registered again."
     if _measured_elsewhere(candidate, champion):
@@ -84,8 +84,8 @@ def _against_champion(candidate: Candidate, champion: Champion | None) -> tuple[
         return False, f"{name} records no accuracy to beat; remove its alias to let this adapter in."
     passed = candidate.accuracy > champion.accuracy
     return passed, (
-        f"the accuracy {candidate.accuracy:.4f} is {'above' if passed else 'not above'} the {champion.accuracy:.4f} "
-        f"that {name} had."
+        f"The accuracy {candidate.accuracy:.4f} is {'above' if passed else 'not above'} the {champion.accuracy:.4f} "
+        f"that the present champion, version {champion.version}, had."
     )
 
 

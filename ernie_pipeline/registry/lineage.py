@@ -37,11 +37,20 @@ class Link:
         return self.made is None and not self.problem
 
 
-def walk_back(store: ArtifactStore, inputs: Mapping[str, str], reader: str, built: Collection[str]) -> list[Link]:
+def walk_back(
+    store: ArtifactStore,
+    inputs: Mapping[str, str],
+    reader: str,
+    built: Collection[str],
+    read: Mapping[str, str] | None = None,
+) -> list[Link]:
     """Every input of what `reader` recorded in `inputs` (names and data versions), and theirs, nearest first.
 
-    `built`: the names of the assets that are artifacts. Each artifact's files are hashed once.
+    `built`: the names of the assets that are artifacts; `read`: the fingerprints of those that were read, by name, as
+    far as they are known. Where other inputs made the same afterwards, the walk goes on from those that were read. Each
+    artifact's files are hashed once.
     """
+    read = read or {}
     found: dict[tuple[str, str], Link] = {}
     waiting = deque((name, version, reader) for name, version in inputs.items())
     while waiting:
@@ -49,24 +58,28 @@ def walk_back(store: ArtifactStore, inputs: Mapping[str, str], reader: str, buil
         if (name, version) in found:
             found[name, version].read_by.append(read_by)
             continue
-        link = _find(store, name, version, read_by) if asset_of(name) in built else Link(name, version, [read_by])
+        is_built = asset_of(name) in built
+        link = _find(store, name, version, read_by, read.get(name)) if is_built else Link(name, version, [read_by])
         found[name, version] = link
         waiting.extend((above, its, name) for above, its in (link.made or {}).get("inputs", {}).items())
     return list(found.values())
 
 
-def _find(store: ArtifactStore, name: str, version: str, read_by: str) -> Link:
-    """The artifact with that data version: of several, made from other inputs with the same outcome, any intact one."""
+def _find(store: ArtifactStore, name: str, version: str, read_by: str, read: str | None) -> Link:
+    """The artifact with that data version: of several, made from other inputs with the same outcome, the one with the
+    fingerprint `read`, else any intact one."""
     stage = asset_of(name)
     known = {build["fingerprint"]: build for build in builds(store, stage) if build["data_version"] == version}
     problems: dict[str, str] = {}
-    for fingerprint, build in reversed(known.items()):
+    newest_first = [*reversed(known.items())]
+    for fingerprint, build in sorted(newest_first, key=lambda each: each[0] != read):
         artifact, problem = store.find(stage, fingerprint)
         if artifact and artifact.data_version == version:
-            return Link(name, version, [read_by], artifact.manifest, artifact, fingerprints=[*known])
+            how = known.get(read or "", artifact.manifest)
+            return Link(name, version, [read_by], how, artifact, fingerprints=[*known])
         told = f"it holds data version {artifact.data_version} now" if artifact else problem
         problems[fingerprint] = told
-        made = build
+        made = known.get(read or "", build)
     if not known:
         problem = f"nothing with data version {version} was ever built in this store"
         return Link(name, version, [read_by], problem=problem)

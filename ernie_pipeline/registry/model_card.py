@@ -16,9 +16,10 @@ Facts = Mapping[str, Any]
 """Values by name, as the functions below say."""
 
 LIMITS = """\
-Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{{}}`. It was trained
-on {taught} and measured on held-out rows of the same source, so the figures say little about
+Mathematics problems in English, of the kinds in its training data, with a final answer in `\\boxed{{}}`. It was \
+trained on {taught} and measured on held-out rows of the same source, so the figures say little about \
 other problems, other languages, proofs, or questions that are not mathematics. Its answers can be wrong: check them."""
+"""In one line: MLflow's pages break one where the text does."""
 
 TAUGHT = {
     "answers": "answers without worked solutions",
@@ -223,7 +224,7 @@ mlflow models serve -m "models:/{name}@champion" --env-manager local --port 5001
 curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d {shlex.quote(asked)}
 ```
 
-Without MLflow, from this folder (plain PEFT drops most of the adapter silently: the routed experts have to be taken
+Without MLflow, from this folder (plain PEFT drops most of the adapter silently: the routed experts have to be taken \
 apart first, which the backend does):
 
 ```python

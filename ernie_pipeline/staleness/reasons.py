@@ -46,8 +46,13 @@ def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
     return min(reversed(builds), key=lambda build: len(_all_differences(wanted, build)), default=None)
 
 
+def value_words(value: Any) -> str:
+    """A recipe's value as it is told; an empty text is seen."""
+    return '""' if value == "" else str(value)
+
+
 def _changes(
-    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], shown: Callable[[Any], str] = str
+    kind: str, before: Mapping[str, Any], after: Mapping[str, Any], shown: Callable[[Any], str] = value_words
 ) -> list[str]:
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     old, new = ({name: shown(m[name]) if name in m else "(none)" for name in names} for m in (before, after))

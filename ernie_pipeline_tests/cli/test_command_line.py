@@ -140,6 +140,7 @@ def test_a_gate_that_did_not_pass_is_told_until_the_version_is_made_champion_all
     settings = replace(Settings.from_environment(), tracking_uri=sqlite_uri(tmp_path / "mlflow.db"))
     (words,) = gate_warnings(plan, settings)
     assert words.startswith("quick 3 is no champion, for the gate did not pass: the gain is too small. To make it one")
+    assert gate_warnings(plan, settings, "{} --home x".format)[0].endswith(": ernie promote 3 --home x")
     with connected(settings.tracking_uri) as client:
         client.create_registered_model("quick")
         for _ in range(3):

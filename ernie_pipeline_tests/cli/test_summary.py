@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from ernie_pipeline.cli.plan import render_plan
+from ernie_pipeline.cli.settings_options import environment_put_back, set_settings
 from ernie_pipeline.cli.summary import summary
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
@@ -20,3 +22,26 @@ def test_each_suite_has_a_line_once_both_have_answered(tmp_path: Path) -> None:
     told = summary(settings, RefreshPlan(tuple(assets), {}, "target"), None).splitlines()
     assert told[0] == ("on mine  50.0 % before, 75.0 % after, greedily: +25.0 points (95 % interval -10.0 to +60.0)")
     assert not any("later" in line for line in told)
+
+
+REFUSED = {"name": "mine", "version": "4", "model_uri": "models:/mine/4", "promoted": False, "reasons": ["no gain."]}
+
+
+def test_what_is_to_be_typed_next_is_about_the_same_home_and_recipe(tmp_path: Path) -> None:
+    """As printed without them, `promote 4` and `ask` were about the model of the recipe `demo` in `.ernie`."""
+    home = tmp_path / "my home"
+    settings = Settings(home=home, recipe="mine.toml", source=None, tracking_uri=f"sqlite:///{home}/mlflow.db")
+    (settings.store / "registered_model" / "f1").mkdir(parents=True)
+    (settings.store / "registered_model" / "f1" / "registration.json").write_text(json.dumps(REFUSED))
+    stands = RefreshPlan((AssetPlan("registered_model", "fresh", fingerprint="f1"),), {}, "target")
+    missing = RefreshPlan((AssetPlan("registered_model", "missing"),), {}, "target")
+    with environment_put_back():
+        set_settings({"home": str(home), "recipe": "mine.toml", "source": None})
+        told, planned = summary(settings, stands, None), render_plan(missing)
+    options = f"--home '{home}' --recipe mine.toml"
+    assert f'"ernie promote 4 {options}"' in told
+    assert f'ernie ask "Solve for x: 2*x + 3 = 7" --model models:/mine/4 {options}\n' in told
+    variables = f"ERNIE_PIPELINE_HOME='{home}' ERNIE_PIPELINE_RECIPE=mine.toml"
+    assert f"{variables} dagster dev -m ernie_pipeline.definitions\n" in told
+    assert planned.endswith(f'Build them with "ernie run {options}".')
+    assert render_plan(missing).endswith('Build them with "ernie run".'), "and of the next command nothing is left"

@@ -29,6 +29,7 @@ from ernie_pipeline.store.sealed import list_files, read_sealed
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.flatten import flatten
 from ernie_pipeline_tests.cli.registered import RegisteredHome, make_home
+from ernie_pipeline_tests.staleness.chains import walk
 
 SIDES = ("base", "adapter")
 Ask = Callable[..., "tuple[int, dict[str, Any]]"]
@@ -208,6 +209,28 @@ def test_what_a_version_was_made_from_is_known_where_its_artifact_is_not(home: R
     assert status == 1
     assert "is not in this store" in found(values, "unchecked")["chain registered_model"]
     assert {"chain qlora_adapter", "chain math_split", "grades adapter_evaluation"} <= {*found(values, "passed")}
+
+
+def test_other_rows_that_made_the_same_split_afterwards_change_nothing(home: RegisteredHome, ask: Ask) -> None:
+    """A split of that data version stands twice then, and the newer one is not the one that the version was made of."""
+    split = home.artifact("math_split")
+    (home.folder / "rows.jsonl").write_text("the same rows, written otherwise\n")
+    walk(
+        open_chain(home.settings, ask_registry=False),
+        raw_nemotron=lambda work, out: write_text(out / "rows", "otherwise"),
+        math_split=lambda work, out: copy_files(split, out),
+    )
+    assert len([*split.parent.glob("[!.]*")]) == 2
+    status, values = ask(home, "verify", "1")
+    assert (status, found(values, "differs")) == (0, {})
+
+
+def write_text(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def copy_files(folder: Path, out: Path) -> None:
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
 
 
 def sealed_anew(home: RegisteredHome, folder: Path, **changes: Any) -> str:

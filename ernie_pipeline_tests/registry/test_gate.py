@@ -21,9 +21,9 @@ def test_a_clear_gain_without_a_champion_is_promoted_and_says_why() -> None:
     decision = decide(Gate(), comparison(), CANDIDATE)
     assert decision.promote
     assert decision.reasons == [
-        "the gain over the base model is +0.0500 (95 % interval +0.0300 to +0.0700), at least gate.min_gain +0.0000.",
-        "the paired comparison has p = 0.001, within gate.max_p_value 0.05.",
-        "there is no champion yet.",
+        "The gain over the base model is +0.0500 (95 % interval +0.0300 to +0.0700), at least gate.min_gain +0.0000.",
+        "The paired comparison has p = 0.001, within gate.max_p_value 0.05.",
+        "There is no champion yet.",
     ]
 
 
@@ -61,7 +61,7 @@ def test_a_champion_of_another_split_is_not_compared_and_counts_neither_way(accu
     decision = decide(Gate(), comparison(), CANDIDATE, elsewhere)
     assert decision.promote
     assert decision.reasons[-1] == (
-        "the present champion, version 3, was measured on other held-out rows: it is not compared, and counts neither "
+        "The present champion, version 3, was measured on other held-out rows: it is not compared, and counts neither "
         "way."
     )
     assert not decide(Gate(), comparison(p_value=0.5), CANDIDATE, elsewhere).promote

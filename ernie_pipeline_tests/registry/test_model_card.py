@@ -61,6 +61,11 @@ def test_the_figures_stand_in_tables() -> None:
     assert "| all |  | 6 | 393,216 | 12,288 |" in card
 
 
+def test_no_sentence_is_broken_which_mlflow_s_pages_would_show() -> None:
+    text = re.sub(r"```.*?```", "", description(hub_card(), 5000), flags=re.DOTALL)
+    assert [part for part in text.split("\n\n") if "\n" in part.strip() and part.lstrip()[0] not in "-|"] == []
+
+
 def test_a_description_is_the_card_without_header_cut_between_sections() -> None:
     card = hub_card()
     assert card.endswith(description(card, 5000))

@@ -93,7 +93,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     note = run.data.tags["mlflow.note.content"]
     assert "| accuracy | 0.8500 | 0.9000 |" in note
     page = "#/models/ernie-math/versions/1?workflowType=machine_learning"
-    assert f"[ernie-math, version 1]({page}). Gate passed: the gain over" in note
+    assert f"[ernie-math, version 1]({page}). Gate passed: The gain over" in note
 
 
 def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_the_same_names(

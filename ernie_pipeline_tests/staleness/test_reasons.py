@@ -43,6 +43,7 @@ def build(**changes: Any) -> Build:
             {"recipe": {key: value for key, value in WANTED.recipe.items() if key != "training.backend"}},
             ["recipe training.backend (none) -> a"],
         ),
+        ({"recipe": WANTED.recipe | {"gone": ""}}, ['recipe gone "" -> (none)']),
         ({"recipe": WANTED.recipe | {"gone": True}}, ["recipe gone True -> (none)"]),
         ({"inputs": WANTED.inputs | {"math_split": "9f3a000011112222"}}, ["input math_split 9f3a0000 -> 77b0c1d2"]),
         ({"inputs": WANTED.inputs | {"base_model": "commit:abcdef0123"}}, ["input base_model abcdef01 -> e41e0000"]),

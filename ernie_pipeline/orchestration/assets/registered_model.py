@@ -113,5 +113,6 @@ def _provenance(store: ArtifactStore, work: Work, run_id: str) -> dict[str, Any]
     from ernie_pipeline.registry.provenance import predicate
 
     made = work.made_from
-    links = walk_back(store, made.inputs, made.stage, STAGES)
+    read = {name: artifact.manifest["fingerprint"] for name, artifact in work.artifacts.items()}
+    links = walk_back(store, made.inputs, made.stage, STAGES, read)
     return predicate(links, made.recipe, made.fingerprint, run_id)

@@ -1,0 +1,34 @@
+"""What an interrupted run holds in a pool is free for the next one; what a run at work holds is not."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ernie_pipeline.orchestration.left_slots import free_left_slots
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
+
+
+@dg.op
+def a_step() -> None: ...
+
+
+@dg.job
+def a_job() -> None:
+    a_step()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_free"), [(dg.DagsterRunStatus.FAILURE, True), (dg.DagsterRunStatus.STARTED, False)]
+)
+def test_the_place_of_a_run_that_ended_is_freed(status: dg.DagsterRunStatus, is_free: bool, tmp_path: Path) -> None:
+    shutil.copy(CONFIG, tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(a_job, status=status)
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", run.run_id, "qlora_adapter").is_claimed
+        assert free_left_slots(tmp_path) == [run.run_id] * is_free
+        assert storage.claim_concurrency_slot("gpu", "another", "qlora_adapter").is_claimed is is_free
