@@ -41,7 +41,7 @@ def test_init_s_recipe_runs_and_a_bound_too_narrow_warns_and_stops_nothing(tmp_p
     assert plan(home, recipe=recipe).values["warnings"] == []
 
     narrow, text = tmp_path / "narrow.toml", recipe.read_text()
-    bound = re.search(r"max_tokens = \d+ .*a row has (\d+) tokens \(median\)", text)
+    bound = re.search(r"max_tokens = \d+ .*half of the rows have at most (\d+)", text)
     assert bound
     narrow.write_text(text.replace(bound[0], f"max_tokens = {int(bound[1]) - 1} # of which half of the rows have more"))
     run = data_part(home, narrow)

@@ -74,7 +74,7 @@ def publish(request: Request, out: Path, tell: Tell) -> list[Check]:
     asked, named = request.recipe.publish, request.registration
     about = {"name": named["name"], "version": str(named["version"]), "repo": asked.repo, "private": asked.private}
     if CHAMPION not in (aliases_now(request.settings.tracking_uri, about["name"], about["version"]) or ()):
-        why = f"{request.uri} is not the champion, so it was not published: {' '.join(named['reasons'])}"
+        why = f"{request.uri} is not the champion, so it was not published. {' '.join(named['reasons'])}"
         _write(out, {**about, "published": False, "why": why})
         return [Check("published", False, why, blocking=False)]
     target = check_access(asked)

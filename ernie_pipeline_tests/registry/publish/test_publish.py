@@ -144,7 +144,7 @@ def test_what_is_not_the_champion_is_not_published_until_it_is(
     [check] = publish(make(registered_twice.challenger), out, print)
     told = json.loads((out / "publication.json").read_text())
     assert (check.passed, check.blocking, told["published"]) == (False, False, False)
-    assert told["why"].startswith(f"models:/published/{version} is not the champion, so it was not published: the gain")
+    assert told["why"].startswith(f"models:/published/{version} is not the champion, so it was not published. The gain")
     assert hub.log == []
     uri = registered_twice.tracking_uri
     assert what_is_lost(uri, told) == ""
