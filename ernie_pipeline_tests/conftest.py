@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # the many processes that tests start would each compile the whole package, its copies in temporary folders included
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# what torch, transformers and mlflow define as tests import them is walked by every collection: a quarter of an import
+gc.set_threshold(100_000, 50, 50)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a shell starts what runs in its background; the tests of interrupts, and the processes that they start, hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,6 +60,7 @@ LONG = (
     "registry/test_first_opening.py",
     "scenarios/shared/",
     "scenarios/test_budget.py",
+    "scenarios/test_demo_chain.py",
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_notebooks.py",
     "scenarios/test_publishing.py",

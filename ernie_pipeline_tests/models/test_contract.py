@@ -270,8 +270,7 @@ def learner(subject: Subject) -> LoadedModel:
     return subject.adapted()
 
 
-@SOME_WEIGHTS
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize(("weights", "packing"), [(None, True), (ONES, False), (WEIGHTS, True)])
 def test_a_step_s_loss_is_the_sum_by_its_tokens_and_its_gradient_that_of_its_parts(
     subject: Subject, learner: LoadedModel, weights: list[torch.Tensor] | None, packing: bool
 ) -> None:
@@ -450,7 +449,7 @@ def test_what_it_did_is_of_json_s_types(subject: Subject, learner: LoadedModel) 
 PROMPTS = [[5, 30, 40, 50, 60], [1, 20], [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17], [1, 400, 20]]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("rows", [1, 64])
 def test_greedy_answers_are_the_highest_logits_up_to_the_end(subject: Subject, adapted: LoadedModel, rows: int) -> None:
     heard: list[tuple[int, int]] = []
     made = adapted.generate(PROMPTS, Sampling(8), rows=rows, progress=lambda done, of: heard.append((done, of)))

@@ -28,7 +28,6 @@ def dagster(folder: Path, *arguments: str, **variables: str) -> "subprocess.Comp
     ("variable", "value", "more", "sentence"),
     [
         ("ERNIE_PIPELINE_RECIPE", "misspelled.toml", [], UNKNOWN),
-        ("ERNIE_PIPELINE_RECIPE", "gone.toml", [], GONE),
         ("ERNIE_PIPELINE_RECIPES", "demo,misspelled.toml", ["--load-with-grpc"], UNKNOWN),
         ("ERNIE_PIPELINE_RECIPES", "demo,gone.toml", [], GONE),
     ],

@@ -153,6 +153,12 @@ def make_request(
 
 
 @pytest.fixture(scope="session")
-def registered(make_request: Callable[..., RegistrationRequest]) -> Registration:
+def told() -> list[str]:
+    """What the first registration told."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def registered(make_request: Callable[..., RegistrationRequest], told: list[str]) -> Registration:
     """The first registration: it passes the gate."""
-    return register(make_request())
+    return register(make_request(), tell=told.append)

@@ -53,18 +53,16 @@ def test_the_first_one_past_the_gate_is_challenger_and_champion(registered: Regi
     assert len(registered.answer) > 0
 
 
-def test_what_it_does_is_told_as_it_goes(client: Any, make_request: Make) -> None:
-    told: list[str] = []
-    made = register(make_request(model_name="told"), tell=told.append)
+def test_what_it_does_is_told_as_it_goes(registered: Registration, told: list[str]) -> None:
     said = "\n".join(told)
-    files = len(made.files)
-    size = human_size(sum(entry["size"] for entry in made.files.values()))
+    files = len(registered.files)
+    size = human_size(sum(entry["size"] for entry in registered.files.values()))
     parts = [
         r"opening the registry at sqlite:.*",
         rf"{files} files, {re.escape(size)}, are hashed; uploading them",
         r"uploaded; logging figures, curves, tables and pictures",
-        r"loading models:/told/1 back in a process of its own",
-        r"models:/told/1, loaded back, answers; \d+ logits compared .* differ by up to \S+, tolerated are 0\.001",
+        r"loading models:/ernie-math/1 back in a process of its own",
+        r"models:/ernie-math/1, loaded back, answers; \d+ logits compared .* differ by up to \S+, tolerated are 0\.001",
         r"asking the gate",
     ]
     assert re.fullmatch("\n".join(parts), said), said
@@ -147,14 +145,13 @@ def test_experiment_and_model_are_described(registered: Registration, client: An
 def test_a_cancelled_registration_is_killed_and_leaves_no_version_and_no_model(
     registered: Registration, client: Any, make_request: Make
 ) -> None:
-    @contextmanager
-    def cancelled() -> Iterator[None]:
-        raise KeyboardInterrupt
-        yield
+    def cancel(line: str) -> None:
+        if line.startswith("loading models:/cancelled/1 back"):
+            raise KeyboardInterrupt
 
     before = {m.model_id for m in client.search_logged_models([registered.experiment_id])}
     with pytest.raises(KeyboardInterrupt):
-        register(make_request(model_name="cancelled"), cancelled)
+        register(make_request(model_name="cancelled"), tell=cancel)
     statuses = [run.info.status for run in client.search_runs([registered.experiment_id], max_results=50)]
     assert statuses.count("KILLED") == 2
     assert {m.model_id for m in client.search_logged_models([registered.experiment_id])} == before
@@ -247,18 +244,6 @@ def test_what_was_registered_is_found_without_mlflow_and_with_it(registered: Reg
     assert lookup.what_is_lost(uri, made) == "", "of this version, MLflow has the very files that were uploaded"
 
 
-def test_in_a_home_with_a_hard_name_a_model_is_registered_and_loaded_back(make_request: Make, tmp_path: Path) -> None:
-    home = tmp_path / "100 % ? #1 + ä"
-    uri = sqlite_uri(home / "mlflow.db")
-    registered = register(make_request(tracking_uri=uri, artifact_root=home / "mlartifacts"))
-    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(registered))) == ""
-    assert list(tmp_path.iterdir()) == [home]
-    next(home.rglob("adapter_model.safetensors")).unlink()
-    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(
-        uri, lookup.Registered.read(asdict(registered))
-    )
-
-
 def test_provenance_is_registered_too_and_a_key_that_cannot_sign_is_told_before_anything_is_made(
     registered: Registration, client: Any, make_request: Make
 ) -> None:
@@ -286,13 +271,20 @@ def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
 
 
 def test_a_champion_that_is_this_very_adapter_is_known_by_its_provenance_and_by_its_fingerprint_where_that_is_gone(
-    client: Any, make_request: Make
+    make_request: Make, tmp_path: Path
 ) -> None:
-    request = make_request(model_name="again")
-    register(request)
-    version = register(request).version
-    assert aliases(client, "again")["champion"] == version == "2"
-    folder = local_folder(client.get_model_version_download_uri("again", version))
+    """In a home whose name is hard on addresses."""
+    home = tmp_path / "100 % ? #1 + ä"
+    uri = sqlite_uri(home / "mlflow.db")
+    request = make_request(tracking_uri=uri, artifact_root=home / "mlartifacts")
+    first, second = register(request), register(request)
+    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(first))) == ""
+    assert list(tmp_path.iterdir()) == [home]
+    with connected(uri) as client:
+        assert aliases(client)["champion"] == second.version == "2"
+        folder = local_folder(client.get_model_version_download_uri("ernie-math", second.version))
     assert folder
     (folder / "provenance.json").unlink()
     assert "this very adapter, registered again" in register(request).reasons[-1]
+    next(folder.rglob("adapter_model.safetensors")).unlink()
+    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(uri, lookup.Registered.read(asdict(second)))

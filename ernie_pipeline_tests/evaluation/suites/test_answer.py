@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from ernie_pipeline.evaluation.suites.job import SuiteJob
 from ernie_pipeline.store.row_cache import KeptRows, read_rows
 from ernie_pipeline.store.row_part import RowPart
 from ernie_pipeline.utils.errors import PipelineError
-
-MakeSuiteJob = Callable[..., SuiteJob]
+from ernie_pipeline_tests.evaluation.suites.conftest import Answered, MakeSuiteJob
 
 
 def quiet(line: str, values: dict[str, Any]) -> None:
@@ -37,9 +35,9 @@ def told(job: SuiteJob) -> dict[tuple[str, int], str]:
     return {(each.row_id, each.sample): each.text for each in read_attempts(job.out)}
 
 
-def test_each_problem_has_one_greedy_and_its_sampled_attempts(make_suite_job: MakeSuiteJob) -> None:
-    job = make_suite_job()
-    run = run_of(job)
+def test_each_problem_has_one_greedy_and_its_sampled_attempts(answered: Answered) -> None:
+    job, _ = answered
+    run = json.loads((job.out / "reports" / "run.json").read_text())
     attempts = read_attempts(job.out)
     problems = pq.read_table(job.problems / "problems.parquet").to_pylist()
     assert [each.row_id for each in attempts] == [row["row_id"] for row in problems for _ in range(3)]
@@ -54,26 +52,24 @@ def test_each_problem_has_one_greedy_and_its_sampled_attempts(make_suite_job: Ma
     assert any(each.correct for each in attempts)
 
 
-def test_the_same_model_gives_the_same_bytes(make_suite_job: MakeSuiteJob) -> None:
-    files = []
-    for name in ("first", "second"):
-        job = make_suite_job(name)
-        answer(job, quiet)
-        files.append({file.name: file.read_bytes() for file in job.out.glob("*.*")})
+def test_the_same_model_gives_the_same_bytes(answered: Answered, make_suite_job: MakeSuiteJob) -> None:
+    again = make_suite_job("again")
+    answer(again, quiet)
+    files = [{file.name: file.read_bytes() for file in job.out.glob("*.*")} for job in (answered[0], again)]
     assert sorted(files[0]) == ["attempts.parquet", "metrics.json", "model.json"]
     assert files[0] == files[1]
 
 
-def test_a_changed_setting_costs_the_answers_that_it_changes(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
-    """More samples, another temperature, another seed and more problems: those of before are found again."""
-    kept = KeptRows(folder=tmp_path / "kept")
+def test_a_changed_setting_costs_the_answers_that_it_changes(
+    answered: Answered, kept: KeptRows, make_suite_job: MakeSuiteJob
+) -> None:
+    """More samples, another temperature, another seed: those of before are found again."""
+    first, _ = answered
 
-    def cost(name: str, count: int = 8, **answers: Any) -> tuple[SuiteJob, int]:
-        job = make_suite_job(name, count, answers, rows=kept)
+    def cost(name: str, **answers: Any) -> tuple[SuiteJob, int]:
+        job = make_suite_job(name, answers=answers, rows=kept)
         return job, run_of(job)["attempts_sampled"]
 
-    first, made = cost("first")
-    assert made == 24
     more, made = cost("more", samples=4)
     assert made == 16
     assert told(first).items() <= told(more).items()
@@ -81,25 +77,23 @@ def test_a_changed_setting_costs_the_answers_that_it_changes(make_suite_job: Mak
     assert made == 16
     greedy = {key: text for key, text in told(first).items() if key[1] == 0}
     assert greedy.items() <= told(hotter).items()
-    assert cost("other seed", seed=1)[1] == 16
     assert cost("graded otherwise", grading_timeout_s=2.0)[1] == 0
     assert cost("greedy alone", samples=0)[1] == 0
 
 
-def test_what_is_kept_of_problems_that_are_sampled_again_is_told(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
+def test_what_is_kept_of_problems_that_are_sampled_again_is_told(make_suite_job: MakeSuiteJob, kept: KeptRows) -> None:
     """Another seed leaves the greedy answers as they are."""
-    kept, lines = KeptRows(folder=tmp_path / "kept"), list[str]()
-    answer(make_suite_job("first", rows=kept), quiet)
+    lines: list[str] = []
     answer(make_suite_job("second", answers={"seed": 1}, rows=kept), lambda line, _: lines.append(line))
     assert "problems sampled 8, reused 0: 16 attempts to make, 8 kept" in lines
 
 
 def test_a_model_whose_answers_are_all_kept_is_not_loaded(
-    make_suite_job: MakeSuiteJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answered: Answered,
+    kept: KeptRows,
+    make_suite_job: MakeSuiteJob,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kept = KeptRows(folder=tmp_path / "kept")
-    first = make_suite_job("first", rows=kept)
-    answer(first, quiet)
 
     def load(name: str) -> Any:
         raise AssertionError("loaded")
@@ -109,7 +103,7 @@ def test_a_model_whose_answers_are_all_kept_is_not_loaded(
     run = run_of(again)
     assert (run["attempts_sampled"], run["attempts_reused"], run["problems_reused"]) == (0, 24, 8)
     assert (run["generation"], run["generated_tokens_per_s"]) == ("kept answers", 0.0)
-    assert read_attempts(again.out) == read_attempts(first.out)
+    assert read_attempts(again.out) == read_attempts(answered[0].out)
 
 
 def test_the_parts_are_the_whole(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
@@ -127,11 +121,13 @@ def test_problems_that_do_not_fit_the_model_are_told_before_it_is_loaded(make_su
         answer(make_suite_job(answers={"max_new_tokens": 100_000}), quiet)
 
 
-def test_both_models_side_by_side_from_their_artifacts(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
-    base, adapter, out = make_suite_job("base"), make_suite_job("adapter", answers={"seed": 1}), tmp_path / "both"
+def test_both_models_side_by_side_from_their_artifacts(
+    answered: Answered, kept: KeptRows, make_suite_job: MakeSuiteJob, tmp_path: Path
+) -> None:
+    (base, _), out = answered, tmp_path / "both"
+    adapter = make_suite_job("adapter", answers={"seed": 1}, rows=kept)
     out.mkdir()
-    for job in (base, adapter):
-        answer(job, quiet)
+    answer(adapter, quiet)
     one: Attempt = read_attempts(base.out)[0]
     pq.write_table(pa.table({"row_id": [one.row_id]}), out / "contamination.parquet")
     write_comparison(base.out, adapter.out, 64, out)
@@ -149,9 +145,10 @@ def test_both_models_side_by_side_from_their_artifacts(make_suite_job: MakeSuite
         write_comparison(base.out, adapter.out, 64, out)
 
 
-def test_answers_to_other_problems_are_not_compared(make_suite_job: MakeSuiteJob, tmp_path: Path) -> None:
-    jobs = [make_suite_job("more"), make_suite_job("fewer", answers={"samples": 1})]
-    for job in jobs:
-        answer(job, quiet)
+def test_answers_to_other_problems_are_not_compared(
+    answered: Answered, kept: KeptRows, make_suite_job: MakeSuiteJob, tmp_path: Path
+) -> None:
+    jobs = [answered[0], make_suite_job("fewer", answers={"samples": 1}, rows=kept)]
+    answer(jobs[1], quiet)
     with pytest.raises(PipelineError, match="are not to the same; answer it anew by both"):
         write_comparison(jobs[0].out, jobs[1].out, 64, tmp_path)
