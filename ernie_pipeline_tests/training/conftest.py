@@ -67,7 +67,7 @@ def trainer_of(
         trainer_config(settings, len(plan.steps), device="cpu"),
         plan,
         ranks=ranks or Ranks(),
-        saved=Saved(checkpoints, repr(settings), Ranks(), report),
+        saved=Saved(checkpoints, repr(settings), ranks or Ranks(), report),
         report=report,
         execution=PROFILES["cpu"].model_copy(update=execution or {}),
     )
