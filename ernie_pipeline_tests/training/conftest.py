@@ -9,6 +9,9 @@ import pytest
 
 from ernie_pipeline.recipe.execution import PROFILES
 from ernie_pipeline.recipe.sections import Training
+from ernie_pipeline_tests.models.grouped.capturer import capturer
+
+__all__ = ["capturer"]
 
 MakeTrainer = Callable[..., Any]
 
