@@ -85,7 +85,8 @@ class Ranks:
     def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        # on the CPU: a GPU's tensor could be read only once all before it is computed, and Python would not run ahead
+        tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, operation)
         return [float(value) for value in tensor.tolist()]
 
