@@ -57,7 +57,10 @@ def whole_state(
                 if path not in whole:
                     whole[path] = _empty(kind, shapes[piece.parameter])
                 part = kind.part(whole[path], piece)
-                part.copy_(mine[piece][path]) if rank == 0 else ranks.receive(part, rank)
+                if rank == ranks.rank:
+                    part.copy_(mine[piece][path])
+                else:
+                    ranks.receive(part, rank)
     return _numbered({number: state_of(leaves) for number, leaves in joined.items()}, own, len(shapes))
 
 
