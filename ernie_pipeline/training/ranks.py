@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,8 +13,9 @@ import torch.distributed as dist
 PATIENCE = datetime.timedelta(minutes=30)
 """How long a rank waits for another that loads the model or writes a checkpoint."""
 
-BUCKET = 2**25
-"""Gradient values (fp32: 128 MiB) that are exchanged at once."""
+# torch 2.11, which goes with vLLM, knows them by their former names
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True)
@@ -48,49 +50,52 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def average_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Give every rank the mean of all ranks' gradients; what has one on no rank keeps none, and is not stepped."""
-        if self.size == 1:
-            return
-        found = self._reduced([p.grad is not None for p in parameters], dist.ReduceOp.MAX)
-        used = [p for p, somewhere in zip(parameters, found, strict=True) if somewhere]
-        for bucket in _buckets(used):
-            for parameter in bucket:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            gradients = [p.grad.flatten() for p in bucket if p.grad is not None]
-            flat = gradients[0] if len(gradients) == 1 else torch.cat(gradients)  # a single one is not copied
-            dist.all_reduce(flat)
-            flat /= self.size
-            for parameter, part in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
-                parameter.grad = part.view_as(parameter)
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of all ranks' tensors, which takes the place of this one's."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def reduce_scatter(self, rows: torch.Tensor) -> torch.Tensor:
+        """Of `rows` [ranks, width] the sum over all ranks of this one's row."""
+        row = torch.empty_like(rows[0])
+        _reduce_scatter(row, rows.view(-1))
+        return row
+
+    def all_gather(self, row: torch.Tensor) -> torch.Tensor:
+        """The rows [ranks, width] of all ranks."""
+        rows = row.new_empty(self.size, row.numel())
+        _all_gather(rows.view(-1), row.view(-1))
+        return rows
+
+    def gather_first(self, value: Any) -> list[Any] | None:
+        """For the first rank each one's value, small and without tensors of a GPU; None on the others."""
+        values = [None] * self.size if self.first else None
+        dist.gather_object(value, values)
+        return values
+
+    def send_first(self, tensor: torch.Tensor) -> None:
+        """To the first rank, which calls `receive`: through the CPU's memory."""
+        dist.send(tensor.cpu().contiguous(), 0)
+
+    def receive(self, into: torch.Tensor, rank: int) -> None:
+        """What `rank` sends, into a contiguous tensor on the CPU."""
+        dist.recv(into, rank)
 
     def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        # on the CPU: a GPU's tensor could be read only once all before it is computed, and Python would not run ahead
+        tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, operation)
         return [float(value) for value in tensor.tolist()]
 
 
-def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    bucket: list[torch.nn.Parameter] = []
-    size = 0
-    for parameter in parameters:
-        if bucket and size + parameter.numel() > BUCKET:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(parameter)
-        size += parameter.numel()
-    if bucket:
-        yield bucket
-
-
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun has started (it says so in the environment), over NCCL on CUDA, else Gloo.
+    """Join the processes that torchrun has started (it says so in the environment), over Gloo, and NCCL on CUDA.
 
-    Each takes the GPU of its local rank as its current device.
+    Each takes the GPU of its local rank as its current device. What lies in the CPU's memory always goes over Gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -98,7 +103,7 @@ def join_ranks() -> Iterator[Ranks]:
         return
     device, backend = "cpu", "gloo"
     if torch.cuda.is_available():
-        device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "nccl"
+        device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=PATIENCE)
     try:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import JsonValue
@@ -16,6 +17,7 @@ from ernie_pipeline.recipe.sections import Training
 from ernie_pipeline.training.checkpoints import Checkpoint, Checkpoints, Facts
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.rows import Row
+from ernie_pipeline.training.sharding.state import OptimizerState
 from ernie_pipeline.utils.errors import PipelineError, Stopped
 from ernie_pipeline.utils.reporter import Reporter
 
@@ -85,16 +87,18 @@ def run_key(
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
-def save_states(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
-    """Write both states into a checkpoint's folder, under the Trainer's names."""
-    torch.save(optimizer.state_dict(), folder / OPTIMIZER_NAME)
-    torch.save(schedule.state_dict(), folder / SCHEDULER_NAME)
+def save_states(optimizer: OptimizerState, schedule: dict[str, Any], folder: Path) -> None:
+    """Write the states of both into a checkpoint's folder, under the Trainer's names."""
+    torch.save(optimizer, folder / OPTIMIZER_NAME)
+    torch.save(schedule, folder / SCHEDULER_NAME)
 
 
-def load_states(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
-    """Read what `save_states` wrote into both."""
-    optimizer.load_state_dict(torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True))
-    schedule.load_state_dict(torch.load(folder / SCHEDULER_NAME, map_location="cpu", weights_only=True))
+def read_states(folder: Path) -> tuple[OptimizerState, dict[str, Any]]:
+    """The states of both, optimizer and schedule, that `save_states` wrote."""
+    optimizer, schedule = (
+        torch.load(folder / name, map_location="cpu", weights_only=True) for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+    )
+    return optimizer, schedule
 
 
 class Saved:

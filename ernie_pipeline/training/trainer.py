@@ -31,7 +31,7 @@ from ernie_pipeline.training.resume import (
     Saved,
     Weights,
     copy_weights,
-    load_states,
+    read_states,
     read_weights,
     save_states,
     save_weights,
@@ -40,6 +40,8 @@ from ernie_pipeline.training.resume import (
 from ernie_pipeline.training.rows import as_dataset
 from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.training.schedule.shares import share_of
+from ernie_pipeline.training.sharding.parameters import ShardedParameters
+from ernie_pipeline.training.sharding.state import OptimizerState
 from ernie_pipeline.training.stop import StopSignals
 from ernie_pipeline.utils.reporter import Reporter
 from ernie_pipeline.utils.timeline import part
@@ -94,6 +96,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         ranks.broadcast_first([parameter.detach() for parameter in loaded.trainable().values()])
         self.backend = loaded.training(execution, [[plan.lengths[i] for i in share] for share in self.shares])
+        self.sharded = ShardedParameters(self.backend.parameters, ranks)
 
     def fit(self) -> None:
         """Train to the end of the plan; then the model has the adapter that the recipe keeps: the best, or the last.
@@ -158,7 +161,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
                 break
             self._need_less(number + 1)
         assert loss is not None
-        self.ranks.average_gradients(self.backend.parameters)
+        self.sharded.reduce_gradients()
         self.progress.add_loss(loss)
         return loss
 
@@ -169,15 +172,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.report(f"step {step} ran out of memory: it begins anew with {now}, with the same samples a step", {})
 
     def create_optimizer(self, *args: object, **kwargs: object) -> torch.optim.Optimizer:
-        """The Trainer's own kind, over what the backend says is to be stepped."""
+        """The Trainer's own kind, over this rank's shard of what the backend says is to be stepped."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            group = {"params": list(self.backend.parameters), "weight_decay": self.args.weight_decay}
+            group = {"params": self.sharded.own, "weight_decay": self.args.weight_decay}
             self.optimizer = kind([group], **settings)
+            self.sharded.attach(self.optimizer)
         return self.optimizer
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        return torch.nn.utils.clip_grad_norm_(self.backend.parameters, self.args.max_grad_norm)
+        return self.sharded.clip_gradients(self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: object) -> int:
         """Not counted: it goes through all parameters at each step, for a figure that nobody reads."""
@@ -279,15 +283,16 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             "method": self.state_of_method(),
         }
         with part(f"checkpoint of step {self.state.global_step}"):
-            self.saved.write(self.state.global_step, self._fill, facts)
+            optimizer = self.sharded.whole_state(self.optimizer) if self.saved.checkpoints else None
+            self.saved.write(self.state.global_step, partial(self._fill, optimizer or {}), facts)
         self.last_save = time.monotonic()
         self.progress.saved(self.last_save - start)
 
-    def _fill(self, folder: Path) -> None:
+    def _fill(self, optimizer: OptimizerState, folder: Path) -> None:
         save_weights(copy_weights(self.loaded.trainable()), folder / ADAPTER)
         if self.best_weights is not None and self.best["step"] != self.state.global_step:
             save_weights(self.best_weights, folder / BEST)
-        save_states(self.optimizer, self.lr_scheduler, folder)
+        save_states(optimizer, self.lr_scheduler.state_dict(), folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
@@ -296,7 +301,9 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the Trainer does for one process: for several it maps to their devices, which fails for "cpu:0"."""
         if checkpoint is not None:
-            load_states(self.optimizer, self.lr_scheduler, Path(checkpoint))
+            optimizer, schedule = read_states(Path(checkpoint))
+            self.optimizer.load_state_dict(self.sharded.own_state(optimizer))
+            self.lr_scheduler.load_state_dict(schedule)
 
     def _restore(self, folder: Path, facts: Facts) -> None:
         """What the Trainer does not load itself."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.micro_batches.layout import concatenate
 from ernie_pipeline.recipe.execution import ExecutionOverrides
 from ernie_pipeline.training.job import TrainingJob
+from ernie_pipeline.training.sharding.state import leaves_of
 from ernie_pipeline.training.train import train
 from ernie_pipeline_tests.gpu.answers import NEW_TOKENS, assert_same_but_for_ties, transformers_answers
 
@@ -221,7 +223,7 @@ def test_captured_passes_leave_the_gradient_of_those_that_are_not(adapted: Group
     def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
         return padding_free_loss(adapted.base, inputs, max_seqlen=BUCKET) / num_tokens
 
-    passes = CapturedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: 2 * BUCKET)
+    passes = CapturedPasses(loss_of, documents=4, pad_id=0, to_come=lambda: [200, BUCKET + 1])
     gradients: list[tuple[float, torch.Tensor]] = []
     for batch in [documents(17, 40, 9, 33), documents(20, 30), documents(17, 40, 9, 33), documents(17, 40, 9, 33)]:
         if gradients:
@@ -275,7 +277,10 @@ def test_with_a_tight_limit_it_takes_fewer_samples_at_a_time(grouped_job: MakeJo
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices, and this machine has fewer")
 def test_two_gpus_end_at_the_loss_of_one(grouped_job: MakeJob, tmp_path: Path) -> None:
-    one, two = (grouped_job(name, execution={"micro_batch": 4}) for name in ("one", "two"))  # a rank's share at a time
+    """With the state of an 8-bit optimizer sharded; it is whole in each checkpoint, from which one GPU goes on."""
+    settings = {"training": {"optimizer": "adamw_8bit"}, "checkpoints": tmp_path / "checkpoints"}
+    one = grouped_job("one", **{**settings, "checkpoints": None})
+    two = grouped_job("two", **settings, execution={"micro_batch": 4, "checkpoint_s": 1e-9})  # a rank's share at a time
     train(one, quiet)
     job_file = write_job(tmp_path, "training", two)
     environment = {**os.environ, **surroundings(2, 60), "OMP_NUM_THREADS": "2"}
@@ -283,3 +288,13 @@ def test_two_gpus_end_at_the_loss_of_one(grouped_job: MakeJob, tmp_path: Path) -
     run = json.loads((two.out / "reports" / "run.json").read_text())
     assert (run["processes"], run["steps"], run["samples"]) == (2, 40, 320)
     assert last_losses(two) == pytest.approx(last_losses(one), rel=0.01)
+
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-40")
+    [left] = (tmp_path / "checkpoints").glob("checkpoint-*")
+    [state] = torch.load(left / "optimizer.pt", map_location="cpu", weights_only=True)["state"].values()
+    sizes = {name: value.numel() for name, value in leaves_of(state).items() if isinstance(value, torch.Tensor)}
+    assert run["trainable_parameters"] in sizes.values()
+    again, lines = grouped_job("again", **settings, execution={"micro_batch": 4}), list[str]()
+    train(again, lambda line, values: lines.append(line))
+    assert any(line.startswith("going on after step 39") for line in lines)
+    assert last_losses(again) == pytest.approx(last_losses(two), rel=0.01)

@@ -9,6 +9,9 @@ import pytest
 
 from ernie_pipeline.recipe.execution import PROFILES
 from ernie_pipeline.recipe.sections import Training
+from ernie_pipeline_tests.models.grouped.capturer import capturer
+
+__all__ = ["capturer"]
 
 MakeTrainer = Callable[..., Any]
 
@@ -67,7 +70,7 @@ def trainer_of(
         trainer_config(settings, len(plan.steps), device="cpu"),
         plan,
         ranks=ranks or Ranks(),
-        saved=Saved(checkpoints, repr(settings), Ranks(), report),
+        saved=Saved(checkpoints, repr(settings), ranks or Ranks(), report),
         report=report,
         execution=PROFILES["cpu"].model_copy(update=execution or {}),
     )

@@ -9,12 +9,14 @@ import torch
 
 from ernie_pipeline.models.checkpoint.adapter_file import saved_tensors
 from ernie_pipeline.models.grouped import backend as grouped_backend
+from ernie_pipeline.models.grouped import captured
 from ernie_pipeline.models.grouped import training as grouped_training
-from ernie_pipeline.models.grouped.captured import BUCKET
+from ernie_pipeline.models.grouped.captured import BUCKET, CapturedPasses, widths_of
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.training.ranks import join_ranks
 from ernie_pipeline.training.rows import Row
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.models.grouped.capturer import Capturer
 from ernie_pipeline_tests.training.conftest import weights_of
 from ernie_pipeline_tests.training.processes import Disturb, Ended, Report, run, run_ranks
 from ernie_pipeline_tests.training.test_loss import step_of
@@ -262,6 +264,70 @@ def test_validation_takes_smaller_batches(
     assert sizes == [12, 6, 6]
 
 
+# Captured
+
+
+@pytest.fixture
+def make_capturing(
+    make_grouped_trainer: MakeTrainer, capturer: type[Capturer], monkeypatch: pytest.MonkeyPatch
+) -> MakeTrainer:
+    """Makes trainers of four steps whose passes are captured as on CUDA; each step's documents are one pass."""
+    monkeypatch.setattr(grouped_training.GroupedTraining, "_spend_spare_memory", lambda backend: None)
+    monkeypatch.setattr(captured, "BUCKET", 8)  # as short as the documents differ
+
+    def make(**settings: Any) -> Any:
+        settings |= {"samples_per_step": 2, "max_steps": 4, "execution": {"micro_batch": 2}}
+        trainer = make_grouped_trainer(**settings)
+        backend = trainer.backend
+        backend.passes = CapturedPasses(backend._loss, 2, 0, backend._to_come, "cpu")
+        return trainer
+
+    return make
+
+
+def planned(trainer: Any, steps: range) -> list[int]:
+    """The widths of these steps' passes."""
+    return widths_of(trainer.plan.tokens(step) for step in steps)
+
+
+def learn(trainer: Any, step: int) -> list[int]:
+    """What is captured after a step."""
+    documents = [trainer.plan.rows[sample].document for sample in trainer.plan.steps[step]]
+    assert trainer.backend.forward_backward(documents, 9.0) is not None
+    return list(trainer.backend.passes.captures)
+
+
+def test_from_the_second_step_on_all_that_the_plan_has_left_is_captured(make_capturing: MakeTrainer) -> None:
+    trainer = make_capturing()
+    left = [planned(trainer, range(step, 4)) for step in range(4)]
+    assert len({*map(tuple, left)}) > 2
+    found = [learn(trainer, step) for step in range(4)]
+    assert found == [[], left[1], left[1], left[1]]
+
+
+def test_after_a_step_without_memory_and_in_a_later_process_no_more_is_captured_than_what_is_left(
+    make_capturing: MakeTrainer,
+) -> None:
+    trainer = make_capturing()
+    left = [planned(trainer, range(step, 4)) for step in range(4)]
+    learn(trainer, 0)
+    learn(trainer, 1)
+    trainer.backend.release_memory()  # for another rank, while this one had enough
+    trainer.backend.size.documents, trainer.backend.size.tokens = 2, None
+    assert trainer.backend.passes.captures == {}
+    assert learn(trainer, 1) == left[1]
+    state = trainer.backend.state()
+    later = make_capturing()
+    later.backend.restore(state)
+    assert [learn(later, 2), learn(later, 3)] == [[], left[3]]
+
+
+def test_nothing_is_captured_where_the_memory_is_lent(make_capturing: MakeTrainer) -> None:
+    trainer = make_capturing()
+    trainer.backend.lend_memory()
+    assert [learn(trainer, step) for step in range(3)] == [[], [], []]
+
+
 # Several ranks
 
 
@@ -274,13 +340,13 @@ def test_two_processes_leave_the_loss_and_gradient_of_one(make_grouped_trainer: 
             with join_ranks() as ranks:
                 trainer = make_grouped_trainer(ranks=ranks, **settings)
                 loss, _ = step_of(trainer)
-                return loss, trainer.backend.flat.values.grad.tolist()  # which the optimizer steps with
+                return loss, [own.grad.tolist() for own in trainer.sharded.own]  # which its optimizer steps with
 
         wanted, gradient = step_of(make_grouped_trainer(**settings))
         both = [ended.result for ended in run_ranks(2, work)]
         assert sum(loss for loss, _ in both) / 2 == pytest.approx(wanted, rel=1e-4)
-        for _, found in both:
-            assert (torch.tensor(found) - gradient).norm() < 1e-4 * gradient.norm()
+        found = torch.tensor([value for _, shard in both for part in shard for value in part])
+        assert (found - gradient).norm() < 1e-4 * gradient.norm()
 
 
 def test_nothing_wraps_the_model_of_several_ranks_and_they_end_alike(make_grouped_trainer: MakeTrainer) -> None:

@@ -74,8 +74,8 @@ def test_killed_while_it_trains_and_while_it_writes_a_checkpoint_it_goes_on(
 
     whole_save = AdapterTrainer._fill
 
-    def save_half_of_step_7(trainer: Any, folder: Path) -> None:
-        whole_save(trainer, folder)
+    def save_half_of_step_7(trainer: Any, optimizer: Any, folder: Path) -> None:
+        whole_save(trainer, optimizer, folder)
         if trainer.state.global_step == 7:
             os.truncate(folder / ADAPTER, 1000)
             kill()

@@ -6,7 +6,7 @@ tokens; larger passes than `MAX_TOKENS` are launched kernel by kernel.
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,17 @@ Loss = Callable[[Inputs, torch.Tensor], torch.Tensor]
 """The loss of a batch, given the number of tokens to divide its sum by; differentiable."""
 
 
+def filled(tokens: int) -> int:
+    """The tokens that a pass over `tokens` computes."""
+    bucket = round_up(tokens, BUCKET)
+    return bucket if bucket <= MAX_TOKENS else tokens
+
+
+def widths_of(passes: Iterable[int]) -> list[int]:
+    """What to capture for passes of so many tokens; the widest first: those after it fit into its memory."""
+    return sorted({width for width in map(filled, passes) if width <= MAX_TOKENS}, reverse=True)
+
+
 class _Capture(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: Inputs
@@ -35,17 +46,18 @@ class _Capture(NamedTuple):
 class CapturedPasses:
     """The forward and backward pass of `loss_of` on documents without padding; gradients are added to the parameters'.
 
-    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. `largest`: the
-    tokens of the largest pass to come that has no more than the given number. The gradients have to stay the tensors
-    that they are, see `FlatParameters.clear_gradients`.
+    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. `to_come`: the
+    tokens of each pass to come, the one under way included. The gradients have to stay the tensors that they are, see
+    `FlatParameters.clear_gradients`.
     """
 
     def __init__(
-        self, loss_of: Loss, documents: int, pad_id: int, largest: Callable[[int], int], device: str = "cuda"
+        self, loss_of: Loss, documents: int, pad_id: int, to_come: Callable[[], Iterable[int]], device: str = "cuda"
     ) -> None:
-        self.loss_of, self.documents, self.pad_id, self.largest = loss_of, documents, pad_id, largest
+        self.loss_of, self.documents, self.pad_id, self.to_come = loss_of, documents, pad_id, to_come
         self.device = device
-        self.begun = False
+        self.begun = self.ahead = False
+        """Whether passes are captured, and whether those to come are already."""
         self.captures: dict[int, _Capture] = {}
         self.pool: Any = None
 
@@ -58,7 +70,9 @@ class CapturedPasses:
 
         Raises `torch.OutOfMemoryError`, also where there is no memory to capture in.
         """
-        tokens = self.filled(sum(len(document.ids) for document in documents))
+        if self.begun and not self.ahead:
+            self._capture_ahead()
+        tokens = filled(sum(len(document.ids) for document in documents))
         inputs = concatenate(documents, self.pad_id, tokens, self.documents + 1)
         if not self.begun or tokens > MAX_TOKENS:
             return self._passes(
@@ -72,15 +86,11 @@ class CapturedPasses:
         capture.graph.replay()
         return capture.loss.clone()
 
-    def filled(self, tokens: int) -> int:
-        """The tokens that a pass over `tokens` computes."""
-        bucket = round_up(tokens, BUCKET)
-        return bucket if bucket <= MAX_TOKENS else tokens
-
     def release(self) -> bool:
         """Give back the memory of all captures; whether there were any."""
         had = bool(self.captures)
         self.captures.clear()
+        self.ahead = False
         self.pool = None
         return had
 
@@ -89,10 +99,13 @@ class CapturedPasses:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def _capture_ahead(self) -> None:
+        """All at once: several ranks do so in the same step, and then none waits in a later one for another's."""
+        for tokens in widths_of(self.to_come()):
+            self._capture_of(tokens)
+        self.ahead = True
+
     def _capture_of(self, tokens: int) -> _Capture:
-        if not self.captures:  # the largest first: those after it fit into its memory
-            largest = self.filled(self.largest(MAX_TOKENS))
-            self.captures[largest] = self._capture(largest)
         if tokens not in self.captures:
             self.captures[tokens] = self._capture(tokens)
         return self.captures[tokens]

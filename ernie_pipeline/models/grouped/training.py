@@ -1,7 +1,7 @@
 """Learning on documents without padding: flat parameters, captured passes, and spare memory put to use."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
+from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses, filled
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters, step_without_waiting
 from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
 from ernie_pipeline.models.grouped.spare_memory import spare_memory
@@ -37,10 +37,13 @@ class GroupedTraining:
         # attention computes no further than it is told, and what fills a captured pass up is a document too
         self.longest = max(BUCKET, *(max(step, default=0) for step in steps))
         self.passes = (
-            CapturedPasses(self._loss, self.size.documents, pad_id, self._largest, device) if self._on_gpu else None
+            CapturedPasses(self._loss, self.size.documents, pad_id, self._to_come, device) if self._on_gpu else None
         )
         self.calls = 0
         """Steps whose gradient was computed here."""
+        self.steps_begun, self.again = 0, False
+        """Steps of the plan that have begun, here or in the process that this one goes on from; whether the last one of
+        them begins anew."""
         self.has_fit = False
         """Whether a step has fit into memory, here or in the process that this one goes on from."""
         self.memory_before, self.first_step = 0, [1]
@@ -87,6 +90,7 @@ class GroupedTraining:
 
     def release_memory(self) -> str:
         """See `TrainingBackend.release_memory`: dequantized experts, fewer tokens, gradient checkpointing."""
+        self.again = True
         self.release_captures()
         free_memory()
         if self.layers_dequantized:
@@ -117,15 +121,17 @@ class GroupedTraining:
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """See `TrainingBackend.computed_tokens`."""
         ordered = sorted(lengths, reverse=True)
-        width_of = self.passes.filled if self.passes else int
+        width_of = filled if self.passes else int
         return computed_tokens(ordered, self.size.lay_out(ordered), width_of)
 
     def state(self) -> State:
         """See `TrainingBackend.state`."""
-        return {**self.size.state(self.execution, checkpointing=self.checkpointing), "has_fit": self.has_fit}
+        size = self.size.state(self.execution, checkpointing=self.checkpointing)
+        return {**size, "has_fit": self.has_fit, "steps_begun": self.steps_begun}
 
     def restore(self, state: State) -> None:
         """See `TrainingBackend.restore`."""
+        self.steps_begun = int(state.get("steps_begun") or 0)
         if not self.size.restore(state, self.execution):
             return
         self.has_fit = bool(state["has_fit"])
@@ -142,6 +148,7 @@ class GroupedTraining:
         }
 
     def _begin(self, documents: Sequence[Document]) -> None:
+        self.steps_begun, self.again = self.steps_begun + (not self.again), False
         if not self.module.training:
             self.module.train()
         if self.calls == 0:
@@ -170,6 +177,10 @@ class GroupedTraining:
 
     def _loss(self, inputs: Inputs, num_tokens: torch.Tensor | float, temperature: float = 1.0) -> torch.Tensor:
         return padding_free_loss(self.module.get_base_model(), inputs, self.longest, temperature) / num_tokens
+
+    def _to_come(self) -> Iterator[int]:
+        """The tokens of the plan's micro-batches from the step under way on."""
+        return self.size.tokens_of(self.steps[self.steps_begun - 1 :])
 
     def _largest(self, most: int = sys.maxsize) -> int:
         return self.size.largest(self.steps, most)

@@ -1,7 +1,7 @@
 """How much of a step is computed at a time, and less of it when memory runs out."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ernie_pipeline.models.micro_batches.layout import Layout, lay_out
 from ernie_pipeline.recipe.execution import Execution
@@ -28,15 +28,15 @@ class MicroBatchSize:
         """Documents of `lengths`, longest first."""
         return lay_out(lengths, self.documents, self.pack_tokens, self.tokens)
 
-    def largest(self, steps: Iterable[Sequence[int]], most: int = sys.maxsize) -> int:
-        """The tokens of the largest micro-batch with no more than `most`, of steps with documents of these lengths
-        (longest first); 1 where there is none."""
-        largest = 1
+    def tokens_of(self, steps: Iterable[Sequence[int]]) -> Iterator[int]:
+        """Each micro-batch's tokens, of steps with documents of these lengths (longest first)."""
         for lengths in steps:
             for rows in self.lay_out(lengths):
-                tokens = sum(lengths[i] for row in rows for i in row)
-                largest = max(largest, tokens if tokens <= most else 0)
-        return largest
+                yield sum(lengths[i] for row in rows for i in row)
+
+    def largest(self, steps: Iterable[Sequence[int]], most: int = sys.maxsize) -> int:
+        """The tokens of the largest micro-batch with no more than `most`, see `tokens_of`; 1 where there is none."""
+        return max((tokens for tokens in self.tokens_of(steps) if tokens <= most), default=1)
 
     def shrink(self, steps: Sequence[Sequence[int]], *, slightly: bool) -> str:
         """Make them smaller: half the documents; or `slightly`, in one row, a sixteenth fewer tokens than the largest

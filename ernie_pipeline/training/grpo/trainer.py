@@ -213,8 +213,7 @@ class GrpoTrainer(AdapterTrainer):
         self.step_tokens[number] = int(self.ranks.sum(sum(lengths))[0])
         if not batch.groups_kept:
             self.totals["steps_without_update"] += 1
-            for parameter in self.backend.parameters:
-                parameter.grad = None  # no optimizer steps what has none, not even by its momentum
+            self.sharded.drop_gradients()  # no optimizer steps what has none, not even by its momentum
             nothing = torch.zeros((), device=self.loaded.device)
             self.progress.add_loss(nothing)
             return nothing

@@ -1,15 +1,17 @@
 """What of captured passes there is without CUDA: filled shapes, what is captured when, and memory that is short."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
 from ernie_pipeline.models.documents import Document
-from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses
+from ernie_pipeline.models.grouped import captured
+from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses, filled, widths_of
 from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.micro_batches.layout import concatenate
 from ernie_pipeline.training.rows import Row
+from ernie_pipeline_tests.models.grouped.capturer import Capturer
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 
@@ -31,12 +33,24 @@ def gradient(model: Any) -> torch.Tensor:
     return found
 
 
-def passes_of(model: Any, shapes: list[Any], largest: int = 100) -> CapturedPasses:
+def passes_of(model: Any, shapes: list[Any], *to_come: int) -> CapturedPasses:
     def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
         shapes.append({name: tuple(value.shape) for name, value in inputs.items()})
         return padding_free_loss(model.get_base_model(), inputs, max_seqlen=MAX_TOKENS) / num_tokens
 
-    return CapturedPasses(loss_of, documents=4, pad_id=0, largest=lambda most: largest, device="cpu")
+    return CapturedPasses(loss_of, documents=4, pad_id=0, to_come=lambda: to_come, device="cpu")
+
+
+@pytest.fixture
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> int:
+    """As `MAX_TOKENS`, whose passes take a CPU many seconds."""
+    monkeypatch.setattr(captured, "MAX_TOKENS", 2 * BUCKET)
+    return 2 * BUCKET
+
+
+def document(tokens: int) -> Document:
+    ids = torch.arange(tokens) % 700
+    return Document(ids, ids)
 
 
 def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is_in_them(
@@ -58,62 +72,25 @@ def test_batches_filled_to_the_same_shapes_have_the_loss_and_gradient_of_what_is
     assert passes.captures == {}  # it has not begun
 
 
-def test_what_is_too_large_to_be_captured_is_not_filled_up(model: Any, docs: list[Document]) -> None:
+def test_what_is_too_large_to_be_captured_is_not_filled_up(model: Any, small_limit: int) -> None:
     shapes = list[Any]()
     passes = passes_of(model, shapes)
     passes.begin()
-    ids = torch.arange(MAX_TOKENS + 1) % 700
-    passes([Document(ids, ids)], 17.0)
-    assert [shape["input_ids"] for shape in shapes] == [(1, MAX_TOKENS + 1)]
-    assert passes.filled(MAX_TOKENS + 1) == MAX_TOKENS + 1
+    passes([document(small_limit + 1)], 17.0)
+    assert [shape["input_ids"] for shape in shapes] == [(1, small_limit + 1)]
+    assert filled(small_limit + 1) == small_limit + 1
     assert passes.captures == {}
 
 
-class Graph:
-    """In the place of a CUDA graph, which computes nothing here."""
-
-    def pool(self) -> str:
-        return "a pool"
-
-    def replay(self) -> None:
-        pass
-
-
-class Capturer:
-    """In the place of torch.cuda.graph."""
-
-    pools: ClassVar[list[Any]] = []
-
-    def __init__(self, graph: Any, pool: Any, **settings: Any):
-        self.pools.append(pool)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is not None:  # as an error while it captures makes its end fail, in other words
-            raise RuntimeError("operation failed due to a previous error during capture")
-
-
-@pytest.fixture
-def capturer(monkeypatch: pytest.MonkeyPatch) -> type[Capturer]:
-    """Capturing without CUDA: what is to be captured is computed then and there."""
-    monkeypatch.setattr(torch.cuda, "graph", Capturer)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(Capturer, "pools", [])
-    return Capturer
-
-
-def test_the_largest_is_captured_first_and_each_shape_once(
+def test_what_is_to_come_is_captured_at_once_the_widest_first_and_each_width_once(
     model: Any, docs: list[Document], capturer: type[Capturer]
 ) -> None:
     shapes = list[Any]()
-    passes = passes_of(model, shapes, largest=BUCKET + 1)
+    passes = passes_of(model, shapes, 20, BUCKET + 1, MAX_TOKENS + 1, 30)
     passes.begin()
     for batch in (docs[:2], docs[:3], docs[:1]):
         passes(batch, 17.0)
-    assert list(passes.captures) == [2 * BUCKET, BUCKET]
+        assert list(passes.captures) == [2 * BUCKET, BUCKET]
     assert [shape["input_ids"] for shape in shapes] == [(1, 2 * BUCKET), (1, BUCKET)]
     assert capturer.pools == [None, "a pool"]  # which all share
     capture = passes.captures[BUCKET]
@@ -123,6 +100,27 @@ def test_the_largest_is_captured_first_and_each_shape_once(
     passes(docs[:1], 17.0)
     assert list(passes.captures) == [2 * BUCKET, BUCKET]
     assert capturer.pools[2:] == [None, "a pool"]
+
+
+def test_what_was_not_foreseen_is_captured_when_it_comes(
+    model: Any, docs: list[Document], capturer: type[Capturer], small_limit: int
+) -> None:
+    passes = passes_of(model, [], 2 * BUCKET)
+    passes.begin()
+    passes([document(small_limit + 1)], 17.0)
+    assert list(passes.captures) == [2 * BUCKET]  # in the step of the other ranks, though this pass is none
+    passes(docs[:1], 17.0)
+    assert list(passes.captures) == [2 * BUCKET, BUCKET]
+
+
+def test_the_widths_of_passes_are_filled_up_to_multiples_and_none_is_too_wide() -> None:
+    assert widths_of([1, BUCKET, BUCKET + 1, 5 * BUCKET - 3, MAX_TOKENS, MAX_TOKENS + 1, 7]) == [
+        MAX_TOKENS,
+        5 * BUCKET,
+        2 * BUCKET,
+        BUCKET,
+    ]
+    assert widths_of([MAX_TOKENS + 1]) == widths_of([]) == []
 
 
 def test_without_memory_to_capture_in_it_is_out_of_memory(

@@ -78,7 +78,7 @@ def grpo_trainers_of(loaded: Any) -> Iterator[MakeGrpo]:
             trainer_config(recipe, len(plan.steps), device="cpu"),
             plan,
             ranks=ranks or Ranks(),
-            saved=Saved(checkpoints, repr((recipe, own)), Ranks(), tell),
+            saved=Saved(checkpoints, repr((recipe, own)), ranks or Ranks(), tell),
             report=tell,
             execution=PROFILES["cpu"].model_copy(update=execution or {}),
             judge=judge,
