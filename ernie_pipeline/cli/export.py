@@ -11,16 +11,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from ernie_pipeline.cli.ask import Model
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.recipe.settings import Settings
-
-MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
 
 
 def export(
     form: Annotated[Literal["peft", "unsloth", "merged", "gguf"], typer.Argument(help="whom it is for")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that does not exist yet")],
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    model: Model = None,
     onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: the base")] = "quantized",
     type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: the matrices'")] = "bf16",
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ernie_pipeline.registry.registered_names import NothingRegistered
 from ernie_pipeline.utils.errors import PipelineError
 
 PANEL = "Settings"
@@ -47,7 +48,10 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(**values: Any) -> Any:
         set_settings({each.name: values.pop(each.name) for each in added})
-        return function(**values)
+        try:
+            return function(**values)
+        except NothingRegistered as error:
+            raise NothingRegistered(error.tracking_uri, with_options("ernie run")) from None
 
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in [*own.parameters.values(), *added]}

@@ -53,4 +53,4 @@ def test_a_question_on_the_command_line_and_a_conversation(
 
 def test_a_model_that_is_not_there_is_told(champion: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", QUESTION, "--model", f"{champion.partition('@')[0]}/99"]) == 1
-    assert "/99 is not in the registry" in capsys.readouterr().err
+    assert "with the number 99 in the registry" in capsys.readouterr().err
