@@ -7,13 +7,13 @@ import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
 from ernie_pipeline.cli.settings_options import with_options
-from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import FORMS
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 from ernie_pipeline.utils.text_table import aligned
 
 if TYPE_CHECKING:

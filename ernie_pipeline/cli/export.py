@@ -14,6 +14,7 @@ import typer
 from ernie_pipeline.cli.ask import Model
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.utils.shares import as_shown
 
 
 def export(
@@ -39,6 +40,6 @@ def export(
 
     disable_progress_bar()
     report = write_export(Settings.from_environment(), asked, tell)
-    text = "\n".join([f"{out} ({form}):", *(f"  {sentence}" for sentence in report.sentences)])
+    text = "\n".join([f"{out} ({form}):", *(as_shown(f"  {sentence}") for sentence in report.sentences)])
     print_answer(as_json, {"out": str(out), "loaded_back": report.loaded, **report.figures}, text)
     return FRESH if report.loaded else STALE

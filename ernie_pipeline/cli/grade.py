@@ -15,8 +15,8 @@ from ernie_pipeline.cli.output import FRESH, AsJson
 from ernie_pipeline.evaluation.metrics import accuracy_interval
 from ernie_pipeline.grading.grade import Grade
 from ernie_pipeline.grading.grade import grade as grade_answers
-from ernie_pipeline.orchestration.words import between, percent
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent
 
 FIELDS = ("reference", "answer")
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}

@@ -17,6 +17,9 @@ from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.utils.text_table import aligned
 
+SHOWN = 3
+"""Of an asset's reasons: after an upgrade each module that changed is one."""
+
 
 def plan(as_json: AsJson = False) -> int:
     """Print the plan; exit status 0 when everything is fresh, 3 when something is not, 1 when it could not be built.
@@ -78,20 +81,23 @@ def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget
     With `costs`, what the jobs of the last build cost, and what those to come are likely to.
     """
     costs, budget = costs or Forecast(), budget or Budget()
-    with_costs = bool(costs.costs or costs.estimates)
-    rows = [("asset", "state", "last build", *(("cost", "estimate") if with_costs else ()), "why")]
+    more = {"cost": _cost} if costs.costs else {}
+    more |= {"estimate": _estimate} if costs.estimates else {}
+    rows = [("asset", "state", "last build", *more, "why")]
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
-        told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
+        told = (words(costs, asset.asset, budget) for words in more.values())
         rows.append((asset.asset, asset.state, seconds, *told, why(asset, costs)))
     notes = "".join(f"\nnote: {asset.told}" for asset in plan.assets if asset.told)
     return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}{notes}"
 
 
 def why(asset: AssetPlan, costs: Forecast) -> str:
-    """Its reasons, and what is left of an interrupted build."""
+    """Its reasons, the first of many, and what is left of an interrupted build."""
     left = costs.goes_on.get(asset.asset)
-    return "; ".join([*asset.reasons, *([left] if left else [])])
+    more = len(asset.reasons) - SHOWN
+    told = [*asset.reasons[:SHOWN], f"and {more} more (ernie plan --json)"] if more > 1 else [*asset.reasons]
+    return "; ".join([*told, *([left] if left else [])])
 
 
 def _cost(costs: Forecast, asset: str, budget: Budget) -> str:
@@ -125,8 +131,13 @@ def _forecast(costs: Forecast, budget: Budget) -> str:
     """What the jobs are likely to cost together, from what, and what of a cap that is."""
     if not costs.estimates:
         return ""
-    lines = [f"Estimated for its jobs: {costs.words(budget)}."]
-    lines += [f"  {name}: {estimate.basis}" for name, estimate in costs.estimates.items()]
+    known = {name: estimate for name, estimate in costs.estimates.items() if estimate.known}
+    lines = [f"Estimated for its jobs: {costs.words(budget)}."] if known else []
+    lines += [f"  {name}: {estimate.basis}" for name, estimate in known.items()]
+    bases = {each.basis: None for each in costs.estimates.values() if not each.known}
+    for basis in bases:
+        names = ", ".join(name for name, each in costs.estimates.items() if each.basis == basis)
+        lines.append(f"No estimate for {names}: {basis}.")
     if costs.over(budget):
         lines.append(f"That is above {CAP} = {budget.text}: a refresh is not started.")
     elif budget.passed_by(costs.seconds[1], costs.gpu_seconds[1]):

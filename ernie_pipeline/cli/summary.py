@@ -6,13 +6,13 @@ from contextlib import suppress
 from typing import Any
 
 from ernie_pipeline.cli.settings_options import with_options, with_variables
-from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_among
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import public_uri
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 
 REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons", "run_url")
 """What a program is told of a registration."""

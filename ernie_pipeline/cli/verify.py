@@ -14,6 +14,7 @@ from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.step import SHOWN, Report, Step
 from ernie_pipeline.registry.verification.version import Version, find_version
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import as_shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,4 +73,4 @@ def verified(settings: Settings, client: "MlflowClient", version: Version, depth
 
 def line(step: Step) -> str:
     """A step in a line."""
-    return f"{SHOWN[step.outcome]:<12}{step.name:<27} {step.said}"
+    return f"{SHOWN[step.outcome]:<12}{step.name:<27} {as_shown(step.said)}"
