@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MODEL = f"{FORMS}, or an adapter's fingerprint; else the recipe's champion"
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help=MODEL)]
-Temperature = Annotated[float, typer.Option(help="0: the likeliest answer")]
-MaxNewTokens = Annotated[int | None, typer.Option(metavar="N", help="the most tokens of an answer")]
+Temperature = Annotated[float, typer.Option(min=0, metavar="T", help="0: the likeliest answer")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="the most tokens of an answer")]
 
 
 def ask(
