@@ -7,6 +7,7 @@ import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
 from ernie_pipeline.cli.settings_options import with_options
+from ernie_pipeline.orchestration.words import rows
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import FORMS
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -108,15 +109,15 @@ def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, list[dict[str, str]]]) -> str:
-    rows = [("", "accuracy", "95 % interval", "loss on the completions")]
+    table = [("", "accuracy", "95 % interval", "loss on the completions")]
     for name, metrics in sides.items():
         interval = between(metrics["accuracy_low"], metrics["accuracy_high"])
-        rows.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
+        table.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
     lines = [
-        aligned(rows),
+        aligned(table),
         "",
         f"{points(compared['gain'])} (95 % interval {points_between(compared['gain_low'], compared['gain_high'])}), "
-        f"p = {compared['p_value']:.2g}: {len(changed['better'])} rows better, "
+        f"p = {compared['p_value']:.2g}: {rows(len(changed['better']))} better, "
         f"{len(changed['worse'])} worse, {compared['both_correct']:.0f} right in both, "
         f"{compared['neither']:.0f} in neither",
     ]

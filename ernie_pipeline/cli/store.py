@@ -9,6 +9,7 @@ import typer
 
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.cli.plan import where_looked
+from ernie_pipeline.orchestration.words import rows as count_of
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
@@ -121,7 +122,7 @@ def render_contents(contents: Contents) -> str:
         for entry in contents.artifacts
     ]
     idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
-    total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
+    total = f"{count_of(len(rows) - 1, 'artifact')}, {human_size(sum(entry.size for entry in contents.artifacts))}."
     if idle:
         total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
     below = [*unfinished, *_notes(contents.notes), *render_bases(contents.bases), *render_rows(contents.rows)]
