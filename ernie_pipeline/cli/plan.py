@@ -123,7 +123,7 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
-        return f"{counts}.{took} {plan.refused}."
+        return f"{counts}.{took} {plan.refused}{'' if chr(10) in plan.refused else '.'}"  # else: lines to paste
     return f'{counts}.{took} Build them with "{with_options("ernie run")}".{_forecast(costs, budget)}'
 
 

@@ -215,11 +215,15 @@ def test_a_recipe_that_cannot_be_read_is_one_sentence_on_stderr(run: Run, tmp_pa
     assert done.stderr == f"error: recipe {recipe}: unknown key lora.rnak; did you mean 'rank'?\n"
 
 
-def test_a_source_that_is_not_there_is_one_sentence_on_stderr(run: Run) -> None:
+def test_a_source_that_is_not_there_or_has_no_rows_is_told_by_the_plan(run: Run, tmp_path: Path) -> None:
     done = run(*MODULE, "plan", ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: source file /nowhere/rows.jsonl does not exist; set source.path")
     assert done.stderr.count("\n") == 1
+    (tmp_path / "rows.csv").touch()
+    done = run(*MODULE, "plan", "--source", str(tmp_path / "rows.csv"))
+    assert done.returncode == 1
+    assert f"missing. raw_nemotron cannot be built: file {tmp_path}/rows.csv holds no rows: it is empty" in done.stdout
 
 
 @pytest.mark.parametrize(
