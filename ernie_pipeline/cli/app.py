@@ -128,7 +128,7 @@ def _root(
     recipe: RecipeName = None,
     source: SourceName = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="which this is")
+        bool, typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     set_settings({"home": home, "recipe": recipe, "source": source})

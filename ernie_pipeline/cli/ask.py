@@ -21,7 +21,9 @@ MaxNewTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="the 
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help='such as "Solve for x: 2*x + 3 = 7"; - reads standard input')],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help='such as "Solve for x: 2*x + 3 = 7"; - reads standard input')
+    ],
     model: Model = None,
     temperature: Temperature = 0.0,
     max_new_tokens: MaxNewTokens = None,

@@ -21,8 +21,8 @@ def export(
     form: Annotated[Literal["peft", "unsloth", "merged", "gguf"], typer.Argument(help="whom it is for")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that does not exist yet")],
     model: Model = None,
-    onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: the base")] = "quantized",
-    type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: the matrices'")] = "bf16",
+    onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: onto which base")] = "quantized",
+    type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: type of the matrices")] = "bf16",
     as_json: AsJson = False,
 ) -> int:
     """Write the export of a registered adapter, and print what was found when it was loaded back."""

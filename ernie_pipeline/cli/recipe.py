@@ -16,7 +16,7 @@ from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.flatten import flatten
 from ernie_pipeline.utils.text_table import aligned
 
-Named = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="a preset or a TOML file; that of the settings")]
+Named = Annotated[str | None, typer.Argument(metavar="RECIPE", help="a preset or a TOML file; else the settings'")]
 
 
 def show(named: Named = None, as_json: AsJson = False) -> int:
@@ -28,7 +28,7 @@ def show(named: Named = None, as_json: AsJson = False) -> int:
 
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="a preset or a TOML file")],
-    after: Annotated[str | None, typer.Argument(metavar="[B]", help="the same; that of the settings")] = None,
+    after: Annotated[str | None, typer.Argument(metavar="B", help="the same; else the settings'")] = None,
     as_json: AsJson = False,
 ) -> int:
     """A line for each key that differs, with its value in either."""

@@ -19,8 +19,8 @@ from ernie_pipeline.utils.errors import PipelineError
 
 def serve(
     model: Model = None,
-    host: Annotated[str, typer.Option(help="the address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen at")] = 5001,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="to listen at")] = 5001,
 ) -> int:
     """OpenAI's /v1/chat/completions and /responses. This process becomes the server's."""
     settings = settings_with_registry()

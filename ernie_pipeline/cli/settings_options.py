@@ -22,13 +22,15 @@ VARIABLES = {
 """Where each is read: by this process and by all that it starts."""
 
 Home = Annotated[
-    str | None, typer.Option("--home", metavar="PLACE", help="the store and MLflow: .ernie", rich_help_panel=PANEL)
+    str | None,
+    typer.Option("--home", metavar="PLACE", help="of store and MLflow (.ernie)", rich_help_panel=PANEL),
 ]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="a preset or a TOML file: demo", rich_help_panel=PANEL)
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="a preset or a TOML file (demo)", rich_help_panel=PANEL)
 ]
 SourceName = Annotated[
-    str | None, typer.Option("--source", metavar="ROWS", help="other rows for the recipe", rich_help_panel=PANEL)
+    str | None,
+    typer.Option("--source", metavar="ROWS", help="other rows, for the recipe", rich_help_panel=PANEL),
 ]
 GIVEN: dict[str, str] = {}
 """What this command was given by option, and a next one has to be given again."""

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.near import did_you_mean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from ernie_pipeline.recipe.settings import Settings
 
 LISTED = 10
 
@@ -26,7 +27,7 @@ class NothingRegistered(PipelineError):
         )
 
 
-def check_registry(settings: Settings) -> None:
+def check_registry(settings: "Settings") -> None:
     """Raise `NothingRegistered` where there is no registry to ask: MLflow would make an empty one."""
     settings.check_places()
     uri = settings.tracking_uri

@@ -83,7 +83,7 @@ def test_each_command_s_help_tells_what_its_exit_statuses_mean(capsys: pytest.Ca
         (["export", "peft", "out", "--onto", "orig"], "--onto 'orig' is none of quantized, original; did you mean "),
         (["export", "peft"], "ernie export needs OUT, a folder that does not exist yet"),
         (["up", "--port"], "--port is given without a value; name one, or leave --port out"),
-        (["up", "--port", "x"], "--port: input should be a valid integer, "),
+        (["up", "--port", "x"], "--port: input should be a valid integer; "),
         (["plan", "more"], "ernie plan takes no 'more'; \"ernie plan --help\" tells what it takes"),
     ],
 )
