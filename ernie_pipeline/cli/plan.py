@@ -34,12 +34,16 @@ def plan(as_json: AsJson = False) -> int:
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     warnings = [*split_warnings(made, settings), *gate_warnings(made, settings, with_options)]
     told = "".join(f"\nwarning: {words}" for words in warnings)
-    read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
-    values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
+    values = {**read_values(settings), **plan_values(made, costs, budget), "warnings": warnings}
     print_answer(as_json, values, f"{where_looked(settings)}\n\n{render_plan(made, costs, budget)}{told}")
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
+
+
+def read_values(settings: Settings) -> dict[str, str | None]:
+    """Which home, recipe and rows are read, for programs."""
+    return {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
 
 
 def reads(settings: Settings) -> str:

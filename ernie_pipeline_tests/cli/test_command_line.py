@@ -355,7 +355,7 @@ def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
     assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
     assert not left.exists()
 
-    assert values("verify") == {"home": str(fresh), "recipe": "demo", "damaged": [], "notes": []}
+    assert values("verify") == {"home": str(fresh), "recipe": "demo", "source": None, "damaged": [], "notes": []}
     (raw / "output.json").write_text("2")
     damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
     assert values("verify", status=3)["damaged"] == [damage]
