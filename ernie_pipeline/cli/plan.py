@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
-from ernie_pipeline.cli.settings_options import with_options
+from ernie_pipeline.cli.settings_options import as_typed, with_options
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -127,7 +127,8 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
-        return f"{counts}.{took} {plan.refused}{'' if chr(10) in plan.refused else '.'}"  # else: lines to paste
+        refused = as_typed(plan.refused)
+        return f"{counts}.{took} {refused}{'' if chr(10) in refused else '.'}"  # it may end with lines to paste
     return f'{counts}.{took} Build them with "{with_options("ernie run")}".{_forecast(costs, budget)}'
 
 

@@ -17,6 +17,7 @@ from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warning
 from ernie_pipeline.cli.materialize import Ended
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson
 from ernie_pipeline.cli.plan import plan_with_costs, read_values, reads, why
+from ernie_pipeline.cli.settings_options import as_typed
 from ernie_pipeline.cli.summary import summary, summary_values
 from ernie_pipeline.orchestration.up import dagster_home, of_another_home
 from ernie_pipeline.recipe.budget import Budget
@@ -127,7 +128,7 @@ def _build(
         print(interrupted(plan, _again()), file=sys.stderr)
         outcome.status = 128 + ended.signal
     else:
-        told = [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
+        told = [as_typed(f"{line.asset}: {line.failure}") for line in view.lines.values() if line.failure]
         outcome.failures = told or ["the run failed before it began"]
         for words in outcome.failures:
             print(f"error: {words}", file=sys.stderr)

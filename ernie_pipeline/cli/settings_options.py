@@ -54,6 +54,8 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(**values)
         except NothingRegistered as error:
             raise NothingRegistered(error.tracking_uri, with_options("ernie run")) from None
+        except PipelineError as error:
+            raise PipelineError(as_typed(str(error))) from error
 
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in [*own.parameters.values(), *added]}
@@ -77,6 +79,14 @@ def with_options(command: str, *but: str) -> str:
     What is set in the environment holds for it anyway; `but`: options that `command` has already.
     """
     return " ".join([command, *(f"--{name} {shlex.quote(GIVEN[name])}" for name in _given() if name not in but)])
+
+
+def as_typed(words: str) -> str:
+    """A sentence that names a setting by its variable, with the name by which this command was given it."""
+    for name in _given():
+        if f"--{name}" not in words:
+            words = words.replace(VARIABLES[name], f"--{name}")
+    return words
 
 
 def with_variables(command: str) -> str:

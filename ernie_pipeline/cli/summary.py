@@ -79,7 +79,7 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
     if solutions and "pass_rate" in solutions:
         yield (
             "solutions",
-            f"{solutions['kept']:,} kept; {solutions['solved']} of {solutions['problems']} problems solved",
+            f"{solutions['kept']:,} kept; {solutions['solved']:,} of {solutions['problems']:,} problems solved",
         )
     if curve := files.read("qlora_adapter", "curve.json"):
         yield "loss", _loss(curve)

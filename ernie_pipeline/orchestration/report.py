@@ -141,7 +141,7 @@ class Building:
             self.context.log.info(f"building {self.name}: {self.why}")
             self.estimated = estimate_metadata(self.chain, self.name, self.price)
             for words in self.estimated.values():
-                self.context.log.info(f"estimate for {self.name}: {words}")
+                self.context.log.info(f"estimate: {words}")
             return write(work, out)
 
         return tell_and_write

@@ -186,6 +186,8 @@ def test_a_place_that_cannot_work_is_one_sentence_before_any_work(
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"error: {variable} = '{value}' {said}")
         assert done.stderr.count("\n") == 1
+    if variable == "ERNIE_PIPELINE_HOME":
+        assert run(*MODULE, "plan", "--home", value).stderr.startswith(f"error: --home = '{value}' {said}"), "as typed"
     assert not home.exists()
 
 

@@ -30,7 +30,7 @@ class NoRows(PipelineError):
 
     def __init__(self, source: Source):
         self.told = f"{describe_source(source)} holds no rows{_what_else(source)}"
-        super().__init__(f"{self.told}; set source, or ERNIE_PIPELINE_SOURCE (--source), to another")
+        super().__init__(f"{self.told}; set source, or ERNIE_PIPELINE_SOURCE, to another")
 
 
 class Reading:

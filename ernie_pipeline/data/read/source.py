@@ -44,8 +44,7 @@ def source_file(source: Source) -> Path:
         problem = f"cannot be looked for ({error.strerror})"
     kinds = "JSONL, JSON, CSV, TSV, Parquet or Arrow"
     raise PipelineError(
-        f"source file {path} {problem}; set source.path, or ERNIE_PIPELINE_SOURCE (--source), to a file of rows "
-        f"({kinds})"
+        f"source file {path} {problem}; set source.path, or ERNIE_PIPELINE_SOURCE, to a file of rows ({kinds})"
     )
 
 
