@@ -29,6 +29,7 @@ from ernie_pipeline.cli.table import COMMANDS, Entry
 from ernie_pipeline.cli.usage import usage_sentence
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.near import did_you_mean
+from ernie_pipeline.utils.shares import as_shown
 
 NAME = "ernie"
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         return _told_with_usage(error)
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_shown(f"error: {error}"), file=sys.stderr)
         return ERROR
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -127,7 +128,7 @@ def _root(
     recipe: RecipeName = None,
     source: SourceName = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="which this is")
+        bool, typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     set_settings({"home": home, "recipe": recipe, "source": source})

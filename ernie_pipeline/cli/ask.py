@@ -9,18 +9,21 @@ import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, is_terminal
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.model_uri import FORMS
 
 if TYPE_CHECKING:
     from ernie_pipeline.registry.asking import Asked
 
-MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
+MODEL = f"{FORMS}, or an adapter's fingerprint; else the recipe's champion"
 Model = Annotated[str | None, typer.Option(metavar="MODEL", help=MODEL)]
-Temperature = Annotated[float, typer.Option(help="0: the likeliest answer")]
-MaxNewTokens = Annotated[int | None, typer.Option(metavar="N", help="the most tokens of an answer")]
+Temperature = Annotated[float, typer.Option(min=0, metavar="T", help="0: the likeliest answer")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="the most tokens of an answer")]
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help='such as "Solve for x: 2*x + 3 = 7"; - reads standard input')],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help='such as "Solve for x: 2*x + 3 = 7"; - reads standard input')
+    ],
     model: Model = None,
     temperature: Temperature = 0.0,
     max_new_tokens: MaxNewTokens = None,

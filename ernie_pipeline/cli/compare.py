@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ernie_pipeline.cli.output import FRESH, AsJson, print_answer
-from ernie_pipeline.orchestration.words import between, percent, points, points_between
+from ernie_pipeline.cli.settings_options import with_options
+from ernie_pipeline.orchestration.words import rows
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.registry.model_uri import FORMS
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 from ernie_pipeline.utils.text_table import aligned
 
 if TYPE_CHECKING:
     from ernie_pipeline.registry.verification.version import Version
 
 BASE, SIDES = "base", ("adapter_evaluation", "base_evaluation")
-FORM = "base, a version's number, models:/NAME/VERSION, models:/NAME@ALIAS, or an evaluation's fingerprint"
+FORM = f"base, {FORMS}, or an evaluation's fingerprint"
 SHOWN = 5
 """Questions that are answered better, and as many worse."""
 
@@ -56,9 +58,14 @@ def _evaluation(settings: Settings, store: ArtifactStore, named: str, other: str
 def _base(settings: Settings, store: ArtifactStore, other: str) -> Artifact:
     if other != BASE and not any(store.find(stage, other)[0] for stage in SIDES):
         return _of_version(settings, store, other, SIDES[1])
+    from ernie_pipeline.staleness.chain import NotThereError
     from ernie_pipeline.staleness.stages import open_chain
 
-    return open_chain(settings, ask_registry=False).artifact(SIDES[1])
+    try:
+        return open_chain(settings, ask_registry=False).artifact(SIDES[1])
+    except NotThereError:
+        run = with_options("ernie run")
+        raise PipelineError(f'the base model\'s answers are not in {store.root}; build them with "{run}"') from None
 
 
 def _of_version(settings: Settings, store: ArtifactStore, named: str, stage: str) -> Artifact:
@@ -82,12 +89,8 @@ def _version(settings: Settings, named: str) -> "Version":
     from ernie_pipeline.registry.tracking import connected
     from ernie_pipeline.registry.verification.version import find_version
 
-    own_name = settings.load_recipe().registry.model_name
-    if not named.isdecimal() and not named.startswith(MODELS):
-        raise PipelineError(f"{named!r} names no model here; name {FORM}")
-    parse_model_uri(named, own_name)
     with connected(settings_with_registry().tracking_uri) as client:
-        return find_version(client, named, own_name)
+        return find_version(client, named, settings.load_recipe().registry.model_name)
 
 
 def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
@@ -106,15 +109,15 @@ def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, list[dict[str, str]]]) -> str:
-    rows = [("", "accuracy", "95 % interval", "loss on the completions")]
+    table = [("", "accuracy", "95 % interval", "loss on the completions")]
     for name, metrics in sides.items():
         interval = between(metrics["accuracy_low"], metrics["accuracy_high"])
-        rows.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
+        table.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
     lines = [
-        aligned(rows),
+        aligned(table),
         "",
         f"{points(compared['gain'])} (95 % interval {points_between(compared['gain_low'], compared['gain_high'])}), "
-        f"p = {compared['p_value']:.2g}: {len(changed['better'])} rows better, "
+        f"p = {compared['p_value']:.2g}: {rows(len(changed['better']))} better, "
         f"{len(changed['worse'])} worse, {compared['both_correct']:.0f} right in both, "
         f"{compared['neither']:.0f} in neither",
     ]

@@ -11,18 +11,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from ernie_pipeline.cli.ask import Model
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
 from ernie_pipeline.recipe.settings import Settings
-
-MODEL = "models:/NAME@ALIAS, models:/NAME/VERSION or an adapter's fingerprint (champion)"
+from ernie_pipeline.utils.shares import as_shown
 
 
 def export(
     form: Annotated[Literal["peft", "unsloth", "merged", "gguf"], typer.Argument(help="whom it is for")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that does not exist yet")],
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: the base")] = "quantized",
-    type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: the matrices'")] = "bf16",
+    model: Model = None,
+    onto: Annotated[Literal["quantized", "original"], typer.Option(help="merged, gguf: onto which base")] = "quantized",
+    type: Annotated[Literal["bf16", "f16", "f32", "q8_0"], typer.Option(help="gguf: type of the matrices")] = "bf16",
     as_json: AsJson = False,
 ) -> int:
     """Write the export of a registered adapter, and print what was found when it was loaded back."""
@@ -40,6 +40,6 @@ def export(
 
     disable_progress_bar()
     report = write_export(Settings.from_environment(), asked, tell)
-    text = "\n".join([f"{out} ({form}):", *(f"  {sentence}" for sentence in report.sentences)])
+    text = "\n".join([f"{out} ({form}):", *(as_shown(f"  {sentence}") for sentence in report.sentences)])
     print_answer(as_json, {"out": str(out), "loaded_back": report.loaded, **report.figures}, text)
     return FRESH if report.loaded else STALE

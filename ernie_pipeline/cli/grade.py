@@ -1,6 +1,7 @@
 """`grade`: whether each answer of a file is right, and why.
 
-Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read or a row lacks a field.
+Exit status: 0 when every row was graded, whatever came of it; 1 when the file cannot be read, has no rows, or a row
+lacks a field.
 """
 
 import json
@@ -15,10 +16,12 @@ from ernie_pipeline.cli.output import FRESH, AsJson
 from ernie_pipeline.evaluation.metrics import accuracy_interval
 from ernie_pipeline.grading.grade import Grade
 from ernie_pipeline.grading.grade import grade as grade_answers
-from ernie_pipeline.orchestration.words import between, percent
+from ernie_pipeline.orchestration.words import rows as count_of
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent
 
 FIELDS = ("reference", "answer")
+FORM = '{"reference": "4", "answer": "It is \\\\boxed{4}."}'
 _KINDS = {bool: "true or false", list: "a list", dict: "an object"}
 
 
@@ -45,13 +48,11 @@ def grade(
 
 def summary(grades: Sequence[Grade]) -> str:
     """The counts and the share that is right, in a line."""
-    if not grades:
-        return "There are no rows to grade."
     counts = Counter(one.outcome for one in grades)
     low, high = accuracy_interval(counts["correct"], len(grades))
-    share = counts["correct"] / len(grades)
+    share, told = counts["correct"] / len(grades), f"{counts['wrong']} wrong, {counts['timeout']} timed out"
     return (
-        f"{len(grades)} rows: {counts['correct']} correct, {counts['wrong']} wrong, {counts['timeout']} timed out; "
+        f"{count_of(len(grades))}: {counts['correct']} correct, {told}; "
         f"{percent(share)} correct (95 % interval {between(low, high)})"
     )
 
@@ -71,7 +72,8 @@ def _read(path: Path) -> tuple[list[int], list[tuple[str, str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise PipelineError(f"{path} cannot be read: {error.strerror or error}") from error
+        said = f"{path} cannot be read ({error.strerror or error}); name a file of JSON Lines"
+        raise PipelineError(said) from error
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     lines, rows = [], []
@@ -79,6 +81,8 @@ def _read(path: Path) -> tuple[list[int], list[tuple[str, str]]]:
         if line.strip():
             lines.append(number)
             rows.append(_row(path, number, line))
+    if not rows:
+        raise PipelineError(f"{path} has no rows to grade; write one a line: {FORM}")
     return lines, rows
 
 
@@ -88,7 +92,7 @@ def _row(path: Path, number: int, line: str) -> tuple[str, str]:
     except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path}, row {number}: this is not JSON ({error}); write one object a line") from error
     if not isinstance(row, dict):
-        raise PipelineError(f'{path}, row {number}: this is no JSON object; write {{"reference": ..., "answer": ...}}')
+        raise PipelineError(f"{path}, row {number}: this is no JSON object; write {FORM}")
     for field in FIELDS:
         if field not in row:
             raise PipelineError(f"{path}, row {number}: the field {field!r} is missing; add it")

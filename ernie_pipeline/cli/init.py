@@ -16,6 +16,7 @@ from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
 from ernie_pipeline.data.read.other_schema import LOOKED_AT
 from ernie_pipeline.data.read.propose import Proposal, propose, toml_text
+from ernie_pipeline.data.read.reading import NoRows
 from ernie_pipeline.data.read.records import first_records
 from ernie_pipeline.data.read.row_schema import COLUMNS
 from ernie_pipeline.data.read.source import describe_source, resolve_source
@@ -106,7 +107,10 @@ def init(
     table |= keys
     if table["kind"] == "file":
         table["path"] = str(Path(table["path"]).expanduser().absolute())
-    found = survey(parse_recipe({"source": table}, where="the rows").source, version)
+    try:
+        found = survey(parse_recipe({"source": table}, where="the rows").source, version)
+    except NoRows as error:
+        raise PipelineError(f"{error.told}; write rows into it, or name another") from None
     base = base or (REAL if gpus_here() else DEMO)
     text = recipe_text(table, proposal, found, base, _lengths(found, base))
     try:

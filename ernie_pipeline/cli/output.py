@@ -15,7 +15,7 @@ PLAIN = frozenset({"dumb", "unknown", "xterm-color"})
 """Values of TERM where no line can be written over. The last is that of IPython's kernel, whose "!command" has a
 pseudo-terminal although a notebook keeps all that is written to it."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
 def print_answer(as_json: bool, values: dict[str, Any], text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson, print_answer
-from ernie_pipeline.cli.settings_options import with_options
+from ernie_pipeline.cli.settings_options import as_typed, with_options
 from ernie_pipeline.cli.split_warnings import split_warnings
 from ernie_pipeline.recipe.budget import CAP, Budget
 from ernie_pipeline.recipe.settings import Settings
@@ -16,6 +16,9 @@ from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.staleness.warnings import gate_warnings
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.utils.text_table import aligned
+
+SHOWN = 3
+"""Of an asset's reasons: after an upgrade each module that changed is one."""
 
 
 def plan(as_json: AsJson = False) -> int:
@@ -31,12 +34,16 @@ def plan(as_json: AsJson = False) -> int:
     budget, (made, costs) = Budget.from_environment(), plan_with_costs()
     warnings = [*split_warnings(made, settings), *gate_warnings(made, settings, with_options)]
     told = "".join(f"\nwarning: {words}" for words in warnings)
-    read = {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
-    values = {**read, **plan_values(made, costs, budget), "warnings": warnings}
+    values = {**read_values(settings), **plan_values(made, costs, budget), "warnings": warnings}
     print_answer(as_json, values, f"{where_looked(settings)}\n\n{render_plan(made, costs, budget)}{told}")
     if made.refused:
         return ERROR
     return FRESH if made.fresh else STALE
+
+
+def read_values(settings: Settings) -> dict[str, str | None]:
+    """Which home, recipe and rows are read, for programs."""
+    return {"home": settings.address or str(settings.home), "recipe": settings.recipe, "source": settings.source}
 
 
 def reads(settings: Settings) -> str:
@@ -78,20 +85,23 @@ def render_plan(plan: RefreshPlan, costs: Forecast | None = None, budget: Budget
     With `costs`, what the jobs of the last build cost, and what those to come are likely to.
     """
     costs, budget = costs or Forecast(), budget or Budget()
-    with_costs = bool(costs.costs or costs.estimates)
-    rows = [("asset", "state", "last build", *(("cost", "estimate") if with_costs else ()), "why")]
+    more = {"cost": _cost} if costs.costs else {}
+    more |= {"estimate": _estimate} if costs.estimates else {}
+    rows = [("asset", "state", "last build", *more, "why")]
     for asset in plan.assets:
         seconds = "" if asset.seconds is None else f"{asset.seconds:.1f} s"
-        told = (_cost(costs, asset.asset, budget), _estimate(costs, asset.asset, budget)) if with_costs else ()
+        told = (words(costs, asset.asset, budget) for words in more.values())
         rows.append((asset.asset, asset.state, seconds, *told, why(asset, costs)))
     notes = "".join(f"\nnote: {asset.told}" for asset in plan.assets if asset.told)
     return f"{aligned(rows)}\n\n{_summary(plan, costs, budget)}{notes}"
 
 
 def why(asset: AssetPlan, costs: Forecast) -> str:
-    """Its reasons, and what is left of an interrupted build."""
+    """Its reasons, the first of many, and what is left of an interrupted build."""
     left = costs.goes_on.get(asset.asset)
-    return "; ".join([*asset.reasons, *([left] if left else [])])
+    more = len(asset.reasons) - SHOWN
+    told = [*asset.reasons[:SHOWN], f"and {more} more (ernie plan --json)"] if more > 1 else [*asset.reasons]
+    return "; ".join([*told, *([left] if left else [])])
 
 
 def _cost(costs: Forecast, asset: str, budget: Budget) -> str:
@@ -117,7 +127,8 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
     took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
     if plan.refused:
-        return f"{counts}.{took} {plan.refused}."
+        refused = as_typed(plan.refused)
+        return f"{counts}.{took} {refused}{'' if chr(10) in refused else '.'}"  # it may end with lines to paste
     return f'{counts}.{took} Build them with "{with_options("ernie run")}".{_forecast(costs, budget)}'
 
 
@@ -125,8 +136,13 @@ def _forecast(costs: Forecast, budget: Budget) -> str:
     """What the jobs are likely to cost together, from what, and what of a cap that is."""
     if not costs.estimates:
         return ""
-    lines = [f"Estimated for its jobs: {costs.words(budget)}."]
-    lines += [f"  {name}: {estimate.basis}" for name, estimate in costs.estimates.items()]
+    known = {name: estimate for name, estimate in costs.estimates.items() if estimate.known}
+    lines = [f"Estimated for its jobs: {costs.words(budget)}."] if known else []
+    lines += [f"  {name}: {estimate.basis}" for name, estimate in known.items()]
+    bases = {each.basis: None for each in costs.estimates.values() if not each.known}
+    for basis in bases:
+        names = ", ".join(name for name, each in costs.estimates.items() if each.basis == basis)
+        lines.append(f"No estimate for {names}: {basis}.")
     if costs.over(budget):
         lines.append(f"That is above {CAP} = {budget.text}: a refresh is not started.")
     elif budget.passed_by(costs.seconds[1], costs.gpu_seconds[1]):

@@ -52,7 +52,7 @@ def rollback(answers: Answers = 0, files: Files = False, rebuild: Rebuild = Fals
 
     def choose(client: "MlflowClient", own_name: str) -> Choice:
         now, before = before_champion(client, own_name)
-        return find_version(client, f"models:/{own_name}/{before}", own_name), now
+        return find_version(client, before, own_name), now
 
     return _move(choose, depth_of(answers, files, rebuild), as_json, back=True)
 

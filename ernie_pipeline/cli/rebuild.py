@@ -21,6 +21,7 @@ from ernie_pipeline.staleness.stages import SOURCES, STAGES
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore, asset_of
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import percent
 
 ALL = "rebuild"
 NOT_REBUILT = ("registered_model",)
@@ -144,7 +145,7 @@ def _figures(stage: str, then: Artifact, now: Artifact) -> tuple[bool, str]:
         return abs(after - before) <= LOSS_TOLERANCE * abs(before), f"last training loss {before:.4f}, now {after:.4f}"
     key = {"verified_solutions": "pass_rate"}.get(stage, "accuracy")
     before, after = (float(artifact.json("metrics.json")[key]) for artifact in (then, now))
-    return abs(after - before) <= RATE_TOLERANCE, f"{key.replace('_', ' ')} {before:.4f}, now {after:.4f}"
+    return abs(after - before) <= RATE_TOLERANCE, f"{key.replace('_', ' ')} {percent(before)}, now {percent(after)}"
 
 
 def _last_loss(artifact: Artifact) -> float:

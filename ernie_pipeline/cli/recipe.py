@@ -14,8 +14,9 @@ from ernie_pipeline.staleness.plan import make_plan
 from ernie_pipeline.staleness.reasons import value_words
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.utils.flatten import flatten
+from ernie_pipeline.utils.text_table import aligned
 
-Named = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="a preset or a TOML file; that of the settings")]
+Named = Annotated[str | None, typer.Argument(metavar="RECIPE", help="a preset or a TOML file; else the settings'")]
 
 
 def show(named: Named = None, as_json: AsJson = False) -> int:
@@ -27,18 +28,19 @@ def show(named: Named = None, as_json: AsJson = False) -> int:
 
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="a preset or a TOML file")],
-    after: Annotated[str | None, typer.Argument(metavar="[B]", help="the same; that of the settings")] = None,
+    after: Annotated[str | None, typer.Argument(metavar="B", help="the same; else the settings'")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """A line for each key that differs."""
+    """A line for each key that differs, with its value in either."""
     old, new = (flatten(recipe.model_dump(mode="json")) for recipe in (load_recipe(before), _loaded(after)))
     changed = {
         key: {"before": old.get(key), "after": new.get(key)}
         for key in [*old, *(key for key in new if key not in old)]
         if old.get(key) != new.get(key)
     }
-    lines = [f"{key} {_shown(each['before'])} -> {_shown(each['after'])}" for key, each in changed.items()]
-    print_answer(as_json, changed, "\n".join(lines) or "They say the same.")
+    rows = [("key", before, after or Settings.from_environment().recipe)]
+    rows += [(key, _shown(each["before"]), _shown(each["after"])) for key, each in changed.items()]
+    print_answer(as_json, changed, aligned(rows) if changed else "They say the same.")
     return STALE if changed else FRESH
 
 

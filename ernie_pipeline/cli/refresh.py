@@ -1,8 +1,11 @@
 """`refresh`: build what the plan says, and nothing else, within the budget, under Dagster's own log."""
 
+import os
+
 from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warnings_of
 from ernie_pipeline.cli.output import ERROR, FRESH
 from ernie_pipeline.cli.plan import plan_with_costs, reads, render_plan
+from ernie_pipeline.orchestration.up import dagster_home, of_another_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 
@@ -21,6 +24,10 @@ def refresh() -> int:
     status = refusal(plan, costs, budget)
     if status is not None:
         return status
+    if os.environ.get("DAGSTER_HOME"):
+        dagster_home(Settings.from_environment())  # which tells one that Dagster would not take
+    if words := of_another_home(Settings.from_environment()):
+        print(f"warning: {words}", flush=True)
     ended, name = build(plan.to_build)
     built = ended.returncode == 0
     if built:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +16,10 @@ import typer
 from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warnings_of
 from ernie_pipeline.cli.materialize import Ended
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson
-from ernie_pipeline.cli.plan import plan_with_costs, reads, why
+from ernie_pipeline.cli.plan import plan_with_costs, read_values, reads, why
+from ernie_pipeline.cli.settings_options import as_typed
 from ernie_pipeline.cli.summary import summary, summary_values
-from ernie_pipeline.orchestration.up import dagster_home
+from ernie_pipeline.orchestration.up import dagster_home, of_another_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.forecast import Forecast
@@ -54,9 +55,7 @@ class Outcome:
     def as_json(self, settings: Settings) -> dict[str, Any]:
         """As values, for programs."""
         return {
-            "home": settings.address or str(settings.home),
-            "recipe": settings.recipe,
-            "source": settings.source,
+            **read_values(settings),
             "exit_status": int(self.status),
             "fresh": self.plan.fresh,
             "assets": {asset.asset: asset.state for asset in self.plan.assets},
@@ -87,6 +86,7 @@ def _run(settings: Settings, only: str) -> Outcome:
     """The outcome, all of it said."""
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
     assets = _chosen(plan, only)
+    costs = replace(costs, estimates={name: each for name, each in costs.estimates.items() if name in assets})
     print(reads(settings), flush=True)
     if not plan.fresh:
         status = refusal(plan, costs, budget)
@@ -111,11 +111,13 @@ def _build(
     budget: Budget,
     dagster_home: str | None,
 ) -> Outcome:
-    log = _new_log(settings)
+    log, mixed = _new_log(settings), list(filter(None, [of_another_home(settings)]))
+    for words in mixed:
+        print(f"warning: {words}\n", flush=True)
     ended, name, view = _watched(assets, plan, costs, log, dagster_home)
     outcome = Outcome(ERROR, plan, spent=spent(name, budget, "This run"), log=log, dagster_home=dagster_home)
     outcome.built = [line.asset for line in view.lines.values() if line.state == "built"]
-    outcome.warnings = [words for words in view.warnings if GATE not in words or ended.returncode]
+    outcome.warnings = [*mixed, *(words for words in view.warnings if GATE not in words or ended.returncode)]
     if ended.returncode == 0:
         outcome.status, (outcome.plan, _) = FRESH, plan_with_costs()
         outcome.warnings += [words for words in warnings_of(outcome.plan) if words not in outcome.warnings]
@@ -126,7 +128,7 @@ def _build(
         print(interrupted(plan, _again()), file=sys.stderr)
         outcome.status = 128 + ended.signal
     else:
-        told = [f"{line.asset}: {line.failure}" for line in view.lines.values() if line.failure]
+        told = [as_typed(f"{line.asset}: {line.failure}") for line in view.lines.values() if line.failure]
         outcome.failures = told or ["the run failed before it began"]
         for words in outcome.failures:
             print(f"error: {words}", file=sys.stderr)
@@ -204,9 +206,7 @@ def _new_log(settings: Settings) -> Path:
 def _dagster_home(settings: Settings) -> str | None:
     """Where Dagster keeps what it knows of the run: as the environment says, else in the home, so that its UI, opened
     there, shows what was built."""
-    if told := os.environ.get("DAGSTER_HOME"):
-        return told
-    if settings.address:
+    if settings.address and not os.environ.get("DAGSTER_HOME"):
         return None
     settings.make_home()
     return str(dagster_home(settings))

@@ -9,22 +9,23 @@ from typing import Annotated
 import typer
 
 import ernie_pipeline
-from ernie_pipeline.cli.verify import FORM, settings_with_registry
-from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
+from ernie_pipeline.cli.verify import Model, settings_with_registry
+from ernie_pipeline.registry.aliases import CHAMPION
+from ernie_pipeline.registry.model_uri import parse_model_uri
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.version import find_version
 from ernie_pipeline.utils.errors import PipelineError
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{FORM}; the recipe's champion")] = None,
-    host: Annotated[str, typer.Option(help="the address to listen at")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="the port to listen at")] = 5001,
+    model: Model = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="to listen at")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="to listen at")] = 5001,
 ) -> int:
     """OpenAI's /v1/chat/completions and /responses. This process becomes the server's."""
     settings = settings_with_registry()
     own_name = settings.load_recipe().registry.model_name
-    asked = parse_model_uri(model or f"{MODELS}{own_name}@champion", own_name)
+    asked = parse_model_uri(model or CHAMPION, own_name)
     _check_place(host, port)  # before a model is loaded, which may take minutes
     with connected(settings.tracking_uri) as client:
         find_version(client, asked.uri, own_name)  # which tells what is not there

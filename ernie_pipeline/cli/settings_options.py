@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ernie_pipeline.registry.registered_names import NothingRegistered
 from ernie_pipeline.utils.errors import PipelineError
 
 PANEL = "Settings"
@@ -21,13 +22,15 @@ VARIABLES = {
 """Where each is read: by this process and by all that it starts."""
 
 Home = Annotated[
-    str | None, typer.Option("--home", metavar="PLACE", help="the store and MLflow: .ernie", rich_help_panel=PANEL)
+    str | None,
+    typer.Option("--home", metavar="PLACE", help="of store and MLflow (.ernie)", rich_help_panel=PANEL),
 ]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="a preset or a TOML file: demo", rich_help_panel=PANEL)
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="a preset or a TOML file (demo)", rich_help_panel=PANEL)
 ]
 SourceName = Annotated[
-    str | None, typer.Option("--source", metavar="ROWS", help="other rows for the recipe", rich_help_panel=PANEL)
+    str | None,
+    typer.Option("--source", metavar="ROWS", help="other rows, for the recipe", rich_help_panel=PANEL),
 ]
 GIVEN: dict[str, str] = {}
 """What this command was given by option, and a next one has to be given again."""
@@ -47,7 +50,12 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(**values: Any) -> Any:
         set_settings({each.name: values.pop(each.name) for each in added})
-        return function(**values)
+        try:
+            return function(**values)
+        except NothingRegistered as error:
+            raise NothingRegistered(error.tracking_uri, with_options("ernie run")) from None
+        except PipelineError as error:
+            raise PipelineError(as_typed(str(error))) from error
 
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in [*own.parameters.values(), *added]}
@@ -71,6 +79,14 @@ def with_options(command: str, *but: str) -> str:
     What is set in the environment holds for it anyway; `but`: options that `command` has already.
     """
     return " ".join([command, *(f"--{name} {shlex.quote(GIVEN[name])}" for name in _given() if name not in but)])
+
+
+def as_typed(words: str) -> str:
+    """A sentence that names a setting by its variable, with the name by which this command was given it."""
+    for name in _given():
+        if f"--{name}" not in words:
+            words = words.replace(VARIABLES[name], f"--{name}")
+    return words
 
 
 def with_variables(command: str) -> str:

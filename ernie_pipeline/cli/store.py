@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ernie_pipeline.cli.output import FRESH, STALE, AsJson, print_answer
-from ernie_pipeline.cli.plan import where_looked
+from ernie_pipeline.cli.plan import read_values, where_looked
+from ernie_pipeline.orchestration.words import rows as count_of
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.elsewhere import lost_registration, registered_as
 from ernie_pipeline.staleness.plan import asked_for, make_plan
@@ -31,13 +32,8 @@ def list_contents(as_json: AsJson = False) -> int:
     """Print what is in the store, and what it is needed for."""
     settings = Settings.from_environment()
     contents = _contents(settings)
-    print_answer(as_json, {**_read(settings), **contents.as_json()}, _told(settings, render_contents(contents)))
+    print_answer(as_json, {**read_values(settings), **contents.as_json()}, _told(settings, render_contents(contents)))
     return FRESH
-
-
-def _read(settings: Settings) -> dict[str, str]:
-    """Which home and recipe are looked at, as values."""
-    return {"home": settings.address or str(settings.home), "recipe": settings.recipe}
 
 
 def _told(settings: Settings, found: str) -> str:
@@ -56,7 +52,7 @@ def verify(as_json: AsJson = False) -> int:
         damaged += _lost_registrations(settings, store)
     except PipelineError as error:
         notes.append(f"{error}; so what is registered was not looked at")
-    values = {**_read(settings), "damaged": [asdict(damage) for damage in damaged], "notes": notes}
+    values = {**read_values(settings), "damaged": [asdict(damage) for damage in damaged], "notes": notes}
     found = render_damage(damaged, empty=not artifacts.anything(store))
     print_answer(as_json, values, _told(settings, "\n".join([found, *_notes(notes)])))
     return STALE if damaged else FRESH
@@ -82,7 +78,7 @@ def prune(
     if delete and settings.store.exists():
         settings.make_home()
     pruned = artifacts.prune(ArtifactStore(settings.store), _contents(settings), delete)
-    print_answer(as_json, {**_read(settings), **asdict(pruned)}, _told(settings, render_pruned(pruned)))
+    print_answer(as_json, {**read_values(settings), **asdict(pruned)}, _told(settings, render_pruned(pruned)))
     return FRESH
 
 
@@ -121,7 +117,7 @@ def render_contents(contents: Contents) -> str:
         for entry in contents.artifacts
     ]
     idle = [entry.size for entry in contents.artifacts if not entry.needed_for]
-    total = f"{len(rows) - 1} artifacts, {human_size(sum(entry.size for entry in contents.artifacts))}."
+    total = f"{count_of(len(rows) - 1, 'artifact')}, {human_size(sum(entry.size for entry in contents.artifacts))}."
     if idle:
         total += f' Nothing needs {len(idle)} of them, {human_size(sum(idle))}: "{PRUNE}".'
     below = [*unfinished, *_notes(contents.notes), *render_bases(contents.bases), *render_rows(contents.rows)]

@@ -6,15 +6,16 @@ from contextlib import suppress
 from typing import Any
 
 from ernie_pipeline.cli.settings_options import with_options, with_variables
-from ernie_pipeline.orchestration.words import between, percent, points, points_between
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.mlflow_pages import how_to_look, page
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_among
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import public_uri
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 
-REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons", "run_url")
+REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons")
 """What a program is told of a registration."""
 
 
@@ -38,8 +39,15 @@ def summary_values(settings: Settings, plan: RefreshPlan) -> dict[str, Any]:
         "adapter": files.read("adapter_evaluation", "metrics.json"),
         "comparison": files.read("registered_model", "comparison.json"),
         "suites": {name: compared["figures"] for name, compared in suites.items() if compared},
-        "registered": made and {key: made.get(key) for key in REGISTERED},
+        "registered": made and {**{key: made.get(key) for key in REGISTERED}, **_in_mlflow(settings, made)},
     }
+
+
+def _in_mlflow(settings: Settings, made: dict[str, Any]) -> dict[str, str | None]:
+    """The page of the adapter's run, and the command that shows it where MLflow's database is a file."""
+    run = f"experiments/{made.get('experiment_id')}/runs/{made.get('run_id')}"
+    look = how_to_look(public_uri(settings.tracking_uri)) or None
+    return {"run_url": f"{settings.mlflow_ui.rstrip('/')}/{page(run)}", "how_to_look": look}
 
 
 class _Files:
@@ -71,7 +79,7 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
     if solutions and "pass_rate" in solutions:
         yield (
             "solutions",
-            f"{solutions['kept']:,} kept; {solutions['solved']} of {solutions['problems']} problems solved",
+            f"{solutions['kept']:,} kept; {solutions['solved']:,} of {solutions['problems']:,} problems solved",
         )
     if curve := files.read("qlora_adapter", "curve.json"):
         yield "loss", _loss(curve)
@@ -121,9 +129,8 @@ def _loss(curve: list[dict[str, float]]) -> str:
 def _where(settings: Settings, dagster_home: str | None) -> list[tuple[str, str]]:
     instance = f"DAGSTER_HOME={shlex.quote(dagster_home)} " if dagster_home else ""
     address = public_uri(settings.tracking_uri)
-    mlflow = f"mlflow ui --backend-store-uri {shlex.quote(address)}" if address.startswith("sqlite:") else address
     return [
         ("Dagster", with_variables(f"{instance}dagster dev -m ernie_pipeline.definitions")),
-        ("MLflow", mlflow),
+        ("MLflow", how_to_look(address) or address),
         ("folders", f"{settings.address or settings.store}"),
     ]

@@ -22,7 +22,11 @@ class Entry:
     @property
     def told(self) -> str:
         """The help of the command itself."""
-        return f"{self.help[0].upper()}{self.help[1:]}.\n\nExit status: {self.exits}."
+        return f"{_sentence(self.help)}\n\nExit status: {self.exits}."
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}{'' if words.endswith('?') else '.'}"
 
 
 INIT = Entry(

@@ -6,8 +6,8 @@ import typer
 
 from ernie_pipeline.recipe.settings import Settings
 
-Port = Annotated[int, typer.Option(min=1, max=65535, help="of Dagster's pages")]
-MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="of MLflow's")]
+Port = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="of Dagster's pages")]
+MlflowPort = Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="of MLflow's")]
 
 
 def up(port: Port = 3000, mlflow_port: MlflowPort = 5000) -> int:

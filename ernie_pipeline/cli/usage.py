@@ -36,7 +36,7 @@ def _wrong_value(name: str, said: str, command: str) -> str:
         choices = re.findall(r"'([^']*)'", choice["choices"])
         hint = did_you_mean(choice["value"][1:-1], choices) or "name one of them"
         return f"{name} {choice['value']} is none of {', '.join(choices)}; {hint}"
-    said = said.removeprefix("Value error, ").rstrip(".")
+    said = said.removeprefix("Value error, ").partition(", unable to parse")[0].rstrip(".")
     return f'{name}: {said[:1].lower()}{said[1:]}; "{command} --help" tells what it takes'
 
 

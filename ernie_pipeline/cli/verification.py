@@ -37,6 +37,7 @@ from ernie_pipeline.store.sealed import Files
 from ernie_pipeline.store.shared.settled import open_store
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.flatten import flatten
+from ernie_pipeline.utils.shares import percent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -214,7 +215,7 @@ def _graded(name: str, again: GradedAgain, told: Mapping[str, Any]) -> Step:
     if wrong := [key for key, value in now.items() if not figures.same(before.get(key), value)]:
         return differs(step, f"{wrong[0]} is {before.get(wrong[0])} in metrics.json, and {now[wrong[0]]} by the grades")
     late = f", {again.late} of them not in time, which says nothing" if again.late else ""
-    accuracy = f"; accuracy {now['accuracy']:.4f}" if "accuracy" in now else ""
+    accuracy = f"; accuracy {percent(now['accuracy'])}" if "accuracy" in now else ""
     return passed(step, f"{again.rows} answers graded again, all as before{late}{accuracy}", late=again.late)
 
 

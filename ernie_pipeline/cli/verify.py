@@ -8,21 +8,21 @@ import typer
 from ernie_pipeline.cli.output import ERROR, FRESH, STALE, AsJson
 from ernie_pipeline.cli.verification import Depth, verify_version
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.model_uri import FORMS
+from ernie_pipeline.registry.registered_names import check_registry
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.step import SHOWN, Report, Step
 from ernie_pipeline.registry.verification.version import Version, find_version
-from ernie_pipeline.utils.address import SQLITE, public_uri, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import as_shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STATUS = {"passed": FRESH, "differs": STALE, "unchecked": ERROR}
 
-
-FORM = "models:/NAME@ALIAS, models:/NAME/VERSION, or a version's number"
-Model = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{FORM}; the recipe's champion")]
-ModelToMove = Annotated[str, typer.Argument(metavar="MODEL", help=FORM)]
+Model = Annotated[str | None, typer.Argument(metavar="MODEL", help=f"{FORMS}; else the recipe's champion")]
+ModelToMove = Annotated[str, typer.Argument(metavar="MODEL", help=FORMS)]
 Answers = Annotated[int, typer.Option(metavar="N", help="let it answer N held-out rows again")]
 Files = Annotated[bool, typer.Option("--files", help="look at the files and their signature alone")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="build all of it once more, and compare")]
@@ -46,12 +46,9 @@ def verify(
 
 
 def settings_with_registry() -> Settings:
-    """The settings. Raises `PipelineError` where there is no registry to ask: MLflow would make an empty one."""
+    """The settings. Raises `PipelineError` where there is no registry to ask."""
     settings = Settings.from_environment()
-    settings.check_places()
-    uri = settings.tracking_uri
-    if uri.startswith(SQLITE) and not sqlite_file(uri).is_file():
-        raise PipelineError(f"there is no registry at {public_uri(uri)}; register a model, or set MLFLOW_TRACKING_URI")
+    check_registry(settings)
     return settings
 
 
@@ -76,4 +73,4 @@ def verified(settings: Settings, client: "MlflowClient", version: Version, depth
 
 def line(step: Step) -> str:
     """A step in a line."""
-    return f"{SHOWN[step.outcome]:<12}{step.name:<27} {step.said}"
+    return f"{SHOWN[step.outcome]:<12}{step.name:<27} {as_shown(step.said)}"

@@ -19,10 +19,11 @@ from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pi
 from ernie_pipeline.launch.detached.life import LOST, alive, end_cut_line, make_sealed
 from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
-from ernie_pipeline.launch.pacing import as_shown, paced
+from ernie_pipeline.launch.pacing import paced
 from ernie_pipeline.launch.parent import end_with
 from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
+from ernie_pipeline.utils.shares import as_shown
 
 DISK_FULL = 73
 """The exit status of a child whose disk is full, whose sentence did not get through: sysexits(3), EX_CANTCREAT."""

@@ -13,12 +13,6 @@ from ernie_pipeline.utils.reporter import Reporter
 COUNT = re.compile(r"\b(\d+) of (\d+)\b")
 """How jobs say how far they are: "answered 21 of 33"."""
 PAUSE_S = 10.0
-PERCENT = re.compile(r"(?<=\d)%")
-
-
-def as_shown(line: str) -> str:
-    """A job's line as pages and terminal write numbers: "77.9 %", where Python formats "77.9%"."""
-    return PERCENT.sub(" %", line)
 
 
 def paced(report: Reporter, pause_s: float = PAUSE_S, clock: Callable[[], float] = time.monotonic) -> Reporter:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.words import place
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.mlflow_pages import CHARTS, TABLES, page
+from ernie_pipeline.registry.mlflow_pages import CHARTS, TABLES, how_to_look, page
 from ernie_pipeline.utils.address import SQLITE, public_uri
 
 HUB = "https://huggingface.co"
@@ -32,7 +32,7 @@ def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, 
     return {
         "version in MLflow": dg.MetadataValue.url(f"{root}/{page(f'models/{name}/versions/{version}')}"),
         "and there": dg.MetadataValue.md(", ".join(f"[{words}]({root}/{at})" for words, at in more.items())),
-        **({} if settings.tracking_uri.startswith("http") else {"MLflow is shown by": _start(settings)}),
+        **({"MLflow is shown by": shown_by} if (shown_by := _start(settings)) else {}),
     }
 
 
@@ -40,7 +40,7 @@ def _start(settings: Settings) -> str:
     uri = public_uri(settings.tracking_uri)
     if uri.startswith(SQLITE):
         uri = f"{SQLITE}{place(Path(uri.removeprefix(SQLITE)))}"
-    return f"mlflow ui --backend-store-uri {uri}"
+    return how_to_look(uri)
 
 
 def hub_link(kind: str, name: str, version: str) -> dg.UrlMetadataValue:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ernie_pipeline.grading.intervals import wilson
-from ernie_pipeline.orchestration.words import percent
+from ernie_pipeline.utils.shares import percent
 
 Curve = list[dict[str, float]]
 """Entries {"step": int} with any of loss, loss_objective, learning_rate, reward, solved, accuracy."""

@@ -24,6 +24,7 @@ from ernie_pipeline.staleness.stages import all_stages, open_chain
 from ernie_pipeline.store import aside
 from ernie_pipeline.store.artifacts import Artifact, Check, asset_of
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import as_shown
 
 OWNERS = ["team:fine-tuning"]
 CODE, DATA, INPUT = "dagster/code_version", "dagster/data_version", "dagster/input_data_version/"
@@ -36,7 +37,7 @@ def pipeline_errors_as_failures() -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None  # the sentence says it
+        raise dg.Failure(description=as_shown(str(error)), allow_retries=False) from None  # the sentence says it
 
 
 @contextmanager
@@ -140,7 +141,7 @@ class Building:
             self.context.log.info(f"building {self.name}: {self.why}")
             self.estimated = estimate_metadata(self.chain, self.name, self.price)
             for words in self.estimated.values():
-                self.context.log.info(f"{self.name} is estimated at {words}")
+                self.context.log.info(f"estimate: {words}")
             return write(work, out)
 
         return tell_and_write

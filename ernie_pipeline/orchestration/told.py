@@ -16,6 +16,8 @@ EVENT, META = "dagster_event", "dagster_meta"
 INTERRUPTED = "DagsterExecutionInterruptedError"
 NOT_EXECUTED = "Dependencies for step "
 """How Dagster begins to say that a step is not executed, for one above it failed."""
+OF_PIPES = "[pipes]"
+"""How Dagster begins what it says of a job's pipe, such as that it was not closed by a job that was interrupted."""
 
 
 @dg.logger({"file": Field(str, description="where the lines go; processes append to it side by side")})
@@ -54,6 +56,8 @@ def told_of(record: logging.LogRecord) -> dict[str, Any] | None:
         if record.levelno < logging.INFO:
             return None
         words = str(meta.get("orig_message") or record.getMessage())
+        if words.startswith(OF_PIPES):
+            return None
         if words.startswith(NOT_EXECUTED):
             return {"what": "skipped", "asset": step}
         return {"what": "warned" if record.levelno >= logging.WARNING else "said", "asset": step, "words": words}

@@ -18,6 +18,8 @@ from ernie_pipeline.registry.mlflow_pages import page
 from ernie_pipeline.utils.errors import PipelineError
 
 HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
+OWN = "dagster"
+"""The folder of a home that is DAGSTER_HOME where the environment names no other."""
 START_PAGES = {"MLflow": f"/{page('')}"}
 """Where to begin, if not at the root."""
 START_S = 180.0
@@ -47,6 +49,8 @@ def up(
         raise PipelineError(f"port {port} cannot be both Dagster's and MLflow's; give one of them another")
     settings.make_home()
     home = dagster_home(settings)
+    if words := of_another_home(settings):
+        tell(f"warning: {words}")
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)
     environment = {**os.environ, "DAGSTER_HOME": str(home), "ERNIE_PIPELINE_HOME": _home(settings)}
@@ -68,15 +72,36 @@ def up(
 
 
 def dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME, or the folder `dagster` in the home, which is made with the project's dagster.yaml."""
+    """DAGSTER_HOME, or the folder `dagster` in the home, which is made with the project's dagster.yaml.
+
+    Raises `PipelineError` for a DAGSTER_HOME that Dagster would not take.
+    """
     if told := os.environ.get("DAGSTER_HOME"):
+        if not Path(told).is_absolute() or not Path(told).is_dir():
+            raise PipelineError(
+                f"DAGSTER_HOME = {told!r} is no folder that is there, by its whole path; make it with mkdir -p, or "
+                "unset it"
+            )
         return Path(told)
-    folder = settings.home / "dagster"
+    folder = settings.home / OWN
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dagster.yaml").exists():
         text = files("ernie_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
         (folder / "dagster.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+def of_another_home(settings: Settings) -> str:
+    """A sentence where DAGSTER_HOME is the folder `dagster` of another home than this one, "" elsewhere: the runs of
+    both stand on its pages then, where an asset's last one is that of whichever came last."""
+    told = Path(os.environ.get("DAGSTER_HOME") or "/").resolve()
+    home = told.parent
+    if told.name != OWN or home == settings.home.resolve() or not ((home / "store").is_dir() or home.name == ".ernie"):
+        return ""
+    return (
+        f"DAGSTER_HOME belongs to the home {home}, and this is {settings.address or settings.home}: Dagster's pages "
+        "show the runs of both as one; unset it, or export the one of this home"
+    )
 
 
 def _home(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Numbers as people write them, for pages and logs: 73.4 %, 0.611, 12 min 4 s, 1,234."""
+"""Numbers as people write them, for pages and logs: 0.611, 12 min 4 s, 1,234; shares are in `utils/shares.py`."""
 
 import math
 from datetime import UTC, datetime
@@ -6,26 +6,6 @@ from pathlib import Path
 
 DIGITS = 3
 """Significant digits of a figure that is no count."""
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """ "73.4 %" of 0.7341; "" of None."""
-    return "" if share is None or math.isnan(share) else f"{100 * share:.{digits}f} %"
-
-
-def between(low: float | None, high: float | None) -> str:
-    """ "67.9 to 78.8 %" of two shares."""
-    return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def points(gain: float) -> str:
-    """ "+9.5 points" of a difference of 0.095 between two shares."""
-    return f"{100 * gain:+.1f} points"
-
-
-def points_between(low: float, high: float) -> str:
-    """ "+5.2 to +14.0" points, of two such differences."""
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def rounded(value: float) -> float:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ernie_pipeline.registry.registered_names import check_name
 from ernie_pipeline.registry.tracking import BEFORE, GIVEN_UP
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.utils.errors import PipelineError
@@ -38,6 +39,7 @@ def champion_now(client: "MlflowClient", name: str) -> str | None:
 
 def before_champion(client: "MlflowClient", name: str) -> tuple[str, str]:
     """The champion, and the version that was it before. Raises `PipelineError` where there is no such."""
+    check_name(client, name)
     now = champion_now(client, name)
     if now is None:
         raise PipelineError(f"{name} has no champion, so there is none to roll back; promote a version")

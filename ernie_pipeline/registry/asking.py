@@ -49,7 +49,7 @@ class Asked:
         """The answer to a conversation, as its text grows. Raises `PipelineError` for one that does not fit."""
         try:
             given = {"temperature": temperature, "max_new_tokens": max_new_tokens}
-            settings = checked_settings(given, self.max_new_tokens)
+            settings = checked_settings(given, self.max_new_tokens, limit="--max-new-tokens")
             prompt = self.answering.prompt(
                 checked_messages([dict(each) for each in messages], self.instruction), settings
             )

@@ -5,14 +5,17 @@ database: by a lock of the folder of an SQLite file, or one that PostgreSQL keep
 kind of database or an MLflow server that starts just then, is seen by its error, and tried again.
 """
 
+import glob
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.store.aside import alone_in
 from ernie_pipeline.utils.address import SQLITE, sqlite_file
 
@@ -61,9 +64,24 @@ def _alone(address: str) -> "AbstractContextManager[None]":
 def _alone_with_file(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with alone_in(file.parent):
-        if not file.exists():  # SQLite would make it for its owner alone to write, whatever the umask
-            os.close(os.open(file, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666))
+        if not file.exists():
+            _make(file)
         yield
+
+
+def _make(file: Path) -> None:
+    """Let MLflow make its tables beside it, and put them there in one step: of a process that is ended meanwhile, by
+    Ctrl-C for one, they would be left half made, which no MLflow goes on from."""
+    import mlflow
+
+    for left in file.parent.glob(f".{glob.escape(file.name)}.new-*"):
+        left.unlink()
+    # another name each time: MLflow keeps the connections of a process by it
+    aside = file.with_name(f".{file.name}.new-{uuid.uuid4().hex[:8]}")
+    # SQLite would make it for its owner alone to write, whatever the umask
+    os.close(os.open(aside, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666))
+    mlflow.MlflowClient(sqlite_uri(aside), sqlite_uri(aside))
+    aside.rename(file)
 
 
 @contextmanager

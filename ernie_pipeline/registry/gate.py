@@ -1,9 +1,10 @@
 """Whether an adapter becomes the champion: it must beat the base model beyond chance, and the present champion."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ernie_pipeline.recipe.sections import Gate
+from ernie_pipeline.utils.shares import percent, points, points_between
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,19 @@ def decide(
 
 def _gain(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, str]:
     gain = comparison["gain"]
-    measured = (
-        f"The gain over the base model is {gain:+.4f} "
-        f"(95 % interval {comparison['gain_low']:+.4f} to {comparison['gain_high']:+.4f})"
-    )
+    found, least = _told_apart(points, gain, gate.min_gain)
+    interval = points_between(comparison["gain_low"], comparison["gain_high"])
+    measured = f"The gain over the base model is {found} (95 % interval {interval})"
     if not gain > 0:
         return False, f"{measured}, which is no gain."
     enough = gain >= gate.min_gain
-    return enough, f"{measured}, {'at least' if enough else 'less than'} gate.min_gain {gate.min_gain:+.4f}."
+    return enough, f"{measured}, {'at least' if enough else 'less than'} gate.min_gain ({least})."
+
+
+def _told_apart(write: Callable[[float, int], str], one: float, other: float) -> tuple[str, str]:
+    """Both as `write` has them, with as many digits as tell which is the greater."""
+    digits = next((few for few in (1, 2) if write(one, few) != write(other, few)), 4 if one != other else 1)
+    return write(one, digits), write(other, digits)
 
 
 def _significance(gate: Gate, comparison: Mapping[str, float]) -> tuple[bool, str]:
@@ -83,10 +89,9 @@ def _against_champion(candidate: Candidate, champion: Champion | None) -> tuple[
     if champion.accuracy is None:
         return False, f"{name} records no accuracy to beat; remove its alias to let this adapter in."
     passed = candidate.accuracy > champion.accuracy
-    return passed, (
-        f"The accuracy {candidate.accuracy:.4f} is {'above' if passed else 'not above'} the {champion.accuracy:.4f} "
-        f"that the present champion, version {champion.version}, had."
-    )
+    mine, its = _told_apart(percent, candidate.accuracy, champion.accuracy)
+    above = "above" if passed else "not above"
+    return passed, f"The accuracy, {mine}, is {above} the {its} of the present champion, version {champion.version}."
 
 
 def _measured_elsewhere(candidate: Candidate, champion: Champion) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_pipeline.utils.shares import as_shown, between, percent, points, points_between
 from ernie_pipeline.utils.text_table import markdown_table
 
 if TYPE_CHECKING:
@@ -183,17 +184,17 @@ def results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[s
         (label, f"{m['rows']:,}", f"{m['loss_completion']:.4f}" if "loss_completion" in m else "-", _percent(m))
         for label, m in (("base", evaluation["base"]), ("adapter", evaluation["adapter"]))
     ]
-    gain, low, high = (100 * comparison[key] for key in ("gain", "gain_low", "gain_high"))
+    interval = points_between(comparison["gain_low"], comparison["gain_high"])
     gained = (
-        f"Gain in accuracy: {gain:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}); exact McNemar test on the "
-        f"same rows: p = {comparison['p_value']:.3g}."
+        f"Gain in accuracy: {points(comparison['gain'])} (95 % interval {interval}); exact McNemar test on the same "
+        f"rows: p = {comparison['p_value']:.3g}."
     )
     header = ("model", "held-out rows", "loss on completions", "accuracy (95 % interval)")
     return f"{markdown_table(header, rows)}\n\n{gained}"
 
 
 def _percent(m: Mapping[str, float]) -> str:
-    return f"{100 * m['accuracy']:.1f} % ({100 * m['accuracy_low']:.1f} to {100 * m['accuracy_high']:.1f})"
+    return f"{percent(m['accuracy'])} ({between(m['accuracy_low'], m['accuracy_high'])})"
 
 
 def parameters(targets: Sequence[Facts]) -> str:
@@ -248,4 +249,4 @@ def _python(values: Facts) -> str:
 
 def bullets(facts: Facts) -> str:
     """A list of what is known by its name."""
-    return "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return "\n".join(as_shown(f"- {key}: {value}") for key, value in facts.items())

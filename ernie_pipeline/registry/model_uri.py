@@ -1,4 +1,4 @@
-"""How MLflow names a version of a registered model: models:/NAME@ALIAS and models:/NAME/VERSION."""
+"""How a version of a registered model is named: by an alias or a number, or as MLflow does."""
 
 import re
 from dataclasses import dataclass
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from ernie_pipeline.utils.errors import PipelineError
 
 MODELS = "models:/"
-FORMS = "models:/NAME@ALIAS (such as models:/NAME@champion), models:/NAME/VERSION"
+FORMS = "an alias (champion), a version's number, models:/NAME@ALIAS or models:/NAME/VERSION"
 NAMED = re.compile(r"models:/(?P<name>[^@/:]+)(?:@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 """MLflow allows neither "/" nor ":" in a model's name."""
+ALIAS = re.compile(r"[\w-]+")
+"""What MLflow allows an alias to be, besides a number."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,15 @@ class Named:
         return f"{MODELS}{self.name}" + (f"@{self.alias}" if self.alias else f"/{self.version}")
 
 
-def parse_model_uri(text: str, own_name: str = "") -> Named:
-    """What `text` names; where there is an `own_name`, a number alone is a version of it.
+def parse_model_uri(text: str, own_name: str) -> Named:
+    """What `text` names; a number or an alias alone is of the model `own_name`.
 
     Raises `PipelineError` for what is no such name.
     """
-    if own_name and text.isdecimal():
+    if text.isdecimal():
         return Named(own_name, version=text)
+    if ALIAS.fullmatch(text):
+        return Named(own_name, alias=text)
     if match := NAMED.fullmatch(text):
         return Named(match["name"], match["alias"] or "", match["version"] or "")
-    forms = f"{FORMS} or VERSION" if own_name else FORMS.replace(", ", " or ")
-    raise PipelineError(f"{text!r} names no version of a registered model; write {forms}")
+    raise PipelineError(f"{text!r} names no version of a registered model; name {FORMS}")

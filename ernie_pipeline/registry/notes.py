@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ernie_pipeline.registry.mlflow_pages import page
+from ernie_pipeline.utils.shares import percent, points, points_between
 from ernie_pipeline.utils.text_table import markdown_table
 
 EXPERIMENT = """\
@@ -15,7 +16,8 @@ MODEL = """\
 LoRA adapters with what is needed to serve them. `champion`: the best one that passed the gate. `challenger`: the
 newest. Each version says what it was made from, how it was measured and how to load it."""
 
-FIGURES = {"accuracy": "accuracy", "accuracy_strict": "accuracy, boxed and ended", "loss_completion": "loss"}
+SHARES = {"accuracy": "accuracy", "accuracy_strict": "accuracy, boxed and ended"}
+FIGURES = {**SHARES, "loss_completion": "loss"}
 
 
 def base_note(beside: str) -> str:
@@ -29,14 +31,12 @@ def adapter_note(
     """Of the adapter's run. `about`: what it is, by name; `figures`: of "base" and "adapter"."""
     base, adapter = figures["base"], figures["adapter"]
     rows = [
-        (words, f"{base[name]:.4f}", f"{adapter[name]:.4f}")
+        (words, *(percent(of[name]) if name in SHARES else f"{of[name]:.4f}" for of in (base, adapter)))
         for name, words in FIGURES.items()
         if name in base and name in adapter
     ]
-    gain = (
-        f"Gain in accuracy {100 * comparison['gain']:+.1f} points (95 % interval {100 * comparison['gain_low']:+.1f} "
-        f"to {100 * comparison['gain_high']:+.1f}), p = {comparison['p_value']:.3g}."
-    )
+    interval = points_between(comparison["gain_low"], comparison["gain_high"])
+    gain = f"Gain in accuracy {points(comparison['gain'])} (95 % interval {interval}), p = {comparison['p_value']:.3g}."
     said = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
     return f"{said}\n\n{markdown_table(('held-out rows', 'base', 'adapter'), rows)}\n\n{gain}"
 

@@ -21,7 +21,7 @@ from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run
 from ernie_pipeline.registry.provenance import write_provenance
 from ernie_pipeline.registry.run_log import DatasetFiles, OfModel, log_dataset, log_picture, log_table, log_values
 from ernie_pipeline.registry.signing import Sign, open_signer
-from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_experiment, run_link
+from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_experiment
 from ernie_pipeline.store.sealed import Files, list_files
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -128,7 +128,6 @@ class Registration:
     reasons: list[str]
     max_logit_difference: float
     answer: str
-    run_url: str
     files: Files
 
 
@@ -178,7 +177,6 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext, tell: Tel
         reasons=decision.reasons,
         max_logit_difference=difference,
         answer=answer,
-        run_url=run_link(request.tracking_uri, experiment_id, run_id),
         files=files,
     )
 

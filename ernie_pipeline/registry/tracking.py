@@ -1,7 +1,6 @@
 """The way to MLflow: no calls home, no secrets in what it stores or says, and nothing left behind in the process."""
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ernie_pipeline.registry.first_opening import open_client
-from ernie_pipeline.registry.mlflow_pages import page
 from ernie_pipeline.registry.notes import EXPERIMENT
 from ernie_pipeline.utils.address import SQLITE, public_uri, without_secrets
 from ernie_pipeline.utils.errors import PipelineError
@@ -84,14 +82,6 @@ def ensure_experiment(client: "MlflowClient", name: str, artifact_root: Path | N
             f"{found.experiment_id}`) or set registry.experiment to another name"
         )
     return str(found.experiment_id)
-
-
-def run_link(tracking_uri: str, experiment_id: str, run_id: str) -> str:
-    """Where to look at a run: its page on the server, or the command that opens the database."""
-    address = public_uri(tracking_uri)
-    if address.startswith(("http://", "https://")):
-        return f"{address.rstrip('/')}/{page(f'experiments/{experiment_id}/runs/{run_id}')}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(address)}"
 
 
 @contextmanager

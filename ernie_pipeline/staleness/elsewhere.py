@@ -1,4 +1,4 @@
-"""What a stage's artifact speaks of outside the store, in MLflow's registry or on the hub: whether it is there still.
+"""What a stage speaks of outside the store, in a file of rows, in MLflow's registry or on the hub: whether it is there.
 
 Asked on each run and by each plan, so it imports nothing that it may do without.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ernie_pipeline.recipe.sections import Publish
+from ernie_pipeline.recipe.sections import Publish, Source
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.published import PUBLISHED
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
@@ -37,6 +37,17 @@ def lost_registration(settings: Settings, artifact: Artifact, hash_of: HashOf = 
     from ernie_pipeline.registry.lookup import Registered, what_is_lost
 
     return what_is_lost(settings.tracking_uri, Registered.read(artifact.json("registration.json")), hash_of)
+
+
+def rows_refused(source: Source, version: Callable[[], str], certain: bool) -> str:
+    """Why no row of a file could be read, in a sentence; "" where one can be. `version`: of the source."""
+    from ernie_pipeline.data.read.reading import Reading  # it imports Arrow and Polars
+
+    try:
+        any(chunk.rows.height for chunk in Reading(source, version()).chunks())
+    except PipelineError as error:
+        return str(error)
+    return ""
 
 
 def registration_refused(certain: bool) -> str:

@@ -19,6 +19,7 @@ from ernie_pipeline.staleness.suites import answered_by_job, suite_of
 from ernie_pipeline.store.artifacts import Provenance, asset_of
 from ernie_pipeline.store.history import Build, builds
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import as_shown
 
 JOBS = ("verified_solutions", "qlora_adapter", "base_evaluation", "adapter_evaluation")
 """The assets that are made by jobs on a GPU, besides the answers to suites."""
@@ -236,7 +237,7 @@ def _from_builds(
 
 def _basis(left: Left, cost: Cost, build: Build, unsettled: Sequence[str]) -> str:
     to_do = f"{left.most:.0f}" if left.least == left.most else f"{left.least:.0f} to {left.most:.0f}"
-    on = f" ({cost.device})" if cost.device else ""
+    on = f" ({as_shown(cost.device)})" if cost.device else ""
     rows_from = [n for n in unsettled if n in ("math_split", "verified_solutions") or suite_of(n)]
     if_so = f", if {' and '.join(rows_from)} comes out as large as before" if rows_from else ""
     return (

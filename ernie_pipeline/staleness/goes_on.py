@@ -23,4 +23,4 @@ def _kept(chain: Chain, name: str, fingerprint: str | None) -> str:
         number = kept_answers(chain, name) if chain.stages[name].by_row else 0
     except (PipelineError, OSError):  # what it reads is to be built
         return ""
-    return f"{number} answers are kept" if number else ""
+    return f"{number} answer{' is' if number == 1 else 's are'} kept" if number else ""

@@ -47,7 +47,9 @@ def nearest(wanted: Provenance, builds: Sequence[Build]) -> Build | None:
 
 
 def value_words(value: Any) -> str:
-    """A recipe's value as it is told; an empty text is seen."""
+    """A recipe's value as a recipe has it, but for the quotes of a text that is not empty."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return '""' if value == "" else str(value)
 
 

@@ -16,6 +16,7 @@ from ernie_pipeline.staleness.elsewhere import (
     publication_refused,
     publication_told,
     registration_refused,
+    rows_refused,
 )
 from ernie_pipeline.staleness.published import PUBLISHED, published_stages
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_ROUND, ByRow, ObservedSource, Stage
@@ -222,6 +223,8 @@ def open_chain(settings: Settings, run: str | None = None, ask_registry: bool = 
             PUBLISHED: partial(lost_publication, settings, store),
         }
     chain = chain_of_rounds(with_backend(recipe), store, sources, lost)
+    if not run and recipe.source.kind == "file":  # a run's first step tells it itself
+        chain.refused["raw_nemotron"] = partial(rows_refused, recipe.source, partial(chain.version, "nemotron_source"))
     if ask_registry and signing.is_said():  # else each run would plan before its first step, for nothing
         chain.refused["registered_model"] = registration_refused
     if ask_registry and PUBLISHED in chain.stages:

@@ -1,98 +1,25 @@
 """`python -m ernie_pipeline`, in processes of its own."""
 
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ernie_pipeline.cli.plan import plan_with_costs
-from ernie_pipeline.models.checkpoint.version import resolve_checkpoint
-from ernie_pipeline.recipe.load import PRESETS, load_recipe
+from ernie_pipeline.recipe.load import PRESETS
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.registry.tracking import CHECKED, connected
-from ernie_pipeline.staleness.stage import Work
-from ernie_pipeline.staleness.stages import STAGES, open_chain
+from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.staleness.warnings import gate_warnings
-from ernie_pipeline.store.sealed import list_files
+from ernie_pipeline_tests.cli.own_process import ADAPTER, HEAVY, MODULE, WATCHED, Run
 from ernie_pipeline_tests.scenarios.staleness.workplace import copy_package
-from ernie_pipeline_tests.staleness.chains import tree, walk
-from ernie_pipeline_tests.store.bases import quantized_base
-
-HEAVY = {"dagster", "torch", "transformers", "mlflow", "polars", "pyarrow", "datasets", "sqlalchemy"}
-
-WATCHED = """
-import json, sys
-started = []
-sys.addaudithook(lambda event, values: started.append(event) if event in ("subprocess.Popen", "os.fork") else None)
-from ernie_pipeline.cli.app import main
-status = main(sys.argv[1:])
-print(json.dumps([status, started, sorted(sys.modules)]))
-"""
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(home: Path) -> Run:
-    """Run `python ARGUMENTS` for the recipe demo in a home of its own."""
-
-    def run_python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        variables = {k: v for k, v in os.environ.items() if not k.startswith(("ERNIE_", "DAGSTER_", "MLFLOW_"))}
-        variables |= {"ERNIE_PIPELINE_HOME": str(home)} | environment
-        return subprocess.run([sys.executable, *arguments], env=variables, capture_output=True, text=True)
-
-    return run_python
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database with three checked versions of the model quick, the last of which is its champion."""
-    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    with connected(sqlite_uri(file)) as client:
-        client.create_registered_model("quick")
-        for _ in range(3):
-            client.create_model_version("quick", source="file:///", tags={CHECKED: "0.0"})
-        client.set_registered_model_alias("quick", "champion", "3")
-    return file
-
-
-@pytest.fixture
-def fresh(home: Path, registry: Path) -> Path:
-    """A home in which everything is fresh: each stage wrote a line, and the registry has what they registered."""
-    files = home / "mlartifacts"
-    files.mkdir(parents=True)
-    (files / ADAPTER).write_bytes(b"weights")
-    shutil.copy(registry, home / "mlflow.db")
-    with sqlite3.connect(home / "mlflow.db") as database:
-        database.execute("UPDATE model_versions SET storage_location = ? WHERE version = 3", (files.as_uri(),))
-    made = {"name": "quick", "version": "3", "aliases": ["champion"], "files": list_files(files)}
-    made |= {"promoted": False, "reasons": ["the gain is too small."]}
-
-    def register(work: Work, out: Path) -> None:
-        (out / "registration.json").write_text(json.dumps(made))
-
-    settings = Settings(home, "demo", None, sqlite_uri(home / "mlflow.db"))
-    walk(open_chain(settings), registered_model=register)
-    return home
-
-
-ADAPTER = "adapter_model.safetensors"
-MODULE = ("-m", "ernie_pipeline")
+from ernie_pipeline_tests.staleness.chains import tree
 
 
 def test_a_new_project_s_plan_is_there_in_two_seconds_and_exits_3(run: Run, home: Path) -> None:
@@ -215,11 +142,15 @@ def test_a_recipe_that_cannot_be_read_is_one_sentence_on_stderr(run: Run, tmp_pa
     assert done.stderr == f"error: recipe {recipe}: unknown key lora.rnak; did you mean 'rank'?\n"
 
 
-def test_a_source_that_is_not_there_is_one_sentence_on_stderr(run: Run) -> None:
+def test_a_source_that_is_not_there_or_has_no_rows_is_told_by_the_plan(run: Run, tmp_path: Path) -> None:
     done = run(*MODULE, "plan", ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: source file /nowhere/rows.jsonl does not exist; set source.path")
     assert done.stderr.count("\n") == 1
+    (tmp_path / "rows.csv").touch()
+    done = run(*MODULE, "plan", "--source", str(tmp_path / "rows.csv"))
+    assert done.returncode == 1
+    assert f"missing. raw_nemotron cannot be built: file {tmp_path}/rows.csv holds no rows: it is empty" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -255,6 +186,8 @@ def test_a_place_that_cannot_work_is_one_sentence_before_any_work(
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"error: {variable} = '{value}' {said}")
         assert done.stderr.count("\n") == 1
+    if variable == "ERNIE_PIPELINE_HOME":
+        assert run(*MODULE, "plan", "--home", value).stderr.startswith(f"error: --home = '{value}' {said}"), "as typed"
     assert not home.exists()
 
 
@@ -303,126 +236,3 @@ def test_in_the_wrong_folder_it_is_said_where_was_looked_and_that_nothing_is_the
     assert (nothing, empty) == (f"there is no artifact in {home / 'store'}; {elsewhere}", "")
     assert found.startswith(said)
     assert not home.exists()
-
-
-def test_what_the_store_says_begins_with_where_was_looked(run: Run, fresh: Path, home: Path) -> None:
-    for command in ("list", "verify", "prune"):
-        assert run(*MODULE, "store", command).stdout.startswith(f"recipe demo, home {home}\n\n")
-        values = json.loads(run(*MODULE, "store", command, "--json").stdout)
-        assert (values["home"], values["recipe"]) == (str(fresh), "demo")
-
-
-def test_kept_answers_that_stay_for_a_stale_plan_are_told(run: Run, fresh: Path) -> None:
-    rows = fresh / "store" / ".rows" / "0123abcd"
-    rows.mkdir(parents=True)
-    (rows / "a.jsonl").write_text("[]\n")
-    long_ago = time.time() - 15 * 24 * 3600
-    for place in (rows / "a.jsonl", rows):
-        os.utime(place, (long_ago, long_ago))
-    assert "kept answers 0123abcd" in run(*MODULE, "store", "prune").stdout
-    shutil.rmtree(fresh / "store" / "qlora_adapter")
-    done = run(*MODULE, "store", "prune")
-    assert (
-        "There is nothing to remove.\nnote: 1 set of kept answers is left, 3 B, since what is to be built"
-        in done.stdout
-    )
-
-
-def test_the_store_is_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
-    def values(*command: str, status: int = 0) -> Any:
-        done = run(*MODULE, "store", *command, "--json")
-        assert (done.returncode, done.stderr) == (status, "")
-        return json.loads(done.stdout)
-
-    listed = values("list")
-    assert [entry["asset"] for entry in listed["artifacts"]] == list(STAGES)
-    assert listed["artifacts"][-1]["needed_for"] == ["asked for by the recipe", "newest build", "registered as quick 3"]
-    assert "registered as quick 3" in run(*MODULE, "store", "list").stdout
-
-    raw = next((fresh / "store" / "raw_nemotron").iterdir())
-    left = raw.with_name(f".{raw.name}.0123abcd")
-    left.mkdir()
-    (left / "half").write_bytes(bytes(2048))
-    before = tree(fresh)
-    pruned = values("prune")
-    assert (pruned["deleted"], pruned["size"], pruned["artifacts"]) == (False, 2048, [])
-    assert tree(fresh) == before
-    assert "left half-written by a killed run  2.0 KiB" in run(*MODULE, "store", "prune").stdout
-    assert run(*MODULE, "store", "prune", "--delete").stdout.endswith("\nRemoved: 2.0 KiB.\n")
-    assert not left.exists()
-
-    assert values("verify") == {"home": str(fresh), "recipe": "demo", "damaged": [], "notes": []}
-    (raw / "output.json").write_text("2")
-    damage = {"asset": "raw_nemotron", "fingerprint": raw.name, "reason": "artifact altered: output.json"}
-    assert values("verify", status=3)["damaged"] == [damage]
-    said = run(*MODULE, "store", "verify").stdout
-    assert f"\n\nraw_nemotron {raw.name}: artifact altered: output.json\n" in said
-
-
-def test_quantized_base_models_are_listed_verified_and_pruned(run: Run, fresh: Path) -> None:
-    """The demo computes in float32, with the backend peft, which keeps none: whatever there is, nothing asks for."""
-    store = fresh / "store"
-    quantization = load_recipe("demo").quantization.model_dump(mode="json")
-    wanted = quantized_base(store, resolve_checkpoint("demo", "main"), quantization=quantization)
-    other = quantized_base(store, "commit:0123")
-
-    def ran(*command: str) -> tuple[int, list[str]]:
-        done = run("-c", WATCHED, "store", *command)
-        *lines, last = done.stdout.splitlines()
-        status, started, modules = json.loads(last)
-        assert (started, {name.partition(".")[0] for name in modules} & HEAVY, done.stderr) == ([], set(), "")
-        assert (lines[0], lines[1]) == (f"recipe demo, home {fresh}", "")
-        return status, lines[2:]
-
-    status, lines = ran("list")
-    assert status == 0
-    assert {line.split()[0] for line in lines if line} >= {wanted.name, other.name}
-    assert lines[-1].startswith("Quantized base models: 2, ")
-    (wanted / "layer-001.safetensors").unlink()
-    assert ran("verify") == (
-        3,
-        [
-            f"quantized base model {wanted.name}: altered: layer-001.safetensors is missing",
-            "",
-            "A damaged base model is quantized anew by the next process that uses it.",
-        ],
-    )
-    before = tree(store)
-    assert {line.split()[3] for line in ran("prune")[1][:2]} == {wanted.name, other.name}
-    assert tree(store) == before
-    assert ran("prune", "--delete")[1][-1].startswith("Removed: ")
-    assert (wanted.exists(), other.exists()) == (False, False)
-
-
-def test_a_source_that_is_away_stops_no_listing_and_keeps_all(run: Run, fresh: Path) -> None:
-    other = quantized_base(fresh / "store", "commit:0123")
-    before = tree(fresh)
-    for command in (("list",), ("prune", "--delete")):
-        done = run(*MODULE, "store", *command, ERNIE_PIPELINE_SOURCE="/nowhere/rows.jsonl")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "note: source file /nowhere/rows.jsonl does not exist" in done.stdout
-        assert "so every artifact is kept\n" in done.stdout
-    after = tree(fresh)
-    gone = {name for name in before if name not in after}
-    assert {Path(name).parts[2] for name in gone} == {other.name}, "the base model's version is known"
-
-
-def test_a_registry_that_does_not_answer_stops_no_pruning(run: Run, fresh: Path) -> None:
-    done = run(
-        *MODULE,
-        "store",
-        "prune",
-        MLFLOW_TRACKING_URI="http://me:s3cret@127.0.0.1:9",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
-    )
-    assert done.returncode == 0
-    assert "every artifact of registered_model is kept, with all that it was built from" in done.stdout
-    assert "s3cret" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("arguments", [(), ("store",), ("pan",), ("store", "prune", "--force")])
-def test_a_wrong_command_is_told_with_the_usage(run: Run, arguments: tuple[str, ...]) -> None:
-    done = run(*MODULE, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Usage: ernie")
-    assert done.stderr.splitlines()[-1].startswith("error: ")

@@ -36,7 +36,7 @@ def test_base_and_version_are_compared_as_when_it_was_registered(
     assert main(["compare", "base", home.artifact("adapter_evaluation").name]) == 0, "the same by its fingerprint"
     text = capsys.readouterr().out
     assert f"{100 * recorded['gain']:+.1f} points (95 % interval " in text
-    assert main(["compare", "1", "base", "--json"]) == 0
+    assert main(["compare", "champion", "base", "--json"]) == 0
     back = json.loads(capsys.readouterr().out)
     assert back["comparison"]["gain"] == -recorded["gain"]
     assert sum(back["comparison"][key] for key in ("both_correct", "only_before", "only_after", "neither")) == len(
@@ -46,7 +46,10 @@ def test_base_and_version_are_compared_as_when_it_was_registered(
 
 @pytest.mark.parametrize(
     ("named", "said"),
-    [("best", "'best' names no model here; name base, a version's number"), ("99", "there is no version of quick")],
+    [
+        ("best", "no version of quick with the alias best in the registry; its aliases: challenger, champion"),
+        ("99", "99"),
+    ],
 )
 def test_what_there_is_not_is_told(named: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "base", named]) == 1

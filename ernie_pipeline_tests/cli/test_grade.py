@@ -43,12 +43,6 @@ def test_an_object_for_each_row(file: Path, capsys: pytest.CaptureFixture[str]) 
     assert found[0] == {"row": 1, "outcome": "correct", "reason": "the same", "boxed": True, "extracted": "0.5"}
 
 
-def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "none.jsonl").write_text("\n")
-    assert main(["grade", str(tmp_path / "none.jsonl")]) == 0
-    assert capsys.readouterr().out == "There are no rows to grade.\n"
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -60,6 +54,7 @@ def test_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (b"[1]", "row 1: this is no JSON object"),
         (b"{", "row 1: this is not JSON"),
         (b"\xff\xfe{", "is not UTF-8"),
+        (b"\n\n", "has no rows to grade; write one a line: {"),
     ],
 )
 def test_bad_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str) -> None:

@@ -120,8 +120,17 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         asked(rows, out=tmp_path / "nowhere" / "a.toml")
 
 
-@pytest.mark.parametrize("content", [b"", b"problem,solution\n"])
-def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(PipelineError, match="holds no rows"):
-        asked(tmp_path / "a.csv", out=tmp_path / "made.toml")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty (0 bytes)"),
+        (b"problem,solution\n", "it has a header (problem, solution) and nothing below it"),
+        (b"\n\n", "it has nothing but blank lines"),
+    ],
+)
+def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes, said: str) -> None:
+    rows = tmp_path / "a.csv"
+    rows.write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        asked(rows, out=tmp_path / "made.toml")
+    assert str(caught.value) == f"file {rows} holds no rows: {said}; write rows into it, or name another"

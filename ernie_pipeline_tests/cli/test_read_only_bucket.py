@@ -54,7 +54,7 @@ def test_what_is_registered_is_verified_and_held_against_its_record(
     settings = Settings.from_environment()
     assert _held_against_record(settings, "quick", "1").startswith("every file has the hash that was recorded")
     fingerprint = home.artifact("qlora_adapter").name
-    with pytest.raises(PipelineError, match=r"its manifest does not say its base model|qlora_adapter in s3://bucket"):
+    with pytest.raises(PipelineError, match="does not say its base model"):
         find_source(settings, fingerprint, tmp_path)  # it has no model in it, but it was found
     assert (settings.store / "qlora_adapter" / fingerprint).is_dir()
     (home.files("1") / "MLmodel").write_text("version 2\n")

@@ -68,8 +68,8 @@ def evaluation(device: str, accuracy: float) -> Write:
     [
         ("CPU, 1 threads", 0.5, "passed", ": the same bytes"),
         ("CPU, 1 threads", 0.51, "differs", " was built"),
-        ("NVIDIA H100", 0.51, "passed", " on NVIDIA H100 (recorded on CPU, 1 threads): accuracy 0.5000, now 0.5100"),
-        ("NVIDIA H100", 0.75, "differs", "accuracy 0.5000, now 0.7500"),
+        ("NVIDIA H100", 0.51, "passed", " on NVIDIA H100 (recorded on CPU, 1 threads): accuracy 50.0 %, now 51.0 %"),
+        ("NVIDIA H100", 0.75, "differs", "accuracy 50.0 %, now 75.0 %"),
     ],
 )
 def test_bytes_are_compared_on_the_same_cpu_and_figures_elsewhere(

@@ -117,6 +117,8 @@ def test_the_logger_tells_what_belongs_to_a_step_from_information_on() -> None:
     assert warned
     assert warned["what"] == "warned"
     assert told_of(record(logging.DEBUG, "raw_nemotron", "detail")) is None
+    of_pipes = "[pipes] did not receive closed message from external process."
+    assert told_of(record(logging.WARNING, "qlora_adapter", of_pipes)) is None, "as after Ctrl-C"
     assert told_of(record(logging.INFO, None, "of the run")) is None
 
 

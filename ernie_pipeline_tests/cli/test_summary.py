@@ -1,11 +1,12 @@
 """What `run` tells at its end, of the artifacts that stand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ernie_pipeline.cli.plan import render_plan
 from ernie_pipeline.cli.settings_options import environment_put_back, set_settings
-from ernie_pipeline.cli.summary import summary
+from ernie_pipeline.cli.summary import summary, summary_values
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.plan import AssetPlan, RefreshPlan
 
@@ -25,6 +26,7 @@ def test_each_suite_has_a_line_once_both_have_answered(tmp_path: Path) -> None:
 
 
 REFUSED = {"name": "mine", "version": "4", "model_uri": "models:/mine/4", "promoted": False, "reasons": ["no gain."]}
+REFUSED |= {"experiment_id": "1", "run_id": "r"}
 
 
 def test_what_is_to_be_typed_next_is_about_the_same_home_and_recipe(tmp_path: Path) -> None:
@@ -38,6 +40,11 @@ def test_what_is_to_be_typed_next_is_about_the_same_home_and_recipe(tmp_path: Pa
     with environment_put_back():
         set_settings({"home": str(home), "recipe": "mine.toml", "source": None})
         told, planned = summary(settings, stands, None), render_plan(missing)
+    registered = summary_values(settings, stands)["registered"]
+    assert registered["run_url"] == "http://127.0.0.1:5000/#/experiments/1/runs/r?workflowType=machine_learning"
+    assert registered["how_to_look"] == f"mlflow ui --backend-store-uri 'sqlite:///{home}/mlflow.db'"
+    served = summary_values(replace(settings, tracking_uri="https://me:s3cret@host"), stands)["registered"]
+    assert served["how_to_look"] is None
     options = f"--home '{home}' --recipe mine.toml"
     assert f'"ernie promote 4 {options}"' in told
     assert f'ernie ask "Solve for x: 2*x + 3 = 7" --model models:/mine/4 {options}\n' in told

@@ -303,9 +303,9 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
         monkeypatch.setenv(name, value)
     for model, said in {
         "9": "there is no version of quick with the number 9",
-        "models:/quick@best": "there is no version of quick with the alias best",
-        "models:/slow@champion": "error: models:/slow@champion: the registry has no model 'slow'; there are quick",
-        "models:/quikc/1": "error: models:/quikc/1: the registry has no model 'quikc'; did you mean 'quick'?",
+        "chalenger": "with the alias chalenger in the registry; did you mean 'challenger'?",
+        "models:/slow@champion": "error: the registry has no model 'slow'; there are quick",
+        "models:/quikc/1": "error: the registry has no model 'quikc'; did you mean 'quick'?",
         "models:/other": "names no version",
     }.items():
         for command in ("verify", "promote", "serve"):
@@ -320,8 +320,16 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
     assert main(["verify", "1"]) == 1
     assert "MLflow at http://127.0.0.1:9" in capsys.readouterr().err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    assert main(["verify", "1"]) == 1
-    assert "there is no registry at sqlite:///" in capsys.readouterr().err
+    out = str(tmp_path / "out")
+    for command in (
+        *(["verify"], ["rollback"], ["promote", "1"], ["compare", "base", "champion"]),
+        *(["ask", "q"], ["chat", "--model", "1"], ["export", "peft", out]),
+    ):
+        assert main([*command, "--recipe", "best"]) == 1
+        assert capsys.readouterr().err == (
+            f'error: nothing is registered yet in {tmp_path}; build and register a model with "ernie run --recipe '
+            'best", or name where there is one with --home (or MLFLOW_TRACKING_URI)\n'
+        )
     assert not any(tmp_path.iterdir())
 
 

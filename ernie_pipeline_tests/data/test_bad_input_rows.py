@@ -177,12 +177,13 @@ def test_an_odd_row_that_keeps_to_the_schema_is_read(tmp_path: Path, line: bytes
 
 
 MANY = jsonl(records(3000))
+BLANK = "file {path} holds no rows: it has nothing but blank lines; set source"
 BAD_FILES: dict[str, tuple[str, bytes, str]] = {
-    "empty": ("a.jsonl", b"", "file {path} holds no rows; set source"),
-    "only blank lines": ("a.jsonl", b"\n \r\n\t\n", "file {path} holds no rows; set source"),
-    "only a byte order mark": ("a.jsonl", b"\xef\xbb\xbf", "file {path} holds no rows; set source"),
-    "empty gzip": ("a.jsonl.gz", gzip.compress(b""), "file {path} holds no rows; set source"),
-    "empty zstd": ("a.jsonl.zst", zstandard.compress(b""), "file {path} holds no rows; set source"),
+    "empty": ("a.jsonl", b"", r"file {path} holds no rows: it is empty \(0 bytes\); set source"),
+    "only blank lines": ("a.jsonl", b"\n \r\n\t\n", BLANK),
+    "only a byte order mark": ("a.jsonl", b"\xef\xbb\xbf", BLANK),
+    "empty gzip": ("a.jsonl.gz", gzip.compress(b""), BLANK),
+    "empty zstd": ("a.jsonl.zst", zstandard.compress(b""), BLANK),
     "ends inside a line": ("a.jsonl", jsonl(records(3))[:-20], "{path} ends inside line 3: it was cut off"),
     "NUL bytes at the end": ("a.jsonl", jsonl(records(2)) + b"\0" * 512, "{path} ends inside line 3: it was cut off"),
     "truncated gzip": (

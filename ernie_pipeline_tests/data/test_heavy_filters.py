@@ -13,7 +13,7 @@ def test_a_third_is_no_more_than_a_third() -> None:
 def test_it_is_told_how_many_and_which_key() -> None:
     (words,) = heavy_filter_words({"max_tokens": 6128}, 7473)
     assert words == (
-        "the filter max_tokens took 6,128 of 7,473 rows (82%): look at the ledger, "
+        "the filter max_tokens took 6,128 of 7,473 rows (82 %): look at the ledger, "
         "and at split.max_tokens in the recipe"
     )
 

@@ -1,6 +1,6 @@
 from typing import Any
 
-from ernie_pipeline.launch.pacing import as_shown, paced
+from ernie_pipeline.launch.pacing import paced
 
 
 def test_of_many_counts_few_are_told_and_the_last_one_always() -> None:
@@ -10,10 +10,6 @@ def test_of_many_counts_few_are_told_and_the_last_one_always() -> None:
         now[0] += 1
         report(f"answered {done} of 30", {})
     assert told == ["answered 10 of 30", "answered 20 of 30", "answered 30 of 30"]
-
-
-def test_a_job_s_shares_are_written_as_everywhere_else() -> None:
-    assert as_shown("accuracy 77.9% (72.4% to 82.6%), 5 % of %s") == "accuracy 77.9 % (72.4 % to 82.6 %), 5 % of %s"
 
 
 def test_what_counts_nothing_or_has_values_goes_through() -> None:

@@ -25,6 +25,8 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.history import remember
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.scenarios.chain import rows as sums
+from ernie_pipeline_tests.scenarios.chain import write_rows
 
 RECIPE = '[base_model]\nname = "demo"\n[training]\nmax_steps = {steps}\n[source]\nkind = "file"\npath = "{source}"\n'
 
@@ -33,7 +35,7 @@ RECIPE = '[base_model]\nname = "demo"\n[training]\nmax_steps = {steps}\n[source]
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The rows' file of a recipe of which nothing is built."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("{}\n")
+    write_rows(rows, sums(range(1)))
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(steps=4, source=rows))
     for name, value in {"HOME": tmp_path / "home", "RECIPE": recipe}.items():
@@ -90,7 +92,7 @@ def test_a_stale_chain_is_requested_under_a_key_of_what_is_wanted(source: Path, 
     request = requested(asked(instance))
     assert request.asset_selection == [dg.AssetKey(name) for name in STAGES]
     assert requested(asked(instance)).run_key == request.run_key
-    source.write_text("{}\n{}\n")
+    write_rows(source, sums(range(2)))
     assert requested(asked(instance)).run_key != request.run_key
 
 
@@ -123,7 +125,7 @@ def test_a_run_that_gave_up_is_not_launched_again_until_something_changes(
         why = reason(asked(instance))
         assert run.run_id in why
         assert "ernie run" in why
-    source.write_text("{}\n{}\n")
+    write_rows(source, sums(range(2)))
     requested(asked(instance))
 
 
@@ -185,7 +187,7 @@ def test_the_sensor_asks_once_for_each_version_of_the_sources(source: Path, inst
     assert first.cursor
     same = sensor_tick(instance, first.cursor)
     assert "the sources are as they were" in reason(same)
-    source.write_text("{}\n{}\n")
+    write_rows(source, sums(range(2)))
     changed = sensor_tick(instance, first.cursor)
     assert isinstance(changed, dg.SensorResult)
     assert changed.run_requests
@@ -240,7 +242,7 @@ def test_a_source_that_changed_is_observed_once(source: Path, instance: dg.Dagst
         return len(instance.fetch_observations(dg.AssetKey("nemotron_source"), limit=9).records)
 
     assert (observations(), observations()) == (1, 1)
-    source.write_text("{}\n{}\n")
+    write_rows(source, sums(range(2)))
     assert (observations(), observations()) == (2, 2)
 
 

@@ -18,6 +18,7 @@ from ernie_pipeline.recipe.side_by_side import as_selected, asset_of_step, calle
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.scenarios.chain import rows, write_rows
+from ernie_pipeline_tests.scenarios.chain import rows as sums
 from ernie_pipeline_tests.staleness.chains import writes
 
 RECIPE = '[base_model]\nname = "demo"\n[training]\nmax_steps = {steps}\n[source]\nkind = "file"\npath = "{rows}"\n'
@@ -25,7 +26,7 @@ RECIPE += '[registry]\nmodel_name = "{name}"\n'
 
 
 def write_recipe(folder: Path, name: str, steps: int = 4, rows: str = "rows.jsonl", registered: str = "small") -> str:
-    (folder / rows).write_text("{}\n")
+    write_rows(folder / rows, sums(range(1)))
     (folder / name).write_text(RECIPE.format(steps=steps, rows=folder / rows, name=registered))
     return str(folder / name)
 

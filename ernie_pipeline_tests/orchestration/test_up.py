@@ -1,11 +1,12 @@
 """What `up` needs before it starts anything; that it starts, shows and ends all of it is in `ui/test_ui.py`."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.orchestration.up import dagster_home, up
+from ernie_pipeline.orchestration.up import dagster_home, of_another_home, up
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -26,8 +27,18 @@ def test_dagster_s_home_is_in_the_home_with_the_project_s_settings_unless_anothe
     assert (folder / "dagster.yaml").read_text() == (DEPLOY / "dagster.yaml").read_text()
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     assert (dagster_home(settings) / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n", "it is its user's"
+    (settings.home / "store").mkdir()
+    other = replace(settings, home=tmp_path / "other")
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    told = f"DAGSTER_HOME belongs to the home {settings.home}, and this is {other.home}: "
+    assert (of_another_home(settings), of_another_home(other)[: len(told)]) == ("", told)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     assert dagster_home(settings) == tmp_path
+    assert of_another_home(settings) == "", "one may serve many homes"
+    for place in (tmp_path / "nowhere", "relative"):
+        monkeypatch.setenv("DAGSTER_HOME", str(place))
+        with pytest.raises(PipelineError, match="is no folder that is there, by its whole path; make it with mkdir -p"):
+            dagster_home(settings)
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_started(settings: Settings) -> None:

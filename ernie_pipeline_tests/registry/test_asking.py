@@ -36,7 +36,7 @@ def test_the_pieces_are_the_answer_that_is_given_in_one_go(champion: str) -> Non
     whole = asked.model.generate([prompt.tokens], Sampling(most), rows=1).tokens
     assert "".join(pieces) == answer_texts(asked.model.tokenizer, whole)[0]
     assert len(pieces) > 1, "it is shown as it is made"
-    with pytest.raises(PipelineError, match="max_new_tokens must be less than"):
+    with pytest.raises(PipelineError, match="--max-new-tokens must be less than"):
         next(asked.answer(messages, max_new_tokens=10**6))
 
 
@@ -53,4 +53,4 @@ def test_a_question_on_the_command_line_and_a_conversation(
 
 def test_a_model_that_is_not_there_is_told(champion: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", QUESTION, "--model", f"{champion.partition('@')[0]}/99"]) == 1
-    assert "/99 is not in the registry" in capsys.readouterr().err
+    assert "with the number 99 in the registry" in capsys.readouterr().err

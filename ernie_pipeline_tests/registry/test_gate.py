@@ -21,7 +21,8 @@ def test_a_clear_gain_without_a_champion_is_promoted_and_says_why() -> None:
     decision = decide(Gate(), comparison(), CANDIDATE)
     assert decision.promote
     assert decision.reasons == [
-        "The gain over the base model is +0.0500 (95 % interval +0.0300 to +0.0700), at least gate.min_gain +0.0000.",
+        "The gain over the base model is +5.0 points (95 % interval +3.0 to +7.0), at least gate.min_gain (+0.0 "
+        "points).",
         "The paired comparison has p = 0.001, within gate.max_p_value 0.05.",
         "There is no champion yet.",
     ]
@@ -33,7 +34,8 @@ def test_a_clear_gain_without_a_champion_is_promoted_and_says_why() -> None:
         (Gate(), comparison(gain=0.0), "is no gain"),
         (Gate(), comparison(gain=-0.01), "is no gain"),
         (Gate(), comparison(gain=float("nan")), "is no gain"),
-        (Gate(min_gain=0.06), comparison(), r"less than gate\.min_gain \+0\.0600"),
+        (Gate(min_gain=0.06), comparison(), r"less than gate\.min_gain \(\+6\.0 points\)"),
+        (Gate(min_gain=0.0502), comparison(), r"\+5\.00 points .* less than gate\.min_gain \(\+5\.02 points\)"),
         (Gate(), comparison(p_value=0.06), r"p = 0\.06, above gate\.max_p_value 0\.05"),
         (Gate(), comparison(p_value=float("nan")), "p = nan, above"),
     ],
@@ -52,7 +54,7 @@ def test_the_bounds_themselves_pass() -> None:
 def test_the_champion_must_be_beaten_strictly(accuracy: float, promoted: bool) -> None:
     decision = decide(Gate(), comparison(), CANDIDATE, champion(accuracy))
     assert decision.promote is promoted
-    assert f"{accuracy:.4f} that the present champion, version 3, had." in decision.reasons[-1]
+    assert f"the {100 * accuracy:.1f} % of the present champion, version 3." in decision.reasons[-1]
 
 
 @pytest.mark.parametrize("accuracy", [None, 0.5, 0.99])

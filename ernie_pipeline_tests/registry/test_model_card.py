@@ -54,8 +54,8 @@ def test_a_base_or_source_that_is_a_path_keeps_its_place_to_itself(card: str) ->
 
 def test_the_figures_stand_in_tables() -> None:
     card = hub_card()
-    assert "| base | 500 | 0.6000 | 85.0 % (82.0 to 88.0) |" in card
-    assert "| adapter | 500 | 0.5123 | 90.0 % (87.0 to 92.0) |" in card
+    assert "| base | 500 | 0.6000 | 85.0 % (82.0 to 88.0 %) |" in card
+    assert "| adapter | 500 | 0.5123 | 90.0 % (87.0 to 92.0 %) |" in card
     assert "+5.0 points (95 % interval +2.0 to +8.0); exact McNemar test on the same rows: p = 0.001." in card
     assert "| attention | q_proj | 6 | 393,216 | 12,288 |" in card
     assert "| all |  | 6 | 393,216 | 12,288 |" in card

@@ -89,7 +89,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
         "registered_version": "1",
     }
     note = run.data.tags["mlflow.note.content"]
-    assert "| accuracy | 0.8500 | 0.9000 |" in note
+    assert "| accuracy | 85.0 % | 90.0 % |" in note
     page = "#/models/ernie-math/versions/1?workflowType=machine_learning"
     assert f"[ernie-math, version 1]({page}). Gate passed: The gain over" in note
 
@@ -231,7 +231,7 @@ def test_one_that_does_not_beat_the_champion_is_challenger_only(
     before, after = seen
     assert (before["challenger"], after["challenger"]) == (registered.version, worse.version), "moved while alone"
     assert aliases(client) == {"challenger": worse.version, "champion": registered.version}
-    assert "0.8900 is not above the 0.9000 that the present champion, version 1," in worse.reasons[-1]
+    assert "89.0 %, is not above the 90.0 % of the present champion, version 1." in worse.reasons[-1]
     assert " ".join(worse.reasons) in client.get_run(worse.run_id).data.tags["mlflow.note.content"]
 
 

@@ -227,7 +227,7 @@ def test_mlflows_responses_give_the_same_answer(agent: Any, registered: Registra
         (CHAT, chat(12), "messages[0].content must be a string, not a number"),
         (CHAT, {}, "messages must be a list of at least one {role, content}"),
         (CHAT, chat(LONG), "the conversation has 45,098 characters, and at most 2,024 tokens fit: "),
-        (CHAT, chat(QUESTION, max_tokens=2048), "max_new_tokens must be less than 2,048"),
+        (CHAT, chat(QUESTION, max_tokens=2048), "max_tokens must be less than 2,048"),
         (
             CHAT,
             chat(QUESTION, max_tokens=5, max_completion_tokens=5),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from ernie_pipeline.registry.register import RegistrationRequest, register
-from ernie_pipeline.registry.tracking import connected, ensure_experiment, run_link
+from ernie_pipeline.registry.tracking import connected, ensure_experiment
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -30,12 +31,22 @@ def test_no_login_is_shown(uri: str, shown: str) -> None:
     assert public_uri(uri) == shown
 
 
-def test_the_link_is_a_page_of_the_server_or_a_command() -> None:
-    assert (
-        run_link("https://me:s3cret@host/", "1", "r")
-        == "https://host/#/experiments/1/runs/r?workflowType=machine_learning"
-    )
-    assert run_link("sqlite:////a b/m.db", "1", "r") == "mlflow ui --backend-store-uri 'sqlite:////a b/m.db'"
+def test_a_first_opening_that_is_interrupted_leaves_nothing_half_made(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def interrupt(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.strip().startswith("CREATE TABLE _alembic_tmp_"):
+            raise KeyboardInterrupt
+
+    event.listen(Engine, "after_cursor_execute", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), connected(address):
+            pass
+    finally:
+        event.remove(Engine, "after_cursor_execute", interrupt)
+    with connected(address) as client:
+        assert client.search_registered_models() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def build(**changes: Any) -> Build:
             ["recipe training.backend (none) -> a"],
         ),
         ({"recipe": WANTED.recipe | {"gone": ""}}, ['recipe gone "" -> (none)']),
-        ({"recipe": WANTED.recipe | {"gone": True}}, ["recipe gone True -> (none)"]),
+        ({"recipe": WANTED.recipe | {"gone": True}}, ["recipe gone true -> (none)"]),
         ({"inputs": WANTED.inputs | {"math_split": "9f3a000011112222"}}, ["input math_split 9f3a0000 -> 77b0c1d2"]),
         ({"inputs": WANTED.inputs | {"base_model": "commit:abcdef0123"}}, ["input base_model abcdef01 -> e41e0000"]),
         ({"inputs": {"math_split": WANTED.inputs["math_split"]}}, ["input base_model (none) -> e41e0000"]),

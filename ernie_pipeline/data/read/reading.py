@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from ernie_pipeline.data.read.chunks import BadRow, Chunk, batches, checked_chunk
+from ernie_pipeline.data.read.csv_records import csv_records
 from ernie_pipeline.data.read.decode import LineDecoder
 from ernie_pipeline.data.read.formats import format_of
 from ernie_pipeline.data.read.lines import is_array, numbered_lines
@@ -22,6 +23,14 @@ from ernie_pipeline.recipe.sections import Source
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 SHOWN_BAD_ROWS = 3
+
+
+class NoRows(PipelineError):
+    """A source without any rows. `told`: the sentence without its advice."""
+
+    def __init__(self, source: Source):
+        self.told = f"{describe_source(source)} holds no rows{_what_else(source)}"
+        super().__init__(f"{self.told}; set source, or ERNIE_PIPELINE_SOURCE, to another")
 
 
 class Reading:
@@ -121,10 +130,9 @@ class Reading:
         source, name = self._source, describe_source(self._source)
         if source.kind != "hub" and (now := resolve_source(source)) != self._version:
             raise PipelineError(f"{name} changed while in use ({self._version} is now {now}); run again")
-        none = f"{name} holds no rows; set source, or ERNIE_PIPELINE_SOURCE, to another"
         if self._columns and not self._good and (missing := self._missing()):
             if not self._bad and not first_records(source, self._version, 1):
-                raise PipelineError(none)
+                raise NoRows(source)
             told = other_columns(name, missing, list(self._columns), self._bad, self._mapping)
             raise PipelineError(told + how_to_read(source, self._version))
         if self._bad and not self._good and (line := csv_line(source)):
@@ -137,7 +145,7 @@ class Reading:
         if self._bad and not self._good:
             raise PipelineError(self._all_broken(name) + self._hint())
         if not self._good:
-            raise PipelineError(none)
+            raise NoRows(source)
 
     def _hint(self) -> str:
         """How else the rows could be read, where none of them was and it may be for that."""
@@ -168,6 +176,18 @@ def _demo_chunks(source: Source) -> Iterator[Chunk]:
 
     for batch in batches(enumerate(demo_rows(source.rows, source.seed), start=1)):
         yield checked_chunk(batch, check_record)
+
+
+def _what_else(source: Source) -> str:
+    """What is in a file in place of rows."""
+    if source.kind != "file" or (form := format_of(source_file(source))) in ("parquet", "arrow"):
+        return ""
+    path = source_file(source)
+    if not path.stat().st_size:
+        return ": it is empty (0 bytes)"
+    if form == "csv" and (names := csv_records(path)[0]):
+        return f": it has a header ({', '.join(map(shown_column, names))}) and nothing below it"
+    return ": its array is empty" if form == "json" and is_array(path) else ": it has nothing but blank lines"
 
 
 def _unit(source: Source) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ernie_pipeline.utils.shares import percent
+
 MOST = 1 / 3
 """Share of a source's rows above which a filter's part is told."""
 
@@ -31,8 +33,8 @@ def heavy_filters(dropped: Mapping[str, int], rows: int) -> list[str]:
 def heavy_filter_words(dropped: Mapping[str, int], rows: int) -> list[str]:
     """A sentence for each of `heavy_filters`: how many rows it took, and what of the recipe decides that."""
     return [
-        f"the filter {name} took {dropped[name]:,} of {rows:,} rows ({dropped[name] / rows:.0%}): look at the ledger"
-        + _what_decides(name)
+        f"the filter {name} took {dropped[name]:,} of {rows:,} rows ({percent(dropped[name] / rows, 0)}): look at the "
+        f"ledger{_what_decides(name)}"
         for name in heavy_filters(dropped, rows)
     ]
 

@@ -11,13 +11,13 @@ from ernie_pipeline.orchestration.gpu import GpuResource
 from ernie_pipeline.orchestration.pages.solutions import show_solutions
 from ernie_pipeline.orchestration.recipes import each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, Building, build_or_reuse
-from ernie_pipeline.orchestration.words import percent
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.solutions.not_asked_for import write_not_asked_for
 from ernie_pipeline.staleness.chain import Chain, Write
 from ernie_pipeline.staleness.stage import EARLIER_ADAPTER, EARLIER_SOLUTIONS, Work
 from ernie_pipeline.store.artifacts import Check
 from ernie_pipeline.store.quantized_base import FOLDER
+from ernie_pipeline.utils.shares import percent
 
 ENOUGH, NO_HELD_OUT = "enough_solutions", "no_held_out"
 

@@ -7,8 +7,9 @@ import dagster as dg
 from ernie_pipeline.orchestration.pages.sketch import Line, curves
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import loss_curve, reward_curve
-from ernie_pipeline.orchestration.words import duration, figure, percent, rounded
+from ernie_pipeline.orchestration.words import duration, figure, rounded
 from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.utils.shares import as_shown, percent
 
 Curve = list[dict[str, float]]
 
@@ -21,7 +22,7 @@ def show_adapter(artifact: Artifact) -> dict[str, Any]:
         "training": _in_a_sentence(run),
         "trainable parameters": figure(run["trainable_parameters"]),
         "4-bit base parameters": figure(run["four_bit_parameters"]),
-        "backend and device": f"{run['backend']}, {run['device']}",
+        "backend and device": as_shown(f"{run['backend']}, {run['device']}"),
         "step of the adapter": run["kept_step"],
         "padding": percent(run["padding_share"]),
         "tokens per second (median)": rounded(run["tokens_per_s"]),

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ernie_pipeline.orchestration.pages.tables import table
-from ernie_pipeline.orchestration.words import percent, points, rows
+from ernie_pipeline.orchestration.words import rows
 from ernie_pipeline.staleness.because import recorded
 from ernie_pipeline.staleness.reasons import differences
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
+from ernie_pipeline.utils.shares import percent, points
 
 TRAINED = ("math_split", "verified_solutions", "qlora_adapter")
 """The stages whose changes are told: those that made the adapter."""

@@ -12,7 +12,7 @@ from ernie_pipeline.orchestration.pages.sketch import COLOURS, Bar, bars
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import shares_picture
 from ernie_pipeline.orchestration.recipes import RecipeAssets
-from ernie_pipeline.orchestration.words import between, duration, figure, percent, points, points_between, rows
+from ernie_pipeline.orchestration.words import duration, figure, rows
 from ernie_pipeline.recipe.budget import Price
 from ernie_pipeline.staleness.amounts import spent_words
 from ernie_pipeline.staleness.chain import Chain
@@ -20,6 +20,7 @@ from ernie_pipeline.staleness.forecast import standing_costs
 from ernie_pipeline.staleness.stages import open_chain
 from ernie_pipeline.store.artifacts import Artifact
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 
 BOTH = ("base", "adapter")
 STAGES = ("math_split", "base_evaluation", "adapter_evaluation", "registered_model")

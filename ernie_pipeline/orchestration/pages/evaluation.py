@@ -7,8 +7,9 @@ import dagster as dg
 from ernie_pipeline.grading.intervals import wilson
 from ernie_pipeline.orchestration.pages.sketch import COLOURS, Bar, bars
 from ernie_pipeline.orchestration.pages.tables import metrics_table, table, texts
-from ernie_pipeline.orchestration.words import between, figure, percent, rounded, rows
+from ernie_pipeline.orchestration.words import figure, rounded, rows
 from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.utils.shares import between, percent
 
 SHOWN = 12
 """Failures, and whole answers."""

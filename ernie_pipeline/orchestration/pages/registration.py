@@ -13,12 +13,13 @@ from ernie_pipeline.orchestration.pages.evaluation import whole
 from ernie_pipeline.orchestration.pages.sketch import COLOURS, Bar, bars
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import accuracy_picture
-from ernie_pipeline.orchestration.words import between, figure, percent, points, points_between, rounded
+from ernie_pipeline.orchestration.words import figure, rounded
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import aliases_now
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.store.artifacts import Artifact
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.shares import between, percent, points, points_between
 
 SHOWN = 10
 

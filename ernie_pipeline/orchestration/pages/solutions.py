@@ -7,9 +7,10 @@ import dagster as dg
 from ernie_pipeline.orchestration.pages.evaluation import run_words
 from ernie_pipeline.orchestration.pages.tables import metric, metrics_table, table, texts
 from ernie_pipeline.orchestration.plots import pass_rates
-from ernie_pipeline.orchestration.words import figure, percent, rounded
+from ernie_pipeline.orchestration.words import figure, rounded
 from ernie_pipeline.solutions.not_asked_for import is_asked_for
 from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.utils.shares import percent
 
 SHOWN = 10
 """Solutions, and failed attempts."""

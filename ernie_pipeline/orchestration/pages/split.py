@@ -6,8 +6,9 @@ import dagster as dg
 
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import dropped_rows
-from ernie_pipeline.orchestration.words import figure, percent, place, rows
+from ernie_pipeline.orchestration.words import figure, place, rows
 from ernie_pipeline.store.artifacts import Artifact
+from ernie_pipeline.utils.shares import percent
 
 SHOWN_COLUMNS = 50
 SHOWN_SAMPLES = 3

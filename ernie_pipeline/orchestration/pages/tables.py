@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.pages.sketch import LIMIT
-from ernie_pipeline.orchestration.words import figure, percent, points_between
+from ernie_pipeline.orchestration.words import figure
+from ernie_pipeline.utils.shares import percent, points_between
 
 CUT = 110
 """Characters of a cell; Dagster breaks its lines at about 25."""

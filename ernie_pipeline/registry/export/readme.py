@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ernie_pipeline.registry.export.source import Source
+from ernie_pipeline.utils.shares import as_shown
 
 PEFT = """\
 from peft import PeftModel
@@ -79,7 +80,7 @@ def render(form: str, source: Source, report: Report, file: str = "") -> str:
         *([PATTERNS] if form == "peft" else []),
         *([INSTRUCTED.format(json.dumps(said))] if said else []),
         "## What was checked" if report.loaded else "## Not loaded back",
-        "\n".join(f"- {sentence}" for sentence in report.sentences),
+        "\n".join(as_shown(f"- {sentence}") for sentence in report.sentences),
         *([about] if about else []),
     ]
     return "\n\n".join(parts) + "\n"

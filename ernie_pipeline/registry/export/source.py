@@ -1,6 +1,7 @@
 """Which adapter is exported: a version of MLflow's registry, the champion by default, or an artifact of the home."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec, base_checkpoin
 from ernie_pipeline.recipe.sections import BaseModelRef, Lora, Quantization
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
-from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
-from ernie_pipeline.registry.registered_names import unknown_name
+from ernie_pipeline.registry.model_uri import FORMS
+from ernie_pipeline.registry.registered_names import check_registry
 from ernie_pipeline.registry.tracking import CHECKED, connected
+from ernie_pipeline.registry.verification.version import find_version
 from ernie_pipeline.store.artifacts import NOT_BUILT
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.store.shared.settled import open_store
-from ernie_pipeline.utils.address import SQLITE, local_folder, public_uri, sqlite_file
+from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
+
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -36,72 +40,42 @@ class Source:
 
 
 def find_source(settings: Settings, model: str | None, scratch: Path) -> Source:
-    """What `model` names: "models:/NAME@alias", "models:/NAME/version", a fingerprint or folder of an artifact of
-    qlora_adapter; None: the champion of the recipe's model. `scratch`: where a server's files are copied to.
+    """What `model` names: a fingerprint or folder of an artifact of qlora_adapter, else a version as `find_version` has
+    it; None: the champion of the recipe's model. `scratch`: where a server's files are copied to.
 
     Raises `PipelineError` for what is not there, or is damaged.
     """
-    if model is None:
-        model = f"{MODELS}{settings.load_recipe().registry.model_name}@champion"
-    if model.startswith(MODELS):
-        return _registered(settings, model, scratch)
-    return _artifact(settings, model)
+    if model and FINGERPRINT.fullmatch(Path(model).name):
+        return _artifact(settings, model)
+    return _registered(settings, model, scratch)
 
 
-def _registered(settings: Settings, uri: str, scratch: Path) -> Source:
-    name, version, location = _version(settings, uri)
-    folder = _local(settings, location, f"{MODELS}{name}/{version}", scratch)
+def _registered(settings: Settings, named: str | None, scratch: Path) -> Source:
+    check_registry(settings)
+    with connected(settings.tracking_uri) as client:
+        version = find_version(client, named, settings.load_recipe().registry.model_name)
+    uri = version.uri
+    if CHECKED not in version.tags:
+        raise PipelineError(f"{uri} was never checked after loading it back; register it again")
+    folder = _local(settings, version.location, uri, scratch)
     found = sorted(folder.glob("artifacts/*/adapter_config.json"))
     try:
         served: dict[str, Any] = json.loads((folder / "artifacts" / "model.json").read_text(encoding="utf-8"))
         adapter, spec = found[0].parent, ModelSpec.model_validate(served["spec"])
     except (IndexError, OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(
-            f"{uri} cannot be exported: its files in {folder} are not those that this package registers; register the "
-            "adapter again"
+            f"the files of {uri} in {folder} are not those that this package registers; register the adapter again"
         ) from error
-    checked = _held_against_record(settings, name, version)
+    checked = _held_against_record(settings, version.name, version.version)
     card = adapter / "README.md"
     return Source(
-        name=f"{MODELS}{name}/{version}",
+        name=uri,
         spec=spec.model_copy(update={"base": _pinned(spec.base), "adapter": adapter}),
         instruction=str(served.get("instruction", "")),
         max_new_tokens=int(served["max_new_tokens"]),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         checked=checked,
     )
-
-
-def _version(settings: Settings, uri: str) -> tuple[str, str, str]:
-    """(name, version, where its files are). Raises `PipelineError`."""
-    asked = parse_model_uri(uri)
-    name, alias = asked.name, asked.alias
-    settings.check_places()
-    address = public_uri(settings.tracking_uri)
-    missing = PipelineError(
-        f"{uri} is not in the registry at {address}; run the pipeline, or, where its gate let none "
-        "become champion, name another model (--model models:/NAME@challenger)"
-    )
-    if settings.tracking_uri.startswith(SQLITE) and not sqlite_file(settings.tracking_uri).is_file():
-        raise missing  # MLflow would make a database
-    with connected(settings.tracking_uri) as client:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = (
-                client.get_model_version_by_alias(name, alias)
-                if alias
-                else client.get_model_version(name, asked.version)
-            )
-            location = str(client.get_model_version_download_uri(name, found.version))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                unknown = unknown_name(client, name)
-                raise (PipelineError(f"{uri}: {unknown}") if unknown else missing) from None
-            raise
-    if CHECKED not in found.tags:
-        raise PipelineError(f"{uri} was never checked after loading it back; register it again")
-    return name, str(found.version), location
 
 
 def _local(settings: Settings, location: str, uri: str, scratch: Path) -> Path:
@@ -134,11 +108,9 @@ def _artifact(settings: Settings, model: str) -> Source:
     artifact, problem = store.find(stage, Path(model).name)
     inside = artifact and (Path(model).name == model or Path(model).resolve() == artifact.folder.resolve())
     if artifact is None or not inside:
-        why = "it is no such artifact" if artifact or problem == NOT_BUILT else f"it is damaged: {problem}"
-        raise PipelineError(
-            f"{model} cannot be exported, {why}; name a registered model (models:/NAME@champion), or the fingerprint "
-            f"of an artifact of {stage} in {settings.address or settings.store} (ernie store list)"
-        )
+        none = f"is no artifact of {stage} in {settings.address or settings.store}"
+        why = none if artifact or problem == NOT_BUILT else f"is damaged: {problem}"
+        raise PipelineError(f'{model} {why}; name {FORMS}, or the fingerprint of one there ("ernie store list")')
     keys, folder = artifact.manifest["recipe"], artifact.folder / "adapter"
     try:
         recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
@@ -150,9 +122,7 @@ def _artifact(settings: Settings, model: str) -> Source:
             adapter=folder,
         )
     except (*NOT_READABLE, KeyError, TypeError) as error:
-        raise PipelineError(
-            f"{artifact.folder} cannot be exported: its manifest does not say its base model"
-        ) from error
+        raise PipelineError(f"the manifest of {artifact.folder} does not say its base model; build it again") from error
     name = f"{stage} {artifact.manifest['fingerprint']}"
     return Source(name, spec, "", 64, "", "every file has the hash of the artifact's manifest")
 

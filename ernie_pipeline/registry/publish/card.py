@@ -21,6 +21,7 @@ from ernie_pipeline.registry.model_card import (
 )
 from ernie_pipeline.registry.provenance import PROVENANCE
 from ernie_pipeline.registry.signing import SIGNATURE
+from ernie_pipeline.utils.shares import as_shown, percent
 from ernie_pipeline.utils.text_table import markdown_table
 
 CURVE, CITATION, LICENSE, NOTICE = "training_curve.png", "CITATION.bib", "LICENSE", "NOTICE"
@@ -163,7 +164,7 @@ def _measured(about: Published) -> str:
 def _by_kind(about: Published) -> list[str]:
     base, adapter = about.by_kind.get("base", {}), about.by_kind.get("adapter", {})
     rows = [
-        (kind, f"{values['rows']:,}", f"{100 * base[kind]['accuracy']:.1f} %", f"{100 * values['accuracy']:.1f} %")
+        (kind, f"{values['rows']:,}", percent(base[kind]["accuracy"]), percent(values["accuracy"]))
         for kind, values in adapter.items()
         if kind in base
     ]
@@ -216,4 +217,4 @@ def _provenance(about: Published) -> str:
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(as_shown(f"- {sentence}") for sentence in sentences)

@@ -98,11 +98,11 @@ class Answering:
         if self.context is None:
             return None
         if settings.max_new_tokens >= self.context:
-            raise Refusal(f"max_new_tokens must be less than {self.context:,}, the tokens that the model reads")
+            raise Refusal(f"{settings.limit} must be less than {self.context:,}, the tokens that the model reads")
         return self.context - settings.max_new_tokens
 
     def _too_long(self, found: str, limit: int, settings: Settings) -> Refusal:
         return Refusal(
             f"the conversation has {found}, and at most {limit:,} tokens fit: the model reads {self.context:,}, less "
-            f"max_new_tokens {settings.max_new_tokens:,}"
+            f"{settings.limit} {settings.max_new_tokens:,}"
         )

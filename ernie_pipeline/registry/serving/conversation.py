@@ -3,7 +3,7 @@ wrong with it."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ernie_pipeline.registry.serving.refusal import Refusal
@@ -16,24 +16,29 @@ FIELDS = ("role", "content", "type", "id", "status")
 TEXT_PARTS = ("text", "input_text", "output_text")
 """OpenAI's parts of a content that are text."""
 
+PARAMETERS = ("max_new_tokens", "temperature", "top_p", "seed")
 MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to answer: at most how many tokens, greedily at temperature 0, and from which seed (negative: none)."""
+    """How to answer: at most how many tokens, greedily at temperature 0, and from which seed (negative: none).
+
+    `limit`: what the client calls `max_new_tokens`.
+    """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = -1
+    limit: str = field(default="max_new_tokens", compare=False)
 
 
 def checked_settings(values: Mapping[str, Any], default: int, limit: str = "max_new_tokens") -> Settings:
     """From parameters by name, of which null is one not given. `default`: max_new_tokens where it is not; `limit`: what
     the client calls that."""
     given = {name: value for name, value in values.items() if value is not None}
-    refuse_unknown(given, Settings.__annotations__)
+    refuse_unknown(given, PARAMETERS)
     tokens, seed = given.get("max_new_tokens", default), given.get("seed", -1)
     temperature, top_p = given.get("temperature", 0.0), given.get("top_p", 1.0)
     if not _is_integer(tokens) or tokens < 1:
@@ -44,10 +49,10 @@ def checked_settings(values: Mapping[str, Any], default: int, limit: str = "max_
         raise Refusal("top_p must be a number, above 0 and at most 1")
     if not _is_integer(seed) or seed > MAX_SEED:
         raise Refusal(f"seed must be a whole number, at most {MAX_SEED}")
-    return Settings(int(tokens), float(temperature), float(top_p), int(seed))
+    return Settings(int(tokens), float(temperature), float(top_p), int(seed), limit)
 
 
-def refuse_unknown(values: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+def refuse_unknown(values: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise for a name that is not a known one: what is asked for would not be done."""
     for name in values:
         if name not in known:

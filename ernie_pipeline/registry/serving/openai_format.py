@@ -11,6 +11,7 @@ from mlflow.types.responses import create_text_output_item
 
 from ernie_pipeline.registry.serving.answering import Answer, Answering
 from ernie_pipeline.registry.serving.conversation import (
+    PARAMETERS,
     Message,
     Settings,
     checked_messages,
@@ -20,12 +21,11 @@ from ernie_pipeline.registry.serving.conversation import (
 )
 from ernie_pipeline.registry.serving.refusal import Refusal
 
-SETTINGS = ("temperature", "top_p", "seed", "max_new_tokens")
 IGNORED = ("model", "user", "metadata", "store")
 """What changes no answer: there is one model, and nothing is kept."""
 
-CHAT = ("messages", "max_tokens", "max_completion_tokens", *SETTINGS, "stream", "n", *IGNORED)
-RESPONSES = ("input", "instructions", "max_output_tokens", *SETTINGS, "stream", *IGNORED)
+CHAT = ("messages", "max_tokens", "max_completion_tokens", *PARAMETERS, "stream", "n", *IGNORED)
+RESPONSES = ("input", "instructions", "max_output_tokens", *PARAMETERS, "stream", *IGNORED)
 
 
 def read_chat_request(data: Any, answering: Answering) -> tuple[list[Message], Settings, bool]:
@@ -61,7 +61,7 @@ def _streamed(data: Mapping[str, Any]) -> bool:
 
 def _settings(data: Mapping[str, Any], limits: tuple[str, ...], answering: Answering) -> Settings:
     """How to answer; `limits`: OpenAI's names for max_new_tokens."""
-    given = {name: data[name] for name in SETTINGS if name in data}
+    given = {name: data[name] for name in PARAMETERS if name in data}
     named = [name for name in ("max_new_tokens", *limits) if data.get(name) is not None]
     if len(named) > 1:
         raise Refusal(f"give one of {' and '.join(named)}")

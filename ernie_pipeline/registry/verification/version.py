@@ -7,10 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ernie_pipeline.registry.model_uri import MODELS, parse_model_uri
-from ernie_pipeline.registry.registered_names import unknown_name
+from ernie_pipeline.registry.aliases import CHAMPION
+from ernie_pipeline.registry.model_uri import Named, parse_model_uri
+from ernie_pipeline.registry.registered_names import check_name
 from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.near import did_you_mean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +41,7 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
     """
     from mlflow.exceptions import MlflowException
 
-    asked = parse_model_uri(named or f"{MODELS}{own_name}@champion", own_name)
+    asked = parse_model_uri(named or CHAMPION, own_name)
     name, alias, number = asked.name, asked.alias, asked.version
     try:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
@@ -47,13 +49,8 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        if unknown := unknown_name(client, name):
-            raise PipelineError(f"{asked.uri}: {unknown}") from None
-        place = f"with the alias {alias}" if alias else f"with the number {number}"
-        hint = "name one that there is"
-        if alias == "champion":
-            hint = f"where the gate let none become it, name models:/{name}@challenger"
-        raise PipelineError(f"there is no version of {name} {place} in the registry; {hint}") from None
+        check_name(client, name)
+        raise PipelineError(_not_there(client, asked)) from None
     return Version(
         name=name,
         version=str(found.version),
@@ -61,6 +58,17 @@ def find_version(client: "MlflowClient", named: str | None, own_name: str) -> Ve
         run_id=str(found.run_id or ""),
         location=str(location),
     )
+
+
+def _not_there(client: "MlflowClient", asked: Named) -> str:
+    """That a model which is there has no such version, and what to name instead."""
+    if asked.version:
+        return f"there is no version of {asked.name} with the number {asked.version} in the registry; name one there is"
+    aliases = sorted(client.get_registered_model(asked.name).aliases)
+    hint = did_you_mean(asked.alias, aliases) or f"its aliases: {', '.join(aliases) or 'none, name a number'}"
+    if asked.alias == CHAMPION:
+        hint = f"where the gate let none become it, name another ({', '.join([*aliases, 'a number'])})"
+    return f"there is no version of {asked.name} with the alias {asked.alias} in the registry; {hint}"
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_a_registered_version_is_exported_by_its_alias(
 def test_a_version_whose_files_are_altered_or_gone_is_refused(
     home: Path, registered: Registration, tmp_path: Path
 ) -> None:
-    with pytest.raises(PipelineError, match="is not in the registry"):
+    with pytest.raises(PipelineError, match="with the number 99 in the registry"):
         find_source(Settings.from_environment(), f"models:/{registered.name}/99", tmp_path)
     source = find_source(Settings.from_environment(), f"models:/{registered.name}/{registered.version}", tmp_path)
     assert source.checked == "this home has no record of its registration to hold its files against"

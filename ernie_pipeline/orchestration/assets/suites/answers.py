@@ -11,12 +11,13 @@ from ernie_pipeline.orchestration.pages.evaluation import run_words
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.recipes import Made, each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse
-from ernie_pipeline.orchestration.words import between, percent, rounded
+from ernie_pipeline.orchestration.words import rounded
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, PROBLEMS, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, Check
 from ernie_pipeline.store.quantized_base import FOLDER
+from ernie_pipeline.utils.shares import between, percent
 
 SHOWN = 20
 SHOWN_COLUMNS = ("question", "reference", "text", "outcome")

@@ -10,10 +10,11 @@ from ernie_pipeline.orchestration.assets.suites.problems import GROUP
 from ernie_pipeline.orchestration.pages.tables import gains, table
 from ernie_pipeline.orchestration.recipes import Made, each_recipe
 from ernie_pipeline.orchestration.report import OWNERS, build_or_reuse, settings_for
-from ernie_pipeline.orchestration.words import percent, points, rounded
+from ernie_pipeline.orchestration.words import rounded
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.suites import ADAPTER, BASE, COMPARISON, PROBLEMS, suite_asset
 from ernie_pipeline.store.artifacts import Artifact, Check
+from ernie_pipeline.utils.shares import percent, points
 
 SHOWN = 15
 """Questions that got better, and as many that got worse."""
