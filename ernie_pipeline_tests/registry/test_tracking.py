@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline.registry.register import RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.tracking import connected, ensure_experiment, run_link
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
