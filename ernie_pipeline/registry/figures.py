@@ -1,5 +1,6 @@
 """A model's figures in MLflow: a handful as metrics, by which runs are sorted and charted; all of them in a table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,17 @@ def log_figures(client: "MlflowClient", run_id: str, figures: Mapping[str, float
 
 
 def as_rows(figures: Mapping[str, float]) -> list[dict[str, Any]]:
-    """A line for each, the metrics first; the ends of an interval stand in the line of what they are of."""
+    """A line for each, the metrics first; the ends of an interval stand in the line of what they are of, "" where there
+    is none."""
     order = [name for name in METRICS if name in figures]
     order += [name for name in figures if name not in METRICS and not _is_end(name, figures)]
     return [
-        {"figure": name, "value": figures[name], "low": figures.get(name + LOW), "high": figures.get(name + HIGH)}
+        {
+            "figure": name,
+            "value": figures[name],
+            "low": figures.get(name + LOW, ""),
+            "high": figures.get(name + HIGH, ""),
+        }
         for name in order
     ]
 
@@ -38,8 +45,7 @@ def _is_end(name: str, figures: Mapping[str, float]) -> bool:
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What `as_rows` was given."""
+    """What `as_rows` was given; JSON has no word for a NaN but null."""
     ends = {"value": "", "low": LOW, "high": HIGH}
-    return {
-        f"{row['figure']}{end}": row[column] for row in rows for column, end in ends.items() if row[column] is not None
-    }
+    cells = {f"{row['figure']}{end}": row[column] for row in rows for column, end in ends.items()}
+    return {name: math.nan if cell is None else cell for name, cell in cells.items() if cell != ""}

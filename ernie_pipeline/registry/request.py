@@ -83,7 +83,7 @@ def make_request(
         served=served,
         params={**described, **shown_params(recipe_keys)},
         figures={name: metric_names(figures) for name, figures in measured.items()},
-        metrics=metric_names({"cost": costs[WHOLE]} if WHOLE in costs else {}),
+        metrics=metric_names({"cost": {unit: value for unit, value in costs.get(WHOLE, {}).items() if value}}),
         curve=[in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data

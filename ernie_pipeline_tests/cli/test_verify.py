@@ -148,7 +148,7 @@ def test_an_edited_or_invented_line_of_the_table_of_figures_is_found(home: Regis
     for rows, said in (
         (changed, "table figures.json: accuracy_high is 0."),
         (
-            [*whole["data"], ["accuracy on AIME", 0.9, None, None]],
+            [*whole["data"], ["accuracy on AIME", 0.9, "", ""]],
             "accuracy on AIME is 0.9 in the registry, and nothing",
         ),
     ):

@@ -81,7 +81,7 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     assert single == {"accuracy": 0.9, "comparison/gain": 0.05, "cost/gpu_seconds": 7.5}, "a chart of a bar for each"
     rows = {row["figure"]: row for row in read_table(client, registered.run_id, TABLE) or []}
     assert rows["comparison/gain"] == {"figure": "comparison/gain", "value": 0.05, "low": 0.02, "high": 0.08}
-    assert (rows["by_kind/integer/rows"]["value"], rows["comparison/p_value"]["low"]) == (2, None)
+    assert (rows["by_kind/integer/rows"]["value"], rows["comparison/p_value"]["low"]) == (2, "")
     history = {name: client.get_metric_history(registered.run_id, f"training/{name}") for name in ("loss", LATE)}
     assert [(m.step, m.value) for m in history["loss"]] == [(10, 1.5), (20, 1.2)]
     assert [(m.step, m.value) for m in history[LATE]] == [(20, 1.3)]

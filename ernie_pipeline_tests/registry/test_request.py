@@ -81,7 +81,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         comparison=COMPARISON,
         source="data set nvidia/... (revision main, split train)",
         tags={"fingerprint": "f00d"},
-        costs={"qlora_adapter": {"gpu_seconds": 7.5}, "model": {"gpu_seconds": 8.5}},
+        costs={"qlora_adapter": {"gpu_seconds": 7.5, "usd": 0.1}, "model": {"gpu_seconds": 8.5, "usd": 0.0}},
     )
 
 
@@ -135,8 +135,8 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
     assert request_made.metrics == {"cost/gpu_seconds": 8.5}, "of the whole model; each asset's stands in a table"
     assert request_made.tables["costs"] == [
-        {"of": "qlora_adapter", "gpu seconds": 7.5},
-        {"of": "model", "gpu seconds": 8.5},
+        {"of": "qlora_adapter", "gpu seconds": 7.5, "usd": 0.1},
+        {"of": "model", "gpu seconds": 8.5, "usd": 0.0},
     ]
     assert request_made.curve[-1] == {"step": 2, "training/tokens_per_s": 9.0, "training/seconds": 1.0}
     assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one

@@ -106,7 +106,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     finally:
         started.process.send_signal(signal.SIGINT)
         run = finish(started)
-    assert (run.status, run.output.count("http://127.0.0.1:")) == (0, 2), run.output
+    assert (run.status, run.output.count("http://127.0.0.1:")) == (0, 3), run.output
     assert not [each for each in family if each.is_running() and each.status() != "zombie"]
 
 
