@@ -21,16 +21,16 @@ OF_BASE = ("quantization.", "evaluation.")
 """Parameters of the base model's measurement too."""
 
 ANSWERS = "answers.json"
-"""The table that both runs have: the first by its name, so the one that the page of tables opens with."""
+"""The table that is logged first, so the one that MLflow's page of tables opens with."""
 
 
 def log_adapter(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> None:
     """What the adapter's run holds."""
     log_dataset(client, run_id, request.dataset)  # before the figures, which name it
+    _log_answers(client, run_id, ADAPTER, request)
     compared = {f"comparison/{name}": value for name, value in request.comparison.items()}
     log_figures(client, run_id, {**request.figures[ADAPTER], **compared}, _on_held_out(model_id, request))
     log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve)
-    _log_answers(client, run_id, ADAPTER, request)
     for name, rows in request.tables.items():
         log_table(client, run_id, f"{name}.json", rows)
     for name, picture in request.pictures.items():
@@ -64,8 +64,8 @@ def base_measured(
         log_dataset(client, run_id, request.dataset, ["evaluation"])
         params = {key: value for key, value in request.params.items() if key in about or key.startswith(OF_BASE)}
         log_values(client, run_id, params=params)
-        log_figures(client, run_id, request.figures[BASE], _on_held_out(logged.model_id, request))
         _log_answers(client, run_id, BASE, request)
+        log_figures(client, run_id, request.figures[BASE], _on_held_out(logged.model_id, request))
         client.finalize_logged_model(logged.model_id, "READY")
         yield
 

@@ -133,7 +133,7 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
         "recipe.json",
     }
     tag = client.get_run(registered.run_id).data.tags["mlflow.loggedArtifacts"]  # by it the page shows a table
-    tables = ("figures.json", "answers.json", "answers_gained.json")
+    tables = ("answers.json", "figures.json", "answers_gained.json")
     assert json.loads(tag) == [{"path": name, "type": "table"} for name in tables]
     [row] = client.load_table(registered.experiment_id, "answers_gained.json", [registered.run_id]).to_dict("records")
     assert (row["question"], str(row["adapter's answer"])) == (QUESTION, "42")
