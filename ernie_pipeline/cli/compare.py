@@ -10,6 +10,7 @@ from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.orchestration.words import rows
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import FORMS
+from ernie_pipeline.registry.trained_on import loss_note, trained_on
 from ernie_pipeline.store.artifacts import Artifact, ArtifactStore
 from ernie_pipeline.store.history import builds
 from ernie_pipeline.store.shared.settled import open_store
@@ -20,6 +21,7 @@ from ernie_pipeline.utils.text_table import aligned
 if TYPE_CHECKING:
     from ernie_pipeline.registry.verification.version import Version
 
+ADAPTER = "qlora_adapter"
 BASE, SIDES = "base", ("adapter_evaluation", "base_evaluation")
 FORM = f"base, {FORMS}, or an evaluation's fingerprint"
 SHOWN = 5
@@ -40,9 +42,28 @@ def compare(
     compared = compare_evaluations(a.folder, b.folder)
     changed = _changed(a.folder, b.folder)
     sides = {first: a.json("metrics.json"), second: b.json("metrics.json")}
-    values = {"models": sides, "comparison": compared, **changed}
-    print_answer(as_json, values, _text(sides, compared, changed))
+    note = _why_higher(store, {first: a, second: b})
+    values = {"models": sides, "comparison": compared, "loss_note": note, **changed}
+    print_answer(as_json, values, _text(sides, compared, note, changed))
     return FRESH
+
+
+def _trained_on(store: ArtifactStore, evaluation: Artifact) -> str:
+    """What the model was trained on, as `trained_on` has it; "" of the base model, and where that is not known."""
+    wanted = evaluation.manifest["inputs"].get(ADAPTER)
+    made = [each["recipe"] for each in builds(store, ADAPTER) if each["data_version"] == wanted]
+    return trained_on(made[-1:]) if made else ""
+
+
+def _why_higher(store: ArtifactStore, sides: dict[str, Artifact]) -> str:
+    """Why one of the two has the higher loss and the higher accuracy, "" where it has not."""
+    told = {name: (_trained_on(store, each), each.json("metrics.json")) for name, each in sides.items()}
+    notes = (
+        loss_note(name, on, its, other, other_on)
+        for name, (on, its) in told.items()
+        for other_on, other in told.values()
+    )
+    return next(filter(None, notes), "")
 
 
 def _evaluation(settings: Settings, store: ArtifactStore, named: str, other: str) -> Artifact:
@@ -108,13 +129,16 @@ def _changed(before: Path, after: Path) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _text(sides: dict[str, Any], compared: dict[str, float], changed: dict[str, list[dict[str, str]]]) -> str:
+def _text(
+    sides: dict[str, Any], compared: dict[str, float], note: str, changed: dict[str, list[dict[str, str]]]
+) -> str:
     table = [("", "accuracy", "95 % interval", "loss on the completions")]
     for name, metrics in sides.items():
         interval = between(metrics["accuracy_low"], metrics["accuracy_high"])
         table.append((name, percent(metrics["accuracy"]), interval, f"{metrics['loss_completion']:.4f}"))
     lines = [
         aligned(table),
+        *([note] if note else []),
         "",
         f"{points(compared['gain'])} (95 % interval {points_between(compared['gain_low'], compared['gain_high'])}), "
         f"p = {compared['p_value']:.2g}: {rows(len(changed['better']))} better, "

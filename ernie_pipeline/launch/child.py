@@ -21,6 +21,8 @@ from ernie_pipeline.launch.detached.place import Place
 from ernie_pipeline.launch.envelope import Envelope, find_work
 from ernie_pipeline.launch.pacing import paced
 from ernie_pipeline.launch.parent import end_with
+from ernie_pipeline.recipe.home_format import check_format
+from ernie_pipeline.store.artifacts import UNFINISHED
 from ernie_pipeline.utils.errors import PipelineError, Stopped, disk_full_sentence, is_disk_full
 from ernie_pipeline.utils.reporter import Reporter
 from ernie_pipeline.utils.shares import as_shown
@@ -110,10 +112,20 @@ def _print_and_exit(sentence: str, status: int) -> NoReturn:
 def _do(envelope: Envelope, report: Reporter) -> None:
     """The work, into the job's folder; of a job that outlives its step into a sealed one, by the first process."""
     work = find_work(envelope.work)
+    if envelope.attempt:
+        _check_home(envelope.attempt.folder)
     if envelope.attempt and not int(os.environ.get("RANK", "0")):
         make_sealed(envelope.attempt, work.name, lambda out: work.do({**envelope.job, "out": str(out)}, report))
     else:
         work.do(envelope.job, report)
+
+
+def _check_home(folder: Path) -> None:
+    """Raise `PipelineError` where a newer version of this package has written in the store that a job's folder is in:
+    a job may begin long after its step looked, on a machine with another version."""
+    for above in folder.parents:
+        if above.name == UNFINISHED:
+            check_format(above.parent)
 
 
 def _report_nothing(line: str, values: dict[str, Any]) -> None:

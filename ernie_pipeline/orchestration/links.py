@@ -12,6 +12,8 @@ from ernie_pipeline.registry.mlflow_pages import CHARTS, TABLES, how_to_look, pa
 from ernie_pipeline.utils.address import SQLITE, public_uri
 
 HUB = "https://huggingface.co"
+LINK = "version in MLflow"
+"""What the first link to MLflow is called."""
 
 
 def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, 
         "its answers beside the base's": page(runs, **TABLES),
     }
     return {
-        "version in MLflow": dg.MetadataValue.url(f"{root}/{page(f'models/{name}/versions/{version}')}"),
+        LINK: dg.MetadataValue.url(f"{root}/{page(f'models/{name}/versions/{version}')}"),
         "and there": dg.MetadataValue.md(", ".join(f"[{words}]({root}/{at})" for words, at in more.items())),
         **({"MLflow is shown by": shown_by} if (shown_by := _start(settings)) else {}),
     }

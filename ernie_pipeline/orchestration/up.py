@@ -20,6 +20,7 @@ from ernie_pipeline.utils.errors import PipelineError
 HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
 OWN = "dagster"
 """The folder of a home that is DAGSTER_HOME where the environment names no other."""
+MLFLOW_UI = "ERNIE_PIPELINE_MLFLOW_UI"
 START_PAGES = {"MLflow": f"/{page('')}"}
 """Where to begin, if not at the root."""
 START_S = 180.0
@@ -54,13 +55,10 @@ def up(
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)
     environment = {**os.environ, "DAGSTER_HOME": str(home), "ERNIE_PIPELINE_HOME": _home(settings)}
-    commands: dict[str, Sequence[str]] = {
-        "Dagster": ("dagster", "dev", "-m", "ernie_pipeline.definitions", "-h", HOST, "-p", str(port))
-    }
     if with_mlflow:
-        environment.setdefault("ERNIE_PIPELINE_MLFLOW_UI", f"http://{HOST}:{mlflow_port}")
-        place = ("--backend-store-uri", settings.tracking_uri, "--host", HOST, "--port", str(mlflow_port))
-        commands["MLflow"] = ("mlflow", "ui", "--workers", "1", *place)
+        environment.setdefault(MLFLOW_UI, f"http://{HOST}:{mlflow_port}")
+    _lead_to_mlflow(environment.get(MLFLOW_UI) or settings.mlflow_ui, settings, home, tell)
+    commands = _commands(settings, port, mlflow_port if with_mlflow else None)
     with _interrupted() as asked:
         started: dict[str, subprocess.Popen[bytes]] = {}
         try:
@@ -69,6 +67,23 @@ def up(
             return _stay(started, {"Dagster": port, "MLflow": mlflow_port}, home, asked, tell)
         finally:
             _end(started.values())
+
+
+def _commands(settings: Settings, port: int, mlflow_port: int | None) -> dict[str, Sequence[str]]:
+    dagster = ("dagster", "dev", "-m", "ernie_pipeline.definitions", "-h", HOST, "-p", str(port))
+    if mlflow_port is None:
+        return {"Dagster": dagster}
+    place = ("--backend-store-uri", settings.tracking_uri, "--host", HOST, "--port", str(mlflow_port))
+    return {"Dagster": dagster, "MLflow": ("mlflow", "ui", "--workers", "1", *place)}
+
+
+def _lead_to_mlflow(address: str, settings: Settings, home: Path, tell: Callable[[str], None]) -> None:
+    """Let pages that are there link to MLflow at the address, and say how those that others write will do."""
+    from ernie_pipeline.orchestration.renewed_links import renew_mlflow_links  # it imports Dagster
+
+    renew_mlflow_links(home, address)  # before Dagster's own processes, which make its storage where there is none
+    if address != settings.mlflow_ui:
+        tell(f"What is built in another terminal links to MLflow here where {MLFLOW_UI}={address} is set.")
 
 
 def dagster_home(settings: Settings) -> Path:

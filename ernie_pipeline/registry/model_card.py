@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_pipeline.registry.trained_on import TAUGHT, loss_note
 from ernie_pipeline.utils.shares import as_shown, between, percent, points, points_between
 from ernie_pipeline.utils.text_table import markdown_table
 
@@ -22,11 +23,8 @@ trained on {taught} and measured on held-out rows of the same source, so the fig
 other problems, other languages, proofs, or questions that are not mathematics. Its answers can be wrong: check them."""
 """In one line: MLflow's pages break one where the text does."""
 
-TAUGHT = {
-    "answers": "answers without worked solutions",
-    "solutions": "the base model's own solutions of these problems that were graded right",
-}
-"""By training.on."""
+VERSION = "VERSION"
+"""In the place of the version's number: the card is written, and may be signed, before the registry gives one."""
 
 
 def model_card(
@@ -43,7 +41,7 @@ def model_card(
     targets: Sequence[Facts],
     question: str,
 ) -> str:
-    """The card in Markdown, with the hub's YAML header.
+    """The card in Markdown, with the hub's YAML header; of which version it is, `of_version` fills in.
 
     base          name, revision, version
     data          name, source, version, license, train_rows, eval_rows, on (a key of `TAUGHT`)
@@ -57,7 +55,7 @@ def model_card(
         "Intended use and limits": LIMITS.format(taught=TAUGHT[data["on"]]),
         "Data": bullets(data_facts(data)),
         "Training": bullets({"base model version": base["version"], **training}),
-        "Results": results(evaluation, comparison),
+        "Results": results(evaluation, comparison, data["on"]),
         "Parameters": parameters(targets),
         "How to load it": _usage(name, base, quantization, lora, question),
     }
@@ -67,6 +65,12 @@ def model_card(
 def assembled(head: Sequence[str], sections: Mapping[str, str]) -> str:
     """A card of paragraphs, then sections by their titles."""
     return "\n\n".join([*head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+
+
+def of_version(card: str, name: str, version: str) -> str:
+    """The card with the number that the registry has given the version."""
+    told = card.replace(f"models:/{name}/{VERSION}", f"models:/{name}/{version}")
+    return told.replace(f"this is version {VERSION}", f"this is version {version}")
 
 
 def without_header(card: str) -> str:
@@ -178,8 +182,8 @@ def data_facts(data: Facts) -> dict[str, str]:
     }
 
 
-def results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]) -> str:
-    """Both models in a table, and the paired test."""
+def results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float], on: str) -> str:
+    """Both models in a table, the paired test, and where the loss rose with the accuracy, why; `on`: as in `TAUGHT`."""
     rows = [
         (label, f"{m['rows']:,}", f"{m['loss_completion']:.4f}" if "loss_completion" in m else "-", _percent(m))
         for label, m in (("base", evaluation["base"]), ("adapter", evaluation["adapter"]))
@@ -190,7 +194,8 @@ def results(evaluation: Mapping[str, Mapping[str, float]], comparison: Mapping[s
         f"rows: p = {comparison['p_value']:.3g}."
     )
     header = ("model", "held-out rows", "loss on completions", "accuracy (95 % interval)")
-    return f"{markdown_table(header, rows)}\n\n{gained}"
+    note = loss_note("the adapter", on, evaluation["adapter"], evaluation["base"])
+    return "\n\n".join([markdown_table(header, rows), gained, *([note] if note else [])])
 
 
 def _percent(m: Mapping[str, float]) -> str:
@@ -211,17 +216,18 @@ def _usage(name: str, base: Facts, quantization: Facts, lora: Facts, question: s
     asked = json.dumps({"dataframe_records": [{"question": question}]}, ensure_ascii=False)
     precision = {key: quantization[key] for key in ("type", "double", "compute_dtype")}
     return f"""\
-With MLflow, where `MLFLOW_TRACKING_URI` leads to the registry; the base model is held as it was in training:
+With MLflow, where `MLFLOW_TRACKING_URI` leads to the registry in which this is version {VERSION}; the base model is \
+held as it was in training:
 
 ```python
 import mlflow
 
-model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model = mlflow.pyfunc.load_model("models:/{name}/{VERSION}")
 print(model.predict([{{"question": {json.dumps(question, ensure_ascii=False)}}}]))
 ```
 
 ```sh
-mlflow models serve -m "models:/{name}@champion" --env-manager local --port 5001
+mlflow models serve -m "models:/{name}/{VERSION}" --env-manager local --port 5001
 curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d {shlex.quote(asked)}
 ```
 

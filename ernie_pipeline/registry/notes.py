@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from ernie_pipeline.registry.mlflow_pages import page
+from ernie_pipeline.registry.trained_on import loss_note
 from ernie_pipeline.utils.shares import percent, points, points_between
 from ernie_pipeline.utils.text_table import markdown_table
 
 EXPERIMENT = """\
 LoRA adapters of ERNIE-4.5, fine-tuned on mathematics. Each registered adapter has one run, and beside it one of its
 base model, both measured on the same held-out rows. A figure has the same name in both, so charts show them side by
-side; the tag `model` tells them apart. `comparison/...` is the paired comparison, `training/...` the curve,
-`cost/...` what it took (by asset: the table of costs), and a suite's figures stand under its name."""
+side; the tag `model` tells them apart. `comparison/gain` is the gain over the base model, `training/...` the curve,
+`cost/...` what it took, and a suite's figures stand under its name. All figures, with their intervals and by kind of
+answer, are in the table `figures.json` of each run, a suite's in its own; costs by asset in `costs.json`."""
 
 MODEL = """\
 LoRA adapters with what is needed to serve them. `champion`: the best one that passed the gate. `challenger`: the
@@ -28,7 +30,7 @@ def base_note(beside: str) -> str:
 def adapter_note(
     about: Mapping[str, str], figures: Mapping[str, Mapping[str, float]], comparison: Mapping[str, float]
 ) -> str:
-    """Of the adapter's run. `about`: what it is, by name; `figures`: of "base" and "adapter"."""
+    """Of the adapter's run. `about`: what it is, by name, `trained_on` too; `figures`: of "base" and "adapter"."""
     base, adapter = figures["base"], figures["adapter"]
     rows = [
         (words, *(percent(of[name]) if name in SHARES else f"{of[name]:.4f}" for of in (base, adapter)))
@@ -38,7 +40,9 @@ def adapter_note(
     interval = points_between(comparison["gain_low"], comparison["gain_high"])
     gain = f"Gain in accuracy {points(comparison['gain'])} (95 % interval {interval}), p = {comparison['p_value']:.3g}."
     said = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
-    return f"{said}\n\n{markdown_table(('held-out rows', 'base', 'adapter'), rows)}\n\n{gain}"
+    note = loss_note("the adapter", about["trained_on"], adapter, base)
+    table = markdown_table(("held-out rows", "base", "adapter"), rows)
+    return "\n\n".join([said, table, gain, *([note] if note else [])])
 
 
 def outcome_note(name: str, version: str, aliases: Sequence[str], reasons: Sequence[str]) -> str:

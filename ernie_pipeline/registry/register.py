@@ -2,24 +2,23 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ernie_pipeline.recipe.sections import Gate
-from ernie_pipeline.recipe.signing import UNSIGNED, Signing
-from ernie_pipeline.registry.gate import Candidate, Champion, Decision, decide
+from ernie_pipeline.registry.gate import Champion, Decision, decide
 from ernie_pipeline.registry.live import drop_live
 from ernie_pipeline.registry.load_back import LoadBackRequest, load_back
 from ernie_pipeline.registry.made_from import inputs_of
-from ernie_pipeline.registry.model_card import description, without_header
+from ernie_pipeline.registry.model_card import description, of_version, without_header
 from ernie_pipeline.registry.model_folder import write_model_folder
-from ernie_pipeline.registry.notes import MODEL, adapter_note, base_note, outcome_note
-from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run, sweep_killed
+from ernie_pipeline.registry.notes import MODEL, adapter_note, outcome_note
+from ernie_pipeline.registry.opened import opened_model, opened_run, sweep_killed
 from ernie_pipeline.registry.provenance import write_provenance
-from ernie_pipeline.registry.run_log import DatasetFiles, OfModel, log_dataset, log_picture, log_table, log_values
+from ernie_pipeline.registry.registration import RUN_ONLY, Registration, RegistrationRequest
+from ernie_pipeline.registry.run_log import log_values
+from ernie_pipeline.registry.runs import ADAPTER, base_measured, log_adapter, run_tags
 from ernie_pipeline.registry.signing import Sign, open_signer
 from ernie_pipeline.registry.tracking import BEFORE, CHECKED, connected, ensure_experiment
 from ernie_pipeline.store.sealed import Files, list_files
@@ -36,99 +35,8 @@ Alone = Callable[[], AbstractContextManager[None]]
 Tell = Callable[[str], object]
 """Hears what a registration is about to do, or has done, in a line."""
 
-BASE, ADAPTER = "base", "adapter"
-"""Whose figures they are; the tag `model` of their runs."""
-
-OF_BASE = ("quantization.", "evaluation.")
-"""Parameters of the base model's measurement too."""
-
-ANSWERS = "answers.json"
-"""The table that both runs have: the first by its name, so the one that the page of tables opens with."""
-
-RUN_ONLY = "dagster.run_id"
-"""The tag that a run has and its version has not: a version's provenance says it."""
-
 DESCRIPTION_CHARS = 5000
 """The longest description of a model version that MLflow's databases hold."""
-
-
-@dataclass(frozen=True)
-class RegistrationRequest:
-    """Everything that goes into MLflow, as plain values and files.
-
-    served        model.json: spec (a `ModelSpec`), instruction, max_new_tokens, max_batch
-    params        the flattened recipe
-    figures       of "base" and "adapter", by the same names: {"accuracy": 0.9, "by_kind/integer/accuracy": 0.8}
-    metrics       what is a figure of neither, such as costs
-    curve         entries {"step": int} with any of training/loss, training/loss_objective, training/learning_rate
-    tags          of the version and its runs: fingerprint, the registration's own; dagster.run_id; what a version was
-                  made from stands in its provenance alone
-    trained       the fingerprint of the training, whose live run is then removed
-    about         what the adapter is, in few words: base_model, data_set, trained_on; tags of the runs
-    recipe        all that the artifacts were built with
-    tables        rows by the table's name
-    answers       of "base" and "adapter": rows of the same columns, which MLflow's page shows side by side
-    pictures      PNG files by the picture's name
-    comparison    gain, gain_low, gain_high, p_value against the base model
-    candidate     the adapter's accuracy and the data versions that the gate compares
-    probe         {"input_ids": [token id], "top": [[token id, logit]]}: the trained model's logits after `input_ids`
-    example       {"question": ..., "answer": ...}: the input example
-    artifact_root where a new experiment's files go; None leaves it to the server
-    provenance    SLSA's predicate, see `provenance.predicate`
-    signing       with what the model's folder is signed
-    """
-
-    tracking_uri: str
-    artifact_root: Path | None
-    experiment: str
-    model_name: str
-    run_name: str
-    adapter: Path
-    served: dict[str, Any]
-    params: Mapping[str, str | int | float]
-    figures: Mapping[str, Mapping[str, float]]
-    metrics: Mapping[str, float]
-    curve: Sequence[Mapping[str, float]]
-    dataset: DatasetFiles
-    tags: Mapping[str, str]
-    predictions: Path
-    card: str
-    gate: Gate
-    comparison: Mapping[str, float]
-    candidate: Candidate
-    probe: Mapping[str, Any]
-    probe_tolerance: float
-    example: dict[str, str]
-    about: Mapping[str, str]
-    recipe: Mapping[str, Any]
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    answers: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    trained: str = ""
-    signing: Signing = UNSIGNED
-
-
-@dataclass(frozen=True)
-class Registration:
-    """A registered, checked model version, and why it is the champion or not; holds no secrets.
-
-    `max_logit_difference` and `answer` (to the example's question) are the loaded back model's; `files` are those that
-    were uploaded, by which `lookup.what_is_lost` knows them again.
-    """
-
-    name: str
-    version: str
-    run_id: str
-    experiment_id: str
-    tracking_uri: str
-    model_uri: str
-    aliases: list[str]
-    promoted: bool
-    reasons: list[str]
-    max_logit_difference: float
-    answer: str
-    files: Files
 
 
 def register(request: RegistrationRequest, alone: Alone = nullcontext, tell: Tell = lambda _: None) -> Registration:
@@ -146,16 +54,16 @@ def register(request: RegistrationRequest, alone: Alone = nullcontext, tell: Tel
         if fingerprint := request.tags.get("fingerprint"):
             sweep_killed(client, experiment_id, request.model_name, fingerprint)
         note = adapter_note(request.about, request.figures, request.comparison)
-        tags = _run_tags(request, ADAPTER)
+        tags = run_tags(request, ADAPTER)
         with (
             opened_run(client, experiment_id, request.run_name, note, tags) as run_id,
             opened_model(client, experiment_id, run_id, request.model_name, "LoRA adapter", tags) as logged,
-            _base_measured(client, experiment_id, run_id, request),
+            base_measured(client, experiment_id, run_id, request),
         ):
             model_id, files = logged.model_id, _upload(client, logged, run_id, request, sign, tell)
             client.finalize_logged_model(model_id, "READY")
             tell("uploaded; logging figures, curves, tables and pictures")
-            _log_adapter(client, run_id, model_id, request)
+            log_adapter(client, run_id, model_id, request)
             with _new_version(client, run_id, model_id, request) as version:
                 difference, answer = _check(request, version, tell)
                 with alone():
@@ -213,67 +121,6 @@ def _upload(
     return files
 
 
-def _log_adapter(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> None:
-    """What the adapter's run holds."""
-    log_dataset(client, run_id, request.dataset)  # before the figures, which name it
-    figures = {**request.figures[ADAPTER], **_grouped("comparison", request.comparison)}
-    log_values(client, run_id, metrics=figures, of=_on_held_out(model_id, request))
-    log_values(client, run_id, params=request.params, metrics=request.metrics, curve=request.curve)
-    _log_answers(client, run_id, ADAPTER, request)
-    for name, rows in request.tables.items():
-        log_table(client, run_id, f"{name}.json", rows)
-    for name, picture in request.pictures.items():
-        log_picture(client, run_id, f"{name}.png", picture)
-    client.log_dict(run_id, dict(request.recipe), "recipe.json")
-    client.log_artifact(run_id, str(request.predictions))
-    client.log_text(run_id, without_header(request.card), "model_card.md")
-
-
-def _log_answers(client: "MlflowClient", run_id: str, side: str, request: RegistrationRequest) -> None:
-    if rows := request.answers.get(side):
-        log_table(client, run_id, ANSWERS, rows)
-
-
-@contextmanager
-def _base_measured(
-    client: "MlflowClient", experiment_id: str, adapter_run: str, request: RegistrationRequest
-) -> Iterator[None]:
-    """The base model as a run beside the adapter's, and as a logged model: the same figures by the same names.
-
-    Not as a run inside: MLflow's page folds these away, and its charts then show the adapter alone.
-    """
-    about = {key: value for key, value in request.about.items() if key != "trained_on"}
-    request = replace(request, about=about)
-    name, note = f"{about['base_model']} (base model)", base_note(request.run_name)
-    tags = {ADAPTER_RUN: adapter_run, **_run_tags(request, BASE)}
-    external = {"mlflow.model.isExternal": "true", **_run_tags(request, BASE)}  # it has no files here
-    with (
-        opened_run(client, experiment_id, name, note, tags) as run_id,
-        opened_model(client, experiment_id, run_id, f"{request.model_name}-base", "base model", external) as logged,
-    ):
-        log_dataset(client, run_id, request.dataset, ["evaluation"])
-        params = {key: value for key, value in request.params.items() if key in about or key.startswith(OF_BASE)}
-        log_values(client, run_id, params=params)
-        log_values(client, run_id, metrics=request.figures[BASE], of=_on_held_out(logged.model_id, request))
-        _log_answers(client, run_id, BASE, request)
-        client.finalize_logged_model(logged.model_id, "READY")
-        yield
-
-
-def _on_held_out(model_id: str, request: RegistrationRequest) -> OfModel:
-    return OfModel(model_id, *request.dataset.named(request.dataset.eval_path))
-
-
-def _run_tags(request: RegistrationRequest, model: str) -> dict[str, str]:
-    """What is searched by, in few words."""
-    return {"model": model, **request.about, **request.tags}
-
-
-def _grouped(group: str, figures: Mapping[str, float]) -> dict[str, float]:
-    """Names by which MLflow's page puts the charts under one heading."""
-    return {f"{group}/{name}": value for name, value in figures.items()}
-
-
 @contextmanager
 def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: RegistrationRequest) -> Iterator[str]:
     """A new version of the registered model, deleted again (with its aliases) unless all that follows succeeds."""
@@ -291,13 +138,16 @@ def _new_version(client: "MlflowClient", run_id: str, model_id: str, request: Re
         run_id=run_id,
         model_id=model_id,
         tags=_version_tags(request),
-        description=description(request.card, DESCRIPTION_CHARS),
     )
+    version = str(made.version)
     try:
-        yield str(made.version)
+        card = of_version(request.card, name, version)
+        client.update_model_version(name, version, description(card, DESCRIPTION_CHARS))
+        client.log_text(run_id, without_header(card), "model_card.md")
+        yield version
     except BaseException:
         with suppress(Exception):
-            client.delete_model_version(name, made.version)
+            client.delete_model_version(name, version)
         raise
 
 
@@ -348,7 +198,7 @@ def _publish(
     note = adapter_note(request.about, request.figures, request.comparison)
     note += "\n\n" + outcome_note(name, version, aliases, decision.reasons)
     tags = {"gate.promoted": outcome["gate.promoted"], "registered_version": version, "mlflow.note.content": note}
-    log_values(client, run_id, tags=tags, metrics={CHECKED: difference})
+    log_values(client, run_id, tags=tags)
     for alias in aliases:
         client.set_registered_model_alias(name, alias, version)
     return aliases

@@ -13,8 +13,9 @@ from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.answer_tables import answer_tables, first_answers
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.model_card import model_card, shown
-from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.run_log import DatasetFiles, in_training, metric_names, shown_params
+from ernie_pipeline.registry.trained_on import trained_on
 from ernie_pipeline.utils.flatten import flatten
 
 SOURCE_LICENSES = {"demo": "apache-2.0", "nvidia/Nemotron-RL-math-OpenMathReasoning": "cc-by-4.0"}
@@ -39,7 +40,6 @@ def make_request(
     source: str,
     tags: Mapping[str, str],
     costs: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-    further: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     pictures: Mapping[str, bytes] = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({}),
     trained: str = "",
@@ -52,9 +52,8 @@ def make_request(
     qlora_adapter, base_evaluation and adapter_evaluation; `built_with`: the recipe keys that these were built with.
     `comparison`: the paired comparison of the two evaluations. `source`: what the rows come from, for a person.
     `costs`: figures of what each asset cost, and "model" all of them, which become the run's table of costs; the
-    model's its metrics "cost/..." too. `further`: more figures of
-    "base" and "adapter", by names that both have, such as those of suites. `pictures`: PNG files by name. `provenance`,
-    `trained` and `signing`: as in the request.
+    model's its metrics "cost/..." too. `pictures`: PNG files by name. `provenance`, `trained` and `signing`: as in the
+    request.
     """
     spec = model_spec(recipe, versions["base_model"], recipe.lora)
     split, adapter, evaluation = (folders[name] for name in ("math_split", "qlora_adapter", "adapter_evaluation"))
@@ -83,8 +82,8 @@ def make_request(
         adapter=adapter / "adapter",
         served=served,
         params={**described, **shown_params(recipe_keys)},
-        figures={name: {**metric_names(figures), **further.get(name, {})} for name, figures in measured.items()},
-        metrics=metric_names({"cost": costs[WHOLE]} if WHOLE in costs else {}),
+        figures={name: metric_names(figures) for name, figures in measured.items()},
+        metrics=metric_names({"cost": {unit: value for unit, value in costs.get(WHOLE, {}).items() if value}}),
         curve=[in_training(entry) for entry in (*_json(adapter / "curve.json"), *_speed(adapter))],
         dataset=DatasetFiles(
             name="math_split", train_path=split / "train.parquet", eval_path=split / "eval.parquet", **data
@@ -162,11 +161,6 @@ def cost_table(costs: Mapping[str, Mapping[str, float]]) -> dict[str, list[dict[
         {"of": name, **{unit.replace("_", " "): value for unit, value in its.items()}} for name, its in costs.items()
     ]
     return {"costs": rows} if rows else {}
-
-
-def trained_on(built_with: Sequence[Mapping[str, Any]]) -> str:
-    """training.on of the adapter, whose recipe keys alone have that section."""
-    return next((str(keys["training"]["on"]) for keys in built_with if "on" in keys.get("training", {})), "answers")
 
 
 def _example(split: Path, evaluation: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What an MLflow run holds besides the model: parameters, metrics, curves, tables, pictures, the data set as input."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 
 PARAMS = ("training.", "lora.", "quantization.", "solutions.", "grpo.", "split.", "evaluation.")
 """Which of the recipe's keys MLflow's tables show as parameters: what is tried out, not how rows are cleaned."""
+
+TABLES = "mlflow.loggedArtifacts"
+"""The tag of a run by which MLflow's page knows its tables."""
 
 CONTEXTS = ("training", "evaluation")
 """What a data set's files are for, in MLflow's words."""
@@ -114,8 +118,27 @@ def log_dataset(client: "MlflowClient", run_id: str, dataset: DatasetFiles, cont
 
 
 def log_table(client: "MlflowClient", run_id: str, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the same columns as a JSON file that MLflow's page shows as a table."""
-    client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, file)
+    """Rows with the same columns as a JSON file that MLflow's page shows as a table, in place of what it held before.
+
+    MLflow's own `log_table` would add the rows to these, and keep ten decimals of a number.
+    """
+    shown = json.loads(client.get_run(run_id).data.tags.get(TABLES, "[]"))
+    client.log_dict(run_id, {"columns": [*rows[0]], "data": [[*map(_cell, row.values())] for row in rows]}, file)
+    if (table := {"path": file, "type": "table"}) not in shown:
+        client.set_tag(run_id, TABLES, json.dumps([*shown, table]))
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value  # which JSON has no word for
+
+
+def read_table(client: "MlflowClient", run_id: str, file: str) -> list[dict[str, Any]] | None:
+    """The rows of a table of a run; None where it has none."""
+    if file not in {each.path for each in client.list_artifacts(run_id)}:
+        return None
+    with tempfile.TemporaryDirectory(prefix="ernie_pipeline_") as scratch:
+        table = json.loads(Path(client.download_artifacts(run_id, file, scratch)).read_text(encoding="utf-8"))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def log_picture(client: "MlflowClient", run_id: str, file: str, png: bytes) -> None:

@@ -154,6 +154,7 @@ STAGES: Mapping[str, Stage] = {
             inputs=("math_split", "base_model", "qlora_adapter", "base_evaluation", "adapter_evaluation"),
             recipe=("gate", "registry", "quantization", "lora", "training.backend", "evaluation.max_new_tokens"),
             code=(
+                "ernie_pipeline.registry.register",
                 "ernie_pipeline.registry.request",
                 "ernie_pipeline.registry.served_model",
                 "ernie_pipeline.evaluation.compare",

@@ -11,19 +11,21 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from ernie_pipeline.evaluation.compare import compare_evaluations
 from ernie_pipeline.evaluation.metrics import by_kind, summarise
 from ernie_pipeline.grading.grade import Grade, grade, is_strict
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.recipe.signing import Signing
+from ernie_pipeline.registry.figures import log_figures
 from ernie_pipeline.registry.lineage import walk_back
 from ernie_pipeline.registry.opened import ADAPTER_RUN, opened_model, opened_run
 from ernie_pipeline.registry.provenance import predicate, write_provenance
 from ernie_pipeline.registry.request import held_out_rows
-from ernie_pipeline.registry.run_log import OfModel, log_values, metric_names
+from ernie_pipeline.registry.run_log import OfModel, metric_names
 from ernie_pipeline.registry.signing import open_signer
-from ernie_pipeline.registry.tracking import CHECKED, connected
+from ernie_pipeline.registry.tracking import CHECKED, connected, ensure_experiment
 from ernie_pipeline.staleness.stage import Work
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.store.artifacts import ArtifactStore
@@ -108,6 +110,9 @@ class RegisteredHome:
         for version in (path.name for path in (folder / "home" / "mlartifacts").iterdir()):
             place = copied.files(version).as_uri()
             copied.sql("UPDATE model_versions SET storage_location = ? WHERE version = ?", place, version)
+        moved = (str(self.folder), str(folder))
+        copied.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", *moved)
+        _artifact_repos_cache.clear()  # by which MLflow remembers where a run's files were
         recipe = folder / "recipe.toml"
         recipe.write_text(recipe.read_text().replace(str(self.folder), str(folder)))
         return copied
@@ -166,7 +171,8 @@ def evaluation(out: Path, graded: list[Grade], side: str) -> None:
         for row, text, one in zip(HELD_OUT, texts(side), graded, strict=True)
     ]
     kinds = by_kind([row["kind"] for row in HELD_OUT], graded)
-    metrics = {"loss_completion": 1.5, **summarise(graded, [True] * len(rows)), "by_kind": kinds}
+    loss = {"base": 1.5, "adapter": 1.75}[side]
+    metrics = {"loss_completion": loss, **summarise(graded, [True] * len(rows)), "by_kind": kinds}
     pq.write_table(pa.Table.from_pylist(rows), out / "predictions.parquet")
     (out / "reports").mkdir()
     _write_json(out, {"metrics": metrics, "model": {"backend": "peft"}})
@@ -232,8 +238,9 @@ def _in_registry(
     with connected(settings.tracking_uri) as client:
         if number == "1":
             client.create_registered_model("quick")
-        run_id, model_id = _measured(client, "adapter", figures["adapter"], {})
-        _measured(client, "base", figures["base"], {ADAPTER_RUN: run_id})
+        experiment = ensure_experiment(client, "quick", settings.home / "runs")
+        run_id, model_id = _measured(client, experiment, "adapter", figures["adapter"], {})
+        _measured(client, experiment, "base", figures["base"], {ADAPTER_RUN: run_id})
         version = client.create_model_version(
             "quick", source=folder.as_uri(), run_id=run_id, model_id=model_id, tags=tags
         )
@@ -244,14 +251,16 @@ def _in_registry(
     return aliases
 
 
-def _measured(client: Any, side: str, figures: Mapping[str, float], tags: Mapping[str, str]) -> tuple[str, str]:
+def _measured(
+    client: Any, experiment: str, side: str, figures: Mapping[str, float], tags: Mapping[str, str]
+) -> tuple[str, str]:
     """The ids of a run and its logged model, which have the figures."""
     tags = {"model": side, **tags}
     with (
-        opened_run(client, "0", side, "", tags) as run_id,
-        opened_model(client, "0", run_id, side, side, {"mlflow.model.isExternal": "true", **tags}) as logged,
+        opened_run(client, experiment, side, "", tags) as run_id,
+        opened_model(client, experiment, run_id, side, side, {"mlflow.model.isExternal": "true", **tags}) as logged,
     ):
-        log_values(client, run_id, metrics=figures, of=OfModel(logged.model_id, "math_split/eval", "digest"))
+        log_figures(client, run_id, figures, OfModel(logged.model_id, "math_split/eval", "digest"))
         client.finalize_logged_model(logged.model_id, "READY")
         return run_id, logged.model_id
 

@@ -139,6 +139,27 @@ def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome
     assert all(words in said for words in (whose, place, "metric accuracy is"))
 
 
+def test_an_edited_or_invented_line_of_the_table_of_figures_is_found(home: RegisteredHome) -> None:
+    with connected(home.settings.tracking_uri) as client:
+        run = find_version(client, "1", "quick").run_id
+    [file] = (home.folder / "home" / "runs").rglob(f"{run}/**/figures.json")
+    whole = json.loads(file.read_text())
+    changed = [[name, value, low, high and high + 1e-6] for name, value, low, high in whole["data"]]
+    for rows, said in (
+        (changed, "table figures.json: accuracy_high is 0."),
+        (
+            [*whole["data"], ["accuracy on AIME", 0.9, "", ""]],
+            "accuracy on AIME is 0.9 in the registry, and nothing",
+        ),
+    ):
+        file.write_text(json.dumps({**whole, "data": rows}))
+        assert said in registry_figures(home).said
+    file.unlink()  # as of a version from before there was one, whose metrics all were figures
+    with connected(home.settings.tracking_uri) as client:
+        client.log_metric(run, "comparison/p_value", 0.001)
+    assert "metric comparison/p_value is 0.001 in the registry" in registry_figures(home).said
+
+
 def test_what_is_wrong_with_the_runs_of_a_version_is_told_in_one_sentence(home: RegisteredHome) -> None:
     assert registry_figures(home, **{"gate.accuracy": "0.25"}).outcome == "differs"
     home.sql("DELETE FROM tags WHERE key = 'adapter_run'")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from ernie_pipeline.registry.lookup import Registered, what_is_lost
-from ernie_pipeline.registry.register import RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.deploy.cluster import Cluster

@@ -71,6 +71,18 @@ def test_a_process_that_another_has_taken_the_job_from_ends_and_seals_nothing(pl
     assert not place.sealed
 
 
+def test_a_home_that_a_newer_version_has_written_in_since_the_step_looked_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path / "store" / ".unfinished" / "stage" / "f00d" / "jobs" / "work")
+    attempt = place.begin(anew=True)
+    (tmp_path / "store" / ".format").write_text("7\n")
+    with start(place, attempt) as child:
+        assert child.wait(20) == 1
+    assert f"{tmp_path}/store/.format says that this home is of format 7" in capfd.readouterr().err
+    assert not place.out.exists()
+
+
 def test_a_process_that_was_paused_while_another_took_the_job_seals_nothing(place: Place) -> None:
     """It finds out when it is about to seal, whenever that is."""
     code = (

@@ -16,7 +16,8 @@ from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.lineage import Link
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.provenance import predicate
-from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.registry.run_log import DatasetFiles
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

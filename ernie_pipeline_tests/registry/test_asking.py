@@ -11,7 +11,7 @@ from ernie_pipeline.models.backend import Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import answer_texts
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.asking import PIECES, Asked
-from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.registry.serving.conversation import checked_settings
 from ernie_pipeline.utils.errors import PipelineError
 

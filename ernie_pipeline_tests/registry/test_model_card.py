@@ -5,6 +5,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from ernie_pipeline.registry.model_card import description, is_hub_id, model_card
+from ernie_pipeline.registry.trained_on import loss_note
 from ernie_pipeline_tests.registry.conftest import COMPARISON, LORA, QUANTIZATION, TARGETS
 
 MEASURED = {"rows": 500, "accuracy": 0.9, "accuracy_low": 0.87, "accuracy_high": 0.92, "loss_completion": 0.5123}
@@ -87,6 +88,25 @@ def test_it_says_what_was_trained_on() -> None:
     assert "on the base model's own solutions of these problems that were graded right and measured on" in hub_card()
     assert "- solutions: 100,000 to train on, 500 held out" in hub_card()
     assert "a final answer in `\\boxed{}`." in hub_card()
+
+
+@pytest.mark.parametrize(
+    ("on", "loss", "accuracy", "other_on", "said"),
+    [
+        ("solutions", 0.7, 0.9, "", True),
+        ("rewards", 0.7, 0.9, "answers", True),
+        ("answers", 0.7, 0.9, "", False),
+        ("solutions", 0.7, 0.9, "rewards", False),
+        ("solutions", 0.5, 0.9, "", False),
+        ("solutions", 0.7, 0.8, "", False),
+    ],
+)
+def test_a_loss_that_rises_with_the_accuracy_is_explained_where_the_model_learnt_other_words(
+    on: str, loss: float, accuracy: float, other_on: str, said: bool
+) -> None:
+    note = loss_note("the adapter", on, {"loss_completion": loss, "accuracy": accuracy}, BASE, other_on)
+    assert note.startswith("The loss of the adapter is higher although more of its answers are right") is said
+    assert bool(note) is said
 
 
 def test_a_relative_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,11 @@ from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry import lookup
+from ernie_pipeline.registry.figures import TABLE, from_rows
 from ernie_pipeline.registry.gate import Candidate
-from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
+from ernie_pipeline.registry.run_log import read_table
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.utils.address import local_folder
 from ernie_pipeline.utils.errors import PipelineError
@@ -72,8 +75,11 @@ def test_the_run_has_parameters_figures_curves_and_tags(registered: Registration
     run = client.get_run(registered.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lora.rank": "4", "training.learning_rate": "0.0002"}
-    assert (run.data.metrics["accuracy"], run.data.metrics["comparison/gain"]) == (0.9, 0.05)
-    assert run.data.metrics["cost/gpu_seconds"] == 7.5
+    single = {name: value for name, value in run.data.metrics.items() if not name.startswith("training/")}
+    assert single == {"accuracy": 0.9, "comparison/gain": 0.05, "cost/gpu_seconds": 7.5}, "a chart of a bar for each"
+    rows = {row["figure"]: row for row in read_table(client, registered.run_id, TABLE) or []}
+    assert rows["comparison/gain"] == {"figure": "comparison/gain", "value": 0.05, "low": 0.02, "high": 0.08}
+    assert (rows["by_kind/integer/rows"]["value"], rows["comparison/p_value"]["low"]) == (2, "")
     history = {name: client.get_metric_history(registered.run_id, f"training/{name}") for name in ("loss", LATE)}
     assert [(m.step, m.value) for m in history["loss"]] == [(10, 1.5), (20, 1.2)]
     assert [(m.step, m.value) for m in history[LATE]] == [(20, 1.3)]
@@ -99,8 +105,9 @@ def test_the_base_model_has_a_run_and_a_logged_model_with_the_same_figures_by_th
 ) -> None:
     adapter, base = client.get_run(registered.run_id), run_beside(client, registered)
     assert (base.info.status, base.data.tags["model"]) == ("FINISHED", "base")
-    assert base.data.metrics == {"accuracy": 0.85, "by_kind/integer/rows": 2}
+    assert base.data.metrics == {"accuracy": 0.85}
     assert {*base.data.metrics} < {*adapter.data.metrics}
+    assert from_rows(read_table(client, base.info.run_id, TABLE) or []) == {"accuracy": 0.85, "by_kind/integer/rows": 2}
     models = client.search_logged_models([registered.experiment_id])
     ours = {m.source_run_id: m for m in models if m.source_run_id in (registered.run_id, base.info.run_id)}
     assert {(m.model_type, str(m.status)) for m in ours.values()} == {
@@ -117,13 +124,15 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
     assert {file.path for file in client.list_artifacts(registered.run_id)} == {
         "answers.json",
         "answers_gained.json",
+        "figures.json",
         "loss_curve.png",
         "model_card.md",
         "predictions.parquet",
         "recipe.json",
     }
     tag = client.get_run(registered.run_id).data.tags["mlflow.loggedArtifacts"]  # by it the page shows a table
-    assert json.loads(tag) == [{"path": name, "type": "table"} for name in ("answers.json", "answers_gained.json")]
+    tables = ("answers.json", "figures.json", "answers_gained.json")
+    assert json.loads(tag) == [{"path": name, "type": "table"} for name in tables]
     [row] = client.load_table(registered.experiment_id, "answers_gained.json", [registered.run_id]).to_dict("records")
     assert (row["question"], str(row["adapter's answer"])) == (QUESTION, "42")
     runs = [registered.run_id, run_beside(client, registered).info.run_id]
@@ -131,9 +140,17 @@ def test_pictures_tables_and_the_whole_recipe_are_files_of_the_run(registered: R
     assert {row["run_id"]: row["answer"] for row in both} == dict(zip(runs, ("It is 42.", "It is 41."), strict=True))
 
 
-def test_the_card_of_the_run_begins_with_its_title(registered: Registration, client: Any, tmp_path: Path) -> None:
+def test_the_card_of_the_run_begins_with_its_title_and_loads_this_version(
+    registered: Registration, client: Any, tmp_path: Path
+) -> None:
     card = Path(client.download_artifacts(registered.run_id, "model_card.md", str(tmp_path))).read_text()
     assert card.startswith("# ernie-math\n"), "MLflow's page shows a YAML header as a list, and its end as a heading"
+    described = client.get_model_version("ernie-math", registered.version).description
+    for text in (card, described):
+        assert 'load_model("models:/ernie-math/1")' in text
+        assert 'serve -m "models:/ernie-math/1"' in text
+        assert "the registry in which this is version 1;" in text
+        assert "VERSION" not in text
 
 
 def test_experiment_and_model_are_described(registered: Registration, client: Any) -> None:

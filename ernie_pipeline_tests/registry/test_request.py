@@ -9,7 +9,7 @@ import pytest
 
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.load import parse_recipe
-from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.request import make_request
 from ernie_pipeline.staleness.stage import DeclaredRecipe
 from ernie_pipeline.staleness.stages import SOURCES, STAGES
@@ -81,8 +81,7 @@ def request_made(tmp_path: Path) -> RegistrationRequest:
         comparison=COMPARISON,
         source="data set nvidia/... (revision main, split train)",
         tags={"fingerprint": "f00d"},
-        further={"base": {"gsm8k/accuracy": 0.25}},
-        costs={"qlora_adapter": {"gpu_seconds": 7.5}, "model": {"gpu_seconds": 8.5}},
+        costs={"qlora_adapter": {"gpu_seconds": 7.5, "usd": 0.1}, "model": {"gpu_seconds": 8.5, "usd": 0.0}},
     )
 
 
@@ -130,15 +129,14 @@ def test_figures_versions_and_names_go_where_they_belong(request_made: Registrat
     figures = request_made.figures
     assert (figures["base"]["accuracy"], figures["adapter"]["accuracy"]) == (0.5, 1.0)
     assert figures["adapter"]["by_kind/integer/accuracy"] == 1.0
-    assert (figures["base"]["gsm8k/accuracy"], "gsm8k/accuracy" in figures["adapter"]) == (0.25, False)
     candidate = request_made.candidate
     assert (candidate.split_version, candidate.adapter_version) == ("math_split-version", "qlora_adapter-version")
     assert len(candidate.held_out) == 16
     assert (request_made.model_name, request_made.gate) == ("quick", RECIPE.gate)
     assert request_made.metrics == {"cost/gpu_seconds": 8.5}, "of the whole model; each asset's stands in a table"
     assert request_made.tables["costs"] == [
-        {"of": "qlora_adapter", "gpu seconds": 7.5},
-        {"of": "model", "gpu seconds": 8.5},
+        {"of": "qlora_adapter", "gpu seconds": 7.5, "usd": 0.1},
+        {"of": "model", "gpu seconds": 8.5, "usd": 0.0},
     ]
     assert request_made.curve[-1] == {"step": 2, "training/tokens_per_s": 9.0, "training/seconds": 1.0}
     assert "1.25" in request_made.card  # the validation loss of the adapter that was kept, not the last one

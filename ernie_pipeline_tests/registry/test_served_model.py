@@ -13,7 +13,7 @@ import pytest
 from ernie_pipeline.demo import BASE
 from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.registry.model_folder import stage_code
-from ernie_pipeline.registry.register import RegistrationRequest
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.serving.conversation import Settings
 from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline.utils.errors import PipelineError

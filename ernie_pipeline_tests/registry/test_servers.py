@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from ernie_pipeline.demo.problems import INSTRUCTION
-from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline_tests.registry.conftest import QUESTION
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from ernie_pipeline.registry.register import RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import RegistrationRequest
 from ernie_pipeline.registry.tracking import connected, ensure_experiment
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError

@@ -36,6 +36,7 @@ from ernie_pipeline.launch.torchrun import command, surroundings
 from ernie_pipeline.store.sealed import discard
 from ernie_pipeline.store.shared.bucket import Bucket, BucketError
 from ernie_pipeline.store.shared.carried import Carrier
+from ernie_pipeline.store.shared.format import check_format
 from ernie_pipeline.store.shared.store import SharedStore
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -45,7 +46,7 @@ be sent before."""
 STEP_FIRST_S = 60.0
 """A step that is there asks a job to stop before the function does, and says why."""
 LAST_LINES = 60
-OTHER_CODE = b"the app on Modal has other code than the step; deploy it again: modal deploy deploy/modal_app.py"
+OTHER_CODE = "the app on Modal has other code than the step; deploy it again: modal deploy deploy/modal_app.py"
 POLL_S = 0.25
 
 Ended = dict[str, Any]
@@ -113,9 +114,10 @@ class _Start:
             call = Call.model_validate_json(stored.body)
         except ValidationError:
             call = None
-        if call is None or call.code != code_version():
-            bucket.put(f"{self.below}/{self.attempt}/{heartbeat.start:04d}/{ERROR}0", OTHER_CODE)
-            return {"exit_status": 1, "output": OTHER_CODE.decode()}
+        refusal = _newer_format(bucket) or (OTHER_CODE if call is None or call.code != code_version() else "")
+        if call is None or refusal:
+            bucket.put(f"{self.below}/{self.attempt}/{heartbeat.start:04d}/{ERROR}0", refusal.encode())
+            return {"exit_status": 1, "output": refusal}
         limits = [limit for limit in (call.limit_s and call.limit_s + STEP_FIRST_S, self.limit_s) if limit]
         folder = self.disks.cache / self.below
         courier = Courier(self.address, f"{self.below}/{self.attempt}", folder, heartbeat, min(limits, default=None))
@@ -208,6 +210,17 @@ class _Start:
         path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]))
         given = placed(call.variables, self.disks.places())
         return {**given, **pipes, **surroundings(call.processes, call.stop_grace_s), "PYTHONPATH": path}
+
+
+def _newer_format(bucket: Bucket) -> str:
+    """The sentence for a home that a newer version of this package has written in since the job was submitted."""
+    try:
+        check_format(bucket)
+    except BucketError:
+        raise
+    except PipelineError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

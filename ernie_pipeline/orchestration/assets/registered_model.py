@@ -70,7 +70,8 @@ def _write(
     from ernie_pipeline.data.read.source import describe_source
     from ernie_pipeline.evaluation.compare import compare_evaluations
     from ernie_pipeline.registry.aliases import sole_mover
-    from ernie_pipeline.registry.register import RUN_ONLY, register
+    from ernie_pipeline.registry.register import register
+    from ernie_pipeline.registry.registration import RUN_ONLY
     from ernie_pipeline.registry.request import make_request
 
     store, run_id, tell = open_store(settings, for_run=True), context.run.run_id, context.log.info

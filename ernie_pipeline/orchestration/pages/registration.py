@@ -16,6 +16,7 @@ from ernie_pipeline.orchestration.plots import accuracy_picture
 from ernie_pipeline.orchestration.words import figure, rounded
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.lookup import aliases_now
+from ernie_pipeline.registry.trained_on import loss_note, trained_on
 from ernie_pipeline.staleness.chain import Chain
 from ernie_pipeline.store.artifacts import Artifact
 from ernie_pipeline.utils.errors import PipelineError
@@ -32,7 +33,7 @@ def show_registration(artifact: Artifact, settings: Settings, chain: Chain) -> d
         measured = {name: chain.artifact(f"{name}_evaluation") for name in ("base", "adapter")}
     return {
         "gain over the base model": gain_words(comparison),
-        **(_side_by_side(measured) if measured else {}),
+        **(_side_by_side(measured, chain) if measured else {}),
         "gate": f"{'passed' if registration['promoted'] else 'not passed'}: {' '.join(registration['reasons'])}",
         **aliases(registration, settings),
         **mlflow_links(settings, registration),
@@ -64,7 +65,7 @@ def aliases(registration: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return {**told, "aliases": f"{', '.join(now or ()) or 'none'} ({read})"}
 
 
-def _side_by_side(measured: dict[str, Artifact]) -> dict[str, Any]:
+def _side_by_side(measured: dict[str, Artifact], chain: Chain) -> dict[str, Any]:
     base, adapter = (measured[name].json("metrics.json") for name in ("base", "adapter"))
     drawn: list[Bar] = [whole(base, "base", COLOURS[0]), whole(adapter, "adapter", COLOURS[1])]
     kinds = sorted(adapter["by_kind"], key=lambda kind: -adapter["by_kind"][kind]["rows"])
@@ -77,7 +78,16 @@ def _side_by_side(measured: dict[str, Artifact]) -> dict[str, Any]:
         ),
         "base and adapter by kind of answer": dg.MetadataValue.md(accuracy_picture(base, adapter)),
         "loss on the completions": " -> ".join(figure(each["loss_completion"]) for each in (base, adapter)),
+        **_why_higher(base, adapter, chain),
     }
+
+
+def _why_higher(base: dict[str, Any], adapter: dict[str, Any], chain: Chain) -> dict[str, str]:
+    with suppress(PipelineError):  # the adapter need not be there any more
+        on = trained_on([chain.artifact("qlora_adapter").manifest["recipe"]])
+        if note := loss_note("the adapter", on, adapter, base):
+            return {"why the loss rose": note}
+    return {}
 
 
 def _told(metrics: dict[str, Any]) -> str:

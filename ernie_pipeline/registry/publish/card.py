@@ -8,7 +8,6 @@ from typing import Any
 from ernie_pipeline.registry.export.readme import INSTRUCTED, LLAMA_CPP, MERGED, PATTERNS, PEFT, UNSLOTH, Report
 from ernie_pipeline.registry.model_card import (
     LIMITS,
-    TAUGHT,
     assembled,
     bullets,
     data_facts,
@@ -21,6 +20,7 @@ from ernie_pipeline.registry.model_card import (
 )
 from ernie_pipeline.registry.provenance import PROVENANCE
 from ernie_pipeline.registry.signing import SIGNATURE
+from ernie_pipeline.registry.trained_on import TAUGHT
 from ernie_pipeline.utils.shares import as_shown, percent
 from ernie_pipeline.utils.text_table import markdown_table
 
@@ -90,7 +90,7 @@ def publication_card(facts: Mapping[str, Any], about: Published) -> str:
     sections = {
         "How to load it": "\n\n".join([*_loading(base, about), *_asking(about)]),
         "Results": "\n\n".join(
-            [_measured(about), results(evaluation, facts["comparison"]), *_by_kind(about), *_gate(about)]
+            [_measured(about), results(evaluation, facts["comparison"], data["on"]), *_by_kind(about), *_gate(about)]
         ),
         "Intended use and limits": f"{LIMITS.format(taught=TAUGHT[data['on']])}\n\n{FORMS}",
         "Training": f"{bullets(facts['training'])}\n\n![training curve]({CURVE})",

@@ -22,9 +22,10 @@ from ernie_pipeline.registry.publish.card import CURVE, Published, publication_c
 from ernie_pipeline.registry.publish.citation import bibtex, notice
 from ernie_pipeline.registry.publish.folder import seal, write_forms, write_texts
 from ernie_pipeline.registry.publish.upload import Commit, upload
-from ernie_pipeline.registry.request import card_facts, trained_on
+from ernie_pipeline.registry.request import card_facts
 from ernie_pipeline.registry.signing import SIGNATURE, open_signer
 from ernie_pipeline.registry.tracking import connected
+from ernie_pipeline.registry.trained_on import trained_on
 from ernie_pipeline.registry.verification.files import check_files
 from ernie_pipeline.registry.verification.version import files_of, find_version
 from ernie_pipeline.store.artifacts import Check

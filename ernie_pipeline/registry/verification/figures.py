@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ernie_pipeline.registry.figures import METRICS, TABLE, from_rows
 from ernie_pipeline.registry.opened import ADAPTER_RUN
+from ernie_pipeline.registry.run_log import read_table
 from ernie_pipeline.registry.verification.step import Step, differs, passed
 from ernie_pipeline.registry.verification.version import Version
 
@@ -25,11 +27,12 @@ TOLERANCE = 1e-9
 def check_figures(
     client: "MlflowClient", version: Version, wanted: Mapping[str, float], tags: Mapping[str, str]
 ) -> Step:
-    """Compare the metrics of the version's run, of the base model's beside it and of the logged model of each, and the
-    version's tags, with `wanted` and `tags`.
+    """Compare the metrics and the table of figures of the version's run, those of the base model's beside it, the
+    metrics of the logged model of each, and the version's tags, with `wanted` and `tags`.
 
-    `wanted`: "base.accuracy", "adapter.accuracy", "comparison.gain" and so on, all that there are. A tag that the
-    version has not is passed over: one from before it was recorded.
+    `wanted`: "base.accuracy", "adapter.accuracy", "comparison.gain" and so on, all that there are. Passed over are a
+    tag and a table that the version has not, from before they were recorded; metrics that it has, although only
+    `METRICS` are recorded since, are held against their figures too.
     """
     from mlflow.exceptions import MlflowException
 
@@ -46,7 +49,7 @@ def _compared(client: "MlflowClient", version: Version, wanted: Mapping[str, flo
     if run.data.tags.get("model") != ADAPTER:
         return differs(NAME, f"its run has no tag model = {ADAPTER}: {version.uri} is {BEFORE_BOTH_HAD_RUNS}")
     for side in _sides(client, version, run, wanted):
-        if wrong := _first_difference(side.told, side.wanted):
+        if wrong := _first_difference(side):
             name, said, found = wrong
             return differs(NAME, f"{side.place} {name} is {said} in the registry, and {found} by the stored answers")
     there = {name: value for name, value in tags.items() if name in version.tags}
@@ -54,16 +57,17 @@ def _compared(client: "MlflowClient", version: Version, wanted: Mapping[str, flo
         tag = version.tags[name]
         if tag != value and not same(_number(tag), _number(value)):
             return differs(NAME, f"the tag {name} is {tag!r} in the registry, and {value!r} by the stored answers")
-    return passed(NAME, f"{len(wanted)} metrics and {len(there)} tags are what the stored answers give")
+    return passed(NAME, f"{len(wanted)} figures and {len(there)} tags are what the stored answers give")
 
 
 @dataclass(frozen=True)
 class _Side:
-    """Figures as one place in the registry tells them, and as they should be."""
+    """Figures as one place in the registry tells them, and as they should be. `alone`: nothing else may stand there."""
 
     place: str
     told: Mapping[str, float | None]
     wanted: Mapping[str, float]
+    alone: bool = False
 
 
 def _sides(client: "MlflowClient", version: Version, run: "Run", wanted: Mapping[str, float]) -> Iterator[_Side]:
@@ -87,17 +91,25 @@ def _sides(client: "MlflowClient", version: Version, run: "Run", wanted: Mapping
 
 def _run_sides(client: "MlflowClient", run: "Run", wanted: Mapping[str, float], whose: str = "") -> Iterator[_Side]:
     """Of the run and of its logged models: a version in an SQL database does not say its model, but its run does."""
-    history = {name: _last(client, run.info.run_id, name) for name in wanted}
-    yield _Side(f"{whose}metric", run.data.metrics, wanted)
-    yield _Side(f"the history of {whose}metric", history, wanted)
+    names = {name for name in wanted if name in METRICS or name in run.data.metrics}
+    history = {name: _last(client, run.info.run_id, name) for name in names}
+    yield _Side(f"{whose}metric", run.data.metrics, _some(wanted, names))
+    yield _Side(f"the history of {whose}metric", history, _some(wanted, names))
     logged = [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]
     for model_id in logged or [None]:
-        yield _Side(f"{whose}logged model's metric", _of_model(client, model_id), wanted)
+        told = _of_model(client, model_id)
+        yield _Side(f"{whose}logged model's metric", told, _some(wanted, {*names, *told}))
+    if rows := read_table(client, run.info.run_id, TABLE):
+        yield _Side(f"{whose}table {TABLE}:", from_rows(rows), wanted, alone=True)
 
 
-def _first_difference(told: Mapping[str, float | None], wanted: Mapping[str, float]) -> tuple[str, str, str] | None:
-    for name in sorted({*wanted, *(name for name in told if name.startswith(MEASURED))}):
-        said, found = told.get(name), wanted.get(name)
+def _some(wanted: Mapping[str, float], names: set[str]) -> dict[str, float]:
+    return {name: value for name, value in wanted.items() if name in names}
+
+
+def _first_difference(side: _Side) -> tuple[str, str, str] | None:
+    for name in sorted({*side.wanted, *(name for name in side.told if side.alone or name.startswith(MEASURED))}):
+        said, found = side.told.get(name), side.wanted.get(name)
         if not same(said, found):
             return name, "nothing" if said is None else repr(said), "nothing" if found is None else repr(found)
     return None

@@ -22,7 +22,7 @@ def check_suites(client: "MlflowClient", version: Version, find: Find) -> Step |
     A version is registered without suites, and what of them is stored may be pruned: what is not there was not asked
     for, and proves nothing.
     """
-    gone, held = set[str](), 0
+    gone, held = set[str](), set[tuple[str, str]]()
     there: dict[tuple[str, str], Mapping[str, float] | None] = {}
     for side, told in told_in_registry(client, version.run_id):
         key = (told.asset, told.digest)
@@ -33,16 +33,16 @@ def check_suites(client: "MlflowClient", version: Version, find: Find) -> Step |
             gone.add(told.asset)
         elif said := _difference(side, told, found.get(told.name)):
             return differs(NAME, said)
-        held += found is not None
+        else:
+            held.add((side, told.name))
     if gone:
         return unchecked(NAME, f"the answers of {', '.join(sorted(gone))} are not in this store", asked=False)
-    return passed(NAME, f"{held} metrics are those of {len(there)} artifacts with answers") if there else None
+    return passed(NAME, f"{len(held)} figures are those of {len(there)} artifacts with answers") if there else None
 
 
 def _difference(side: str, told: Told, found: float | None) -> str:
+    if same(told.value, found):
+        return ""
     whose = "the base model's " if side == "base" else ""
-    for place, value in ((f"{whose}logged model's metric", told.value), (f"{whose}metric", told.in_run)):
-        if not same(value, found):
-            said, stored = ("nothing" if each is None else repr(each) for each in (value, found))
-            return f"{place} {told.name} is {said} in the registry, and {stored} by {told.asset}"
-    return ""
+    said, stored = ("nothing" if each is None else repr(each) for each in (told.value, found))
+    return f"{whose}{told.place} {told.name} is {said} in the registry, and {stored} by {told.asset}"

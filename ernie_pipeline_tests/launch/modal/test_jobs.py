@@ -293,7 +293,7 @@ def test_a_call_that_was_stopped_by_hand_is_not_submitted_again(steps: Steps) ->
     assert submitted(log) == 1
 
 
-def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
+def test_an_app_with_other_code_a_home_of_a_newer_format_and_another_job_than_was_submitted_are_refused(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it makes would stand under the fingerprint of this code; and who may write in the bucket gives no orders."""
@@ -301,6 +301,11 @@ def test_an_app_with_other_code_or_another_job_than_was_submitted_is_refused(
         patch.setattr(call, "code_version", lambda: "0123456789abcdef")
         result, _ = steps.run(steps.launch())
     assert failure(result).startswith("the app on Modal has other code than the step; deploy it again: modal deploy")
+    steps.modal.spawned.append(lambda _: steps.bucket.put("format", b"7"))  # after the step has looked
+    result, _ = steps.run(steps.launch())
+    assert "format says that this home is of format 7, which a newer version" in failure(result)
+    steps.modal.spawned.clear()
+    steps.bucket.delete(["format"])
 
     def altered(arguments: Any) -> None:
         key = f"{arguments[1]}/{arguments[2]}/call"

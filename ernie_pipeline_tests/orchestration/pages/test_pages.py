@@ -32,7 +32,7 @@ def evaluation(right: str) -> Write:
         correct = [letter == "1" for letter in right]
         share = sum(correct) / len(correct)
         metrics = {"rows": 8, "accuracy": share, "accuracy_low": 0.21534, "accuracy_high": 0.785, "timeout_share": 0.0}
-        metrics |= {"accuracy_strict": share, "loss_completion": 0.61132}
+        metrics |= {"accuracy_strict": share, "loss_completion": 0.61132 + (share > 0.5) / 10}
         kinds = {"integer": {"rows": 6, "accuracy": 0.5}, "fraction": {"rows": 2, "accuracy": 1 / 3}}
         (out / "reports").mkdir()
         (out / "metrics.json").write_text(json.dumps({**metrics, "by_kind": kinds}))
@@ -124,10 +124,12 @@ def test_the_worst_failures_come_first_and_their_tables_are_narrow(store: Artifa
 def test_a_registered_model_stands_beside_its_base_with_links_to_mlflow(
     store: ArtifactStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifact, chain = made(store, "first", "1", promoted=False, recipe=Recipe())
+    artifact, chain = made(store, "first", "1", promoted=False, recipe=recipe_with(training={"on": "solutions"}))
     page = show_registration(artifact, replace(settings, mlflow_ui="http://127.0.0.1:5055/"), chain)
     assert page["gain over the base model"].startswith("+25.0 points (")
     assert page["gate"] == "not passed: the gain is small."
+    assert page["loss on the completions"] == "0.611 -> 0.711"
+    assert page["why the loss rose"].startswith("The loss of the adapter is higher although")
     assert page["base and adapter"].value.startswith("![base and adapter](data:image/svg+xml;base64,")
     assert page["version in MLflow"].url == f"http://127.0.0.1:5055/#/models/quick/versions/1?{TRAINING}"
     assert f"(http://127.0.0.1:5055/#/experiments/1/runs/ae32?{TRAINING})" in page["and there"].value
@@ -169,7 +171,7 @@ def test_recipes_are_compared_the_best_first_and_what_is_not_built_is_named(stor
     assert records(page["made of"])[0] == {
         "recipe": "second",
         "rows": "1,234",
-        "loss": "0.611 -> 0.611",
+        "loss": "0.611 -> 0.711",
         "cost": "3 min of CPU",
         "model": "quick 1, no champion",
     }

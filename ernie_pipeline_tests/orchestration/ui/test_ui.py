@@ -106,7 +106,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     finally:
         started.process.send_signal(signal.SIGINT)
         run = finish(started)
-    assert (run.status, run.output.count("http://127.0.0.1:")) == (0, 2), run.output
+    assert (run.status, run.output.count("http://127.0.0.1:")) == (0, 3), run.output
     assert not [each for each in family if each.is_running() and each.status() != "zombie"]
 
 
@@ -140,7 +140,7 @@ def test_after_a_click_each_page_says_why_it_was_built_and_shows_its_pictures(si
 
 def test_a_refused_gate_is_seen_as_a_warning(site: Site, first: str) -> None:
     text = site.asset("registered_model")
-    assert re.search(r"warning\s+.*?gate: the gain", text, re.DOTALL)
+    assert re.search(r"warning\s+.*?gate: The gain", text, re.DOTALL)
     site.page.open(f"{site.url}/assets/registered_model?view=checks", until="Latest execution")
     site.page.wait_for("Warning" if "Warning" in site.page.text() else "Failed")
 

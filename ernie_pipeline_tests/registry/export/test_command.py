@@ -9,7 +9,7 @@ from ernie_pipeline.cli.app import main
 from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.export.source import find_source
-from ernie_pipeline.registry.register import Registration, RegistrationRequest
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.utils.errors import PipelineError
 
 

@@ -14,7 +14,8 @@ from ernie_pipeline.recipe.signing import UNSIGNED, Signing
 from ernie_pipeline.registry.provenance import predicate, read_provenance, wrong_digest
 from ernie_pipeline.registry.publish.lost import what_is_lost
 from ernie_pipeline.registry.publish.publish import Request, publish
-from ernie_pipeline.registry.register import Registration, RegistrationRequest, register
+from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.registry.signing import check_signature
 from ernie_pipeline.registry.tracking import connected
 from ernie_pipeline.registry.verification.version import find_version
