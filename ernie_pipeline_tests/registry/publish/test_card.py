@@ -96,7 +96,7 @@ def test_the_first_form_is_what_the_repository_is(form: str, library: str) -> No
 
 def test_it_says_what_one_asks_about_a_model() -> None:
     card = publication_card(FACTS, ABOUT)
-    assert "| adapter | 500 | 0.5123 | 90.0 % (87.0 to 92.0) |" in card
+    assert "| adapter | 500 | 0.5123 | 90.0 % (87.0 to 92.0 %) |" in card
     assert "exact McNemar test on the same rows: p = 0.001." in card
     assert "Greedy answers of at most 512 tokens" in card
     assert "| integer | 9 | 50.0 % | 100.0 % |" in card
