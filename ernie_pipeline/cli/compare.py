@@ -59,7 +59,7 @@ def _why_higher(store: ArtifactStore, sides: dict[str, Artifact]) -> str:
     """Why one of the two has the higher loss and the higher accuracy, "" where it has not."""
     told = {name: (_trained_on(store, each), each.json("metrics.json")) for name, each in sides.items()}
     notes = (
-        loss_note(name, on, its, other, other_on)
+        loss_note(f"version {name}" if name.isdecimal() else name, on, its, other, other_on)
         for name, (on, its) in told.items()
         for other_on, other in told.values()
     )

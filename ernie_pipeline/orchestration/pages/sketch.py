@@ -90,5 +90,6 @@ def _plain(text: str) -> str:
 
 
 def _markdown(name: str, width: int, height: int, body: str) -> str:
-    svg = f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' font-size='12'>{body}</svg>"
+    font = "font-family='sans-serif' font-size='12'"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' {font}>{body}</svg>"
     return f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
