@@ -12,7 +12,7 @@ from PIL import Image
 
 from ernie_pipeline_tests.orchestration.ui.browser import browser, find_chromium
 
-SETTLED_S = 8.0
+SETTLED_S = 20.0
 """A page of Dagster's loads in parts."""
 
 
