@@ -1,7 +1,6 @@
 """Pages of registered models that lead to MLflow where it is now, and not where it was when they were written."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,21 +11,20 @@ from ernie_pipeline.orchestration.links import LINK
 REGISTERED, GATE = "registered_model", "gate"
 
 
-def renew_mlflow_links(dagster_home: Path, root: str) -> list[dg.AssetKey]:
+def renew_mlflow_links(instance: dg.DagsterInstance, root: str) -> list[dg.AssetKey]:
     """Let the newest page of each registered model lead to MLflow at the address `root`; those that did not.
 
     A page stays as it was written, so it is written once more, with what its check said. No work stands behind that.
     """
     renewed = []
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        for key in (key for key in instance.get_asset_keys() if key.path[-1] == REGISTERED):
-            event = instance.get_latest_materialization_event(key)
-            written = event.asset_materialization if event else None
-            if written and (metadata := _moved(written.metadata, root)) != written.metadata:
-                told = f"No work was done: MLflow is at {root} now."
-                instance.report_runless_asset_event(written._replace(description=told, metadata=metadata))
-                _check_again(instance, key)
-                renewed.append(key)
+    for key in (key for key in instance.get_asset_keys() if key.path[-1] == REGISTERED):
+        event = instance.get_latest_materialization_event(key)
+        written = event.asset_materialization if event else None
+        if written and (metadata := _moved(written.metadata, root)) != written.metadata:
+            told = f"No work was done: MLflow is at {root} now."
+            instance.report_runless_asset_event(written._replace(description=told, metadata=metadata))
+            _check_again(instance, key)
+            renewed.append(key)
     return renewed
 
 

@@ -79,9 +79,13 @@ def _commands(settings: Settings, port: int, mlflow_port: int | None) -> dict[st
 
 def _lead_to_mlflow(address: str, settings: Settings, home: Path, tell: Callable[[str], None]) -> None:
     """Let pages that are there link to MLflow at the address, and say how those that others write will do."""
-    from ernie_pipeline.orchestration.renewed_links import renew_mlflow_links  # it imports Dagster
+    from dagster import DagsterInstance
 
-    renew_mlflow_links(home, address)  # before Dagster's own processes, which make its storage where there is none
+    from ernie_pipeline.orchestration.renewed_links import renew_mlflow_links
+
+    # before Dagster's own processes are there, which make its storage where there is none
+    with DagsterInstance.from_config(str(home)) as instance:
+        renew_mlflow_links(instance, address)
     if address != settings.mlflow_ui:
         tell(f"What is built in another terminal links to MLflow here where {MLFLOW_UI}={address} is set.")
 

@@ -60,22 +60,19 @@ def test_one_port_for_both_is_told_before_anything_is_started(settings: Settings
     assert not settings.home.exists()
 
 
-def test_a_page_that_led_to_another_address_of_mlflow_is_written_once_more_with_what_its_gate_said(
-    tmp_path: Path,
-) -> None:
+def test_a_page_that_led_to_another_address_of_mlflow_is_written_once_more_with_what_its_gate_said() -> None:
     key, before = dg.AssetKey(["mine", "registered_model"]), "http://127.0.0.1:5000/#/"
     told = {
         "version in MLflow": dg.MetadataValue.url(f"{before}models/quick/versions/1"),
         "and there": dg.MetadataValue.md(f"[the run]({before}experiments/1/runs/ae32)"),
         "gate": "not passed",
     }
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=told, tags={DATA: "beef"}))
         said = dg.AssetCheckEvaluation(key, "gate", passed=False, severity=dg.AssetCheckSeverity.WARN)
         instance.report_runless_asset_event(said)
-    assert renew_mlflow_links(tmp_path, "http://127.0.0.1:5055") == [key]
-    assert renew_mlflow_links(tmp_path, "http://127.0.0.1:5055/") == []
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert renew_mlflow_links(instance, "http://127.0.0.1:5055") == [key]
+        assert renew_mlflow_links(instance, "http://127.0.0.1:5055/") == []
         [last, _] = instance.fetch_materializations(key, limit=9).records
         page = last.asset_materialization
         assert page
@@ -85,8 +82,7 @@ def test_a_page_that_led_to_another_address_of_mlflow_is_written_once_more_with_
             "not passed",
         ]
         assert (page.tags or {})[DATA] == "beef", "or Dagster would mark it as stale"
-        check = dg.AssetCheckKey(key, "gate")
-        [again, _] = instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
+        [again, _] = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, "gate"), 9)
         assert again.event
         evaluated = again.event.get_dagster_event().asset_check_evaluation_data
         assert (evaluated.passed, evaluated.severity) == (False, dg.AssetCheckSeverity.WARN)
