@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson, print_answer
-from ernie_pipeline.orchestration.up import listens, of_another_home
+from ernie_pipeline.orchestration.up import listens, named_dagster_home, of_another_home
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -159,7 +159,9 @@ def _dagster_home() -> Finding:
     if not told:
         cure = "`ernie run` keeps it in the home; Dagster's own commands forget their runs: export DAGSTER_HOME"
         return Finding(name, "note", "not set", cure)
-    if not Path(told).is_absolute() or not Path(told).is_dir():
+    try:
+        named_dagster_home()
+    except PipelineError:
         return Finding(name, "note", told, "it must be a folder that is there, by its whole path: mkdir -p it")
     if not Path(told, "dagster.yaml").is_file():
         return Finding(name, "note", told, "it has no dagster.yaml: cp deploy/dagster.yaml there (one job at a time)")

@@ -1,11 +1,9 @@
 """`refresh`: build what the plan says, and nothing else, within the budget, under Dagster's own log."""
 
-import os
-
 from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warnings_of
 from ernie_pipeline.cli.output import ERROR, FRESH
 from ernie_pipeline.cli.plan import plan_with_costs, reads, render_plan
-from ernie_pipeline.orchestration.up import dagster_home, of_another_home
+from ernie_pipeline.orchestration.up import named_dagster_home, of_another_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
 
@@ -18,15 +16,15 @@ def refresh() -> int:
     pass is no failure: the model is registered, not promoted, and a warning says why.
     """
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
-    print(f"{reads(Settings.from_environment())}\n\n{render_plan(plan, costs, budget)}", flush=True)
+    settings = Settings.from_environment()
+    print(f"{reads(settings)}\n\n{render_plan(plan, costs, budget)}", flush=True)
     if plan.fresh:
         return FRESH
     status = refusal(plan, costs, budget)
     if status is not None:
         return status
-    if os.environ.get("DAGSTER_HOME"):
-        dagster_home(Settings.from_environment())  # which tells one that Dagster would not take
-    if words := of_another_home(Settings.from_environment()):
+    named_dagster_home()  # which tells one that Dagster would not take
+    if words := of_another_home(settings):
         print(f"warning: {words}", flush=True)
     ended, name = build(plan.to_build)
     built = ended.returncode == 0

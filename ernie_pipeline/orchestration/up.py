@@ -91,23 +91,28 @@ def _lead_to_mlflow(address: str, settings: Settings, home: Path, tell: Callable
 
 
 def dagster_home(settings: Settings) -> Path:
-    """DAGSTER_HOME, or the folder `dagster` in the home, which is made with the project's dagster.yaml.
+    """`named_dagster_home`, or the folder `dagster` in the home, which is made with the project's dagster.yaml.
 
-    Raises `PipelineError` for a DAGSTER_HOME that Dagster would not take.
+    Raises as that does.
     """
-    if told := os.environ.get("DAGSTER_HOME"):
-        if not Path(told).is_absolute() or not Path(told).is_dir():
-            raise PipelineError(
-                f"DAGSTER_HOME = {told!r} is no folder that is there, by its whole path; make it with mkdir -p, or "
-                "unset it"
-            )
-        return Path(told)
+    if told := named_dagster_home():
+        return told
     folder = settings.home / OWN
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dagster.yaml").exists():
         text = files("ernie_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
         (folder / "dagster.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+def named_dagster_home() -> Path | None:
+    """DAGSTER_HOME, where the environment names one. Raises `PipelineError` for one that Dagster would not take."""
+    told = os.environ.get("DAGSTER_HOME")
+    if told and not (Path(told).is_absolute() and Path(told).is_dir()):
+        raise PipelineError(
+            f"DAGSTER_HOME = {told!r} is no folder that is there, by its whole path; make it with mkdir -p, or unset it"
+        )
+    return Path(told) if told else None
 
 
 def of_another_home(settings: Settings) -> str:
