@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-MODULES = ("kernels", "nf4_kernels")
+MODULES = ("kernels", "nf4_kernels", "adapter_kernels")
 INNER = {"tile_of_expert", "_values"}
 """What kernels call."""
 
