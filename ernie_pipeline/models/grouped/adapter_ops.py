@@ -19,8 +19,9 @@ try:
 except ImportError:  # no CUDA build of torch
     triton = None
 
-FEW_ROWS = 128
-"""Up to so many an expert, on average, tiles are small, so that there are enough of them for the card."""
+ROWS, STEP = 64, 128
+"""The rows of a program, and how deep it reads at a time: the fastest, or nearly, of eight for 1,280 tokens and for
+8,192, on an H200."""
 
 
 def gather_with_low_rank(
@@ -54,8 +55,8 @@ def _launch(
 ) -> torch.Tensor:
     experts, width, depth = lora.shape
     out = rows.new_empty(len(rows), width)
-    height = 32 if len(rows) <= FEW_ROWS * experts else 64
-    adapter_kernels.low_rank[(len(rows) // height + experts,)](
+    # an expert's last tile is not full, so there may be one more for each
+    adapter_kernels.low_rank[(len(rows) // ROWS + experts,)](
         source,
         source if token is None else token,
         lora,
@@ -70,10 +71,10 @@ def _launch(
         DEPTH=depth,
         GATHER=token is not None,
         EXPERTS=triton.next_power_of_2(experts),
-        ROWS=height,
-        STEP=128,
+        ROWS=ROWS,
+        STEP=STEP,
         WIDTH=tile_size(width, 1024),
-        num_warps=4,
+        num_warps=8,
         num_stages=3,
     )
     return out

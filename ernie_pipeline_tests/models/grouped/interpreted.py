@@ -58,14 +58,15 @@ def in_the_interpreter(weight: Params4bit) -> torch.Tensor:
 
 
 def by_nf4_mm() -> float:
-    weight, found = quantized(5, 128, 192), []
+    weight, found = quantized(5, 128, 384), []
     values = in_the_interpreter(weight)
-    for backward, rank, tile in product((False, True), (0, 8, 24), (16, 32)):
-        deep, lora = (128, torch.randn(5, rank, 192)) if backward else (192, torch.randn(5, 128, rank))
-        rows = torch.randn(52, deep + rank + 8)[:, : deep + rank]
+    ends = torch.tensor([0, 40, 150, 153, 430], dtype=torch.int32)
+    for backward, rank, units in product((False, True), (0, 8, 24), (1, 3, 4)):
+        deep, lora = (128, torch.randn(5, rank, 384)) if backward else (384, torch.randn(5, 128, rank))
+        rows = torch.randn(430, deep + rank + 8)[:, : deep + rank]
         both = torch.cat([values, lora], dim=1) if backward else torch.cat([values, lora], dim=2).transpose(1, 2)
-        wanted = grouped_mm.grouped_mm(rows, both, ENDS)
-        out = nf4_mm.launch(rows, weight, lora, ENDS, backward, nf4_mm.Tile(tile, 64, 64, 4, 2))
+        wanted = grouped_mm.grouped_mm(rows, both, ends)
+        out = nf4_mm.launch(rows, weight, lora, ends, backward, nf4_mm.TILE._replace(units=units))
         found.append(float((out - wanted).norm() / wanted.norm()))
     return max(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 MODULES = ("kernels", "nf4_kernels", "adapter_kernels")
-INNER = {"tile_of_expert", "_values"}
+INNER = {"tile_of_expert", "_values", "_low_rank", "_product"}
 """What kernels call."""
 
 
