@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson, print_answer
-from ernie_pipeline.orchestration.up import listens, named_dagster_home, of_another_home
+from ernie_pipeline.orchestration.up import check_dagster_yaml, listens, named_dagster_home, of_another_home
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -165,6 +165,10 @@ def _dagster_home() -> Finding:
         return Finding(name, "note", told, "it must be a folder that is there, by its whole path: mkdir -p it")
     if not Path(told, "dagster.yaml").is_file():
         return Finding(name, "note", told, "it has no dagster.yaml: cp deploy/dagster.yaml there (one job at a time)")
+    try:
+        check_dagster_yaml(Path(told))
+    except PipelineError as error:
+        return Finding(name, "bad", told, str(error))
     try:
         words = of_another_home(Settings.from_environment())
     except PipelineError:  # the home's own line tells
