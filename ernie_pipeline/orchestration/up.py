@@ -16,6 +16,7 @@ import psutil
 
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.mlflow_pages import page
+from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.utils.errors import PipelineError, first_line
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def up(
         raise PipelineError(f"port {port} cannot be both Dagster's and MLflow's; give one of them another")
     settings.make_home()
     home = dagster_home(settings)
-    if words := of_another_home(settings):
+    for words in filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]):
         tell(f"warning: {words}")
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)

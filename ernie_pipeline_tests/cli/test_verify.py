@@ -142,7 +142,7 @@ def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome
 def test_an_edited_or_invented_line_of_the_table_of_figures_is_found(home: RegisteredHome) -> None:
     with connected(home.settings.tracking_uri) as client:
         run = find_version(client, "1", "quick").run_id
-    [file] = (home.folder / "home" / "runs").rglob(f"{run}/**/figures.json")
+    [file] = (home.folder / "home" / "mlartifacts").rglob(f"{run}/**/figures.json")
     whole = json.loads(file.read_text())
     changed = [[name, value, low, high and high + 1e-6] for name, value, low, high in whole["data"]]
     for rows, said in (
