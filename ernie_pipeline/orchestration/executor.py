@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from ernie_pipeline.launch.parent import tell_steps_who_runs_them
+from ernie_pipeline.launch.parent import interrupt_with_command, tell_steps_who_runs_them
 
 EITHER = dg.multi_or_in_process_executor
 JOBS = tuple(f"ernie_pipeline.{room}.job" for room in ("data", "solutions", "training", "evaluation"))
@@ -27,8 +27,9 @@ def _forked(config: dict[str, Any]) -> dict[str, Any]:
 
 @dg.executor(name=EITHER.name, config_schema=EITHER.config_schema.as_field(), requirements=EITHER.get_requirements)
 def _either(init_context: dg.InitExecutorContext) -> dg.Executor:
-    """Made in the run's own process, and nowhere else: its steps end when it does."""
+    """Made in the run's own process, and nowhere else: its steps end when it does, and it with its command."""
     tell_steps_who_runs_them()
+    interrupt_with_command()
     make = EITHER.executor_creation_fn
     assert make, "Dagster's own executor can be made"
     return make(init_context)
