@@ -78,6 +78,11 @@ def test_a_home_that_cannot_be_is_what_nothing_can_work_with(
     status, found, _ = looked()
     assert (status, found["home"]["state"]) == (1, "bad")
     assert "cannot be a folder" in found["home"]["cure"]
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "/proc/home")
+    _, found, _ = looked()
+    assert (found["home"]["state"], found["home"]["found"]) == ("bad", "/proc/home"), "and not how full the disk is"
+    assert found["home"]["cure"] == "/proc cannot be written: set --home to a folder that can"
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "file" / "home"))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("\nNothing can work before this is mended: home.\n")
 

@@ -69,6 +69,17 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_plain_line(
     assert [line.failure for line in view.lines.values()] == ["", "the loss is no number any more"]
 
 
+def test_a_stage_that_has_begun_waits_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "told.jsonl"
+    view = RunView({"registered_model": ("waiting", "waits for qlora_adapter")}, file, Console(file=io.StringIO()))
+    wrote(file, {"what": "began", "asset": "registered_model"})
+    view.look()
+    assert capsys.readouterr().out.splitlines() == [
+        "registered_model  waiting   waits for qlora_adapter",
+        "registered_model  building",
+    ]
+
+
 def test_elsewhere_what_a_stage_does_is_told_every_few_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
