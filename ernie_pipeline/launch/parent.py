@@ -60,11 +60,10 @@ def of_this_command() -> dict[str, str]:
 
 
 def interrupt_with_command() -> None:
-    """From now on, interrupt this process, a run's own, as soon as the command that started it is gone: one that was
-    killed could not do so itself. Does nothing where no command has said that it is it."""
-    if told := os.environ.get(COMMAND_PROCESS):
-        command = Parent.model_validate_json(told)
-        threading.Thread(target=_interrupt_after, args=(command,), name="ends with the command", daemon=True).start()
+    """From now on, interrupt this process, a run's own, as soon as the command that has said that it started it is
+    gone: one that was killed could not do so itself."""
+    command = Parent.model_validate_json(os.environ[COMMAND_PROCESS])
+    threading.Thread(target=_interrupt_after, args=(command,), name="ends with the command", daemon=True).start()
 
 
 def _interrupt_after(command: Parent) -> None:

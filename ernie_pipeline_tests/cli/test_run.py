@@ -165,6 +165,22 @@ def test_a_run_into_a_pipe_is_plain_and_the_next_one_has_nothing_to_do(
     assert len(list((tmp_path / "home" / "logs").iterdir())) == 1, "no run was started"
 
 
+def test_a_dagster_home_of_another_home_is_warned_of_once_by_whoever_starts_the_run(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    other = tmp_path / ".ernie" / "dagster"
+    other.mkdir(parents=True)
+    environment["DAGSTER_HOME"] = str(other)
+    told = f"warning: DAGSTER_HOME belongs to the home {tmp_path / '.ernie'}, and this is {tmp_path / 'home'}: "
+    dagster = ["dagster", "asset", "materialize", "--select", "raw_nemotron", "-m", "ernie_pipeline.definitions"]
+    for command in ([sys.executable, "-m", *dagster], [*ERNIE, "run", "--only", "math_split"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert sum(line.startswith(told) for line in (done.stdout + done.stderr).splitlines()) == 1
+    [log] = (tmp_path / "home" / "logs").iterdir()
+    assert told not in log.read_text()
+
+
 def on_a_terminal(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
     """Exit status, what the terminal got, and standard error."""
     shown, terminal = pty.openpty()
