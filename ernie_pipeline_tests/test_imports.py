@@ -29,6 +29,10 @@ def test_opening_the_code_location_loads_no_heavy_library() -> None:
     assert loaded & HEAVY == set()
 
 
+def test_an_export_looks_for_its_model_before_it_loads_any() -> None:
+    assert fresh_import("ernie_pipeline.registry.export.export")[1] & HEAVY == set()
+
+
 def test_opening_the_code_location_takes_little_longer_than_dagster_itself() -> None:
     """Of the quickest imports of each; up to five, as something else may have slowed one of them down."""
     ours: list[float] = []

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from ernie_pipeline.cli.output import ERROR, FRESH, AsJson, print_answer
-from ernie_pipeline.orchestration.up import listens, named_dagster_home, of_another_home
+from ernie_pipeline.orchestration.up import check_dagster_yaml, listens, named_dagster_home, of_another_home
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.utils.address import public_uri
 from ernie_pipeline.utils.errors import PipelineError
@@ -138,11 +139,14 @@ def _places() -> Iterator[Finding]:
         return
     here = next(place for place in (settings.home, *settings.home.parents) if place.exists())
     free = shutil.disk_usage(here).free
-    told = f"{settings.address or settings.home}, {human_size(free)} free on its disk"
-    writable = os.access(here, os.W_OK)
-    cure = "" if free >= DISK else "the recipe demo and its registry take up to 3 GB: make room, or set --home"
-    if not writable:
-        cure = f"you may not write {here}: set --home to a folder that you may write"
+    told, cure = f"{settings.address or settings.home}, {human_size(free)} free on its disk", ""
+    if not (writable := _is_writable(here)):
+        told, cure = (
+            str(settings.address or settings.home),
+            f"{here} cannot be written: set --home to a folder that can",
+        )
+    elif free < DISK:
+        cure = "the recipe demo and its registry take up to 3 GB: make room, or set --home"
     yield Finding("home", "bad" if not writable else "note" if cure else "ok", told, cure)
     yield Finding("MLflow", "ok", public_uri(settings.tracking_uri))
     try:
@@ -151,6 +155,15 @@ def _places() -> Iterator[Finding]:
         yield Finding("recipe", "bad", settings.recipe, str(error))
         return
     yield Finding("recipe", "ok", f"{settings.recipe}: {recipe.registry.model_name}, of {recipe.base_model.name}")
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a file can be made there: its rights do not tell, as of /proc for root."""
+    try:
+        with TemporaryFile(dir=folder):  # without a name, where the disk has such: nothing is made by looking
+            return True
+    except OSError:
+        return False
 
 
 def _dagster_home() -> Finding:
@@ -165,6 +178,10 @@ def _dagster_home() -> Finding:
         return Finding(name, "note", told, "it must be a folder that is there, by its whole path: mkdir -p it")
     if not Path(told, "dagster.yaml").is_file():
         return Finding(name, "note", told, "it has no dagster.yaml: cp deploy/dagster.yaml there (one job at a time)")
+    try:
+        check_dagster_yaml(Path(told))
+    except PipelineError as error:
+        return Finding(name, "bad", told, str(error))
     try:
         words = of_another_home(Settings.from_environment())
     except PipelineError:  # the home's own line tells

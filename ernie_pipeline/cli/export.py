@@ -36,9 +36,6 @@ def export(
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
     report = write_export(Settings.from_environment(), asked, tell)
     text = "\n".join([f"{out} ({form}):", *(as_shown(f"  {sentence}") for sentence in report.sentences)])
     print_answer(as_json, {"out": str(out), "loaded_back": report.loaded, **report.figures}, text)

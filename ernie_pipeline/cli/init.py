@@ -14,7 +14,7 @@ from ernie_pipeline.data.chat.template import chat_rows
 from ernie_pipeline.data.chat.tokens import with_tokens
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
-from ernie_pipeline.data.read.other_schema import LOOKED_AT
+from ernie_pipeline.data.read.other_schema import LOOKED_AT, shown_column
 from ernie_pipeline.data.read.propose import Proposal, propose, toml_text
 from ernie_pipeline.data.read.reading import NoRows
 from ernie_pipeline.data.read.records import first_records
@@ -31,6 +31,10 @@ from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.near import did_you_mean
 
 REAL, DEMO = "unsloth/ERNIE-4.5-21B-A3B-PT", "demo"
+ROWS = (
+    'rows are lines such as {"question": "1 + 1?", "answer": "2"}, a JSON array of such objects, or a table with such '
+    "columns (CSV, TSV, Parquet, Arrow)"
+)
 MEASURED = 400
 """Rows whose tokens are counted."""
 ROOM = 1.25
@@ -97,8 +101,6 @@ def init(
     """
     table = source_table(source)
     out = out or Path(f"{called(table)}.toml")
-    if out.exists():
-        raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
     rows = Source(**table)
     version = _version(rows, source)
     named = {"question": question, "answer": answer, "messages": messages, "extract": extract}
@@ -107,10 +109,9 @@ def init(
     table |= keys
     if table["kind"] == "file":
         table["path"] = str(Path(table["path"]).expanduser().absolute())
-    try:
-        found = survey(parse_recipe({"source": table}, where="the rows").source, version)
-    except NoRows as error:
-        raise PipelineError(f"{error.told}; write rows into it, or name another") from None
+    found = _survey(parse_recipe({"source": table}, where="the rows").source, version)
+    if out.exists():
+        raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
     base = base or (REAL if gpus_here() else DEMO)
     text = recipe_text(table, proposal, found, base, _lengths(found, base))
     try:
@@ -139,6 +140,18 @@ def _version(rows: Source, named: str) -> str:
         raise
 
 
+def _survey(source: Source, version: str) -> Survey:
+    """A look at the rows. Raises `PipelineError` where none can be read, and what rows are where there are no such."""
+    try:
+        return survey(source, version)
+    except NoRows as error:
+        raise PipelineError(f"{error.told}; write rows into it, or name another") from None
+    except PipelineError as error:
+        if source.kind == "file" and not first_records(source, version, LOOKED_AT):
+            raise PipelineError(f"{error}: {ROWS}") from None
+        raise
+
+
 def _named(given: dict[str, str | None]) -> Proposal | None:
     """The columns that the command line names, if it does."""
     keys = {key: value for key, value in given.items() if value}
@@ -152,6 +165,12 @@ def _proposal(source: Source, version: str) -> Proposal | None:
     if records and set(COLUMNS) <= set(records[0]) and not isinstance(records[0]["expected_answer"], int | float):
         return None
     if records and not found:
+        inside = [shown_column(key) for key, value in records[0].items() if isinstance(value, list) and value]
+        if len(records) == 1 and len(inside) == 1:
+            raise PipelineError(
+                f"{describe_source(source)} is one object, not rows; write the members of its {inside[0]!r} one a "
+                "line, or as one array"
+            )
         names = ", ".join(map(repr, records[0]))
         raise PipelineError(
             f"{describe_source(source)} has the columns {names}, which do not tell what they hold: name them with "

@@ -129,6 +129,7 @@ class RunView:
         if line is None:
             return
         if what == "began":
+            line.detail = "" if line.state == "waiting" else line.detail  # it waits for nothing any more
             line.state, line.began = "building", now
             self._plain(line, now)
         elif what in ("progress", "said"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ernie_pipeline.launch.parent import of_this_command
 from ernie_pipeline.recipe.side_by_side import as_selected
 
 QUIET = ("-W", "ignore:Function `asset_materialize_command` is superseded")
@@ -35,7 +36,8 @@ def materialize(
 ) -> Ended:
     """Let Dagster build the assets, and wait until it and its steps have ended.
 
-    SIGINT, SIGTERM and SIGHUP interrupt it, once each: it cancels its run, whose work is saved. `more`: of its
+    SIGINT, SIGTERM and SIGHUP interrupt it, once each: it cancels its run, whose work is saved. So does the end of this
+    process, should it be killed. `more`: of its
     arguments; `watch` is called meanwhile; `started`: how, as `subprocess.Popen` takes it.
     """
     selected, environment = as_selected(assets, environment)
@@ -43,7 +45,7 @@ def materialize(
     with _interrupts() as (hand_to, signals):
         # in a group of its own: Ctrl-C is for this process, which tells Dagster alone. The helpers of its log, told by
         # the terminal too, would each print a traceback
-        run = subprocess.Popen(command, env=dict(environment), text=True, process_group=0, **started)
+        run = subprocess.Popen(command, env={**environment, **of_this_command()}, text=True, process_group=0, **started)
         hand_to(run)
         said = _followed(run, watch)
     return Ended(run.returncode, said, signals[0] if signals else None)

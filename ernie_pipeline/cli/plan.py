@@ -125,7 +125,7 @@ def _summary(plan: RefreshPlan, costs: Forecast, budget: Budget) -> str:
     states = Counter(asset.state for asset in plan.assets if asset.state != "fresh")
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     seconds = sum(asset.seconds or 0 for asset in plan.assets if asset.state != "fresh")
-    took = f" Their last builds took {seconds:.0f} s together." if seconds else ""
+    took = f" Their last builds took {seconds:.0f} s together." if seconds >= 1 else ""
     if plan.refused:
         refused = as_typed(plan.refused)
         return f"{counts}.{took} {refused}{'' if chr(10) in refused else '.'}"  # it may end with lines to paste

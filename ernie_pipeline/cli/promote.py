@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ernie_pipeline.cli.output import FRESH, AsJson
+from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.cli.verification import Depth
 from ernie_pipeline.cli.verify import (
     STATUS,
@@ -68,7 +69,7 @@ def _move(choose: "Callable[[MlflowClient, str], Choice]", depth: Depth, as_json
             store = open_store(settings, for_run=True)
             settings.make_home()
             move = make_champion(store, client, version.name, version.version, instead_of=champion, back=back)
-    sentence = _sentence(version, champion, move)
+    sentence = _sentence(version, champion, move, back)
     if move and not back and (refused := _refused_by_gate(settings, version)):
         sentence += f"\nThe gate had not let it become champion: {refused}"
     moved = {"before": move.before, "now": move.now} if move else None
@@ -88,11 +89,13 @@ def _refused_by_gate(settings: Settings, version: Version) -> str:
     return ""
 
 
-def _sentence(version: Version, champion: str | None, move: Move | None) -> str:
+def _sentence(version: Version, champion: str | None, move: Move | None, back: bool) -> str:
     now = f"version {champion}" if champion else "none"
     if move is None:
         return f"Nothing was moved: the champion of {version.name} is {now}, as before."
     if move.before == move.now:
         return f"Nothing had to be moved: the champion of {version.name} is {now} already."
-    back = '; "ernie rollback" goes back' if move.before else ""
-    return f"The champion of {version.name} was {now}, and is version {move.now} now{back}."
+    # of a rollback, another one would go further back, or find nothing
+    undo = with_options(f"ernie promote {move.before}" if back else "ernie rollback")
+    undone = f'; "{undo}" goes back' if move.before else ""
+    return f"The champion of {version.name} was {now}, and is version {move.now} now{undone}."

@@ -22,6 +22,7 @@ from ernie_pipeline.cli.summary import summary, summary_values
 from ernie_pipeline.orchestration.up import dagster_home, of_another_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
+from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.staleness.forecast import Forecast
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.utils.errors import PipelineError
@@ -111,13 +112,14 @@ def _build(
     budget: Budget,
     dagster_home: str | None,
 ) -> Outcome:
-    log, mixed = _new_log(settings), list(filter(None, [of_another_home(settings)]))
-    for words in mixed:
+    log = _new_log(settings)
+    places = list(filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]))
+    for words in places:
         print(f"warning: {words}\n", flush=True)
     ended, name, view = _watched(assets, plan, costs, log, dagster_home)
     outcome = Outcome(ERROR, plan, spent=spent(name, budget, "This run"), log=log, dagster_home=dagster_home)
     outcome.built = [line.asset for line in view.lines.values() if line.state == "built"]
-    outcome.warnings = [*mixed, *(words for words in view.warnings if GATE not in words or ended.returncode)]
+    outcome.warnings = [*places, *(words for words in view.warnings if GATE not in words or ended.returncode)]
     if ended.returncode == 0:
         outcome.status, (outcome.plan, _) = FRESH, plan_with_costs()
         outcome.warnings += [words for words in warnings_of(outcome.plan) if words not in outcome.warnings]

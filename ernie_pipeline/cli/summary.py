@@ -13,6 +13,7 @@ from ernie_pipeline.staleness.suites import COMPARISON, suite_asset, suites_amon
 from ernie_pipeline.store.artifacts import ArtifactStore
 from ernie_pipeline.store.readable import NOT_READABLE, read_json
 from ernie_pipeline.utils.address import public_uri
+from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.shares import between, percent, points, points_between
 
 REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons")
@@ -21,7 +22,8 @@ REGISTERED = ("name", "version", "model_uri", "aliases", "promoted", "reasons")
 
 def summary(settings: Settings, plan: RefreshPlan, dagster_home: str | None) -> str:
     """The lines, of what stands of the plan; what an artifact does not say is left out."""
-    rows = [(name, words) for name, words in _lines(_Files(settings, plan)) if words]
+    files = _Files(settings, plan)
+    rows = [(name, words) for name, words in _lines(files, _registered(settings, files)) if words]
     rows += _where(settings, dagster_home)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {words}" for name, words in rows)
@@ -32,7 +34,7 @@ def summary_values(settings: Settings, plan: RefreshPlan) -> dict[str, Any]:
     files = _Files(settings, plan)
     profile = files.read("math_split", "reports/profile.json")
     suites = {name: files.read(suite_asset(name, COMPARISON), "comparison.json") for name in suites_among(files.wanted)}
-    made = files.read("registered_model", "registration.json")
+    made = _registered(settings, files)
     return {
         "rows": profile and profile["places"],
         "base": files.read("base_evaluation", "metrics.json"),
@@ -41,6 +43,17 @@ def summary_values(settings: Settings, plan: RefreshPlan) -> dict[str, Any]:
         "suites": {name: compared["figures"] for name, compared in suites.items() if compared},
         "registered": made and {**{key: made.get(key) for key in REGISTERED}, **_in_mlflow(settings, made)},
     }
+
+
+def _registered(settings: Settings, files: "_Files") -> Any:
+    """What the registration says, with the aliases that its version has now: `promote` and `rollback` move them."""
+    from ernie_pipeline.registry.lookup import aliases_now
+
+    made = files.read("registered_model", "registration.json")
+    with suppress(PipelineError):
+        now = made and aliases_now(settings.tracking_uri, made["name"], str(made["version"]))
+        return made if now is None else {**made, "aliases": now}
+    return made
 
 
 def _in_mlflow(settings: Settings, made: dict[str, Any]) -> dict[str, str | None]:
@@ -65,7 +78,7 @@ class _Files:
         return None
 
 
-def _lines(files: _Files) -> Iterator[tuple[str, str]]:
+def _lines(files: _Files, made: Any) -> Iterator[tuple[str, str]]:
     if profile := files.read("math_split", "reports/profile.json"):
         places = profile["places"]
         yield (
@@ -92,7 +105,7 @@ def _lines(files: _Files) -> Iterator[tuple[str, str]]:
     for suite in suites_among(files.wanted):
         if compared := files.read(suite_asset(suite, COMPARISON), "comparison.json"):
             yield f"on {suite}", _suite(compared)
-    if made := files.read("registered_model", "registration.json"):
+    if made:
         yield from _model(made)
 
 
@@ -101,10 +114,11 @@ def _model(made: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", f"{made['name']} {made['version']}{aliases}"
     promoted = made.get("promoted", True)
     yield "gate", "passed" if promoted else f"not passed: {' '.join(made['reasons'])}"
+    champion = "champion" in made.get("aliases", ["champion"] if promoted else [])
     if not promoted:
         command = with_options(f"ernie promote {made['version']}")
-        yield "", f'to make it the champion all the same: "{command}"'
-    named = "" if promoted else f" --model {shlex.quote(made['model_uri'])}"
+        yield "", "made the champion all the same" if champion else f'to make it the champion all the same: "{command}"'
+    named = "" if champion else f" --model {shlex.quote(made['model_uri'])}"
     yield "ask it", with_options(f'ernie ask "Solve for x: 2*x + 3 = 7"{named}')
 
 

@@ -41,8 +41,10 @@ def _wrong_value(name: str, said: str, command: str) -> str:
 
 
 def _near_option(asked: str, context: Any) -> str:
+    """By their words: with the dashes, which all of them have, any two are half alike."""
     known = [name for each in context.command.get_params(context) for name in each.opts if name.startswith("--")]
-    return did_you_mean(asked, known) or f"the options are {', '.join(known)}"
+    near = did_you_mean(asked.lstrip("-"), [name.lstrip("-") for name in known])
+    return near.replace("'", "'--", 1) or f"the options are {', '.join(known)}"
 
 
 def _name(parameter: Any) -> str:

@@ -1,6 +1,7 @@
 """Whether the process that waits for this one is still there: nobody else reads what this one goes on to make."""
 
 import os
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -16,6 +17,8 @@ POLL_S = 1.0
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 RUN_PROCESS = "ERNIE_PIPELINE_RUN_PROCESS"
 """The environment variable that tells a run's steps which process is the run's own."""
+COMMAND_PROCESS = "ERNIE_PIPELINE_COMMAND_PROCESS"
+"""The one that tells a run which command has started it."""
 WATCH = "ends with the run"
 GRACE_S = 5.0
 """What a step's children get to save their work when the run's own process is gone, before they are killed."""
@@ -49,6 +52,24 @@ def end_with(step: Parent) -> None:
         _kill_family([])
     finally:
         os._exit(1)
+
+
+def of_this_command() -> dict[str, str]:
+    """What says to a run that is started with it in its environment that this process is its command."""
+    return {COMMAND_PROCESS: this_process().model_dump_json()}
+
+
+def interrupt_with_command() -> None:
+    """From now on, interrupt this process, a run's own, as soon as the command that has said that it started it is
+    gone: one that was killed could not do so itself."""
+    command = Parent.model_validate_json(os.environ[COMMAND_PROCESS])
+    threading.Thread(target=_interrupt_after, args=(command,), name="ends with the command", daemon=True).start()
+
+
+def _interrupt_after(command: Parent) -> None:
+    while _start(command.pid) == command.start:
+        time.sleep(POLL_S)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def tell_steps_who_runs_them() -> None:

@@ -5,12 +5,12 @@ Dagster's daemon frees it, where there is one; without it the next run would wai
 
 from pathlib import Path
 
-import dagster as dg
+from ernie_pipeline.orchestration.up import open_instance
 
 
 def free_left_slots(dagster_home: Path) -> list[str]:
     """Free what runs that have ended hold in the pools of this instance; their ids."""
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+    with open_instance(dagster_home) as instance:
         storage = instance.event_log_storage
         if not storage.supports_global_concurrency_limits:
             return []

@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.mlflow_pages import page
-from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.registry.moved_home import renew_places
+from ernie_pipeline.utils.errors import PipelineError, first_line
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
 OWN = "dagster"
@@ -50,7 +55,7 @@ def up(
         raise PipelineError(f"port {port} cannot be both Dagster's and MLflow's; give one of them another")
     settings.make_home()
     home = dagster_home(settings)
-    if words := of_another_home(settings):
+    for words in filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]):
         tell(f"warning: {words}")
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)
@@ -79,12 +84,10 @@ def _commands(settings: Settings, port: int, mlflow_port: int | None) -> dict[st
 
 def _lead_to_mlflow(address: str, settings: Settings, home: Path, tell: Callable[[str], None]) -> None:
     """Let pages that are there link to MLflow at the address, and say how those that others write will do."""
-    from dagster import DagsterInstance
-
     from ernie_pipeline.orchestration.renewed_links import renew_mlflow_links
 
     # before Dagster's own processes are there, which make its storage where there is none
-    with DagsterInstance.from_config(str(home)) as instance:
+    with open_instance(home) as instance:
         renew_mlflow_links(instance, address)
     if address != settings.mlflow_ui:
         tell(f"What is built in another terminal links to MLflow here where {MLFLOW_UI}={address} is set.")
@@ -113,6 +116,41 @@ def named_dagster_home() -> Path | None:
             f"DAGSTER_HOME = {told!r} is no folder that is there, by its whole path; make it with mkdir -p, or unset it"
         )
     return Path(told) if told else None
+
+
+def open_instance(home: Path) -> "DagsterInstance":
+    """Dagster's instance of this DAGSTER_HOME. Raises `PipelineError` where its dagster.yaml is not one."""
+    from dagster import DagsterInstance
+
+    with _in_a_sentence(home):
+        return DagsterInstance.from_config(str(home))
+
+
+def check_dagster_yaml(home: Path) -> None:
+    """The same `PipelineError` of its dagster.yaml, without opening anything."""
+    from dagster._core.instance.config import dagster_instance_config
+
+    with _in_a_sentence(home):
+        dagster_instance_config(str(home))
+
+
+@contextmanager
+def _in_a_sentence(home: Path) -> Iterator[None]:
+    """What Dagster says of a dagster.yaml that it does not take, without its schema of forty lines."""
+    import yaml
+    from dagster._check import CheckError
+    from dagster._core.errors import DagsterInvalidConfigError
+
+    try:
+        yield
+    except (DagsterInvalidConfigError, CheckError, ImportError, yaml.YAMLError) as error:
+        said = " ".join(str(error).partition("Error 1: ")[2].partition(" Expected:")[0].split())
+        said = said or first_line(error).removeprefix("Failure condition: ").rstrip(".")
+        said = "it is not YAML" if isinstance(error, yaml.YAMLError) else said
+        instead = "unset DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else "remove it, and it is made anew"
+        raise PipelineError(
+            f"{home / 'dagster.yaml'} is not one that Dagster takes ({said.rstrip('.')}); correct it, or {instead}"
+        ) from None
 
 
 def of_another_home(settings: Settings) -> str:

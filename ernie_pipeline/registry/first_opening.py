@@ -6,6 +6,7 @@ kind of database or an MLflow server that starts just then, is seen by its error
 """
 
 import glob
+import logging
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_pipeline.recipe.settings import sqlite_uri
+from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.store.aside import alone_in
 from ernie_pipeline.utils.address import SQLITE, sqlite_file
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+"""Where it is told that a home was moved; without a handler, Python prints it on stderr."""
 
 LOCK = 0x65726E6965
 """The number of PostgreSQL's lock, the same for all of this package ("ernie")."""
@@ -66,6 +71,8 @@ def _alone_with_file(file: Path) -> Iterator[None]:
     with alone_in(file.parent):
         if not file.exists():
             _make(file)
+        elif words := renew_places(sqlite_uri(file)):
+            log.warning("%s", words)
         yield
 
 

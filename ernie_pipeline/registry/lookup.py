@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ernie_pipeline.registry.moved_home import place_now
 from ernie_pipeline.registry.tracking import CHECKED, GIVEN_UP, connected
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
 from ernie_pipeline.store.sealed import Files, damaged_file
@@ -139,9 +140,10 @@ def _in_sqlite(database: Path, name: str, version: str) -> Found | None:
             return None
         aliases = connection.execute(ALIASES, (row[0], name)).fetchall()
         given_up = connection.execute(GIVEN_UP_TAG, (row[0], name, int(version), GIVEN_UP)).fetchone()
+        location = place_now(connection, database, str(row[1]))
     finally:
         connection.close()
-    return Found(str(row[1]), {alias: str(holder) for alias, holder in aliases}, given_up is not None)
+    return Found(location, {alias: str(holder) for alias, holder in aliases}, given_up is not None)
 
 
 def _by_client(tracking_uri: str, name: str, version: str) -> Found | None:

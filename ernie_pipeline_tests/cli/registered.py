@@ -104,14 +104,9 @@ class RegisteredHome:
             return {k: str(v) for k, v in database.execute("SELECT alias, version FROM registered_model_aliases")}
 
     def copy(self, folder: Path) -> "RegisteredHome":
-        """The same elsewhere: the database says where the files are now."""
+        """The same elsewhere."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         copied = RegisteredHome(folder)
-        for version in (path.name for path in (folder / "home" / "mlartifacts").iterdir()):
-            place = copied.files(version).as_uri()
-            copied.sql("UPDATE model_versions SET storage_location = ? WHERE version = ?", place, version)
-        moved = (str(self.folder), str(folder))
-        copied.sql("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", *moved)
         _artifact_repos_cache.clear()  # by which MLflow remembers where a run's files were
         recipe = folder / "recipe.toml"
         recipe.write_text(recipe.read_text().replace(str(self.folder), str(folder)))
@@ -238,7 +233,7 @@ def _in_registry(
     with connected(settings.tracking_uri) as client:
         if number == "1":
             client.create_registered_model("quick")
-        experiment = ensure_experiment(client, "quick", settings.home / "runs")
+        experiment = ensure_experiment(client, "quick", settings.artifact_root)
         run_id, model_id = _measured(client, experiment, "adapter", figures["adapter"], {})
         _measured(client, experiment, "base", figures["base"], {ADAPTER_RUN: run_id})
         version = client.create_model_version(

@@ -59,6 +59,17 @@ def test_a_port_in_use_and_a_dagster_home_without_settings_are_notes(
     assert found["DAGSTER_HOME"]["cure"].startswith("it has no dagster.yaml")
 
 
+def test_a_dagster_yaml_that_dagster_does_not_take_is_what_nothing_can_work_with(
+    looked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("storag: {x: 1}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    status, found, _ = looked()
+    assert (status, found["DAGSTER_HOME"]["state"]) == (1, "bad")
+    assert found["DAGSTER_HOME"]["cure"].startswith(f"{tmp_path / 'dagster.yaml'} is not one that Dagster takes (")
+    assert [file.name for file in tmp_path.iterdir()] == ["dagster.yaml"], "nothing is made by looking"
+
+
 def test_a_home_that_cannot_be_is_what_nothing_can_work_with(
     looked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +78,11 @@ def test_a_home_that_cannot_be_is_what_nothing_can_work_with(
     status, found, _ = looked()
     assert (status, found["home"]["state"]) == (1, "bad")
     assert "cannot be a folder" in found["home"]["cure"]
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", "/proc/home")
+    _, found, _ = looked()
+    assert (found["home"]["state"], found["home"]["found"]) == ("bad", "/proc/home"), "and not how full the disk is"
+    assert found["home"]["cure"] == "/proc cannot be written: set --home to a folder that can"
+    monkeypatch.setenv("ERNIE_PIPELINE_HOME", str(tmp_path / "file" / "home"))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("\nNothing can work before this is mended: home.\n")
 

@@ -77,6 +77,7 @@ def test_each_command_s_help_tells_what_its_exit_statuses_mean(capsys: pytest.Ca
         (["store"], "name a command: list, verify, prune"),
         (["plan", "--jsn"], "ernie plan has no option '--jsn'; did you mean '--json'?"),
         (["--hme", "x", "plan"], "ernie has no option '--hme'; did you mean '--home'?"),
+        (["plan", "--nosuch"], "ernie plan has no option '--nosuch'; the options are --json, "),
         (["store", "prune", "--zzz"], "ernie store prune has no option '--zzz'; the options are --delete, --json, "),
         (["export", "pefft", "out"], "FORM 'pefft' is none of peft, unsloth, merged, gguf; did you mean 'peft'?"),
         (["export", "zzz", "out"], "FORM 'zzz' is none of peft, unsloth, merged, gguf; name one of them"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.cli.app import main
-from ernie_pipeline.cli.init import init
+from ernie_pipeline.cli.init import ROWS, init
 from ernie_pipeline.data.read.reading import Reading
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.recipe.load import load_recipe
@@ -108,8 +108,12 @@ def test_columns_that_do_not_tell_can_be_named(tmp_path: Path) -> None:
 
 
 def test_no_file_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, out = tmp_path / "rows.csv", str(tmp_path / "a.toml")
     (tmp_path / "a.toml").write_text("mine")
-    assert main(["init", "rows.csv", "--out", str(tmp_path / "a.toml")]) == 1
+    assert main(["init", str(rows), "--out", out]) == 1
+    assert f"there is no file {rows}" in capsys.readouterr().err, "the rows are looked at first"
+    csv_file(rows, [f"How many are {n} and 7 apples?" for n in range(20)])
+    assert main(["init", str(rows), "--out", out]) == 1
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "a.toml").read_text() == "mine"
 
@@ -134,3 +138,29 @@ def test_a_file_without_rows_is_told(tmp_path: Path, content: bytes, said: str) 
     with pytest.raises(PipelineError) as caught:
         asked(rows, out=tmp_path / "made.toml")
     assert str(caught.value) == f"file {rows} holds no rows: {said}; write rows into it, or name another"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"Question: what?\nAnswer: 4\n", "all 2 rows are broken, all like line 1: row is not JSON "),
+        ("a.pdf", b"%PDF-1.4\n%\xe2\xe3\n", "all 2 rows are broken, "),
+        ("a.xlsx", b"PK\x03\x04", "is a zip file or an Excel workbook, not lines of JSON; save it as CSV, "),
+        ("a.json", b'["What is 1 + 1?"]', "row is a list, not an object"),
+    ],
+)
+def test_of_a_file_that_has_no_rows_it_is_told_what_rows_are(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipelineError) as caught:
+        asked(tmp_path / name, out=tmp_path / "made.toml")
+    assert said in str(caught.value)
+    assert str(caught.value).endswith(f": {ROWS}")
+
+
+def test_rows_within_one_object_are_to_be_taken_out_of_it(tmp_path: Path) -> None:
+    rows = tmp_path / "a.json"
+    rows.write_text(json.dumps({"version": 1, "rows": [{"question": "1 + 1?", "answer": "2"}]}))
+    with pytest.raises(PipelineError, match=r"is one object, not rows; write the members of its 'rows' one a line, or"):
+        asked(rows, out=tmp_path / "made.toml")

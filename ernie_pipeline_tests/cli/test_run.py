@@ -69,6 +69,17 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_plain_line(
     assert [line.failure for line in view.lines.values()] == ["", "the loss is no number any more"]
 
 
+def test_a_stage_that_has_begun_waits_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "told.jsonl"
+    view = RunView({"registered_model": ("waiting", "waits for qlora_adapter")}, file, Console(file=io.StringIO()))
+    wrote(file, {"what": "began", "asset": "registered_model"})
+    view.look()
+    assert capsys.readouterr().out.splitlines() == [
+        "registered_model  waiting   waits for qlora_adapter",
+        "registered_model  building",
+    ]
+
+
 def test_elsewhere_what_a_stage_does_is_told_every_few_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +163,22 @@ def test_a_run_into_a_pipe_is_plain_and_the_next_one_has_nothing_to_do(
     assert "math_split          reused\n" in again.stdout
     assert "Nothing is stale" in again.stdout or "is to be built" in again.stdout
     assert len(list((tmp_path / "home" / "logs").iterdir())) == 1, "no run was started"
+
+
+def test_a_dagster_home_of_another_home_is_warned_of_once_by_whoever_starts_the_run(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    other = tmp_path / ".ernie" / "dagster"
+    other.mkdir(parents=True)
+    environment["DAGSTER_HOME"] = str(other)
+    told = f"warning: DAGSTER_HOME belongs to the home {tmp_path / '.ernie'}, and this is {tmp_path / 'home'}: "
+    dagster = ["dagster", "asset", "materialize", "--select", "raw_nemotron", "-m", "ernie_pipeline.definitions"]
+    for command in ([sys.executable, "-m", *dagster], [*ERNIE, "run", "--only", "math_split"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert sum(line.startswith(told) for line in (done.stdout + done.stderr).splitlines()) == 1
+    [log] = (tmp_path / "home" / "logs").iterdir()
+    assert told not in log.read_text()
 
 
 def on_a_terminal(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:

@@ -1,6 +1,7 @@
 """`verify`, `promote` and `rollback`, on a home that was made without a model; with one: scenarios/."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +142,7 @@ def test_an_edited_figure_is_found_wherever_mlflow_keeps_it(home: RegisteredHome
 def test_an_edited_or_invented_line_of_the_table_of_figures_is_found(home: RegisteredHome) -> None:
     with connected(home.settings.tracking_uri) as client:
         run = find_version(client, "1", "quick").run_id
-    [file] = (home.folder / "home" / "runs").rglob(f"{run}/**/figures.json")
+    [file] = (home.folder / "home" / "mlartifacts").rglob(f"{run}/**/figures.json")
     whole = json.loads(file.read_text())
     changed = [[name, value, low, high and high + 1e-6] for name, value, low, high in whole["data"]]
     for rows, said in (
@@ -354,10 +355,12 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
 
 
 def test_promote_and_rollback_move_the_champion_once_it_is_verified(home: RegisteredHome, ask: Ask) -> None:
-    status, values = ask(home, "promote", "2")
+    place = str(home.settings.home)
+    status, values = ask(home, "promote", "2", "--home", place)
     assert (status, values["champion"]) == (0, {"before": "1", "now": "2"})
+    again = f'"ernie rollback --home {shlex.quote(place)}"'
     assert values["said"].splitlines() == [
-        'The champion of quick was version 1, and is version 2 now; "ernie rollback" goes back.',
+        f"The champion of quick was version 1, and is version 2 now; {again} goes back.",
         "The gate had not let it become champion: It is better.",
     ]
     assert home.aliases() == {"challenger": "2", "champion": "2"}
@@ -372,6 +375,9 @@ def test_promote_and_rollback_move_the_champion_once_it_is_verified(home: Regist
     status, values = ask(home, "rollback", "--files")
     assert (status, values["champion"], home.aliases()["champion"]) == (0, {"before": "2", "now": "1"}, "1")
     assert values["sentence"].startswith("models:/quick/1 is what was registered: 3 steps passed")
+    assert values["said"].endswith('and is version 1 now; "ernie promote 2" goes back.'), (
+        "a rollback would find no more"
+    )
 
 
 def test_a_version_that_gave_its_alias_up_on_purpose_is_not_lost_and_not_registered_again(

@@ -165,9 +165,9 @@ def test_too_few_rows_after_decontamination_say_so() -> None:
     assert "where the split needs 190 (dropped by the filters: proof 3, evaluation_overlap 100)" in message
 
 
-@pytest.mark.parametrize("available", [0, 1])
-def test_fewer_than_two_rows_cannot_be_divided(available: int) -> None:
-    assert f"{available} rows are left where the split needs 2" in error_of(ROWS[:available], Split())
+@pytest.mark.parametrize(("available", "left"), [(0, "0 rows are"), (1, "1 row is")])
+def test_fewer_than_two_rows_cannot_be_divided(available: int, left: str) -> None:
+    assert f"{left} left where the split needs 2" in error_of(ROWS[:available], Split())
 
 
 def test_a_split_of_one_row_is_refused() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ernie_pipeline.orchestration.left_slots import free_left_slots
 from ernie_pipeline.orchestration.renewed_links import renew_mlflow_links
 from ernie_pipeline.orchestration.report import DATA
-from ernie_pipeline.orchestration.up import dagster_home, of_another_home, up
+from ernie_pipeline.orchestration.up import check_dagster_yaml, dagster_home, of_another_home, up
 from ernie_pipeline.recipe.settings import Settings, sqlite_uri
 from ernie_pipeline.utils.errors import PipelineError
 
@@ -42,6 +43,34 @@ def test_dagster_s_home_is_in_the_home_with_the_project_s_settings_unless_anothe
         monkeypatch.setenv("DAGSTER_HOME", str(place))
         with pytest.raises(PipelineError, match="is no folder that is there, by its whole path; make it with mkdir -p"):
             dagster_home(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("storag: {x: 1}\n", 'Received unexpected config entry "storag" at the root'),
+        ("a: [", "it is not YAML"),
+        ("words\n", 'Expected YAML from file {file} to parse to dictionary, instead got: "words"'),
+        (
+            "instance_class: {module: nope, class: X}",
+            "Couldn't import module nope when attempting to load the class nope.X",
+        ),
+    ],
+)
+def test_a_dagster_yaml_that_dagster_does_not_take_is_told_in_a_sentence(
+    tmp_path: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "dagster.yaml"
+    file.write_text(text)
+    told = f"{file} is not one that Dagster takes ({said.format(file=file)}); correct it, or "
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(PipelineError) as error:
+        free_left_slots(tmp_path)
+    assert str(error.value) == f"{told}remove it, and it is made anew"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with pytest.raises(PipelineError) as error:
+        check_dagster_yaml(tmp_path)
+    assert str(error.value) == f"{told}unset DAGSTER_HOME"
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_started(settings: Settings) -> None:

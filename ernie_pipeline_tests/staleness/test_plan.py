@@ -299,6 +299,8 @@ def test_it_is_rendered_in_columns() -> None:
         "",
         '1 stale, 1 waiting, 1 missing. Their last builds took 72 s together. Build them with "ernie run".',
     ]
+    quick = render_plan(RefreshPlan((AssetPlan("raw_nemotron", "stale", seconds=0.4),), {}, ""))
+    assert quick.endswith('\n\n1 stale. Build them with "ernie run".'), "and not that it took 0 s"
     fresh = render_plan(RefreshPlan(assets[:1], {}, ""))
     assert fresh.endswith("\n\nEverything is fresh: there is nothing to build.")
 

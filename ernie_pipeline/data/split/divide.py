@@ -127,7 +127,8 @@ def _require(available: int, wanted: int, counts: Mapping[str, int]) -> None:
     if available >= needed:
         return
     dropped = ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+    left = "1 row is" if available == 1 else f"{available} rows are"
     raise PipelineError(
-        f"{available} rows are left where the split needs {needed} (dropped by the filters: {dropped}); "
+        f"{left} left where the split needs {needed} (dropped by the filters: {dropped}); "
         "lower split.rows, widen the bounds in [filters] and split.max_tokens, or use a larger source"
     )

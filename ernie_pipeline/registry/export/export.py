@@ -7,17 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.export.checks import check_adapter_form, check_merged
-from ernie_pipeline.registry.export.material import Material, make_material
-from ernie_pipeline.registry.export.merge import Onto
 from ernie_pipeline.registry.export.readme import Report, Tell, render
 from ernie_pipeline.registry.export.source import Source, find_source
 from ernie_pipeline.store.hashing.file_hash import sha256_of
 from ernie_pipeline.store.sealed import discard, same_rights, temporary_place
 from ernie_pipeline.utils.errors import PipelineError, is_disk_full
+
+if TYPE_CHECKING:  # they import torch, which takes seconds that nobody waits for whose model is not there
+    from ernie_pipeline.registry.export.material import Material
+    from ernie_pipeline.registry.export.merge import Onto
 
 Form = Literal["peft", "unsloth", "merged", "gguf"]
 MANIFEST = "export.json"
@@ -30,7 +31,7 @@ class Asked:
     form: Form
     out: Path
     model: str | None = None
-    onto: Onto = "quantized"
+    onto: "Onto" = "quantized"
     type: str = "bf16"
 
 
@@ -39,11 +40,17 @@ def export(settings: Settings, asked: Asked, tell: Tell = lambda line: None) -> 
     _check_place(settings, asked.out)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ernie_pipeline_")))
-        return export_source(find_source(settings, asked.model, scratch), asked, scratch, tell)
+        source = find_source(settings, asked.model, scratch)
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return export_source(source, asked, scratch, tell)
 
 
 def export_source(source: Source, asked: Asked, scratch: Path, tell: Tell) -> Report:
     """The same of a source that is known. `scratch`: a folder for what is not published."""
+    from ernie_pipeline.registry.export.material import make_material
+
     with ExitStack() as stack:
         material = make_material(source, stack)
         folder = temporary_place(asked.out.absolute())
@@ -89,7 +96,8 @@ def _in_the_way(out: Path) -> PipelineError:
     return PipelineError(f"{out} exists already; remove it or name another folder: an export replaces nothing")
 
 
-def _write_adapter(material: Material, asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
+def _write_adapter(material: "Material", asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
+    from ernie_pipeline.registry.export.checks import check_adapter_form
     from ernie_pipeline.registry.export.peft_form import write_peft
 
     spec, form = material.source.spec, asked.form
@@ -104,7 +112,8 @@ def _write_adapter(material: Material, asked: Asked, folder: Path, scratch: Path
     return check_adapter_form(material, loaded, folder if form == "unsloth" else None, scratch)
 
 
-def _write_merged(material: Material, asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
+def _write_merged(material: "Material", asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
+    from ernie_pipeline.registry.export.checks import check_merged
     from ernie_pipeline.registry.export.merged_form import write_merged
 
     write_merged(material.plan, material.base, material.adapter, material.source.spec, asked.onto, folder)
@@ -112,7 +121,7 @@ def _write_merged(material: Material, asked: Asked, folder: Path, scratch: Path,
     return check_merged(material, asked.onto, folder, scratch)
 
 
-def _write_gguf(material: Material, asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
+def _write_gguf(material: "Material", asked: Asked, folder: Path, scratch: Path, tell: Tell) -> Report:
     from ernie_pipeline.registry.export.gguf_form import check_gguf, write_gguf
 
     file = folder / f"model-{asked.type}.gguf"
@@ -121,7 +130,7 @@ def _write_gguf(material: Material, asked: Asked, folder: Path, scratch: Path, t
     return check_gguf(material, asked.onto, asked.type, file)
 
 
-_WRITERS: dict[str, Callable[[Material, Asked, Path, Path, Tell], Report]] = {
+_WRITERS: dict[str, Callable[["Material", Asked, Path, Path, Tell], Report]] = {
     "peft": _write_adapter,
     "unsloth": _write_adapter,
     "merged": _write_merged,
@@ -129,7 +138,7 @@ _WRITERS: dict[str, Callable[[Material, Asked, Path, Path, Tell], Report]] = {
 }
 
 
-def _seal(material: Material, asked: Asked, report: Report, folder: Path) -> None:
+def _seal(material: "Material", asked: Asked, report: Report, folder: Path) -> None:
     """README.md, and export.json: what it was made of, what was found, and the hash of each file."""
     source = material.source
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -53,8 +53,7 @@ class Workplace(Home):
 
     def copy(self, folder: Path, code: bool = False) -> "Workplace":
         """The same in `folder`, with a copy of home, recipe and, if asked for, code."""
-        # MLflow's files stay: its database, which comes along, has their absolute paths
-        shutil.copytree(self.home, folder / "home", ignore=shutil.ignore_patterns("mlartifacts"))
+        shutil.copytree(self.home, folder / "home")
         copy_objects(self.home, folder / "home")
         shutil.copy(self.recipe, folder / "recipe.toml")
         copied = replace(self, home=folder / "home", recipe=folder / "recipe.toml")
