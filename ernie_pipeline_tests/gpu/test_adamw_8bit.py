@@ -27,7 +27,7 @@ def test_values_and_states_are_those_of_bitsandbytes(size: int) -> None:
         ours.step()
         theirs.step()
         own, other = ours.state[parameters[0]], theirs.state[parameters[1]]
-        torch.testing.assert_close(*parameters, rtol=0, atol=1e-4)  # theirs divides only nearly
+        torch.testing.assert_close(*parameters, rtol=5e-5, atol=1e-5)  # theirs divides only nearly
         for name in ("state1", "state2"):
             apart = (own[name].int() - other[name].int()).abs()
             assert apart.max() <= 1, name  # half way between two codes

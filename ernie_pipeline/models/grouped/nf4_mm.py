@@ -36,6 +36,8 @@ class Tile(NamedTuple):
 
 
 TILE = Tile(3, 128, 64, 4, 3)
+FEW_ROWS = 48
+"""Up to so many an expert, on average, a tile has no more than 64: three programs, not two, share a multiprocessor."""
 
 MOST_ROWS = {9: 288}
 """By the card's major compute capability: up to how many rows an expert, on average, its weights are read in 4 bits;
@@ -67,12 +69,14 @@ def nf4_mm(
     Constants of blocks are rounded to bf16, as the values are: on random weights 2.9e-3 off what fp32 gives, where
     `dequantize` and `grouped_mm` are 2.3e-3.
     """
-    compute = launch if reads_nf4(weight, len(rows)) else in_torch
-    return compute(rows, weight, lora, ends, backward)
+    if not reads_nf4(weight, len(rows)):
+        return in_torch(rows, weight, lora, ends, backward)
+    few = len(rows) <= FEW_ROWS * weight.quant_state.shape[0]
+    return launch(rows, weight, lora, ends, backward, TILE._replace(units=1) if few else TILE)
 
 
 def launch(
-    rows: torch.Tensor, weight: Any, lora: torch.Tensor, ends: torch.Tensor, backward: bool, tile: Tile = TILE
+    rows: torch.Tensor, weight: Any, lora: torch.Tensor, ends: torch.Tensor, backward: bool, tile: Tile
 ) -> torch.Tensor:
     """`nf4_mm` by the kernel, with that tile, whose columns and depth outputs and inputs are multiples of."""
     experts, outputs, inputs = weight.quant_state.shape
