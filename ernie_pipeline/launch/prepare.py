@@ -1,12 +1,16 @@
 """What a process must do before anything of its work is imported."""
 
 import os
+import sys
 from contextlib import suppress
 
 from pydantic import ValidationError
 
 from ernie_pipeline.launch.work import Job
 from ernie_pipeline.utils.timeline import part
+
+UNUSED = ("sklearn", "boto3")
+"""What transformers and accelerate import wherever it is installed, for what nothing here calls: more than a second."""
 
 
 def without_torch(job: Job) -> None:
@@ -17,12 +21,16 @@ def without_torch(job: Job) -> None:
 
 
 def unsloth_first(job: Job) -> None:
-    """For a model of the backend `unsloth`, which patches transformers, TRL and PEFT only if they come after it."""
+    """For a model of the backend `unsloth`, which patches transformers, TRL and PEFT only if they come after it; others
+    need not import what they do not use."""
     spec = job.get("spec")
     if isinstance(spec, dict) and spec.get("backend") == "unsloth":
         from ernie_pipeline.models.unsloth.process import fast_model
 
         fast_model()
+    else:
+        for name in UNUSED:
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # to importlib: there is no such module
 
 
 def model_first(job: Job) -> None:

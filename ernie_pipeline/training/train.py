@@ -1,6 +1,7 @@
 """One training run: base in 4 bits, adapter on it, TRL's SFTTrainer, adapter saved, reloaded and compared."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.training.job import TrainingJob
 from ernie_pipeline.training.ranks import Ranks, join_ranks
 from ernie_pipeline.training.resume import Saved, run_key
-from ernie_pipeline.training.rows import read_rows
+from ernie_pipeline.training.rows import Row, read_rows
 from ernie_pipeline.training.schedule.order import Plan
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.json_file import write_json
@@ -47,8 +48,11 @@ def train(job: TrainingJob, report: Reporter) -> None:
             device = choose_device(job.limits, job.execution, report)
         if device.name == "cpu":
             torch.use_deterministic_algorithms(True)
-        loaded, parameters = _load(job, device, report)
-        trainer = _trainer(loaded, job, device, ranks, report)
+        loaded = _load(job, device, report)
+        with ThreadPoolExecutor(1) as pool:  # in the seconds that the adapter's random numbers take
+            rows = pool.submit(_read_rows, loaded, job)
+            parameters = _add_adapter(loaded, job, report)
+        trainer = _trainer(loaded, job, rows.result(), device, ranks, report)
         loaded.audit(training=True)  # TRL and accelerate may cast it
         with part("steps and validations"):
             trainer.fit()
@@ -62,21 +66,41 @@ def train(job: TrainingJob, report: Reporter) -> None:
         report("adapter saved; reloaded from disk it gives the same logits", {})
 
 
-def _load(job: TrainingJob, device: Device, report: Reporter) -> tuple[LoadedModel, list[TargetCount]]:
-    """The model with a fresh adapter, and the checked table of what is trained."""
+def _load(job: TrainingJob, device: Device, report: Reporter) -> LoadedModel:
     spec = job.spec
     report(f"loading {spec.base.name} in {spec.quantization.bits} bits on {device.name}, backend {spec.backend}", {})
     with part("load the base model"):
-        loaded = backend_named(spec.backend).load(spec, device.name)
+        return backend_named(spec.backend).load(spec, device.name)
+
+
+def _read_rows(loaded: LoadedModel, job: TrainingJob) -> tuple[list[Row], list[Row]]:
+    """Those to train on and those held out; none for GRPO, which has problems instead."""
+    if job.grpo:
+        return [], []
+    counted, (train_file, eval_file) = job.training.completion_only_loss, job.row_files
+    with part("rows"):
+        rows = read_rows(train_file, loaded.tokenizer, completion_only_loss=counted)
+        return rows, read_rows(eval_file, loaded.tokenizer, completion_only_loss=counted)
+
+
+def _add_adapter(loaded: LoadedModel, job: TrainingJob, report: Reporter) -> list[TargetCount]:
+    """A fresh one; the checked table of what is trained."""
     with part("add the adapter"):
-        loaded.add_adapter(spec.lora, job.training.seed)
+        loaded.add_adapter(job.spec.lora, job.training.seed)
     parameters = loaded.audit(training=True)
     sums = totals(parameters)
     report(f"{sums['trainable_parameters']:,} trainable parameters on {sums['modules']} 4-bit layers", {})
-    return loaded, parameters
+    return parameters
 
 
-def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks, report: Reporter) -> "AdapterTrainer":
+def _trainer(
+    loaded: LoadedModel,
+    job: TrainingJob,
+    rows: tuple[list[Row], list[Row]],
+    device: Device,
+    ranks: Ranks,
+    report: Reporter,
+) -> "AdapterTrainer":
     with part("imports of the trainer"):
         from ernie_pipeline.training.config import trainer_config  # after the backend's own imports
         from ernie_pipeline.training.trainer import AdapterTrainer
@@ -84,19 +108,14 @@ def _trainer(loaded: LoadedModel, job: TrainingJob, device: Device, ranks: Ranks
     if job.grpo:
         trainer: AdapterTrainer = import_module(GRPO).grpo_trainer(loaded, job, device, ranks, report)
         return trainer
-    with part("rows"):
-        rows, eval_rows = (
-            read_rows(file, loaded.tokenizer, completion_only_loss=job.training.completion_only_loss)
-            for file in job.row_files
-        )
-    plan = Plan(job.training, rows, eval_rows)
+    plan = Plan(job.training, *rows)
     with part("trainer"):
         return AdapterTrainer(
             loaded,
             trainer_config(job.training, len(plan.steps), device=device.name),
             plan,
             ranks=ranks,
-            saved=Saved(job.checkpoints, run_key(job.spec, job.training, rows, eval_rows), ranks, report),
+            saved=Saved(job.checkpoints, run_key(job.spec, job.training, *rows), ranks, report),
             report=report,
             execution=device.execution,
         )

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import bitsandbytes
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME
@@ -23,6 +24,7 @@ from ernie_pipeline.models.routing import Replay
 from ernie_pipeline.recipe.execution import Execution
 from ernie_pipeline.training.callbacks import AfterEachStep
 from ernie_pipeline.training.checkpoints import Facts
+from ernie_pipeline.training.optimizer.adamw_8bit import AdamW8bit
 from ernie_pipeline.training.progress import Progress
 from ernie_pipeline.training.ranks import Ranks
 from ernie_pipeline.training.resume import (
@@ -175,6 +177,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """The Trainer's own kind, over this rank's shard of what the backend says is to be stepped."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if kind is bitsandbytes.optim.AdamW:
+                kind = AdamW8bit
             group = {"params": self.sharded.own, "weight_decay": self.args.weight_decay}
             self.optimizer = kind([group], **settings)
             self.sharded.attach(self.optimizer)

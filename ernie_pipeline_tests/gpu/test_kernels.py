@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import fused_ops, grouped_mm, nf4_mm
+from ernie_pipeline.models.grouped import adapter_ops, fused_ops, grouped_mm, nf4_mm
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
 from ernie_pipeline.models.grouped.outer_products import outer_products
 
@@ -150,6 +150,43 @@ def test_grouped_mm_of_cards_for_which_torch_has_none(
     close(grouped_mm.grouped_mm(x.cuda(), weights.cuda(), ends.cuda()), torch.cat(wanted))
 
 
+@pytest.mark.parametrize("gathered", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize(("depth", "width"), [(2560, 32), (272, 16), (160, 24), (96, 144)])
+@pytest.mark.parametrize("times", [1, 5])
+def test_low_rank(gathered: bool, turned: bool, depth: int, width: int, times: int) -> None:
+    token = torch.randint(0, 40, (204 * times,), generator=torch.Generator().manual_seed(2))
+    source, lora, ends = random(40, depth + 8)[:, :depth], random(6, width, depth, seed=1), times * ENDS
+    lora = lora.transpose(1, 2).contiguous().transpose(1, 2) if turned else lora
+
+    def both(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        own, places = source.to(device), token.to(device)
+        if gathered:
+            return adapter_ops.gather_with_low_rank(own, places, lora.to(device), ends.to(device))
+        rows = torch.nn.functional.pad(own, (0, width), value=7.0)[places]
+        return rows, adapter_ops.add_low_rank(rows, lora.to(device), ends.to(device))
+
+    rows, low_rank = both("cuda")
+    assert torch.equal(rows[:, :depth].cpu(), source[token])
+    assert torch.equal(rows[:, depth:], low_rank)
+    close(low_rank, both("cpu")[1])
+
+
+@pytest.mark.parametrize("targets", [(0, 1), (0,), (1,)])
+@pytest.mark.parametrize(("rank", "aligned"), [(16, 16), (12, 16), (160, 160)])
+def test_write_adapter(targets: tuple[int, ...], rank: int, aligned: int) -> None:
+    pairs = {t: (torch.randn(6, rank, 272), torch.randn(6, 80, rank)) for t in targets}
+    width = aligned * len(targets)
+
+    def written(device: str) -> torch.Tensor:
+        own = {target: tuple(tensor.to(device) for tensor in pair) for target, pair in pairs.items()}
+        values = torch.full((6, 160 + width, 272 + width), 7.0, dtype=torch.bfloat16, device=device)
+        adapter_ops.write_adapter(values[:, 160:, :272], values[:, :160, 272:], own, aligned, 2.0)
+        return values
+
+    assert torch.equal(written("cuda").cpu(), written("cpu"))
+
+
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("rank", [0, 8, 32])
 @pytest.mark.parametrize("times", [1, 3])
@@ -209,7 +246,7 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ernie_pipeline.models.grouped import kernels
+    from ernie_pipeline.models.grouped import adapter_kernels, kernels
 
     launches: list[Any] = []
     launch = JITFunction.run
@@ -227,10 +264,13 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_loss_and_gradient(103_424, WEIGHTS)
         test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
         test_outer_products(160, True, True)
+        test_low_rank(True, False, 2560, 32, 5)
+        test_write_adapter((0, 1), 16, 16)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)
     inner = {kernels.tile_of_expert.fn}
-    assert {fn for fn, _, _ in launches} | inner == {k.fn for k in vars(kernels).values() if isinstance(k, JITFunction)}
+    modules = (*vars(kernels).values(), *vars(adapter_kernels).values())
+    assert {fn for fn, _, _ in launches} | inner == {k.fn for k in modules if isinstance(k, JITFunction)}
     for capability, kib in SHARED_KIB.items():
         target = GPUTarget("cuda", capability, 32)
         monkeypatch.setattr(driver.active, "get_current_target", lambda target=target: target)

@@ -74,8 +74,9 @@ def _generation_config(checkpoint: str, revision: str | None, usual: Any) -> Any
         return usual
 
 
-def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
-    """A `PeftModel` around a base, with a fresh fp32 adapter on every target, initialised from `seed`."""
+def with_adapter(module: Any, lora: Lora, seed: int, fresh: bool = True) -> Any:
+    """A `PeftModel` around a base, with an fp32 adapter on every target, initialised from `seed`; not `fresh`, the
+    experts' part is left to whoever reads one: 340 million random numbers less."""
     if lora.dropout:
         raise PipelineError(
             'lora.dropout is not in backend "grouped"; set it to 0, or training.backend to "peft" or "unsloth"'
@@ -83,7 +84,7 @@ def with_adapter(module: Any, lora: Lora, seed: int) -> Any:
     adapted = peft_adapter(module, lora, seed)
     for each in adapted.modules():
         if isinstance(each, GroupedExperts):
-            each.add_adapter(lora.rank, lora.alpha, lora.targets)
+            each.add_adapter(lora.rank, lora.alpha, lora.targets, fresh)
     speed_up_adapters(adapted)
     return adapted
 
@@ -106,7 +107,7 @@ class GroupedModel(TransformersModel):
     def read_adapter(self, folder: Path) -> None:
         """Add a saved adapter, frozen. Raises `PipelineError` unless every saved tensor found its place."""
         saved = Lora(**(read_shape(folder) | {"dropout": 0.0}))  # the audit holds it against the recipe's, in `spec`
-        self.module = with_adapter(self.module, saved, seed=0)
+        self.module = with_adapter(self.module, saved, seed=0, fresh=False)
         read_into(self.module, folder)
         self.module.requires_grad_(False).eval()
 

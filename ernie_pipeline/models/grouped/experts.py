@@ -35,14 +35,17 @@ class ExpertsAdapter(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     For PEFT it is one of its own layers, so that `disable_adapter` reaches it.
     """
 
-    def __init__(self, rank: int, alpha: float, shapes: dict[str, tuple[int, int, int]], device: Any):
+    def __init__(
+        self, rank: int, alpha: float, shapes: dict[str, tuple[int, int, int]], device: Any, fresh: bool = True
+    ):
         """`shapes`: (experts, outputs, inputs) of each target. A begins uniform within 1 / sqrt(inputs), B zero, in
-        fp32, as PEFT begins them."""
+        fp32, as PEFT begins them; not `fresh`, A has values that somebody still has to read."""
         super().__init__()
         self.scale = alpha / rank
         self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
         for target, (experts, outputs, inputs) in shapes.items():
-            uniform = torch.empty(experts, rank, inputs).uniform_(-1, 1) / math.sqrt(inputs)
+            shape = (experts, rank, inputs)
+            uniform = torch.empty(shape).uniform_(-1, 1) / math.sqrt(inputs) if fresh else torch.empty(shape)
             self.lora_A[target] = nn.Parameter(uniform.to(device))
             self.lora_B[target] = nn.Parameter(torch.zeros(experts, outputs, rank, device=device))
         self._disable_adapters = False
@@ -82,13 +85,13 @@ class GroupedExperts(nn.Module):
         self.dequantized: dict[str, torch.Tensor] = {}
         """What `keep_dequantized` holds."""
 
-    def add_adapter(self, rank: int, alpha: float, targets: Sequence[str]) -> None:
-        """A fresh adapter on those of `targets` that are experts'."""
+    def add_adapter(self, rank: int, alpha: float, targets: Sequence[str], fresh: bool = True) -> None:
+        """An adapter on those of `targets` that are experts', see `ExpertsAdapter`."""
         inward = (self.experts, self.inner, self.hidden)
         shapes = {"gate_proj": inward, "up_proj": inward, "down_proj": (self.experts, self.hidden, self.inner)}
         own = {target: shapes[target] for target in TARGETS if target in targets}
         if own:
-            self.adapter = ExpertsAdapter(rank, alpha, own, self.gate_up_proj.device)
+            self.adapter = ExpertsAdapter(rank, alpha, own, self.gate_up_proj.device, fresh)
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         adapter = self.adapter_in_use

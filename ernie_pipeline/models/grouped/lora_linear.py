@@ -77,10 +77,10 @@ class _LoraLinears(torch.autograd.Function):
     def forward(ctx: Any, x: Any, frozen: Any, *lora: Any) -> Any:  # type: ignore[override]
         rows = _spans(weight.quant_state.shape[0] for weight, _ in frozen)
         ranks = _spans(len(a) for a in lora[::2])
-        lora_A = x.new_empty(ranks[-1].stop, x.shape[1])
-        for a, own in zip(lora[::2], ranks, strict=True):
-            lora_A[own] = a
-        lora_Bs = [(b if s == 1 else b * s).to(x.dtype) for b, (_, s) in zip(lora[1::2], frozen, strict=True)]
+        lora_A, lora_Bs = x.new_empty(ranks[-1].stop, x.shape[1]), [x.new_empty(b.shape) for b in lora[1::2]]
+        scaled = [b if s == 1 else b * s for b, (_, s) in zip(lora[1::2], frozen, strict=True)]
+        # one launch for all
+        torch._foreach_copy_([*(lora_A[own] for own in ranks), *lora_Bs], [*lora[::2], *scaled])
         out, low_rank = x @ _dequantized(frozen, rows, x).t(), x @ lora_A.t()
         for b, own_rows, own in zip(lora_Bs, rows, ranks, strict=True):
             out[:, own_rows].addmm_(low_rank[:, own], b.t())
@@ -101,12 +101,17 @@ class _LoraLinears(torch.autograd.Function):
             for grad, own in zip(grads[1:], ctx.rows[1:], strict=True):
                 grad_x.addmm_(grad, weight[own])
             grad_x.addmm_(grad_low_rank, lora_A)
-        grad_A = grad_low_rank.t() @ x
+        grad_A = _product_in_fp32(grad_low_rank.t(), x)
         grad_lora: list[torch.Tensor] = []
         for grad, own, (_, scale) in zip(grads, ctx.ranks, ctx.frozen, strict=True):
-            grad_B = grad.t() @ low_rank[:, own]
+            grad_B = _product_in_fp32(grad.t(), low_rank[:, own])
             grad_lora += [grad_A[own], grad_B if scale == 1 else grad_B * scale]
         return grad_x, None, *grad_lora
+
+
+def _product_in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """As it is summed: the gradients are fp32, and no kernel casts what this one has rounded."""
+    return torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else left @ right
 
 
 def _spans(sizes: Any) -> list[slice]:

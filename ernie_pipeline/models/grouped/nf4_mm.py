@@ -27,34 +27,34 @@ BLOCK2 = 256
 class Tile(NamedTuple):
     """What a program of the kernel computes, how deep it reads at a time, and how it is compiled."""
 
-    rows: int
+    units: int
+    """How often 64 rows, at most: 1 to 4."""
     columns: int
     depth: int
     warps: int
     stages: int
 
 
-TILES: dict[int, dict[int, Tile]] = {9: {72: Tile(64, 128, 64, 4, 3), 288: Tile(128, 128, 64, 4, 3)}}
-"""By the card's major compute capability: up to how many rows an expert, on average, which tile; beyond the last the
-weights are dequantized first. Measured on H200s (`benchmarks/training/`). Other cards were not, and dequantize."""
+TILE = Tile(3, 128, 64, 4, 3)
+FEW_ROWS = 48
+"""Up to so many an expert, on average, a tile has no more than 64: three programs, not two, share a multiprocessor."""
+
+MOST_ROWS = {9: 288}
+"""By the card's major compute capability: up to how many rows an expert, on average, its weights are read in 4 bits;
+beyond them they are dequantized first. Measured on H200s (`benchmarks/training/`). Other cards were not, and
+dequantize."""
 
 
 def reads_nf4(weight: Any, rows: int) -> bool:
     """Whether the product of `rows` rows, spread over the experts of a quantized stack, is faster by `nf4_mm`."""
-    return _tile(weight, rows) is not None
-
-
-def _tile(weight: Any, rows: int) -> Tile | None:
     state, data = weight.quant_state, weight.data
     if not data.is_cuda or not state.nested or state.quant_type != "nf4":
-        return None
+        return False
     experts, outputs, inputs = state.shape
     if state.blocksize != 64 or state.state2.blocksize != BLOCK2 or state.dtype != torch.bfloat16:
-        return None
-    tiles = TILES.get(torch.cuda.get_device_capability(data.device)[0], {})
-    tile = next((tile for most, tile in sorted(tiles.items()) if rows <= most * experts), None)
-    fits = tile is not None and not any(size % max(tile.columns, tile.depth) for size in (outputs, inputs))
-    return tile if fits else None
+        return False
+    most = MOST_ROWS.get(torch.cuda.get_device_capability(data.device)[0], -1)
+    return rows <= most * experts and not any(size % max(TILE.columns, TILE.depth) for size in (outputs, inputs))
 
 
 def nf4_mm(
@@ -69,52 +69,64 @@ def nf4_mm(
     Constants of blocks are rounded to bf16, as the values are: on random weights 2.9e-3 off what fp32 gives, where
     `dequantize` and `grouped_mm` are 2.3e-3.
     """
-    tile = _tile(weight, len(rows))
-    if tile is None:
+    if not reads_nf4(weight, len(rows)):
         return in_torch(rows, weight, lora, ends, backward)
-    return launch(rows, weight, lora, ends, backward, tile)
+    few = len(rows) <= FEW_ROWS * weight.quant_state.shape[0]
+    return launch(rows, weight, lora, ends, backward, TILE._replace(units=1) if few else TILE)
 
 
 def launch(
     rows: torch.Tensor, weight: Any, lora: torch.Tensor, ends: torch.Tensor, backward: bool, tile: Tile
 ) -> torch.Tensor:
     """`nf4_mm` by the kernel, with that tile, whose columns and depth outputs and inputs are multiples of."""
-    state = weight.quant_state
-    experts, outputs, inputs = state.shape
+    experts, outputs, inputs = weight.quant_state.shape
     wide = inputs if backward else outputs
-    out = rows.new_empty(len(rows), wide)
     rank = lora.shape[1] if backward else lora.shape[2]
+    out = rows.new_empty(len(rows), wide)
     # an expert's last tile is not full, so there may be one more for each
-    tiles = min(len(rows) // tile.rows + experts, len(rows))
-    scales, blocks = torch.empty_like(state.absmax, dtype=torch.int32), state.absmax.numel()
-    nf4_kernels.constants[(triton.cdiv(blocks, 4096),)](
-        state.absmax, state.state2.code, state.state2.absmax, state.offset, scales, blocks, BLOCK2=BLOCK2, BLOCK=4096
-    )
+    tiles = min(len(rows) // (64 * tile.units) + experts, len(rows))
     nf4_kernels.nf4_mm[(tiles * (wide // tile.columns),)](
         rows,
         weight.data,
-        scales,
-        state.code,
-        lora,
+        constants(weight.quant_state),
+        weight.quant_state.code,
+        lora.contiguous(),
         ends,
         out,
         experts,
-        rows.stride(0),
-        lora.stride(0),
-        *(lora.stride()[1:] if backward else reversed(lora.stride()[1:])),
-        out.stride(0),
         OUTPUTS=outputs,
         INPUTS=inputs,
         RANK=rank,
+        STRIDE=rows.stride(0),
         EXPERTS=triton.next_power_of_2(experts),
         BACKWARD=backward,
         ASSEMBLY=rows.is_cuda,
-        ROWS=tile.rows,
+        UNITS=tile.units,
         COLUMNS=tile.columns,
         DEPTH=tile.depth,
         RANKS=tile_size(rank, 64),
         num_warps=tile.warps,
         num_stages=tile.stages,
+    )
+    return out
+
+
+def constants(state: Any) -> torch.Tensor:
+    """[experts, inputs / 64, outputs] of int32: of each block of 64 weights the constant in bf16, twice."""
+    experts, outputs, inputs = state.shape
+    blocks = inputs // 64
+    out = torch.empty(experts, blocks, outputs, dtype=torch.int32, device=state.absmax.device)
+    nf4_kernels.constants[(outputs // 64, experts)](
+        state.absmax,
+        state.state2.code,
+        state.state2.absmax,
+        state.offset,
+        out,
+        OUTPUTS=outputs,
+        BLOCKS=blocks,
+        BLOCK2=BLOCK2,
+        HEIGHT=64,
+        WIDTH=triton.next_power_of_2(blocks),
     )
     return out
 

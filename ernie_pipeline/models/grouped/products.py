@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional as F
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
+from ernie_pipeline.models.grouped.adapter_ops import add_low_rank, gather_with_low_rank, write_adapter
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.fused_ops import sum_slots, swiglu_backward, swiglu_into
 from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
@@ -94,8 +94,9 @@ class Routing(NamedTuple):
 
 def route(chosen: torch.Tensor, experts: int) -> Routing:
     """The order in which the grouped products take the pairs of `chosen` [tokens, k]. It never waits for the GPU."""
-    expert_of_row, order = chosen.flatten().sort(stable=True)
-    numbers = torch.arange(experts, device=chosen.device)
+    # of few bits each: a pass over memory sorts eight of them
+    numbers = torch.arange(experts, device=chosen.device, dtype=torch.uint8 if experts <= 256 else torch.int16)
+    expert_of_row, order = chosen.flatten().to(numbers.dtype).sort(stable=True)
     ends = torch.searchsorted(expert_of_row, numbers, right=True).to(torch.int32)
     row_of_slot = torch.empty_like(order)
     row_of_slot[order] = torch.arange(len(order), device=order.device)
@@ -121,16 +122,16 @@ class _Grouped(torch.autograd.Function):
         weight_of_row = _by_row(weights, routing)
 
         weight = _weight(experts, "gate_up_proj", chosen.numel(), hidden.dtype)
-        rows = F.pad(hidden, (0, weight.width))[routing.token_of_row]
-        gate_up, in_low_rank = _forward(rows, weight, routing.ends)
+        rows, in_low_rank = _gathered(hidden, weight.lora_A, routing)
+        gate_up = weight.forward(rows, routing.ends)
         del weight, rows
 
         weight = _weight(experts, "down_proj", len(gate_up), hidden.dtype)
         active = gate_up.new_empty(len(gate_up), weight.inputs + weight.width)
         gate, up = gate_up.chunk(2, dim=1)
         swiglu_into(gate, up, weight_of_row, active)
-        down, down_low_rank = _forward(active, weight, routing.ends)
-        out = sum_slots(down, routing.row_of_slot)
+        down_low_rank = add_low_rank(active, weight.lora_A, routing.ends) if weight.width else None
+        out = sum_slots(weight.forward(active, routing.ends), routing.row_of_slot)
 
         ctx.experts = experts
         ctx.save_for_backward(hidden, gate_up, weight_of_row, in_low_rank, down_low_rank, *routing)
@@ -143,8 +144,8 @@ class _Grouped(torch.autograd.Function):
         gate, up = gate_up.chunk(2, dim=1)
 
         weight = _weight(experts, "down_proj", len(gate_up), hidden.dtype)
-        grad = F.pad(grad_out, (0, weight.width))[routing.token_of_row]
-        grad_active = _backward(grad, weight, routing.ends)
+        grad, _ = _gathered(grad_out, weight.lora_B.transpose(1, 2), routing)
+        grad_active = weight.backward(grad, routing.ends)
         active = torch.empty_like(gate, memory_format=torch.contiguous_format) if weight.columns else None
         grad_gate_up = gate_up.new_empty(
             len(gate_up), gate_up.shape[1] + _width(own_pairs("gate_up_proj", experts.pairs))
@@ -155,8 +156,10 @@ class _Grouped(torch.autograd.Function):
         del weight, active, grad, grad_active
 
         weight = _weight(experts, "gate_up_proj", len(gate_up), hidden.dtype)
-        grad_hidden = sum_slots(_backward(grad_gate_up, weight, routing.ends), routing.row_of_slot)
-        if weight.columns:
+        if weight.width:
+            add_low_rank(grad_gate_up, weight.lora_B.transpose(1, 2), routing.ends)
+        grad_hidden = sum_slots(weight.backward(grad_gate_up, routing.ends), routing.row_of_slot)
+        if weight.width:
             grads |= _grad_lora(experts, weight, hidden, in_low_rank, grad_gate_up, routing.ends, routing.token_of_row)
         grad_lora = [gradient for target in experts.pairs for gradient in grads[target]]
         return grad_hidden, grad_weight[routing.row_of_slot], None, None, *grad_lora
@@ -246,21 +249,11 @@ def _weight(experts: Experts, fused: str, rows: int, dtype: torch.dtype) -> Adap
         weight = QuantizedWeight(stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
     else:
         weight = DequantizedWeight(stack.augmented(pairs, dtype), outputs, inputs, _columns(pairs))
-    _write_adapter(weight, fused, pairs, experts.scale)
+    if pairs:
+        targets = {FUSED_PROJECTIONS[fused].index(target): pair for target, pair in pairs.items()}
+        aligned = weight.width // len(pairs)
+        write_adapter(weight.lora_A, weight.lora_B, targets, aligned, experts.scale)
     return weight
-
-
-def _write_adapter(weight: AdaptedWeight, fused: str, pairs: Pairs, scale: float) -> None:
-    height = weight.outputs // len(FUSED_PROJECTIONS[fused])
-    aligned = all(pair.lora_A.shape[1] % ALIGNED == 0 for pair in pairs.values())
-    if not aligned:
-        weight.lora_A.zero_()
-    if not aligned or len(FUSED_PROJECTIONS[fused]) > 1:
-        weight.lora_B.zero_()
-    for target, (lora_A, lora_B) in pairs.items():
-        weight.lora_A[:, weight.columns[target]] = lora_A
-        start = FUSED_PROJECTIONS[fused].index(target) * height
-        weight.lora_B[:, start : start + height, weight.columns[target]] = _scaled(lora_B, scale)
 
 
 def own_pairs(fused: str, pairs: Pairs) -> Pairs:
@@ -287,20 +280,12 @@ def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
 # The products
 
 
-def _forward(rows: torch.Tensor, weight: AdaptedWeight, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a weight makes of rows[:, :inputs], and what its A makes of them, which is put into the columns behind."""
-    low_rank = None
-    if weight.width:
-        low_rank = grouped_mm(rows[:, : weight.inputs], weight.lora_A.transpose(1, 2), ends)
-        rows[:, weight.inputs :] = low_rank
-    return weight.forward(rows, ends), low_rank
-
-
-def _backward(grad: torch.Tensor, weight: AdaptedWeight, ends: torch.Tensor) -> torch.Tensor:
-    """The gradient of a weight's input from grad[:, :outputs]; what comes through B is put into the columns behind."""
-    if weight.width:
-        grad[:, weight.outputs :] = grouped_mm(grad[:, : weight.outputs], weight.lora_B, ends)
-    return weight.backward(grad, ends)
+def _gathered(source: torch.Tensor, lora: torch.Tensor, routing: Routing) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Of [tokens, depth] the rows of the pairs, with what their expert's `lora` [experts, width, depth] makes of them
+    in the columns behind; and the latter alone, where there is an adapter."""
+    if lora.shape[1] == 0:
+        return source[routing.token_of_row], None
+    return gather_with_low_rank(source, routing.token_of_row, lora, routing.ends)
 
 
 def _grad_lora(
@@ -313,7 +298,7 @@ def _grad_lora(
     token: torch.Tensor | None = None,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The gradients of A and B of a weight's targets: from its input `rows` [rows, inputs] (or [tokens, inputs], of
-    which `token` names each row's), what A made of them, and `grad` as `_backward` left it."""
+    which `token` names each row's), what A made of them, and `grad` with what B makes of it in the columns behind."""
     assert low_rank is not None
     grad_A = outer_products(grad[:, weight.outputs :], rows, ends, token=token)
     targets = next(targets for targets in FUSED_PROJECTIONS.values() if next(iter(weight.columns)) in targets)

@@ -17,7 +17,7 @@ from bitsandbytes.nn import Params4bit
 from triton.runtime.interpreter import InterpretedFunction
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import fused_ops, grouped_mm, nf4_mm, outer_products
+from ernie_pipeline.models.grouped import adapter_ops, fused_ops, grouped_mm, nf4_mm, outer_products
 from ernie_pipeline.models.grouped.dequantize import dequantize
 
 ENDS = torch.tensor([0, 17, 17, 20, 52], dtype=torch.int32)
@@ -58,14 +58,15 @@ def in_the_interpreter(weight: Params4bit) -> torch.Tensor:
 
 
 def by_nf4_mm() -> float:
-    weight, found = quantized(5, 128, 192), []
+    weight, found = quantized(5, 128, 384), []
     values = in_the_interpreter(weight)
-    for backward, rank, tile in product((False, True), (0, 8, 24), (16, 32)):
-        deep, lora = (128, torch.randn(5, rank, 192)) if backward else (192, torch.randn(5, 128, rank))
-        rows = torch.randn(52, deep + rank + 8)[:, : deep + rank]
+    ends = torch.tensor([0, 40, 150, 153, 430], dtype=torch.int32)
+    for backward, rank, units in product((False, True), (0, 8, 24), (1, 3, 4)):
+        deep, lora = (128, torch.randn(5, rank, 384)) if backward else (384, torch.randn(5, 128, rank))
+        rows = torch.randn(430, deep + rank + 8)[:, : deep + rank]
         both = torch.cat([values, lora], dim=1) if backward else torch.cat([values, lora], dim=2).transpose(1, 2)
-        wanted = grouped_mm.grouped_mm(rows, both, ENDS)
-        out = nf4_mm.launch(rows, weight, lora, ENDS, backward, nf4_mm.Tile(tile, 64, 64, 4, 2))
+        wanted = grouped_mm.grouped_mm(rows, both, ends)
+        out = nf4_mm.launch(rows, weight, lora, ends, backward, nf4_mm.TILE._replace(units=units))
         found.append(float((out - wanted).norm() / wanted.norm()))
     return max(found)
 
@@ -88,6 +89,36 @@ def by_grouped_mm() -> float:
 def by_outer_products() -> float:
     narrow, wide, token = torch.randn(52, 16), torch.randn(40, 96), torch.randint(0, 40, (52,))
     return apart(lambda: outer_products.outer_products(narrow, wide, ENDS, token=token))
+
+
+def by_low_rank() -> float:
+    """Rows gathered and rows that are there already; A, and B seen from its other side."""
+    source, token, lora = torch.randn(40, 144), torch.randint(0, 40, (52,)), torch.randn(5, 24, 144)
+
+    def compute(gathered: bool, lora: torch.Tensor) -> torch.Tensor:
+        rows = torch.cat([source[token], torch.zeros(52, 24)], dim=1)
+        if gathered:
+            rows, low_rank = adapter_ops.gather_with_low_rank(source, token, lora, ENDS)
+        else:
+            low_rank = adapter_ops.add_low_rank(rows, lora, ENDS)
+        return torch.cat([rows, low_rank], dim=1)
+
+    turned = lora.transpose(1, 2).contiguous().transpose(1, 2)
+    return max(apart(lambda: compute(g, own)) for g, own in product((True, False), (lora, turned)))  # noqa: B023
+
+
+def by_write_adapter() -> float:
+    """Both targets of a stack, and each alone; a rank that is aligned, and one that is not."""
+
+    def compute(targets: tuple[int, ...], rank: int) -> torch.Tensor:
+        torch.manual_seed(2)
+        pairs = {target: (torch.randn(5, rank, 72), torch.randn(5, 40, rank)) for target in targets}
+        width = 16 * len(targets)
+        values = torch.zeros(5, 80 + width, 72 + width)
+        adapter_ops.write_adapter(values[:, 80:, :72], values[:, :80, 72:], pairs, 16, 2.0)
+        return values
+
+    return max(apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12)))  # noqa: B023
 
 
 def by_swiglu() -> float:

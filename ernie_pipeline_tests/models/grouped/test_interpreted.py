@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-MODULES = ("kernels", "nf4_kernels")
-INNER = {"tile_of_expert", "_values"}
+MODULES = ("kernels", "nf4_kernels", "adapter_kernels")
+INNER = {"tile_of_expert", "_values", "_low_rank", "_product"}
 """What kernels call."""
 
 
