@@ -16,8 +16,9 @@ from ernie_pipeline.models.memory import capture_graph, free_memory, round_up
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 from ernie_pipeline.utils.timeline import part
 
-BUCKET = 256
-"""Filling costs half of it a micro-batch on average, and each multiple that turns up about a second to capture."""
+BUCKET, MANY_TOKENS = 128, 2048
+"""Filling costs half of it a micro-batch on average, and each multiple that turns up a third of a second to capture. Of
+more than `MANY_TOKENS` half of it would be little: there it is twice as much."""
 MAX_TOKENS = 12288
 """Above that the GPU is the slower one, and nothing is gained."""
 
@@ -27,7 +28,7 @@ Loss = Callable[[Inputs, torch.Tensor], torch.Tensor]
 
 def filled(tokens: int) -> int:
     """The tokens that a pass over `tokens` computes."""
-    bucket = round_up(tokens, BUCKET)
+    bucket = round_up(tokens, BUCKET if tokens <= MANY_TOKENS else 2 * BUCKET)
     return bucket if bucket <= MAX_TOKENS else tokens
 
 
@@ -46,9 +47,9 @@ class _Capture(NamedTuple):
 class CapturedPasses:
     """The forward and backward pass of `loss_of` on documents without padding; gradients are added to the parameters'.
 
-    `documents`: the most that a micro-batch has; what fills it up is one more, of up to `BUCKET` tokens. `to_come`: the
-    tokens of each pass to come, the one under way included. The gradients have to stay the tensors that they are, see
-    `FlatParameters.clear_gradients`.
+    `documents`: the most that a micro-batch has; what fills it up is one more, of up to twice `BUCKET` tokens.
+    `to_come`: the tokens of each pass to come, the one under way included. The gradients have to stay the tensors that
+    they are, see `FlatParameters.clear_gradients`.
     """
 
     def __init__(

@@ -37,15 +37,35 @@ def speed_up_adapters(model: nn.Module) -> int:
     return len(layers)
 
 
+def is_sped_up(layer: Any) -> bool:
+    """Whether `speed_up_adapters` found it, and its adapter is in use."""
+    return getattr(getattr(layer, "forward", None), "__func__", None) is _forward and not layer.disable_adapters
+
+
+def dequantized_bytes(layers: Sequence[Any]) -> int:
+    """What `keep_dequantized` takes in 16 bits."""
+    sizes: list[int] = [layer.base_layer.weight.quant_state.shape.numel() for layer in layers]
+    return 2 * sum(sizes)
+
+
+def keep_dequantized(layers: Sequence[Any]) -> None:
+    """Hold the weights of layers that are computed together in 16 bits too, so that no pass dequantizes them."""
+    weights = [layer.base_layer.weight for layer in layers]
+    rows = _spans(weight.quant_state.shape[0] for weight in weights)
+    like = torch.empty(0, weights[0].quant_state.shape[1], dtype=weights[0].quant_state.dtype, device=weights[0].device)
+    weights[0].dequantized = _dequantized([(weight, 1.0) for weight in weights], rows, like)
+
+
+def drop_dequantized(layers: Sequence[Any]) -> None:
+    """Give that memory back."""
+    layers[0].base_layer.weight.dequantized = None
+
+
 def project(x: torch.Tensor, *layers: Any) -> Sequence[torch.Tensor]:
     """What each of the `layers` makes of x [rows, inputs]; together, if all of them are sped up and none has a bias."""
-    if not all(_is_sped_up(layer) and layer.base_layer.bias is None for layer in layers):
+    if not all(is_sped_up(layer) and layer.base_layer.bias is None for layer in layers):
         return [layer(x) for layer in layers]
     return lora_linears(x, [_adapted(layer) for layer in layers])
-
-
-def _is_sped_up(layer: Any) -> bool:
-    return getattr(layer.forward, "__func__", None) is _forward and not layer.disable_adapters
 
 
 def _adapted(layer: Any) -> Adapted:
@@ -121,6 +141,9 @@ def _spans(sizes: Any) -> list[slice]:
 
 def _dequantized(frozen: Any, rows: list[slice], like: torch.Tensor) -> torch.Tensor:
     """All weights, each in its own rows."""
+    held = getattr(frozen[0][0], "dequantized", None)
+    if held is not None and held.dtype == like.dtype and len(held) == rows[-1].stop:
+        return held  # type: ignore[no-any-return]
     out = like.new_empty(rows[-1].stop, like.shape[1])
     for (weight, _), own in zip(frozen, rows, strict=True):
         dequantize(weight, out[own])

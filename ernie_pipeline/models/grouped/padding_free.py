@@ -5,6 +5,7 @@ documents share a row, and holds the logits of all tokens in fp32 (3.2 GiB for 8
 sequences of varying length, and the loss is taken a piece of the vocabulary's product at a time, with its gradient.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ernie_pipeline.models.documents import NOT_COUNTED
+from ernie_pipeline.models.grouped import lora_linear
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu, token_losses
 from ernie_pipeline.models.grouped.lora_linear import project
@@ -31,20 +33,42 @@ class Sequences(NamedTuple):
     sin: torch.Tensor
 
 
-def keep_dequantized(model: Any, spare: int, tokens: int) -> int:
-    """Hold the routed experts of as many layers in 16 bits as `spare` bytes allow; how many. With 0, of none any more,
-    and none at all where a pass over `tokens`, the most that there are, reads them in 4 bits.
+class Kept(NamedTuple):
+    """What is held in 16 bits too: the dense layers' weights, and of how many layers the experts'."""
 
-    What is dequantized at each step otherwise is the same, so nothing but the time changes.
+    dense: bool
+    layers: int
+
+
+def keep_dequantized(model: Any, spare: int, tokens: int) -> Kept:
+    """Hold what `spare` bytes allow in 16 bits: first all dense layers, which are few bytes and many launches, and then
+    the experts of as many layers as there are bytes for. With 0, nothing any more.
+
+    Experts are not held where a pass over `tokens`, the most that there are, reads them in 4 bits. What is dequantized
+    at each step otherwise is the same, so nothing but the time changes.
     """
-    layers = [module for module in model.modules() if isinstance(module, GroupedExperts)]
+    groups = list(_dense_groups(model))
+    needed = sum(map(lora_linear.dequantized_bytes, groups))
+    dense = 0 < needed <= spare
+    for group in groups:
+        (lora_linear.keep_dequantized if dense else lora_linear.drop_dequantized)(group)
+    spare -= needed if dense else 0
     number = 0
-    for experts in layers:
+    for experts in (module for module in model.modules() if isinstance(module, GroupedExperts)):
         experts.drop_dequantized()
         if experts.dequantized_bytes <= spare and not experts.reads_nf4(tokens, model.config.moe_k):
             spare -= experts.keep_dequantized()
             number += 1
-    return number
+    return Kept(dense, number)
+
+
+def _dense_groups(model: Any) -> Iterator[list[Any]]:
+    """The adapted dense layers, those together that `project` is given together."""
+    for module in model.modules():
+        for names in (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)):
+            layers = [getattr(module, name, None) for name in names]
+            if all(map(lora_linear.is_sped_up, layers)):
+                yield layers
 
 
 def padding_free_loss(

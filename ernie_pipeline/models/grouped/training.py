@@ -11,7 +11,7 @@ from ernie_pipeline.models.backend import Facts
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses, filled
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters, step_without_waiting
-from ernie_pipeline.models.grouped.padding_free import keep_dequantized, padding_free_loss
+from ernie_pipeline.models.grouped.padding_free import Kept, keep_dequantized, padding_free_loss
 from ernie_pipeline.models.grouped.spare_memory import spare_memory
 from ernie_pipeline.models.memory import free_memory, is_out_of_memory
 from ernie_pipeline.models.micro_batches.layout import Inputs, computed_tokens, concatenate, longest_first
@@ -35,7 +35,7 @@ class GroupedTraining:
         step_without_waiting()
         self.size = MicroBatchSize(execution.micro_batch, ONE_ROW)
         # attention computes no further than it is told, and what fills a captured pass up is a document too
-        self.longest = max(BUCKET, *(max(step, default=0) for step in steps))
+        self.longest = max(2 * BUCKET, *(max(step, default=0) for step in steps))
         self.passes = (
             CapturedPasses(self._loss, self.size.documents, pad_id, self._to_come, device) if self._on_gpu else None
         )
@@ -48,8 +48,8 @@ class GroupedTraining:
         """Whether a step has fit into memory, here or in the process that this one goes on from."""
         self.memory_before, self.first_step = 0, [1]
         """Of the first one: bytes of GPU memory in use before it, and its documents' lengths."""
-        self.spare = self.layers_dequantized = 0
-        """Bytes that no step needs, and how many layers' experts they hold dequantized."""
+        self.spare, self.kept = 0, Kept(dense=False, layers=0)
+        """Bytes that no step needs, and what they hold dequantized."""
         self.lends = False
         """Whether something else takes turns with the steps and needs their spare memory."""
         self.checkpointing = False
@@ -93,11 +93,14 @@ class GroupedTraining:
         self.again = True
         self.release_captures()
         free_memory()
-        if self.layers_dequantized:
-            fewer = self.layers_dequantized // 2
-            while self.layers_dequantized > fewer:
+        if self.kept.layers:
+            fewer = self.kept.layers // 2
+            while self.kept.layers > fewer:
                 self._spend(self.spare // 2)
-            return f"{self.layers_dequantized} layers' experts kept dequantized"
+            return f"{self.kept.layers} layers' experts kept dequantized"
+        if self.kept.dense:
+            self._spend(0)
+            return "no weights kept dequantized"
         # once a step has fit, not much is missing
         if smaller := self.size.shrink(self.steps, slightly=self.has_fit):
             return smaller
@@ -115,8 +118,7 @@ class GroupedTraining:
         and none are made any more."""
         self.lends = True
         self.release_captures()
-        if self.layers_dequantized:
-            self._spend(0)
+        self._spend(0)
 
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """See `TrainingBackend.computed_tokens`."""
@@ -144,7 +146,8 @@ class GroupedTraining:
             "micro_batch": self.size.documents,
             "micro_batch_tokens": self.size.tokens,
             "gradient_checkpointing": self.checkpointing,
-            "layers_kept_dequantized": self.layers_dequantized,
+            "layers_kept_dequantized": self.kept.layers,
+            "dense_kept_dequantized": self.kept.dense,
         }
 
     def _begin(self, documents: Sequence[Document]) -> None:
@@ -196,7 +199,7 @@ class GroupedTraining:
 
     def _spend(self, spare: int) -> None:
         self.spare = spare
-        self.layers_dequantized = keep_dequantized(self.module.get_base_model(), spare, self._largest())
+        self.kept = keep_dequantized(self.module.get_base_model(), spare, self._largest())
 
     def _checkpoint(self) -> None:
         self.checkpointing = True

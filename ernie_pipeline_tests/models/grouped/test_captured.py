@@ -7,7 +7,7 @@ import torch
 
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.grouped import captured
-from ernie_pipeline.models.grouped.captured import BUCKET, MAX_TOKENS, CapturedPasses, filled, widths_of
+from ernie_pipeline.models.grouped.captured import BUCKET, MANY_TOKENS, MAX_TOKENS, CapturedPasses, filled, widths_of
 from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.micro_batches.layout import concatenate
 from ernie_pipeline.training.rows import Row
@@ -121,6 +121,7 @@ def test_the_widths_of_passes_are_filled_up_to_multiples_and_none_is_too_wide() 
         BUCKET,
     ]
     assert widths_of([MAX_TOKENS + 1]) == widths_of([]) == []
+    assert widths_of([MANY_TOKENS, MANY_TOKENS + 1]) == [MANY_TOKENS + 2 * BUCKET, MANY_TOKENS]
 
 
 def test_without_memory_to_capture_in_it_is_out_of_memory(

@@ -177,3 +177,33 @@ def test_where_one_is_another_kind_each_is_computed_by_itself(why: str, monkeypa
     assert 3 not in calls
     for name, value in found.items():
         assert (value - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name
+
+
+def test_held_dequantized_nothing_is_dequantized_and_every_bit_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    model, dequantized = together(), list[torch.Size]()
+    layers = [model.q, model.k, model.v]
+    usual = lora_linear.dequantize
+    monkeypatch.setattr(
+        lora_linear, "dequantize", lambda weight, out: (dequantized.append(out.shape), usual(weight, out))
+    )
+
+    def bits() -> list[bytes]:
+        own = x.clone().requires_grad_()
+        outs = project(own, *layers)
+        sum(out.square().sum() for out in outs).backward()
+        assert own.grad is not None
+        return [tensor.detach().numpy().tobytes() for tensor in (*outs, own.grad)]
+
+    wanted = bits()
+    assert len(dequantized) == 6
+    lora_linear.keep_dequantized(layers)
+    assert lora_linear.dequantized_bytes(layers) == 2 * 64 * (96 + 32 + 48)
+    dequantized.clear()
+    assert bits() == wanted
+    assert dequantized == []
+    assert torch.allclose(
+        model.q(x), project(x, *layers)[0], atol=1e-5
+    )  # alone it is not the group whose weights are held
+    lora_linear.drop_dequantized(layers)
+    assert bits() == wanted
