@@ -16,6 +16,7 @@ from ernie_pipeline.models.checkpoint.tokenizer import load_tokenizer
 
 def main(folder: Path, layers: int) -> None:
     start = time.time()
+    torch.manual_seed(0)  # a GPU's is another one in each process, and so were the losses of each machine, by 4 %
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = Ernie4_5_MoeForCausalLM(Ernie4_5_MoeConfig(num_hidden_layers=layers))

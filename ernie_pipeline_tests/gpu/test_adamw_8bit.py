@@ -24,10 +24,13 @@ def test_values_and_states_are_those_of_bitsandbytes(size: int) -> None:
         gradient[: 256 * number] = 0
         for parameter in parameters:
             parameter.grad = gradient.cuda()
+        before = parameters[0].detach().clone()
         ours.step()
         theirs.step()
         own, other = ours.state[parameters[0]], theirs.state[parameters[1]]
-        torch.testing.assert_close(*parameters, rtol=5e-5, atol=1e-5)  # theirs divides only nearly
+        # theirs divides only nearly, and where the second moment is 0 a step is by hundreds
+        change, value = (parameters[1] - before).abs(), parameters[1].abs()
+        assert ((parameters[0] - parameters[1]).abs() <= 1e-5 * change + 1e-6 * (1 + value)).all()
         for name in ("state1", "state2"):
             apart = (own[name].int() - other[name].int()).abs()
             assert apart.max() <= 1, name  # half way between two codes
