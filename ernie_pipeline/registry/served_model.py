@@ -33,14 +33,14 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         """Load base, adapter and tokenizer, on CUDA where there is one. Raises `PipelineError` for another base."""
+        self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
+        spec = ModelSpec(**self.served["spec"])
+        base = spec.base.model_copy(update={"checkpoint": pinned_checkpoint(self.served["spec"]["base"])})
         # here, as MLflow runs this file when it saves the model too, in a process that needs no torch
         import torch
 
         from ernie_pipeline.registry.serving.answering import Answering
 
-        self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
-        spec = ModelSpec(**self.served["spec"])
-        base = spec.base.model_copy(update={"checkpoint": pinned_checkpoint(self.served["spec"]["base"])})
         cuda = torch.cuda.is_available()
         # grouped and peft load each other's adapters: where the one's device is not, it is served by the other
         backend = "peft" if spec.backend == "grouped" and not cuda else spec.backend
