@@ -59,6 +59,7 @@ LONG = (
     "scenarios/shared/",
     "scenarios/test_budget.py",
     "scenarios/test_demo_chain.py",
+    "scenarios/test_docs_recipe.py",
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_notebooks.py",
     "scenarios/test_publishing.py",
