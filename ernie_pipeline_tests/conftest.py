@@ -1,9 +1,7 @@
 """What several rooms' tests share: a tiny split to train on, a recipe of seconds, and a quiet environment."""
 
 import gc
-import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +59,7 @@ LONG = (
     "scenarios/shared/",
     "scenarios/test_budget.py",
     "scenarios/test_demo_chain.py",
+    "scenarios/test_docs_recipe.py",
     "scenarios/test_hub_format_chain.py",
     "scenarios/test_notebooks.py",
     "scenarios/test_publishing.py",
@@ -144,20 +143,9 @@ def short_base(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     For what does not depend on the model's depth.
     """
-    from safetensors.torch import load_file, save_file
+    from ernie_pipeline_tests.first_layers import write_first_layers
 
-    from ernie_pipeline.demo import BASE
-    from ernie_pipeline.models.spec import BaseCheckpoint
-
-    folder = shutil.copytree(BASE, tmp_path_factory.mktemp("short") / "base")
-    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 2, "moe_layer_end_index": 1}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(BASE / "model.safetensors")
-    kept = {
-        name: w for name, w in weights.items() if not name.startswith(tuple(f"model.layers.{n}." for n in range(2, 6)))
-    }
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return BaseCheckpoint(name="short", checkpoint=str(folder), version="short")
+    return write_first_layers(tmp_path_factory.mktemp("short") / "base", 2)
 
 
 @pytest.fixture(scope="session")

@@ -41,3 +41,10 @@ def test_opening_the_code_location_takes_little_longer_than_dagster_itself() -> 
         ours.append(fresh_import("ernie_pipeline.definitions")[0])
         dagsters.append(fresh_import("dagster")[0])
     assert min(ours) <= 1.5 * min(dagsters)
+
+
+def test_the_file_that_mlflow_runs_as_it_saves_a_model_loads_neither_torch_nor_transformers() -> None:
+    """The step that registers a model does so; both are needed where it is loaded, in another process."""
+    _, loaded = fresh_import("ernie_pipeline.registry.served_model")
+    assert "mlflow" in loaded
+    assert loaded & {"torch", "transformers", "peft"} == set()

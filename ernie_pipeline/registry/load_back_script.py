@@ -8,8 +8,11 @@ from typing import Any
 
 def answer(uri: str, input_ids: list[int], question: str) -> dict[str, Any]:
     """The fields of `LoadedBack`."""
+    # before MLflow, whose importlib_metadata makes transformers' look at all packages five times as long
+    import transformers  # noqa: F401, I001
     import mlflow
 
-    model = mlflow.pyfunc.load_model(uri)
+    # the pins are those of the environment in which they were just written; to compare them takes a second
+    model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     logits = model.unwrap_python_model().logits(input_ids)
     return {"logits": logits, "answer": model.predict([{"question": question}])["answer"][0]}

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -18,10 +18,12 @@ from ernie_pipeline.demo import BASE
 from ernie_pipeline.models import backend_named
 from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.registry.serving import scoring_server
-from ernie_pipeline.registry.serving.answering import Answering, Prompt
 from ernie_pipeline.registry.serving.conversation import Settings, checked_settings, messages_of, refuse_unknown
 from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline.utils.errors import PipelineError
+
+if TYPE_CHECKING:
+    from ernie_pipeline.registry.serving.answering import Prompt
 
 COLUMNS = ("question", "messages")
 
@@ -31,11 +33,14 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         """Load base, adapter and tokenizer, on CUDA where there is one. Raises `PipelineError` for another base."""
-        import torch
-
         self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
         spec = ModelSpec(**self.served["spec"])
         base = spec.base.model_copy(update={"checkpoint": pinned_checkpoint(self.served["spec"]["base"])})
+        # here, as MLflow runs this file when it saves the model too, in a process that needs no torch
+        import torch
+
+        from ernie_pipeline.registry.serving.answering import Answering
+
         cuda = torch.cuda.is_available()
         # grouped and peft load each other's adapters: where the one's device is not, it is served by the other
         backend = "peft" if spec.backend == "grouped" and not cuda else spec.backend
@@ -62,13 +67,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         answers = [self.answering.answer(prompt, tokens).text for prompt, tokens in zip(prompts, made, strict=True)]
         return pd.DataFrame({"answer": answers})
 
-    def _prompt(self, row: dict[str, Any], settings: Settings, place: str) -> Prompt:
+    def _prompt(self, row: dict[str, Any], settings: Settings, place: str) -> "Prompt":
         try:
             return self.answering.prompt(messages_of(row, self.served["instruction"]), settings)
         except Refusal as refusal:
             raise Refusal(place + refusal.sentence) from None
 
-    def _offline(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def _offline(self, prompts: Sequence["Prompt"]) -> list[list[int]]:
         """The answers' tokens, for a caller in this process, who may have any number of questions."""
         return self.answering.at_once(prompts, self.served["max_batch"])
 

@@ -191,13 +191,19 @@ def on_a_terminal(command: Sequence[str], environment: Mapping[str, str], folder
     return run.returncode, seen, said
 
 
-def test_in_a_notebook_s_pseudo_terminal_lines_are_plain(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_in_a_notebook_s_pseudo_terminal_lines_are_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = {"TERM": "xterm-color", "CLICOLOR": "1", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "PAGER": "cat"}
-    command = [*ERNIE, "run", "--only", "raw_nemotron"]
-    status, seen, said = on_a_terminal(command, {**environment, **kernel}, tmp_path)
-    assert (status, said) == (0, "")
+    for variable, value in kernel.items():
+        monkeypatch.setenv(variable, value)
+    shown, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as out, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        assert out.isatty()
+        wrote(tmp_path / "told.jsonl", *EVENTS)
+        RunView(STATES, tmp_path / "told.jsonl").end(interrupted=False)
+    seen = read_all(shown)
     assert ANSI not in seen
-    assert re.search(r"^raw_nemotron +built +in \d", seen, re.MULTILINE)
+    assert re.search(r"^math_split +reused\r$", seen, re.MULTILINE)
 
 
 def test_bad_rows_are_one_sentence_on_a_terminal_too(tmp_path: Path, environment: dict[str, str]) -> None:

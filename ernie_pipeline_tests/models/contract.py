@@ -18,11 +18,20 @@ from ernie_pipeline.recipe.sections import Lora, Quantization
 
 LORA = Lora(rank=4, alpha=8)
 LENGTHS = (17, 40, 9, 33, 25, 12)
-ADAPTER_PARAMETERS = {"peft": 279_936, "grouped": 279_936, "unsloth": 238_976}
-"""Of rank 4 on every target of the demo model; Unsloth's gate and up projections of an expert share their A."""
+LAYERS_ON_A_CPU = 3
+"""Of the demo model's six: a dense one and two of experts."""
+ADAPTER_PARAMETERS = {
+    ("peft", "cpu"): 123_648,
+    ("grouped", "cpu"): 123_648,
+    ("peft", "cuda"): 279_936,
+    ("grouped", "cuda"): 279_936,
+    ("unsloth", "cuda"): 238_976,
+}
+"""Of rank 4 on every target; Unsloth's gate and up projections of an expert share their A."""
 LOOSE_ON_THE_GPU = {"peft": 5e-2, "grouped": 2e-2, "unsloth": 2e-2}
 """In bfloat16. Backend peft's products are of other kernels for other numbers of rows, and what they round otherwise
 sends a few tokens to other experts: 2.2 % of the logits' norm and 13.4 % of the gradient's were measured on an H200."""
+DEMO = BaseCheckpoint(name="demo", checkpoint=str(BASE), version="the demo's")
 IDS = list(range(5, 45))
 END = 2
 
@@ -30,7 +39,14 @@ END = 2
 class Subject:
     """A backend on a device, and how exactly it computes there."""
 
-    def __init__(self, name: BackendName, device: str, folder: Path, make: Callable[[ModelSpec], LoadedModel]):
+    def __init__(
+        self,
+        name: BackendName,
+        device: str,
+        folder: Path,
+        base: BaseCheckpoint,
+        make: Callable[[ModelSpec], LoadedModel],
+    ):
         self.name, self.device, self.make = name, device, make
         self.on_gpu = device == "cuda"
         self.loose = LOOSE_ON_THE_GPU[name] if self.on_gpu else 1e-5
@@ -38,7 +54,7 @@ class Subject:
         dtype = "bfloat16" if self.on_gpu else "float32"
         self.spec = ModelSpec(
             backend=name,
-            base=BaseCheckpoint(name="demo", checkpoint=str(BASE), version="the demo's"),
+            base=base,
             quantization=Quantization(compute_dtype=dtype, double=self.on_gpu),
             lora=LORA,
             quantized_bases=folder,
@@ -49,6 +65,10 @@ class Subject:
     def load(self, adapter: Path | None = None) -> LoadedModel:
         """A model of its own."""
         return self.make(self.spec.model_copy(update={"adapter": adapter}))
+
+    def demo(self) -> LoadedModel:
+        """The whole demo model, which has learnt to answer and to end."""
+        return self.make(self.spec.model_copy(update={"base": DEMO}))
 
     def fresh(self, seed: int = 0) -> LoadedModel:
         """With an adapter that changes nothing yet."""
@@ -88,12 +108,14 @@ def grouped_on_a_cpu(folder: Path, spec: ModelSpec) -> LoadedModel:
     """As `GroupedBackend.load`, whose place for quantized bases is asked for a CUDA device."""
     from ernie_pipeline_tests.models.grouped.demo import FLAT, grouped_demo, read_demo
 
-    if any(folder.iterdir()):
+    own = folder / spec.base.name
+    if own.exists():
         from ernie_pipeline.models.grouped.backend import GroupedModel
 
-        model = GroupedModel(spec, "cpu", read_demo(folder, FLAT))
+        model = GroupedModel(spec, "cpu", read_demo(own, FLAT, Path(spec.base.checkpoint)))
     else:
-        model = grouped_demo(folder, spec)
+        own.mkdir()
+        model = grouped_demo(own, spec)
     if spec.adapter:
         model.read_adapter(spec.adapter)
     model.audit(training=False)

@@ -13,8 +13,8 @@ from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.figures import TABLE, from_rows
-from ernie_pipeline.registry.gate import Candidate
-from ernie_pipeline.registry.register import register
+from ernie_pipeline.registry.gate import Candidate, Champion
+from ernie_pipeline.registry.register import _champion, register
 from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.registry.run_log import read_table
 from ernie_pipeline.registry.tracking import connected
@@ -287,21 +287,24 @@ def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
     assert not client.search_model_versions("name='another'")
 
 
-def test_a_champion_that_is_this_very_adapter_is_known_by_its_provenance_and_by_its_fingerprint_where_that_is_gone(
+def test_in_a_home_with_a_hard_name_it_is_loaded_back_and_the_champion_is_known_by_its_provenance_or_its_fingerprint(
     make_request: Make, tmp_path: Path
 ) -> None:
-    """In a home whose name is hard on addresses."""
+    """What the gate says of this very adapter, registered again: `test_gate.py`."""
     home = tmp_path / "100 % ? #1 + ä"
     uri = sqlite_uri(home / "mlflow.db")
     request = make_request(tracking_uri=uri, artifact_root=home / "mlartifacts")
-    first, second = register(request), register(request)
-    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(first))) == ""
+    made = register(request)
+    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(made))) == ""
     assert list(tmp_path.iterdir()) == [home]
     with connected(uri) as client:
-        assert aliases(client)["champion"] == second.version == "2"
-        folder = local_folder(client.get_model_version_download_uri("ernie-math", second.version))
-    assert folder
-    (folder / "provenance.json").unlink()
-    assert "this very adapter, registered again" in register(request).reasons[-1]
+        folder = local_folder(client.get_model_version_download_uri("ernie-math", made.version))
+        assert folder
+        by_provenance = _champion(client, request)
+        (folder / "provenance.json").unlink()
+        by_fingerprint = _champion(client, request)
+        of_another = _champion(client, make_request(tags={"fingerprint": "0" * 16}))
+    assert by_provenance == by_fingerprint == Champion("1", 0.9, SPLIT, "sha256:adapter", "")
+    assert of_another == Champion("1", 0.9, "", "", "")
     next(folder.rglob("adapter_model.safetensors")).unlink()
-    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(uri, lookup.Registered.read(asdict(second)))
+    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(uri, lookup.Registered.read(asdict(made)))

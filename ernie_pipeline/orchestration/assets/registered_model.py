@@ -55,9 +55,9 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         costs.update(standing_costs(chain))
 
     def show(artifact: Artifact) -> dict[str, Any]:
-        from ernie_pipeline.orchestration.suite_figures import log_suites
-
         if not artifact.reused:  # those of a suite that was compared since are logged when that is
+            from ernie_pipeline.orchestration.suite_figures import log_suites  # which imports scipy
+
             log_suites(settings, chains[0], artifact, context.log.warning)
         return show_registration(artifact, settings, chains[-1])
 

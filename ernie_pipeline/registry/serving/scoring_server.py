@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 
-from ernie_pipeline.registry.serving.batcher import MAX_WAITING
 from ernie_pipeline.registry.serving.client_watch import checked
 from ernie_pipeline.registry.serving.refusal import Refusal
 
@@ -58,9 +57,11 @@ def _loop_runs(record: logging.LogRecord) -> bool:
     except RuntimeError:  # not yet
         return True
     logging.getLogger("uvicorn.error").removeFilter(_loop_runs)
-    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + SPARE_THREADS, thread_name_prefix="request"))
-    from ernie_pipeline.registry.serving.scoring_app import guard  # imports the server, which not all need
+    # here, as they import torch and MLflow's server, which not all need
+    from ernie_pipeline.registry.serving.batcher import MAX_WAITING
+    from ernie_pipeline.registry.serving.scoring_app import guard
 
+    loop.set_default_executor(ThreadPoolExecutor(MAX_WAITING + SPARE_THREADS, thread_name_prefix="request"))
     guard(sys.modules[APPLICATION].app)
     return True
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ DRAWN = Sampling(8, 1.3, 0.95)
 
 @pytest.fixture(scope="module")
 def model(short_spec: ModelSpec) -> PeftModel4bit:
-    return PeftModel4bit(short_spec, "cpu", new_adapted())
+    return PeftModel4bit(short_spec, "cpu", new_adapted(checkpoint=Path(short_spec.base.checkpoint)))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A CPU decodes merged weights, by products that are torch's to rounding."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +20,15 @@ from ernie_pipeline.models.generation.on_cpu import OneDnnExperts, OneDnnLinear,
 from ernie_pipeline.models.generation.sampler import GREEDY, Sampler
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.peft.backend import PeftModel4bit
-from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline_tests.models.conftest import QUANTIZATION, logits_of, new_adapted
 
 IDS = torch.arange(5, 45)
 
 
 @pytest.fixture(scope="module")
-def adapted() -> Any:
-    return new_adapted()
+def adapted(short_base: BaseCheckpoint) -> Any:
+    return new_adapted(checkpoint=Path(short_base.checkpoint))
 
 
 @pytest.mark.parametrize("biased", [True, False])

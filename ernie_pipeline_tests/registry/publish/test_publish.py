@@ -11,6 +11,7 @@ import pytest
 from ernie_pipeline.recipe.load import parse_recipe
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.signing import UNSIGNED, Signing
+from ernie_pipeline.registry.gate import decide
 from ernie_pipeline.registry.provenance import predicate, read_provenance, wrong_digest
 from ernie_pipeline.registry.publish.lost import what_is_lost
 from ernie_pipeline.registry.publish.publish import Request, publish
@@ -39,11 +40,17 @@ class Registered:
 
 @pytest.fixture(scope="module")
 def registered_twice(make_request: Callable[..., RegistrationRequest]) -> Registered:
-    """The second one has no gain, so it does not become champion."""
+    """The second one, of the first one's files, had no gain, so it did not become champion."""
     made_from = predicate([], {"gate": {}}, "f00d", "a run")
     request = make_request(model_name="published", provenance=made_from)
-    challenger = replace(request, comparison={**COMPARISON, "gain": 0.0})
-    return Registered(register(request), register(challenger), request.tracking_uri)
+    champion, refused = register(request), decide(request.gate, {**COMPARISON, "gain": 0.0}, request.candidate, None)
+    with connected(request.tracking_uri) as client:
+        first = client.get_model_version("published", champion.version)
+        version = str(client.create_model_version("published", first.source, first.run_id, first.tags).version)
+        client.set_registered_model_alias("published", "challenger", version)
+    uri = f"models:/published/{version}"
+    told = {"promoted": refused.promote, "reasons": refused.reasons, "aliases": ["challenger"]}
+    return Registered(champion, replace(champion, version=version, model_uri=uri, **told), request.tracking_uri)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_pipeline_tests.scenarios.chain import ASSETS, BELOW_SPLIT, FRESH, artifacts
+from ernie_pipeline_tests.scenarios.chain import ASSETS, BELOW_SPLIT, FRESH
 from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace
 
 
@@ -19,9 +19,6 @@ def test_comments_docstrings_and_formatting_change_nothing(built_with_code: Work
         file.write_text(f'"""Another docstring."""\n\n# and a comment\n{ast.unparse(tree)}\n')
     planned = place.plan()
     assert (planned.status, planned.todo) == FRESH
-    before, run = artifacts(place.home), place.materialize()
-    assert (sorted(run.reused), run.built) == (sorted(ASSETS), []), run.output[-5000:]
-    assert artifacts(place.home) == before
 
 
 def test_a_line_of_a_helper_two_imports_away_rebuilds_its_stage_and_the_same_output_ends_it_there(
@@ -65,7 +62,7 @@ def test_the_plan_names_a_changed_module_at_the_stages_that_reach_it_and_at_no_o
 
 
 def test_a_library_that_decides_an_output_makes_it_stale_and_another_does_not(built: Workplace, tmp_path: Path) -> None:
-    """Scenario 13."""
+    """Scenario 13. What a run then builds: the helper's line above."""
     other, decisive = tmp_path / "other", tmp_path / "decisive"
     installed(other, "matplotlib", "99.0")
     installed(decisive, "datasets", "99.0")
@@ -77,10 +74,6 @@ def test_a_library_that_decides_an_output_makes_it_stale_and_another_does_not(bu
     assert planned.status == 3
     assert planned.todo["raw_nemotron"] == f"stale: library datasets {version('datasets')} -> 99.0"
     assert {why.partition(":")[0] for name, why in planned.todo.items() if name != "raw_nemotron"} == {"waiting"}
-    run = built.materialize("raw_nemotron,math_split", PYTHONPATH=path)
-    assert (run.built, run.reused) == (["raw_nemotron"], ["math_split"]), run.output[-5000:]
-    planned = built.plan(PYTHONPATH=path)
-    assert (planned.status, planned.todo) == FRESH
 
 
 def installed(folder: Path, library: str, number: str) -> None:

@@ -246,6 +246,26 @@ def train_in_a_process(make_grpo: MakeGrpo) -> Callable[..., Ended]:
     return start
 
 
+@pytest.fixture(scope="module")
+def undisturbed_runs() -> dict[str, Ended]:
+    """By their settings: what the tests here share."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed_run(
+    train_in_a_process: Callable[..., Ended], undisturbed_runs: dict[str, Ended]
+) -> Callable[..., Ended]:
+    """A run of these settings that nothing happens to."""
+
+    def once(**settings: Any) -> Ended:
+        if (key := repr(settings)) not in undisturbed_runs:
+            undisturbed_runs[key] = train_in_a_process(None, **settings)
+        return undisturbed_runs[key]
+
+    return once
+
+
 @pytest.mark.parametrize(
     ("settings", "killed_at", "gone_on_from"),
     [({}, "step 3/", 2), ({"grpo": {"updates_per_batch": 2}, "keep": "last"}, "step 4/", 2)],
@@ -253,12 +273,13 @@ def train_in_a_process(make_grpo: MakeGrpo) -> Callable[..., Ended]:
 )
 def test_killed_it_goes_on_to_the_same_bytes(
     train_in_a_process: Callable[..., Ended],
+    undisturbed_run: Callable[..., Ended],
     tmp_path: Path,
     settings: dict[str, Any],
     killed_at: str,
     gone_on_from: int,
 ) -> None:
-    undisturbed = train_in_a_process(None, **settings)
+    undisturbed = undisturbed_run(**settings)
     killed = train_in_a_process(tmp_path, at(killed_at, signal.SIGKILL), **settings)
     assert killed.code == -signal.SIGKILL
     resumed = train_in_a_process(tmp_path, **settings)
@@ -268,10 +289,14 @@ def test_killed_it_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_asked_to_stop_while_it_samples_it_saves_what_stands_and_goes_on_from_there(
-    train_in_a_process: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+    train_in_a_process: Callable[..., Ended],
+    undisturbed_run: Callable[..., Ended],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
 ) -> None:
     """In the first step too, when nothing stands."""
-    undisturbed = train_in_a_process(None)
+    undisturbed = undisturbed_run()
     generate = GrpoTrainer._sample
     asked: list[int] = []
 
