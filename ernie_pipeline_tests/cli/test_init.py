@@ -164,3 +164,10 @@ def test_rows_within_one_object_are_to_be_taken_out_of_it(tmp_path: Path) -> Non
     rows.write_text(json.dumps({"version": 1, "rows": [{"question": "1 + 1?", "answer": "2"}]}))
     with pytest.raises(PipelineError, match=r"is one object, not rows; write the members of its 'rows' one a line, or"):
         asked(rows, out=tmp_path / "made.toml")
+
+
+def test_columns_within_one_object_are_to_be_made_rows(tmp_path: Path) -> None:
+    rows = tmp_path / "a.json"
+    rows.write_text(json.dumps({"question": ["1 + 1?", "2 + 2?"], "answer": ["2", "4"]}))
+    with pytest.raises(PipelineError, match=r"is one object of columns, not rows; write one object a row$"):
+        asked(rows, out=tmp_path / "made.toml")
