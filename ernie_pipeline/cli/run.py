@@ -26,6 +26,7 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.staleness.forecast import Forecast
 from ernie_pipeline.staleness.plan import RefreshPlan
+from ernie_pipeline.staleness.stages import STAGES
 from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence
 from ernie_pipeline.utils.near import did_you_mean
 
@@ -161,7 +162,19 @@ def _chosen(plan: RefreshPlan, only: str | None) -> list[str]:
         if name not in names:
             hint = did_you_mean(name, names) or f"there are {', '.join(names)}"
             raise PipelineError(f"--only {only}: there is no asset {name!r}; {hint}")
+    if before := [name for name in plan.to_build if name not in asked and name in _read_by(asked)]:
+        whole = ",".join(name for name in names if name in {*asked, *before})
+        verb = "is" if len(before) == 1 else "are"
+        raise PipelineError(
+            f"--only {only}: {', '.join(before)} {verb} read there and not fresh; build all: --only {whole}"
+        )
     return [name for name in plan.to_build if not asked or name in asked]
+
+
+def _read_by(assets: list[str]) -> set[str]:
+    """What the assets read, and what that was made from."""
+    inputs = {name for asset in assets if asset in STAGES for name in STAGES[asset].inputs}
+    return inputs | (_read_by([*inputs]) if inputs else set())
 
 
 def _watched(

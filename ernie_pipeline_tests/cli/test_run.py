@@ -279,3 +279,28 @@ def test_what_was_stopped_is_no_failure_and_what_waits_below_is_no_warning(
     below = logging.LogRecord("dagster", logging.ERROR, __file__, 1, "", (), None)
     below.dagster_meta = {"step_key": "x", "orig_message": "Dependencies for step x failed: ['y']. Not executing."}
     assert told_of(below) == {"what": "skipped", "asset": "x"}
+
+
+def test_an_asset_alone_whose_inputs_are_stale_is_refused_with_all_to_build(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = [*ERNIE, "run", "--only", "qlora_adapter,math_split"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: --only qlora_adapter,math_split: raw_nemotron, verified_solutions are read there and not fresh; "
+        "build all: --only raw_nemotron,math_split,verified_solutions,qlora_adapter\n"
+    )
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_training_s_steps_stand_in_one_form(tmp_path: Path) -> None:
+    view = RunView(STATES, tmp_path / "told.jsonl", Console(file=io.StringIO()))
+    twice = {
+        "what": "said",
+        "asset": "qlora_adapter",
+        "words": "step 10/50: loss 0.5, tokens/s 9 (1 s, about 4 s left)",
+    }
+    wrote(tmp_path / "told.jsonl", *EVENTS[2:4], twice)
+    view.look()
+    assert view.lines["qlora_adapter"].detail.startswith("step 10 of 50, loss 0.5, about 80 s left")
