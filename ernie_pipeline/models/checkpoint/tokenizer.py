@@ -15,8 +15,6 @@ MARK = re.compile(r"\W.*\w.*\W", re.DOTALL)
 """What stands in brackets of some kind: <s>, [INST], <|im_end|>, >>TITLE<<; not 7, +, \\boxed or a line's end."""
 NO_FILES = "Couldn't instantiate the backend tokenizer from one of"
 """How transformers begins a list of what a checkpoint may have instead of what it lacks."""
-TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
-"""What transformers' tokenizers warn of once, on a text of which they cannot know whether a model will read it."""
 NAMED = (
     "bos_token_id",
     "eos_token_id",
@@ -70,7 +68,6 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> Tokenizer:
             raise PipelineError(f"{place} has no {attribute}; use an instruction-tuned checkpoint, or add one there")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.deprecation_warnings[TOO_LONG] = True  # whoever has a limit says so in words of our own
     _check_ids(tokenizer, _vocabulary_size(checkpoint, revision), place)
     loaded: Tokenizer = tokenizer
     return loaded

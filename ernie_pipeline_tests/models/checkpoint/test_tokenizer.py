@@ -2,7 +2,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,19 +24,6 @@ def test_a_prompt_is_the_beginning_of_the_whole_conversation() -> None:
         tokenizer.eos_token_id,
         1,
     )
-
-
-def test_a_text_longer_than_the_model_reads_is_no_warning_of_transformers(caplog: pytest.LogCaptureFixture) -> None:
-    tokenizer: Any = load_tokenizer(str(BASE))
-    from transformers.utils import logging
-
-    logging.enable_propagation()
-    try:
-        assert len(token_ids(tokenizer, ["1 + " * 3000])[0]) > tokenizer.model_max_length
-        assert len(tokenizer("1 + " * 3000)["input_ids"]) > tokenizer.model_max_length
-    finally:
-        logging.disable_propagation()
-    assert "sequence length" not in caplog.text
 
 
 def test_batches_are_padded_on_the_left() -> None:
