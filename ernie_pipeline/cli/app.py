@@ -6,6 +6,7 @@ differs, or was not checked); 4 a build that is estimated to pass the budget, an
 
 import functools
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
+    logging.getLogger("transformers.tokenization_utils_base").addFilter(_not_on_long_text)
     try:
         with environment_put_back():
             return int(_group(COMMANDS, root=True).main(arguments, prog_name=NAME, standalone_mode=False) or 0)
@@ -48,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ERROR
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+
+
+def _not_on_long_text(record: logging.LogRecord) -> bool:
+    """Not what tokenizers warn of a text that a model might not read: who has a limit says so in words of our own."""
+    return not str(record.msg).startswith("Token indices sequence length is longer")
 
 
 def _told_with_usage(error: typer.TyperException) -> int:

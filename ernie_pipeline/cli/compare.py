@@ -30,7 +30,7 @@ SHOWN = 5
 
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help=FORM)],
-    second: Annotated[str, typer.Argument(metavar="B", help="the same")],
+    second: Annotated[str, typer.Argument(metavar="B", help="the other, named alike")],
     as_json: AsJson = False,
 ) -> int:
     """Accuracy of both with intervals, the paired difference, and what got better and worse."""

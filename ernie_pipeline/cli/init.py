@@ -171,6 +171,8 @@ def _proposal(source: Source, version: str) -> Proposal | None:
                 f"{describe_source(source)} is one object, not rows; write the members of its {inside[0]!r} one a "
                 "line, or as one array"
             )
+        if len(records) == 1 and len(inside) == len(records[0]):
+            raise PipelineError(f"{describe_source(source)} is one object of columns, not rows; write one object a row")
         names = ", ".join(map(repr, records[0]))
         raise PipelineError(
             f"{describe_source(source)} has the columns {names}, which do not tell what they hold: name them with "

@@ -1,6 +1,7 @@
 """A run as it goes: one live line a stage on a terminal, plain lines elsewhere, from what the logger `told` wrote."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from rich.text import Text
 from ernie_pipeline.cli.output import is_terminal
 from ernie_pipeline.launch.pacing import COUNT
 
+STEPS = re.compile(r"step \d+/\d+: ")
+"""How a step is told in words, which its values tell too."""
 PLAIN_S = 15.0
 """Between two plain lines on the progress of a stage."""
 COLOURS = {"built": "green", "reused": "cyan", "building": "yellow", "failed": "red", "stopped": "red"}
@@ -49,7 +52,9 @@ class Line:
         self.detail = ", ".join(parts)
 
     def said(self, words: str, now: float) -> None:
-        """Take a sentence, which may say how far it is."""
+        """Take a sentence, which may say how far it is; a training's steps come as values too."""
+        if STEPS.match(words):
+            return
         self.detail = words
         counted = COUNT.search(words)
         if counted is None:

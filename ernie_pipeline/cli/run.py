@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import sys
 from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,8 @@ from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.staleness.forecast import Forecast
 from ernie_pipeline.staleness.plan import RefreshPlan
-from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.staleness.stages import STAGES
+from ernie_pipeline.utils.errors import PipelineError, disk_full_sentence
 from ernie_pipeline.utils.near import did_you_mean
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ LOGS, KEPT_LOGS = "logs", 20
 GATE = "check gate"
 """In a warning on what the summary tells of the gate itself."""
 
-Only = Annotated[str, typer.Option(metavar="ASSETS", help="of what is stale these alone, with commas between")]
+FULL = 2**24
+"""Bytes: with fewer free on its disk Dagster's databases may have no room for what failed."""
+
+Only = Annotated[str | None, typer.Option(metavar="ASSETS", help="of what is stale these alone, with commas between")]
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Outcome:
         }
 
 
-def run(only: Only = "", as_json: AsJson = False) -> int:
+def run(only: Only = None, as_json: AsJson = False) -> int:
     """Build what is stale. A gate that is not passed is no failure: the summary says what it needs.
 
     With --json, standard output has one JSON object at the end, and all else goes to standard error.
@@ -83,7 +88,7 @@ def run(only: Only = "", as_json: AsJson = False) -> int:
     return outcome.status
 
 
-def _run(settings: Settings, only: str) -> Outcome:
+def _run(settings: Settings, only: str | None) -> Outcome:
     """The outcome, all of it said."""
     budget, (plan, costs) = Budget.from_environment(), plan_with_costs()
     assets = _chosen(plan, only)
@@ -131,7 +136,7 @@ def _build(
         outcome.status = 128 + ended.signal
     else:
         told = [as_typed(f"{line.asset}: {line.failure}") for line in view.lines.values() if line.failure]
-        outcome.failures = told or ["the run failed before it began"]
+        outcome.failures = told or [_untold(view, log)]
         for words in outcome.failures:
             print(f"error: {words}", file=sys.stderr)
         print(f"Dagster's whole log: {log}", file=sys.stderr)
@@ -140,14 +145,36 @@ def _build(
     return outcome
 
 
-def _chosen(plan: RefreshPlan, only: str) -> list[str]:
+def _untold(view: "RunView", log: Path) -> str:
+    """Why a run failed of which no stage has told it: Dagster has to write it down before it can be told."""
+    if shutil.disk_usage(log.parent).free < FULL:
+        return disk_full_sentence(str(log.parent.parent))
+    stopped = [name for name, line in view.lines.items() if line.state == "stopped"]
+    return f"{stopped[0]} stopped, and Dagster tells no reason" if stopped else "the run failed before it began"
+
+
+def _chosen(plan: RefreshPlan, only: str | None) -> list[str]:
+    if only is not None and not only.strip(" ,"):
+        raise PipelineError("--only is given without a value; name one, or leave --only out")
     names = [asset.asset for asset in plan.assets]
-    asked = [name.strip() for name in only.split(",") if name.strip()]
+    asked = [name.strip() for name in (only or "").split(",") if name.strip()]
     for name in asked:
         if name not in names:
             hint = did_you_mean(name, names) or f"there are {', '.join(names)}"
             raise PipelineError(f"--only {only}: there is no asset {name!r}; {hint}")
+    if before := [name for name in plan.to_build if name not in asked and name in _read_by(asked)]:
+        whole = ",".join(name for name in names if name in {*asked, *before})
+        verb = "is" if len(before) == 1 else "are"
+        raise PipelineError(
+            f"--only {only}: {', '.join(before)} {verb} read there and not fresh; build all: --only {whole}"
+        )
     return [name for name in plan.to_build if not asked or name in asked]
+
+
+def _read_by(assets: list[str]) -> set[str]:
+    """What the assets read, and what that was made from."""
+    inputs = {name for asset in assets if asset in STAGES for name in STAGES[asset].inputs}
+    return inputs | (_read_by([*inputs]) if inputs else set())
 
 
 def _watched(

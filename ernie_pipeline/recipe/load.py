@@ -31,7 +31,7 @@ def load_recipe(name_or_path: str = "demo", source: str | None = None, execution
     """
     try:
         path = _recipe_path(name_or_path)
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows mark the file's begin
     except OSError as error:  # of looking for it too, in a folder that may not be searched
         cure = "mend that, or name another with --recipe or ERNIE_PIPELINE_RECIPE"
         raise PipelineError(f"recipe {name_or_path!r} cannot be read ({error.strerror}); {cure}") from error
@@ -67,6 +67,8 @@ def parse_execution(values: dict[str, Any], where: str) -> ExecutionOverrides:
 def _recipe_path(name_or_path: str) -> Path:
     preset = PRESETS / f"{name_or_path}.toml"
     path = preset if preset.is_file() else Path(name_or_path).expanduser()
+    if path.is_dir():
+        raise PipelineError(f"recipe {name_or_path!r} is a folder; name a TOML file in it")
     if not path.is_file():
         presets, here = sorted(p.stem for p in PRESETS.glob("*.toml")), (p.name for p in Path().glob("*.toml"))
         cure = did_you_mean(name_or_path, [*presets, *here]) or "name one with --recipe or ERNIE_PIPELINE_RECIPE"

@@ -61,6 +61,10 @@ class Source(Section):
     def _columns_are_whole(self) -> "Source":
         if self.question and not self.answer:
             raise ValueError("source.answer is missing: source.question needs the column of the reference answer too")
+        if self.question and self.question == self.answer:
+            raise ValueError(
+                f"source.question and source.answer are both {self.answer!r}; name a column of its own for each"
+            )
         if (self.answer or self.extract) and not (self.question or self.messages):
             key = "answer" if self.answer else "extract"
             raise ValueError(f"source.{key} is set without source.question: name the column of the question too")
@@ -289,11 +293,22 @@ class Gate(Section):
         return value
 
 
+NOT_IN_A_NAME = re.compile(r"""[/:.%"']""")
+"""What MLflow takes in no name of a logged model, which the registered one's is too."""
+
+
 class Registry(Section):
     """Where in MLflow the adapter goes."""
 
     model_name: str = Field("ernie-math", description="where a recipe has none, and its rows are others: by its rows")
     experiment: str = "ernie_pipeline"
+
+    @field_validator("model_name")
+    @classmethod
+    def _mlflow_takes_it(cls, name: str) -> str:
+        if not name.strip() or NOT_IN_A_NAME.search(name):  # MLflow tells it when all is built
+            raise ValueError(f"registry.model_name = {name!r} is none that MLflow takes; leave out / : . % and quotes")
+        return name
 
 
 HUB_NAME = re.compile(r"(?!.*(?:--|\.\.|\.git$))[\w](?:[\w.-]*[\w])?", re.ASCII)

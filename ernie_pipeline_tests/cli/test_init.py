@@ -1,6 +1,8 @@
 """`init` writes a recipe that fits the rows: it loads, reads all of them, and its filters take few of them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,18 @@ def test_rows_within_one_object_are_to_be_taken_out_of_it(tmp_path: Path) -> Non
     rows.write_text(json.dumps({"version": 1, "rows": [{"question": "1 + 1?", "answer": "2"}]}))
     with pytest.raises(PipelineError, match=r"is one object, not rows; write the members of its 'rows' one a line, or"):
         asked(rows, out=tmp_path / "made.toml")
+
+
+def test_columns_within_one_object_are_to_be_made_rows(tmp_path: Path) -> None:
+    rows = tmp_path / "a.json"
+    rows.write_text(json.dumps({"question": ["1 + 1?", "2 + 2?"], "answer": ["2", "4"]}))
+    with pytest.raises(PipelineError, match=r"is one object of columns, not rows; write one object a row$"):
+        asked(rows, out=tmp_path / "made.toml")
+
+
+def test_a_row_longer_than_the_model_reads_is_no_warning_of_transformers(tmp_path: Path) -> None:
+    rows = [{"question": "1 + " * (3000 if n == 3 else 3) + "1?", "answer": "4"} for n in range(9)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    command = [sys.executable, "-m", "ernie_pipeline", "recipe", "init", "a.json", "--base", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,16 +6,19 @@ import logging
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from ernie_pipeline.cli.live import RunView
+from ernie_pipeline.cli.run import _untold
 from ernie_pipeline.orchestration.told import told_of
 from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, row, write_rows
 
@@ -232,6 +235,20 @@ def test_a_program_is_told_why_a_run_failed(tmp_path: Path, environment: dict[st
     assert Path(told["log"]).is_file()
 
 
+def test_a_run_that_ends_without_a_word_tells_a_full_disk_or_the_stage_that_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, log = RunView(STATES, tmp_path / "told.jsonl"), tmp_path / "home" / "logs" / "run.log"
+    log.parent.mkdir(parents=True)
+    assert _untold(view, log) == "the run failed before it began"
+    wrote(tmp_path / "told.jsonl", *EVENTS[:3])
+    view.end(interrupted=False)
+    assert _untold(view, log) == "qlora_adapter stopped, and Dagster tells no reason"
+    free = {log.parent: 0, tmp_path: 2**40}
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free[place]))
+    assert _untold(view, log).startswith(f"the disk that holds {tmp_path / 'home'} is full; make room or set")
+
+
 def read_all(terminal: int) -> str:
     parts = []
     while True:
@@ -251,6 +268,9 @@ def test_an_asset_that_there_is_none_of_is_told_with_the_nearest(tmp_path: Path,
         done.stderr == "error: --only qlora_adaptor: there is no asset 'qlora_adaptor'; did you mean 'qlora_adapter'?\n"
     )
     assert not (tmp_path / "home").exists()
+    done = subprocess.run([*ERNIE, "run", "--only", ""], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: --only is given without a value; name one, or leave --only out\n"
 
 
 def test_what_was_stopped_is_no_failure_and_what_waits_below_is_no_warning(
@@ -265,3 +285,28 @@ def test_what_was_stopped_is_no_failure_and_what_waits_below_is_no_warning(
     below = logging.LogRecord("dagster", logging.ERROR, __file__, 1, "", (), None)
     below.dagster_meta = {"step_key": "x", "orig_message": "Dependencies for step x failed: ['y']. Not executing."}
     assert told_of(below) == {"what": "skipped", "asset": "x"}
+
+
+def test_an_asset_alone_whose_inputs_are_stale_is_refused_with_all_to_build(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = [*ERNIE, "run", "--only", "qlora_adapter,math_split"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: --only qlora_adapter,math_split: raw_nemotron, verified_solutions are read there and not fresh; "
+        "build all: --only raw_nemotron,math_split,verified_solutions,qlora_adapter\n"
+    )
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_training_s_steps_stand_in_one_form(tmp_path: Path) -> None:
+    view = RunView(STATES, tmp_path / "told.jsonl", Console(file=io.StringIO()))
+    twice = {
+        "what": "said",
+        "asset": "qlora_adapter",
+        "words": "step 10/50: loss 0.5, tokens/s 9 (1 s, about 4 s left)",
+    }
+    wrote(tmp_path / "told.jsonl", *EVENTS[2:4], twice)
+    view.look()
+    assert view.lines["qlora_adapter"].detail.startswith("step 10 of 50, loss 0.5, about 80 s left")

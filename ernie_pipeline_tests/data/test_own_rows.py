@@ -230,7 +230,10 @@ def test_a_row_with_a_separator_too_many_is_one_broken_row(tmp_path: Path) -> No
     ("content", "told"),
     [
         (b'q,a\n"What?,1\n', "cannot be read at line 2"),
-        (b"q,a\nWas hei\xdft es?,1\n", "it is not UTF-8; save it as UTF-8"),
+        (b"q,a\nWas hei\xdft es?,1\n", "cannot be read at line 2 (it is not UTF-8; save it as UTF-8)"),
+        (b"q,a\n" + b"What?,1\n" * 300_000 + b"Gr\xf6sser?,1\n", "cannot be read at line 300002 (it is not UTF-8"),
+        ("q,a\nWhat?,1\n".encode("utf-16") + b"x", "(it is not UTF-8"),
+        (b"q,a\nWhat?,1\nEin Ma\xc3", "cannot be read at line 3 (it is not UTF-8"),
         (b"q,q\n1,2\n", "has two columns called 'q'"),
         (b"PK\x03\x04...", "is a zip file or an Excel workbook, not lines of text; save it as CSV"),
         (b"PAR1....", "holds Parquet data, not lines of text; let its name end in .parquet"),

@@ -12,11 +12,14 @@ import pytest
 
 from ernie_pipeline.orchestration.assets.raw_nemotron import raw_nemotron
 from ernie_pipeline.orchestration.automation import TARGET, evaluate, run_under_way
+from ernie_pipeline.orchestration.pages.compared import look_at
 from ernie_pipeline.orchestration.recipes import RecipeAssets, recipe_of, recipes_of
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.recipe.side_by_side import as_selected, asset_of_step, called
+from ernie_pipeline.registry.tracking import CHECKED, connected
 from ernie_pipeline.staleness.stages import STAGES, open_chain
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline_tests.orchestration.pages.test_pages import registration
 from ernie_pipeline_tests.scenarios.chain import rows, write_rows
 from ernie_pipeline_tests.scenarios.chain import rows as sums
 from ernie_pipeline_tests.staleness.chains import writes
@@ -125,6 +128,24 @@ def test_equal_raw_rows_are_built_once_in_a_run_of_both(two: list[RecipeAssets],
     assert {*pages} == {each.key("raw_nemotron") for each in two}
     assert sorted(bool(page["reused"].value) for page in pages.values()) == [False, True]
     assert len({page["fingerprint"].value for page in pages.values()}) == 1
+
+
+def test_the_comparison_tells_the_aliases_that_the_registry_has_now(two: list[RecipeAssets]) -> None:
+    made = {"registered_model": registration("1", "first", promoted=False)}
+    settings = two[0].settings()
+    with connected(settings.tracking_uri) as client:
+        client.create_registered_model("quick")
+        client.create_model_version("quick", source="file:///", tags={CHECKED: "0"})
+        client.set_registered_model_alias("quick", "challenger", "1")
+        client.set_registered_model_alias("quick", "champion", "1")
+        chain = open_chain(settings)
+        for name in STAGES:
+            chain.reuse_or_build(name, made.get(name) or writes(name))
+        assert look_at(two[0], None).aliases.startswith("challenger, champion (read from the registry at ")
+        client.delete_registered_model_alias("quick", "champion")
+        assert look_at(two[0], None).aliases.startswith("challenger (read from the registry at ")
+    assert "math_split" in look_at(two[1], None).artifacts
+    assert look_at(two[1], None).aliases == ""
 
 
 def test_the_runs_of_one_recipe_do_not_hold_up_the_other(two: list[RecipeAssets], instance: dg.DagsterInstance) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from ernie_pipeline.recipe.load import PRESETS, load_recipe, parse_recipe
@@ -172,6 +173,19 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"training": {"packing": True}}, "recipe here: unknown key training.packing; it belongs to [execution]"),
         ({"execution": {"profile": "12gb"}}, "recipe here: execution.profile = '12gb': input should be 'cpu', '24gb'"),
         ({"execution": {"micro_batch": 0}}, "recipe here: execution.micro_batch = 0: input should be greater than 0"),
+        (
+            {"registry": {"model_name": "ernie-4.5-mine"}},
+            "recipe here: registry.model_name = 'ernie-4.5-mine' is none that",
+        ),
+        (
+            {"registry": {"model_name": "me/mine"}},
+            "recipe here: registry.model_name = 'me/mine' is none that MLflow takes",
+        ),
+        ({"registry": {"model_name": " "}}, "recipe here: registry.model_name = ' ' is none that MLflow takes"),
+        (
+            {"source": {"kind": "file", "path": "rows.csv", "question": "text", "answer": "text"}},
+            "recipe here: source.question and source.answer are both 'text'; name a column of its own for each",
+        ),
         ({"lora": 16}, "recipe here: lora = 16 is no table; write [lora] and its keys below it"),
         ({"split": {"rows": True}}, "recipe here: split.rows = True: input should be a valid integer"),
         ({"split": {"rows": "30"}}, "recipe here: split.rows = '30': input should be a valid integer"),
@@ -205,7 +219,18 @@ def test_broken_toml_names_the_file(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml", "."])
+def test_a_recipe_with_the_mark_of_windows_editors_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf[lora]\nrank = 8\n")
+    assert load_recipe(str(file)).lora.rank == 8
+
+
+def test_a_folder_for_a_recipe_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=rf"^recipe '{tmp_path}' is a folder; name a TOML file in it$"):
+        load_recipe(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "demo.tml"])
 def test_a_recipe_that_is_not_there_names_the_presets(name: str) -> None:
     with pytest.raises(PipelineError, match=r"is neither a preset \(best, demo, reference\) nor a TOML file"):
         load_recipe(name)
@@ -264,3 +289,18 @@ def test_a_recipe_cannot_be_changed() -> None:
             setattr(section, key, value)
     with pytest.raises(TypeError):
         recipe.lora.targets[0] = "up_proj"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mark", "/:.%\"' -_+#ü")
+def test_a_name_is_refused_that_mlflow_would_refuse_at_the_end(mark: str) -> None:
+    from mlflow.utils.validation import _validate_logged_model_name
+
+    def refused(check: Any) -> bool:
+        try:
+            check(f"a{mark}b")
+        except (MlflowException, PipelineError):
+            return True
+        return False
+
+    ours = refused(lambda name: parse_recipe({"registry": {"model_name": name}}, where="here"))
+    assert ours == refused(_validate_logged_model_name)

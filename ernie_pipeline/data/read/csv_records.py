@@ -1,5 +1,6 @@
 """The rows of a CSV or TSV file, plain or compressed, UTF-8 or UTF-16, as a stream: every value is text."""
 
+import codecs
 import csv
 import io
 import zlib
@@ -54,16 +55,29 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if values:
                 yield start, values
             start = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except UnicodeDecodeError as error:
+        line = _first_not_utf_8(path)
+        raise PipelineError(f"{path} cannot be read at line {line} (it is not UTF-8; save it as UTF-8)") from error
+    except (csv.Error, OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise PipelineError(f"{path} cannot be read at line {start} ({_why(error)})") from error
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8; save it as UTF-8"
     if isinstance(error, csv.Error):
         return f"{error}; a value with quotes in it needs quotes around it, and each of its own twice"
     return f"{error}; fetch the file again"
+
+
+def _first_not_utf_8(path: Path) -> int:
+    """The line of the first byte that is not UTF-8: lines are decoded many at a time."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    try:
+        for chunk in utf_8_chunks(path):
+            decoder.decode(chunk)
+            line += chunk.count(b"\n")
+    except UnicodeDecodeError as error:
+        line += error.object[: error.start].count(b"\n")
+    return line  # the last one, of a file that ends within a character
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from ernie_pipeline.orchestration.pages.evaluation import whole
+from ernie_pipeline.orchestration.pages.registration import aliases_read
 from ernie_pipeline.orchestration.pages.sketch import COLOURS, Bar, bars
 from ernie_pipeline.orchestration.pages.tables import table
 from ernie_pipeline.orchestration.plots import shares_picture
@@ -28,12 +29,16 @@ STAGES = ("math_split", "base_evaluation", "adapter_evaluation", "registered_mod
 
 @dataclass(frozen=True)
 class Compared:
-    """What stands of one recipe's model now; `missing` says what does not, "" where all of it stands."""
+    """What stands of one recipe's model now; `missing` says what does not, "" where all of it stands.
+
+    `aliases`: those that the registry gives its version now, since they move.
+    """
 
     name: str
     artifacts: dict[str, Artifact]
     cost: str = ""
     missing: str = ""
+    aliases: str = ""
 
 
 def look_at(recipe: RecipeAssets, price: Price | None) -> Compared:
@@ -45,7 +50,8 @@ def look_at(recipe: RecipeAssets, price: Price | None) -> Compared:
             found[stage] = chain.artifact(stage)
     except PipelineError as error:
         return Compared(recipe.name, found, missing=str(error))
-    return Compared(recipe.name, found, _cost(chain, price))
+    registration = found["registered_model"].json("registration.json")
+    return Compared(recipe.name, found, _cost(chain, price), aliases=aliases_read(registration, recipe.settings()))
 
 
 def versions_of(compared: Sequence[Compared]) -> dict[str, dict[str, str]]:
@@ -99,14 +105,14 @@ def _answers(each: Compared) -> dict[str, Any]:
 def _made_of(each: Compared) -> dict[str, Any]:
     registration = each.artifacts["registered_model"].json("registration.json")
     places = each.artifacts["math_split"].json("reports/profile.json")["places"]
-    promoted = "" if registration["promoted"] else ", no champion"
     losses = [figure(_metrics(each, model)["loss_completion"]) for model in ("base", "adapter")]
     return {
         "recipe": each.name,
         "rows": places["train"],
         "loss": " -> ".join(losses),
         "cost": each.cost,
-        "model": f"{registration['name']} {registration['version']}{promoted}",
+        "model": f"{registration['name']} {registration['version']}",
+        "aliases": each.aliases,
     }
 
 

@@ -57,12 +57,16 @@ def aliases(registration: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """A page stays as it was written, and aliases move: those that the version got are told as such, and when those
     that it has were read."""
     told = {"aliases at registration": ", ".join(registration["aliases"])}
+    return {**told, "aliases": aliases_read(registration, settings)}
+
+
+def aliases_read(registration: dict[str, Any], settings: Settings) -> str:
+    """ "champion (read from the registry at 2026-11-29 11:26 UTC)"; or why they are not known."""
     try:
         now = aliases_now(settings.tracking_uri, registration["name"], str(registration["version"]))
     except PipelineError as error:  # what it was when it was registered stands, whether the registry answers or not
-        return {**told, "aliases": f"not known: {error}"}
-    read = f"read from the registry at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return {**told, "aliases": f"{', '.join(now or ()) or 'none'} ({read})"}
+        return f"not known: {error}"
+    return f"{', '.join(now or ()) or 'none'} (read from the registry at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)"
 
 
 def _side_by_side(measured: dict[str, Artifact], chain: Chain) -> dict[str, Any]:

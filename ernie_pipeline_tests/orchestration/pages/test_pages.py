@@ -164,7 +164,9 @@ def test_recipes_are_compared_the_best_first_and_what_is_not_built_is_named(stor
     compared = []
     for name, recipe in (("first", Recipe()), ("second", recipe_with(lora={"rank": 8}))):
         _, chain = made(store, name, "1", promoted=False, recipe=recipe, math_split=split)
-        compared.append(Compared(name, {stage: chain.artifact(stage) for stage in STAGES}, cost="3 min of CPU"))
+        compared.append(
+            Compared(name, {stage: chain.artifact(stage) for stage in STAGES}, cost="3 min of CPU", aliases="champion")
+        )
     page = show_compared([*compared, Compared("third", {}, missing="math_split: not built yet")])
     after = [(row["recipe"], row["before"], row["after"].partition(" (")[0]) for row in records(page["right answers"])]
     assert after == [("second", "50.0 %", "87.5 %"), ("first", "50.0 %", "75.0 %")]
@@ -173,7 +175,8 @@ def test_recipes_are_compared_the_best_first_and_what_is_not_built_is_named(stor
         "rows": "1,234",
         "loss": "0.611 -> 0.711",
         "cost": "3 min of CPU",
-        "model": "quick 1, no champion",
+        "model": "quick 1",
+        "aliases": "champion",
     }
     assert page["comparable"] == "yes: all answered the same 8 held-out rows"
     assert page["after training"].value.startswith("![after training](data:image/svg+xml")
