@@ -131,7 +131,7 @@ def test_a_broken_row_is_left_out_and_named_with_its_line_and_field(
     assert rows["line"].to_list() == [1, 4]
     assert bad.select("line", "field").rows() == [(3, field)]
     assert bad["problem"][0].startswith(problem)
-    with pytest.raises(PipelineError, match=re.escape(f"file {path} has 1 broken rows")) as caught:
+    with pytest.raises(PipelineError, match=re.escape(f"file {path} has 1 broken row ")) as caught:
         read(Source(kind="file", path=str(path)))
     assert f"(line 3: {field} {problem}" in str(caught.value)
 

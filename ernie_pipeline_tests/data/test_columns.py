@@ -77,7 +77,7 @@ def test_a_column_of_broken_rows_alone_is_not_missing(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_no_objects_say_nothing_of_columns(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"1 broken rows .*row is a list"):
+    with pytest.raises(PipelineError, match=r"1 broken row .*row is a list"):
         read_all(write(tmp_path / "a.jsonl", b"[1]\n"))
 
 

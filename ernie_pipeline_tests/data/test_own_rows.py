@@ -184,7 +184,7 @@ def test_a_broken_row_is_named_by_the_users_own_columns(tmp_path: Path, row: Any
     good = {"q": "What?", "a": "#### 1"}
     path, keys = tmp_path / "a.jsonl", {"question": "q", "answer": "a", "extract": "after ####"}
     told = refused(own(path, jsonl([good, row]), **keys))
-    assert f"1 broken rows where source.max_bad_rows tolerates 0 (line 2: {problem}" in told
+    assert f"1 broken row where source.max_bad_rows tolerates 0 (line 2: {problem}" in told
     rows, bad = read(own(path, jsonl([good, row]), max_bad_rows=1, **keys))
     assert (rows.height, bad["line"].to_list()) == (1, [2])
 

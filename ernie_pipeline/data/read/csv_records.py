@@ -39,9 +39,8 @@ def csv_records(path: Path) -> tuple[list[str], Iterator[tuple[int, Any]]]:
 def _record(names: list[str], values: list[str]) -> dict[str, str] | RowProblem:
     if len(values) == len(names):
         return dict(zip(names, values, strict=True))
-    return RowProblem(
-        "row", f"has {len(values)} values where the header has {len(names)} (a value with a separator needs quotes)"
-    )
+    found = "1 value" if len(values) == 1 else f"{len(values)} values"
+    return RowProblem("row", f"has {found} where the header has {len(names)} (a value with a separator needs quotes)")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

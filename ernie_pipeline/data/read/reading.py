@@ -203,7 +203,8 @@ def _too_many(source: Source, count: int, first: list[BadRow]) -> str:
     unit = _unit(source)
     shown = "; ".join(f"{unit} {line}: {field} {problem}" for line, field, problem in first)
     more = f"; and {count - len(first)} more" if count > len(first) else ""
+    rows = "row" if count == 1 else "rows"
     return (
-        f"{describe_source(source)} has {count} broken rows where source.max_bad_rows tolerates "
+        f"{describe_source(source)} has {count} broken {rows} where source.max_bad_rows tolerates "
         f"{source.max_bad_rows} ({shown}{more}); correct them or raise source.max_bad_rows"
     )
