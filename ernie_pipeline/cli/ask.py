@@ -10,6 +10,7 @@ import typer
 from ernie_pipeline.cli.output import FRESH, AsJson, is_terminal
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.model_uri import FORMS
+from ernie_pipeline.utils.errors import PipelineError
 
 if TYPE_CHECKING:
     from ernie_pipeline.registry.asking import Asked
@@ -31,6 +32,8 @@ def ask(
 ) -> int:
     """Print the answer."""
     text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise PipelineError('the question is empty; ask one, such as ernie ask "2x + 3 = 7"')
     asked = open_model(model, aloud=not as_json)
     pieces = list[str]()
     for piece in asked.answer([{"role": "user", "content": text}], temperature, max_new_tokens):

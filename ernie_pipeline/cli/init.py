@@ -174,11 +174,17 @@ def _proposal(source: Source, version: str) -> Proposal | None:
         if len(records) == 1 and len(inside) == len(records[0]):
             raise PipelineError(f"{describe_source(source)} is one object of columns, not rows; write one object a row")
         names = ", ".join(map(repr, records[0]))
+        of_first_line = " (its first line, so it has to have a header)" if _is_table(source) else ""
         raise PipelineError(
-            f"{describe_source(source)} has the columns {names}, which do not tell what they hold: name them with "
-            "--question COLUMN --answer COLUMN, or --messages COLUMN, and --extract where more than the answer is there"
+            f"{describe_source(source)} has the columns {names}{of_first_line}, which do not tell what they hold: name "
+            "them with --question COLUMN --answer COLUMN, or --messages COLUMN, and --extract where more than the "
+            "answer is there"
         )
     return found
+
+
+def _is_table(source: Source) -> bool:
+    return source.kind == "file" and {".csv", ".tsv"} & set(Path(source.path).suffixes) != set()
 
 
 def _lengths(found: Survey, base: str) -> Lengths:

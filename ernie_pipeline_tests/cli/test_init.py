@@ -103,7 +103,8 @@ def test_broken_rows_are_counted_and_tolerated(tmp_path: Path) -> None:
 
 def test_columns_that_do_not_tell_can_be_named(tmp_path: Path) -> None:
     rows = csv_file(tmp_path / "a.csv", [f"What is {n} and 10?" for n in range(20)], header="foo,bar")
-    with pytest.raises(PipelineError, match=r"the columns 'foo', 'bar', which do not tell .* --question COLUMN"):
+    told = r"the columns 'foo', 'bar' \(its first line, so it has to have a header\), which do not tell .* --question"
+    with pytest.raises(PipelineError, match=told):
         asked(rows, out=tmp_path / "no.toml")
     recipe = written(tmp_path, rows, question="foo", answer="bar")
     assert read(recipe) == 20

@@ -335,6 +335,8 @@ def test_what_cannot_be_found_is_an_error_in_a_sentence(
     for command in (["export", "peft", str(tmp_path / "out"), "--model"], ["ask", "q", "--model"]):
         assert main([*command, "models:/quikc/1"]) == 1
         assert "the registry has no model 'quikc'; did you mean 'quick'?" in capsys.readouterr().err
+    assert main(["ask", " "]) == 1
+    assert capsys.readouterr().err.startswith("error: the question is empty; ask one, such as ")
     assert main(["verify", "--answers", "-1"]) == main(["verify", "--files", "--rebuild"]) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -72,7 +72,8 @@ def export_source(source: Source, asked: Asked, scratch: Path, tell: Tell) -> Re
                     "nothing half-written is left"
                 ) from error
             if isinstance(error, OSError):
-                raise PipelineError(f"{asked.out} cannot be written ({error.strerror or error})") from error
+                why = error.strerror or error
+                raise PipelineError(f"{asked.out} cannot be written ({why}); name a folder that can") from error
             raise
     return report
 
