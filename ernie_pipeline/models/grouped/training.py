@@ -118,7 +118,8 @@ class GroupedTraining:
         and none are made any more."""
         self.lends = True
         self.release_captures()
-        self._spend(0)
+        if self.spare:
+            self._spend(0)
 
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """See `TrainingBackend.computed_tokens`."""
