@@ -3,10 +3,9 @@
 from ernie_pipeline.cli.build import build, interrupted, refusal, spent, warnings_of
 from ernie_pipeline.cli.output import ERROR, FRESH
 from ernie_pipeline.cli.plan import plan_with_costs, reads, render_plan
-from ernie_pipeline.orchestration.up import named_dagster_home, of_another_home
+from ernie_pipeline.orchestration.up import named_dagster_home, warnings_of_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.moved_home import renew_places
 
 
 def refresh() -> int:
@@ -25,7 +24,7 @@ def refresh() -> int:
     if status is not None:
         return status
     named_dagster_home()  # which tells one that Dagster would not take
-    for words in filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]):
+    for words in warnings_of_home(settings):
         print(f"warning: {words}", flush=True)
     ended, name = build(plan.to_build)
     built = ended.returncode == 0

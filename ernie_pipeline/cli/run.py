@@ -20,10 +20,9 @@ from ernie_pipeline.cli.output import ERROR, FRESH, AsJson
 from ernie_pipeline.cli.plan import plan_with_costs, read_values, reads, why
 from ernie_pipeline.cli.settings_options import as_typed
 from ernie_pipeline.cli.summary import summary, summary_values
-from ernie_pipeline.orchestration.up import dagster_home, of_another_home
+from ernie_pipeline.orchestration.up import dagster_home, warnings_of_home
 from ernie_pipeline.recipe.budget import Budget
 from ernie_pipeline.recipe.settings import Settings
-from ernie_pipeline.registry.moved_home import renew_places
 from ernie_pipeline.staleness.forecast import Forecast
 from ernie_pipeline.staleness.plan import RefreshPlan
 from ernie_pipeline.staleness.stages import STAGES
@@ -117,8 +116,7 @@ def _build(
     budget: Budget,
     dagster_home: str | None,
 ) -> Outcome:
-    log = _new_log(settings)
-    places = list(filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]))
+    log, places = _new_log(settings), warnings_of_home(settings)
     for words in places:
         print(f"warning: {words}\n", flush=True)
     ended, name, view = _watched(assets, plan, costs, log, dagster_home)

@@ -55,7 +55,7 @@ def up(
         raise PipelineError(f"port {port} cannot be both Dagster's and MLflow's; give one of them another")
     settings.make_home()
     home = dagster_home(settings)
-    for words in filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]):
+    for words in warnings_of_home(settings):
         tell(f"warning: {words}")
     for name, number in (("Dagster", port), *([("MLflow", mlflow_port)] if with_mlflow else [])):
         _check_free(name, number)
@@ -151,6 +151,11 @@ def _in_a_sentence(home: Path) -> Iterator[None]:
         raise PipelineError(
             f"{home / 'dagster.yaml'} is not one that Dagster takes ({said.rstrip('.')}); correct it, or {instead}"
         ) from None
+
+
+def warnings_of_home(settings: Settings) -> list[str]:
+    """What is told before something is built in this home; MLflow's database of one that was moved is renewed."""
+    return list(filter(None, [renew_places(settings.tracking_uri), of_another_home(settings)]))
 
 
 def of_another_home(settings: Settings) -> str:
