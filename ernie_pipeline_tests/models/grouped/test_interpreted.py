@@ -1,12 +1,10 @@
 """Every kernel computes what its reference does, without a GPU: in Triton's interpreter, in a process of its own."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from ernie_pipeline_tests.in_triton_s_interpreter import told_by
 
 MODULES = ("kernels", "nf4_kernels", "adapter_kernels")
 INNER = {"tile_of_expert", "_values", "_low_rank", "_product"}
@@ -15,11 +13,7 @@ INNER = {"tile_of_expert", "_values", "_low_rank", "_product"}
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, dict[str, object]]:
-    pytest.importorskip("triton", reason="needs the package triton: the extra dev, on Linux")
-    command = [sys.executable, "-m", "ernie_pipeline_tests.models.grouped.interpreted"]
-    ended = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    found: dict[str, dict[str, object]] = json.loads(ended.stdout.splitlines()[-1])
+    found: dict[str, dict[str, object]] = told_by("ernie_pipeline_tests.models.grouped.interpreted")
     return found
 
 
