@@ -139,13 +139,12 @@ def _places() -> Iterator[Finding]:
         return
     here = next(place for place in (settings.home, *settings.home.parents) if place.exists())
     free = shutil.disk_usage(here).free
-    told, cure = f"{settings.address or settings.home}, {human_size(free)} free on its disk", ""
-    if not (writable := _is_writable(here)):
-        told, cure = (
-            str(settings.address or settings.home),
-            f"{here} cannot be written: set --home to a folder that can",
-        )
-    elif free < DISK:
+    told, cure = str(settings.address or settings.home), ""
+    if writable := _is_writable(here):
+        told += f", {human_size(free)} free on its disk"
+    else:
+        cure = f"{here} cannot be written: set --home to a folder that can"
+    if writable and free < DISK:
         cure = "the recipe demo and its registry take up to 3 GB: make room, or set --home"
     yield Finding("home", "bad" if not writable else "note" if cure else "ok", told, cure)
     yield Finding("MLflow", "ok", public_uri(settings.tracking_uri))

@@ -37,8 +37,8 @@ def materialize(
     """Let Dagster build the assets, and wait until it and its steps have ended.
 
     SIGINT, SIGTERM and SIGHUP interrupt it, once each: it cancels its run, whose work is saved. So does the end of this
-    process, should it be killed. `more`: of its
-    arguments; `watch` is called meanwhile; `started`: how, as `subprocess.Popen` takes it.
+    process, should it be killed. `more`: of its arguments; `watch` is called meanwhile; `started`: how, as
+    `subprocess.Popen` takes it.
     """
     selected, environment = as_selected(assets, environment)
     command = [sys.executable, *MATERIALIZE, selected, *more]

@@ -81,11 +81,7 @@ def _launch(
 
 
 def write_adapter(
-    lora_A: torch.Tensor,
-    lora_B: torch.Tensor,
-    pairs: Mapping[int, Sequence[torch.Tensor]],
-    aligned: int,
-    scale: float,
+    lora_A: torch.Tensor, lora_B: torch.Tensor, pairs: Mapping[int, Sequence[torch.Tensor]], aligned: int, scale: float
 ) -> None:
     """Fill `lora_A` [experts, width, inputs] and `lora_B` [experts, outputs, width] with an adapter's values.
 
@@ -124,15 +120,11 @@ def write_adapter(
 
 
 def _write_in_torch(
-    lora_A: torch.Tensor,
-    lora_B: torch.Tensor,
-    pairs: Mapping[int, Sequence[torch.Tensor]],
-    aligned: int,
-    scale: float,
+    lora_A: torch.Tensor, lora_B: torch.Tensor, pairs: Mapping[int, Sequence[torch.Tensor]], aligned: int, scale: float
 ) -> None:
     lora_A.zero_()
     lora_B.zero_()
     for place, (target, (a, b)) in enumerate(pairs.items()):
         columns = slice(place * aligned, place * aligned + a.shape[1])
         lora_A[:, columns] = a
-        lora_B[:, target * b.shape[1] : (target + 1) * b.shape[1], columns] = b if scale == 1 else b * scale
+        lora_B[:, target * b.shape[1] : (target + 1) * b.shape[1], columns] = b * scale
