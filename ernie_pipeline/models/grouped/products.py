@@ -1,17 +1,17 @@
 """The experts of a layer as products of groups, one group of rows an expert, with their adapters inside the products.
 
 A layer's weights are dequantized once for all its experts; where an expert has few rows, the product reads them in 4
-bits instead (`nf4_mm.py`). An adapter costs its two small products: what A gives stands in further columns beside the
-input, and B in columns beside the base's weights, so that one product adds both, in fp32 before it is rounded. For rows
-x of an expert with weights W, adapter A, B and scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' =
-x W' + s (x A') B'. Backwards it is the same the other way round, with A in rows below the base's weights:
-[g, g s B] [W; A] = g W + s (g B) A.
+bits instead (`nf4_mm.py`), and where a recipe allows it, products of many are in 8-bit floats (`fp8_mm.py`). An adapter
+costs its two small products: what A gives stands in further columns beside the input, and B in columns beside the
+base's weights, so that one product adds both, in fp32 before it is rounded. For rows x of an expert with weights W,
+adapter A, B and scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'. Backwards it is
+the same the other way round, with A in rows below the base's weights: [g, g s B] [W; A] = g W + s (g B) A.
 
 What the backward pass needs and can be had cheaply (gathered rows, dequantized weights, activations) is made again
 there: between the passes a token costs the 2I values of gate and up in each of its slots, and little more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import torch
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.adapter_ops import add_low_rank, gather_with_low_rank, write_adapter
 from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.fp8_mm import fp8_mm
 from ernie_pipeline.models.grouped.fused_ops import sum_slots, swiglu_backward, swiglu_into
 from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
 from ernie_pipeline.models.grouped.nf4_mm import nf4_mm, reads_nf4
@@ -79,6 +80,8 @@ class Experts:
     stacks: Mapping[str, Stack]
     pairs: Pairs
     scale: float
+    fp8: bool = False
+    """Whether products of many rows are made in 8-bit floats."""
 
 
 class Routing(NamedTuple):
@@ -211,8 +214,10 @@ class DequantizedWeight(NamedTuple):
 
 
 class QuantizedWeight(NamedTuple):
-    """The same with W in 4 bits, for products that read it so."""
+    """The same with W in 4 bits, for products that take it so."""
 
+    product: Callable[..., torch.Tensor]
+    """`nf4_mm` or `fp8_mm`."""
     quantized: Any
     outputs: int
     inputs: int
@@ -227,26 +232,28 @@ class QuantizedWeight(NamedTuple):
 
     def forward(self, rows: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """See `DequantizedWeight.forward`."""
-        return nf4_mm(rows, self.quantized, self.lora_B, ends)
+        return self.product(rows, self.quantized, self.lora_B, ends)
 
     def backward(self, grad: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """See `DequantizedWeight.backward`."""
-        return nf4_mm(grad, self.quantized, self.lora_A, ends, backward=True)
+        return self.product(grad, self.quantized, self.lora_A, ends, backward=True)
 
 
 AdaptedWeight = DequantizedWeight | QuantizedWeight
 
 
 def _weight(experts: Experts, fused: str, rows: int, dtype: torch.dtype) -> AdaptedWeight:
-    """In the form in which the product of `rows` rows is fastest."""
+    """In the form in which the product of `rows` rows is fastest, of those that are allowed."""
     stack, pairs = experts.stacks[fused], own_pairs(fused, experts.pairs)
     number, outputs, inputs = stack.shape
     weight: AdaptedWeight
-    if reads_nf4(stack.quantized, rows):  # held dequantized or not: what a pass gives is to be the same
+    few = reads_nf4(stack.quantized, rows)
+    if few or experts.fp8:  # held dequantized or not: what a pass gives is to be the same
         options = {"dtype": dtype, "device": stack.quantized.device}
         lora_A = torch.empty(number, _width(pairs), inputs, **options)
         lora_B = torch.empty(number, outputs, _width(pairs), **options)
-        weight = QuantizedWeight(stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
+        product = nf4_mm if few else fp8_mm
+        weight = QuantizedWeight(product, stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
     else:
         weight = DequantizedWeight(stack.augmented(pairs, dtype), outputs, inputs, _columns(pairs))
     if pairs:
