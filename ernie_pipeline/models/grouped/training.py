@@ -30,6 +30,7 @@ class GroupedTraining:
     ) -> None:
         self.module, self.device, self.pad_id, self.execution = module, device, pad_id, execution
         self.steps = [sorted(step, reverse=True) for step in steps]
+        module.train()  # the base was loaded in evaluation mode, which the adapter's wrapper does not tell
         self.flat = FlatParameters([p for p in module.parameters() if p.requires_grad])
         self.parameters: Sequence[nn.Parameter] = [self.flat.values]
         step_without_waiting()
