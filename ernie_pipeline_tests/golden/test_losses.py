@@ -25,13 +25,14 @@ def check(device: str, backend: str, folder: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device, whose losses are compared below")
-def test_on_a_cpu(tmp_path: Path) -> None:
-    check("cpu", "peft", tmp_path)
+@pytest.mark.parametrize("backend", ["peft", "grouped-fp8"])
+def test_on_a_cpu(backend: str, tmp_path: Path) -> None:
+    check("cpu", backend, tmp_path)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("backend", ["peft", "grouped", "unsloth"])
+@pytest.mark.parametrize("backend", ["peft", "grouped", "grouped-fp8", "unsloth"])
 def test_on_cuda(backend: str, tmp_path: Path) -> None:
     if backend == "unsloth" and find_spec("unsloth") is None:
         pytest.skip("unsloth is not installed here")

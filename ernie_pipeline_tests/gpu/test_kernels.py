@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import adapter_ops, fused_ops, grouped_mm, nf4_mm
+from ernie_pipeline.models.grouped import adapter_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
 from ernie_pipeline.models.grouped.outer_products import outer_products
 
@@ -233,6 +233,43 @@ def test_only_what_the_kernel_can_is_read_in_4_bits() -> None:
     assert not reads((6, 384, 256), nested=False)
     assert not reads((6, 384, 256), kind="fp4")
     assert not reads((6, 384, 256), rows=6 * 1000)
+
+
+hopper = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != fp8_mm.CAPABILITY,
+    reason="torch has the product in 8-bit floats for Hopper alone",
+)
+
+
+@hopper
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("rank", [0, 8, 16, 32])
+@pytest.mark.parametrize(("block", "nested"), [(64, True), (32, False)])
+def test_fp8_mm_rounds_as_torch_does_and_multiplies(backward: bool, rank: int, block: int, nested: bool) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    weight = Params4bit(random(6, 384, 320), False, None, block, nested, "nf4").to("cuda")
+    on_cpu = weight.to("cpu")
+    depth, lora = (384, random(6, rank, 320, seed=1)) if backward else (320, random(6, 384, rank, seed=1))
+    x = random(204, depth + rank + 8, seed=2)[:, : depth + rank]
+    turned, factor = lora.transpose(1, 2) if backward else lora, torch.tensor(3 / 448)
+    values = fp8_mm.weights_in_fp8(weight, turned.cuda(), factor.cuda(), transpose=backward)
+    same(values, fp8_mm.weights_in_fp8(on_cpu, turned, factor, transpose=backward))
+    for on_gpu, wanted in zip(
+        fp8_mm.rows_in_fp8(x.cuda(), depth, factor.cuda()), fp8_mm.rows_in_fp8(x, depth, factor), strict=True
+    ):
+        same(on_gpu, wanted)
+    found = fp8_mm.fp8_mm(x.cuda(), weight, lora.cuda(), ENDS.cuda(), backward=backward)
+    close(found, fp8_mm.fp8_mm(x, on_cpu, lora, ENDS, backward=backward))
+    exact = nf4_mm.in_torch(x.float(), on_cpu, lora.float(), ENDS, backward)
+    assert 0.01 < (found.cpu().float() - exact).norm() / exact.norm() < 0.05
+
+
+def same(on_gpu: torch.Tensor, on_cpu: torch.Tensor) -> None:
+    """But for a few that a division rounded the other way puts beside a boundary of the format."""
+    difference = (on_gpu.cpu().float() - on_cpu.float()).abs()
+    assert (difference > 1e-6 * on_cpu.float().abs()).float().mean() < 1e-3
+    assert difference.norm() < 2e-3 * on_cpu.float().norm()
 
 
 SHARED_KIB = {80: 163, 86: 99, 89: 99, 120: 99}

@@ -33,15 +33,15 @@ def rows_in_fp8(
 @triton.jit
 def weights_in_fp8(
     quantized, absmax, code2, absmax2, offset, code, factor, out, stride,
-    OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr,
+    OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr,
     TRANSPOSE: tl.constexpr, HEIGHT: tl.constexpr,
 ):  # fmt: skip
-    """Programs (HEIGHT outputs, a block of 64 inputs, an expert): to out[expert, output, input], or with TRANSPOSE to
+    """Programs (HEIGHT outputs, a block of inputs, an expert): to out[expert, output, input], or with TRANSPOSE to
     out[expert, input, output]."""
     expert = tl.program_id(2).to(tl.int64)
     output = tl.program_id(0) * HEIGHT + tl.arange(0, HEIGHT)
     inside = output < OUTPUTS
-    block = (expert * OUTPUTS + output) * (INPUTS // 64) + tl.program_id(1)
+    block = (expert * OUTPUTS + output) * (INPUTS // BLOCK) + tl.program_id(1)
     if NESTED:
         inner = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
         scale = tl.load(code2 + inner) * tl.load(absmax2 + block // BLOCK2, mask=inside, other=0.0)
@@ -49,12 +49,12 @@ def weights_in_fp8(
     else:
         scale = tl.load(absmax + block, mask=inside, other=0.0)
     scale = (scale / tl.load(factor))[:, None]
-    both = tl.load(quantized + block[:, None] * 32 + tl.arange(0, 32)[None, :], mask=inside[:, None], other=0)
-    both = both.to(tl.int32)
+    byte = block[:, None] * (BLOCK // 2) + tl.arange(0, BLOCK // 2)[None, :]
+    both = tl.load(quantized + byte, mask=inside[:, None], other=0).to(tl.int32)
     high = tl.load(code + (both >> 4)) * scale  # the earlier value is in the high bits
     low = tl.load(code + (both & 15)) * scale
     values = tl.interleave(high, low).to(out.dtype.element_ty)
-    input = tl.program_id(1) * 64 + tl.arange(0, 64)
+    input = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     if TRANSPOSE:
         target = out + (expert * INPUTS + input)[:, None] * stride + output[None, :]
         tl.store(target, tl.trans(values), mask=inside[None, :])

@@ -25,8 +25,6 @@ FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
 ALIGNED = 16
 """Bytes of which the length of a factor's rows has to be a multiple."""
-BLOCK = 64
-"""Values that share a constant."""
 HEIGHT = 128
 """Rows of weights that a program of the kernels writes."""
 CAPABILITY = (9, 0)
@@ -36,8 +34,9 @@ CAPABILITY = (9, 0)
 def what_fp8_lacks(weight: Any) -> str:
     """Why products of a quantized stack cannot be made in 8-bit floats here, as the end of a sentence; "" if they
     can. Without a GPU torch's operations round in the same way, slowly."""
-    if weight.quant_state.blocksize != BLOCK or weight.quant_state.shape[2] % BLOCK:
-        return f"needs weights in blocks of {BLOCK}, and {weight.quant_state.shape[2]} inputs are not"
+    _, outputs, inputs = weight.quant_state.shape
+    if inputs % weight.quant_state.blocksize or inputs % ALIGNED or outputs % ALIGNED:
+        return f"needs weights of multiples of {ALIGNED} outputs and inputs, and an expert's are {outputs} x {inputs}"
     if weight.is_cuda and (found := torch.cuda.get_device_capability(weight.device)) != CAPABILITY:
         return f"needs a Hopper GPU (compute capability 9.0), and this one's is {found[0]}.{found[1]}"
     return ""
@@ -126,7 +125,7 @@ def weights_in_fp8(weight: Any, lora: torch.Tensor, factor: torch.Tensor, *, tra
         return out
     state = weight.quant_state
     outer = state.state2 if state.nested else state
-    fp8_kernels.weights_in_fp8[(triton.cdiv(outputs, HEIGHT), inputs // BLOCK, experts)](
+    fp8_kernels.weights_in_fp8[(triton.cdiv(outputs, HEIGHT), inputs // state.blocksize, experts)](
         weight.data,
         state.absmax,
         outer.code,
@@ -138,6 +137,7 @@ def weights_in_fp8(weight: Any, lora: torch.Tensor, factor: torch.Tensor, *, tra
         out.stride(1),
         OUTPUTS=outputs,
         INPUTS=inputs,
+        BLOCK=state.blocksize,
         BLOCK2=outer.blocksize,
         NESTED=bool(state.nested),
         TRANSPOSE=transpose,

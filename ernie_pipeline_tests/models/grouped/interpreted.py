@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Params4bit
+from torch.nn import functional as F
 from triton.runtime.interpreter import InterpretedFunction
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import adapter_ops, fused_ops, grouped_mm, nf4_mm, outer_products
+from ernie_pipeline.models.grouped import adapter_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm, outer_products
 from ernie_pipeline.models.grouped.dequantize import dequantize
 
 ENDS = torch.tensor([0, 17, 17, 20, 52], dtype=torch.int32)
@@ -119,6 +120,46 @@ def by_write_adapter() -> float:
         return values
 
     return max(apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12)))  # noqa: B023
+
+
+def exact_in_fp8(*shape: int) -> torch.Tensor:
+    """Values that 8 bits hold, up to 448: the interpreter rounds some that they do not hold to another power of two."""
+    return (torch.randint(-7, 8, shape) * 8.0).index_fill(-1, torch.tensor([0]), 448)
+
+
+def in_two_parts(*shape: int) -> torch.Tensor:
+    """Values that are rounded down to such a one, and what that leaves is one too."""
+    return exact_in_fp8(*shape) / 8 * (1 + 1 / 64)
+
+
+def by_rows_in_fp8() -> float:
+    def compute(rank: int) -> torch.Tensor:
+        torch.manual_seed(3)
+        rows = torch.cat([exact_in_fp8(7, 48), in_two_parts(7, rank + 8)], dim=1)
+        left, scales = fp8_mm.rows_in_fp8(rows[:, : 48 + rank], 48, torch.tensor(0.5))
+        return torch.cat([left.float(), scales[:, None]], dim=1)
+
+    return max(apart(lambda rank=rank: compute(rank)) for rank in (0, 8, 24))  # type: ignore[misc]
+
+
+def by_weights_in_fp8() -> float:
+    def far(transpose: bool, block: int, rank: int) -> float:
+        weight, values = (
+            Params4bit(torch.randn(5, 48, 128), False, None, block, False, "nf4").to("cpu"),
+            exact_in_fp8(16),
+        )
+        state, packed = weight.quant_state, weight.data.flatten()
+        state.code, state.absmax = values, torch.ones_like(state.absmax)
+        base = values[torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()].view(5, 48, 128)
+        lora = in_two_parts(5, 128 if transpose else 48, rank)
+        coarse = lora / (1 + 1 / 64)
+        parts = [base.transpose(1, 2) if transpose else base, coarse, coarse, coarse / 64]
+        wanted = F.pad(torch.cat(parts, dim=2), (0, -3 * rank % 16))
+        with on_cuda():
+            found = fp8_mm.weights_in_fp8(weight, lora, torch.tensor(1.0), transpose=transpose)
+        return float((found.float() - wanted).norm() / wanted.norm())
+
+    return max(far(*case) for case in product((True, False), (32, 64), (8, 16)))
 
 
 def by_swiglu() -> float:

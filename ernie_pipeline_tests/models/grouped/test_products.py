@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.experts import TARGETS, GroupedExperts
+from ernie_pipeline.models.grouped.fp8_mm import fp8_mm
+from ernie_pipeline.models.grouped.nf4_mm import in_torch
 from ernie_pipeline.models.grouped.products import route
 from ernie_pipeline_tests.models.grouped.demo import change, random_experts
 
@@ -142,6 +144,26 @@ def test_in_sixteen_bits_it_is_the_same_up_to_their_rounding() -> None:
     rounded = experts(hidden.bfloat16(), CHOSEN, weights.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+def test_in_8_bit_floats_it_is_the_same_up_to_their_rounding_and_only_while_it_is_trained() -> None:
+    experts = layer(TARGETS)
+    exact = grouped(experts)
+    experts.fp8 = True
+    found = grouped(experts)
+    for name, value in found.items():
+        assert 1e-3 < (value - exact[name]).norm() / exact[name].norm() < 0.08, name
+    experts.eval()
+    same(grouped(experts), exact)
+
+
+def test_in_8_bit_floats_an_adapter_has_more_of_them() -> None:
+    """Three bits of mantissa are 4 % of a value; of the adapter's there are twice as many."""
+    weight, ends = layer(TARGETS).down_proj, torch.tensor([4, 4, 9, 9, 20], dtype=torch.int32)
+    rows = F.pad(torch.randn(20, 8), (32, 0))
+    lora = torch.randn(5, 64, 8)
+    exact = in_torch(rows, weight, lora, ends, False)
+    assert (fp8_mm(rows, weight, lora, ends) - exact).norm() < 2e-3 * exact.norm()
 
 
 def test_gradient_checkpointing_can_let_go_of_all_that_lives_between_the_passes() -> None:
