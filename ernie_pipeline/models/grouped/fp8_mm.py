@@ -25,8 +25,8 @@ FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
 ALIGNED = 16
 """Bytes of which the length of a factor's rows has to be a multiple."""
-HEIGHT = 128
-"""Rows of weights that a program of the kernels writes."""
+HEIGHT, ADAPTER_HEIGHT = 128, 32
+"""Rows of weights of which a program writes a block, or what stands behind them."""
 CAPABILITY = (9, 0)
 """That of the cards for which torch has the product (torch 2.11)."""
 
@@ -151,7 +151,7 @@ def weights_in_fp8(weight: Any, lora: torch.Tensor, factor: torch.Tensor, *, tra
 
 def _write_adapter(lora: torch.Tensor, factor: torch.Tensor, out: torch.Tensor, depth: int) -> None:
     experts, wide, rank = lora.shape
-    fp8_kernels.adapter_in_fp8[(triton.cdiv(wide, HEIGHT), experts)](
+    fp8_kernels.adapter_in_fp8[(triton.cdiv(wide, ADAPTER_HEIGHT), experts)](
         lora,
         factor,
         out,
@@ -160,7 +160,7 @@ def _write_adapter(lora: torch.Tensor, factor: torch.Tensor, out: torch.Tensor, 
         WIDE=wide,
         DEPTH=depth,
         RANK=rank,
-        HEIGHT=HEIGHT,
+        HEIGHT=ADAPTER_HEIGHT,
         TAIL=triton.next_power_of_2(_tail(rank)),
         num_warps=4,
     )
