@@ -1,5 +1,6 @@
 """Each kernel on CUDA against the same function in torch's operations on a CPU, or against bitsandbytes."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -248,8 +249,8 @@ hopper = pytest.mark.skipif(
 def test_fp8_mm_rounds_as_torch_does_and_multiplies(backward: bool, rank: int, block: int, nested: bool) -> None:
     from bitsandbytes.nn import Params4bit
 
-    weight = Params4bit(random(6, 384, 320), False, None, block, nested, "nf4").to("cuda")
-    on_cpu = weight.to("cpu")
+    weight = Params4bit(random(6, 384, 320).float(), False, None, block, nested, "nf4").to("cuda")
+    on_cpu = deepcopy(weight).to("cpu")
     depth, lora = (384, random(6, rank, 320, seed=1)) if backward else (320, random(6, 384, rank, seed=1))
     x = random(204, depth + rank + 8, seed=2)[:, : depth + rank]
     turned, factor = lora.transpose(1, 2) if backward else lora, torch.tensor(3 / 448)

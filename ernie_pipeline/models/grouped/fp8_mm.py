@@ -7,7 +7,8 @@ is two such numbers, the value and what rounding leaves of it, and three product
 [x, u1, u2, u1] [W, b1, b1, b2]' = x W' + (u1 + u2) (b1 + b2)' - u2 b2', whose last term is a 256th of a 256th.
 """
 
-from typing import Any
+from copy import copy
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ try:
     import triton
 
     from ernie_pipeline.models.grouped import fp8_kernels
+    from ernie_pipeline.models.grouped.kernels import tile_size
 except ImportError:  # no CUDA build of torch
     triton = None
 
@@ -25,8 +27,10 @@ FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
 ALIGNED = 16
 """Bytes of which the length of a factor's rows has to be a multiple."""
-HEIGHT, ADAPTER_HEIGHT = 128, 32
-"""Rows of weights of which a program writes a block, or what stands behind them."""
+HEIGHT, BLOCKS = 128, 2
+"""Outputs and blocks of inputs that a program turns."""
+ADAPTER_HEIGHT = 32
+"""Rows of weights behind which a program writes the adapter's values."""
 CAPABILITY = (9, 0)
 """That of the cards for which torch has the product (torch 2.11)."""
 
@@ -101,10 +105,10 @@ def rows_in_fp8(rows: torch.Tensor, depth: int, factor: torch.Tensor) -> tuple[t
         factor,
         rows.stride(0),
         DEPTH=depth,
-        RANK=max(rank, 1),
+        RANK=rank,
         WIDTH=out.shape[1],
         BLOCK=triton.next_power_of_2(depth),
-        TAIL=triton.next_power_of_2(max(16, _tail(rank))),
+        RANKS=tile_size(rank, 1024),
         num_warps=4,
     )
     return out, scales
@@ -117,22 +121,52 @@ def weights_in_fp8(weight: Any, lora: torch.Tensor, factor: torch.Tensor, *, tra
     wide, depth = (inputs, outputs) if transpose else (outputs, inputs)
     rank = lora.shape[2]
     out = torch.empty(experts, wide, depth + _tail(rank), dtype=FORMAT, device=lora.device)
+    scaled = _divided(weight, factor)
     if not lora.is_cuda:
         values = torch.empty(weight.quant_state.shape)
-        dequantize(weight, values)
+        dequantize(scaled, values)
         coarse, rest = _split(lora.float() / factor)
-        _fill(out, (values.transpose(1, 2) if transpose else values) / factor, (coarse, coarse, rest))
+        _fill(out, values.transpose(1, 2) if transpose else values, (coarse, coarse, rest))
         return out
+    if transpose:
+        _write_transposed(scaled, out)
+    else:
+        dequantize(scaled, out)
+    if rank:
+        _write_adapter(lora, factor, out, depth)
+    return out
+
+
+class _Quantized(NamedTuple):
+    """What `dequantize` reads of a `Params4bit`."""
+
+    data: torch.Tensor
+    quant_state: Any
+    is_cuda: bool
+
+
+def _divided(weight: Any, factor: torch.Tensor) -> _Quantized:
+    """The stack with its values divided by `factor`: its constants are."""
+    state = copy(weight.quant_state)
+    if state.nested:
+        state.state2, state.offset = copy(state.state2), state.offset / factor
+        state.state2.absmax = state.state2.absmax / factor
+    else:
+        state.absmax = state.absmax / factor
+    return _Quantized(weight.data, state, weight.is_cuda)
+
+
+def _write_transposed(weight: _Quantized, out: torch.Tensor) -> None:
     state = weight.quant_state
     outer = state.state2 if state.nested else state
-    fp8_kernels.weights_in_fp8[(triton.cdiv(outputs, HEIGHT), inputs // state.blocksize, experts)](
+    experts, outputs, inputs = state.shape
+    fp8_kernels.transposed[(triton.cdiv(outputs, HEIGHT), triton.cdiv(inputs, state.blocksize * BLOCKS), experts)](
         weight.data,
         state.absmax,
         outer.code,
         outer.absmax,
         state.offset if state.nested else state.absmax,
         state.code,
-        factor,
         out,
         out.stride(1),
         OUTPUTS=outputs,
@@ -140,13 +174,10 @@ def weights_in_fp8(weight: Any, lora: torch.Tensor, factor: torch.Tensor, *, tra
         BLOCK=state.blocksize,
         BLOCK2=outer.blocksize,
         NESTED=bool(state.nested),
-        TRANSPOSE=transpose,
         HEIGHT=HEIGHT,
+        BLOCKS=BLOCKS,
         num_warps=4,
     )
-    if rank:
-        _write_adapter(lora, factor, out, depth)
-    return out
 
 
 def _write_adapter(lora: torch.Tensor, factor: torch.Tensor, out: torch.Tensor, depth: int) -> None:
@@ -156,12 +187,12 @@ def _write_adapter(lora: torch.Tensor, factor: torch.Tensor, out: torch.Tensor, 
         factor,
         out,
         *lora.stride(),
-        out.stride(1),
         WIDE=wide,
         DEPTH=depth,
         RANK=rank,
+        WIDTH=out.shape[2],
         HEIGHT=ADAPTER_HEIGHT,
-        TAIL=triton.next_power_of_2(_tail(rank)),
+        RANKS=tile_size(rank, 1024),
         num_warps=4,
     )
 
