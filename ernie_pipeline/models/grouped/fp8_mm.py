@@ -27,7 +27,7 @@ FORMAT = torch.float8_e4m3fn
 LARGEST = torch.finfo(FORMAT).max
 ALIGNED = 16
 """Bytes of which the length of a factor's rows has to be a multiple."""
-HEIGHT, BLOCKS = 128, 2
+HEIGHT, BLOCKS = 128, 1
 """Outputs and blocks of inputs that a program turns."""
 ADAPTER_HEIGHT = 32
 """Rows of weights behind which a program writes the adapter's values."""

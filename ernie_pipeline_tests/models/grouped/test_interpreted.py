@@ -7,7 +7,7 @@ import pytest
 from ernie_pipeline_tests.in_triton_s_interpreter import told_by
 
 MODULES = ("kernels", "nf4_kernels", "adapter_kernels", "fp8_kernels")
-INNER = {"tile_of_expert", "_values", "_low_rank", "_product"}
+INNER = {"tile_of_expert", "_values", "_low_rank", "_product", "_rounded"}
 """What kernels call."""
 
 
