@@ -1,0 +1,65 @@
+"""The Triton kernels of `dense_ops`; imported where Triton is."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def low_rank_of_all(
+    source, norm, lora, rows, out, inverse, number, width, epsilon,
+    source_stride, width_stride, depth_stride, rows_stride,
+    DEPTH: tl.constexpr, COPY: tl.constexpr, NORM: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """COPY: the rows of `source` go into `rows`, normalized where NORM says so; without it they are there already."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = (row < number)[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    within = column < width
+    step = tl.arange(0, STEP)
+    left = source + row[:, None] * source_stride
+    if NORM:
+        squares = tl.zeros((ROWS, STEP), dtype=tl.float32)
+        for done in range(0, DEPTH, STEP):
+            deep = (done + step)[None, :]
+            x = tl.load(left + deep, mask=inside & (deep < DEPTH), other=0.0).to(tl.float32)
+            squares += x * x
+        factor = tl.rsqrt(tl.sum(squares, axis=1) / DEPTH + epsilon)
+        tl.store(inverse + row, factor, mask=row < number)
+    total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
+    for done in range(0, DEPTH, STEP):
+        deep = (done + step)[None, :]
+        there = inside & (deep < DEPTH)
+        x = tl.load(left + deep, mask=there, other=0.0)
+        if NORM:
+            weight = tl.load(norm + deep, mask=deep < DEPTH, other=0.0).to(tl.float32)
+            x = (x.to(tl.float32) * factor[:, None] * weight).to(rows.dtype.element_ty)
+        if COPY:
+            tl.store(rows + row[:, None] * rows_stride + deep, x, mask=there)
+        deeper = (done + step)[:, None]
+        a = tl.load(
+            lora + deeper.to(tl.int64) * depth_stride + column * width_stride,
+            mask=(deeper < DEPTH) & within,
+            other=0.0,
+        )
+        total = tl.dot(x, a, total, input_precision="ieee")
+    low = total.to(rows.dtype.element_ty)
+    tl.store(rows + row[:, None] * rows_stride + DEPTH + column, low, mask=inside & within)
+    tl.store(out + row[:, None] * width + column, low, mask=inside & within)
+
+
+@triton.jit
+def rms_norm_backward(
+    x, norm, inverse, grad, normalized, grad_x, DEPTH: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < DEPTH
+    factor = tl.load(inverse + row)
+    value = tl.load(x + row * DEPTH + column, mask=inside, other=0.0).to(tl.float32) * factor
+    weight = tl.load(norm + column, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(grad + row * DEPTH + column, mask=inside, other=0.0).to(tl.float32) * weight
+    along = tl.sum(g * value, axis=0) / DEPTH
+    tl.store(normalized + row * DEPTH + column, (value * weight).to(normalized.dtype.element_ty), mask=inside)
+    tl.store(grad_x + row * DEPTH + column, ((g - value * along) * factor).to(grad_x.dtype.element_ty), mask=inside)
