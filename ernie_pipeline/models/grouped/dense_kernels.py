@@ -10,7 +10,7 @@ def low_rank_of_all(
     source, norm, lora, rows, out, inverse, number, width, epsilon,
     source_stride, width_stride, depth_stride, rows_stride,
     DEPTH: tl.constexpr, COPY: tl.constexpr, NORM: tl.constexpr,
-    ROWS: tl.constexpr, STEP: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, WIDTH: tl.constexpr, SQUARES: tl.constexpr,
 ):  # fmt: skip
     """COPY: the rows of `source` go into `rows`, normalized where NORM says so; without it they are there already."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -20,12 +20,12 @@ def low_rank_of_all(
     step = tl.arange(0, STEP)
     left = source + row[:, None] * source_stride
     if NORM:
-        squares = tl.zeros((ROWS, STEP), dtype=tl.float32)
-        for done in range(0, DEPTH, STEP):
-            deep = (done + step)[None, :]
+        squares = tl.zeros((ROWS,), dtype=tl.float32)
+        for done in range(0, DEPTH, SQUARES):
+            deep = (done + tl.arange(0, SQUARES))[None, :]
             x = tl.load(left + deep, mask=inside & (deep < DEPTH), other=0.0).to(tl.float32)
-            squares += x * x
-        factor = tl.rsqrt(tl.sum(squares, axis=1) / DEPTH + epsilon)
+            squares += tl.sum(x * x, axis=1)
+        factor = tl.rsqrt(squares / DEPTH + epsilon)
         tl.store(inverse + row, factor, mask=row < number)
     total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
     for done in range(0, DEPTH, STEP):

@@ -83,6 +83,7 @@ def _launch(
         ROWS=of_a_program,
         STEP=min(128, max(16, TILE // columns)),
         WIDTH=columns,
+        SQUARES=512,  # nothing overlaps those loads but one another
         num_warps=4,
         num_stages=3,
     )
