@@ -88,6 +88,7 @@ def augmented_shape(layers: Sequence[Adapted]) -> tuple[int, int]:
     return outputs + width, layers[0].lora_A.shape[1] + width
 
 
+@torch.no_grad()
 def augmented(layers: Sequence[Adapted], dtype: torch.dtype) -> AugmentedWeight:
     """With the adapters' values of now. The weights are dequantized, unless `keep_dequantized` has done so."""
     rows = [slice(*ends) for ends in pairwise(accumulate((len(layer.lora_B) for layer in layers), initial=0))]
