@@ -195,32 +195,33 @@ def test_low_rank_of_all(copied: bool, normed: bool, turned: bool, depth: int, w
     lora = lora.t().contiguous().t() if turned else lora
     weight = random(depth, seed=2)
 
-    def passes(device: str) -> list[torch.Tensor | None]:
+    def both(device: str) -> tuple[torch.Tensor, torch.Tensor]:
         own = source.to(device)
         if copied:
             norm = dense_ops.Norm(weight.to(device), 1e-5) if normed else None
-            return list(dense_ops.with_low_rank(own, lora.to(device), norm))
+            return dense_ops.with_low_rank(own, lora.to(device), norm)
         longer = torch.nn.functional.pad(own, (0, width), value=7.0)
-        low_rank = dense_ops.add_low_rank(longer, lora.to(device))
-        return [longer, low_rank, None]
-
-    for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
-        assert (on_gpu is None) == (on_cpu is None)
-        if on_gpu is not None and on_cpu is not None:
-            close(on_gpu, on_cpu)
-
-
-@pytest.mark.parametrize("depth", [72, 2560])
-def test_rms_norm_backward(depth: int) -> None:
-    x, grad, weight = random(37, depth), random(37, depth, seed=1), random(depth, seed=2)
-    inverse = (x.float().square().mean(dim=1) + 1e-5).rsqrt()
-
-    def both(device: str) -> tuple[torch.Tensor, torch.Tensor]:
-        norm = dense_ops.Norm(weight.to(device), 1e-5)
-        return dense_ops.rms_norm_backward(x.to(device), norm, inverse.to(device), grad.to(device))
+        return longer, dense_ops.add_low_rank(longer, lora.to(device))
 
     for on_gpu, on_cpu in zip(both("cuda"), both("cpu"), strict=True):
         close(on_gpu, on_cpu)
+
+
+@pytest.mark.parametrize("depth", [72, 2560])
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("again", [True, False])
+def test_rms_norm_backward(depth: int, added: bool, again: bool) -> None:
+    x, grad, other, weight = (random(37, depth, seed=seed) for seed in range(4))
+
+    def both(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        own, norm = x.to(device), dense_ops.Norm(weight[0].to(device), 1e-5)
+        more = other.to(device) if added else None
+        return dense_ops.rms_norm_backward(own, norm, grad.to(device), more, again)
+
+    for on_gpu, on_cpu in zip(both("cuda"), both("cpu"), strict=True):
+        assert (on_gpu is None) == (on_cpu is None)
+        if on_gpu is not None and on_cpu is not None:
+            close(on_gpu, on_cpu)
 
 
 def test_adapters_of_unlike_layers_are_written_at_once() -> None:
@@ -334,7 +335,7 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_low_rank(True, False, 2560, 32, 5)
         test_low_rank_of_all(True, True, False, 2560, 48, 5000)
         test_low_rank_of_all(False, False, True, 2560, 48, 5000)
-        test_rms_norm_backward(2560)
+        test_rms_norm_backward(2560, True, True)
         test_write_adapter((0, 1), 16, 16)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)

@@ -7,7 +7,7 @@ import triton.language as tl
 
 @triton.jit
 def low_rank_of_all(
-    source, norm, lora, rows, out, inverse, number, width, epsilon,
+    source, norm, lora, rows, out, number, width, epsilon,
     source_stride, width_stride, depth_stride, rows_stride,
     DEPTH: tl.constexpr, COPY: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr, STEP: tl.constexpr, WIDTH: tl.constexpr, SQUARES: tl.constexpr,
@@ -26,7 +26,6 @@ def low_rank_of_all(
             x = tl.load(left + deep, mask=inside & (deep < DEPTH), other=0.0).to(tl.float32)
             squares += tl.sum(x * x, axis=1)
         factor = tl.rsqrt(squares / DEPTH + epsilon)
-        tl.store(inverse + row, factor, mask=row < number)
     total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
     for done in range(0, DEPTH, STEP):
         deep = (done + step)[None, :]
@@ -51,15 +50,20 @@ def low_rank_of_all(
 
 @triton.jit
 def rms_norm_backward(
-    x, norm, inverse, grad, normalized, grad_x, DEPTH: tl.constexpr, BLOCK: tl.constexpr
+    x, norm, grad, other, normalized, grad_x, epsilon,
+    DEPTH: tl.constexpr, ADDED: tl.constexpr, NORMALIZED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * DEPTH
     column = tl.arange(0, BLOCK)
     inside = column < DEPTH
-    factor = tl.load(inverse + row)
-    value = tl.load(x + row * DEPTH + column, mask=inside, other=0.0).to(tl.float32) * factor
+    value = tl.load(x + row + column, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.rsqrt(tl.sum(value * value, axis=0) / DEPTH + epsilon)
+    value *= factor
     weight = tl.load(norm + column, mask=inside, other=0.0).to(tl.float32)
-    g = tl.load(grad + row * DEPTH + column, mask=inside, other=0.0).to(tl.float32) * weight
-    along = tl.sum(g * value, axis=0) / DEPTH
-    tl.store(normalized + row * DEPTH + column, (value * weight).to(normalized.dtype.element_ty), mask=inside)
-    tl.store(grad_x + row * DEPTH + column, ((g - value * along) * factor).to(grad_x.dtype.element_ty), mask=inside)
+    if NORMALIZED:
+        tl.store(normalized + row + column, (value * weight).to(normalized.dtype.element_ty), mask=inside)
+    g = tl.load(grad + row + column, mask=inside, other=0.0).to(tl.float32) * weight
+    total = (g - value * (tl.sum(g * value, axis=0) / DEPTH)) * factor
+    if ADDED:
+        total += tl.load(other + row + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(grad_x + row + column, total.to(grad_x.dtype.element_ty), mask=inside)

@@ -30,35 +30,28 @@ class Norm(NamedTuple):
 
 def with_low_rank(
     source: torch.Tensor, lora: torch.Tensor, norm: Norm | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`source` [rows, depth], normalized by `norm` if there is one, and beside it what `lora` [width, depth] makes of
-    it: [rows, depth + width]; the latter alone [rows, width]; and 1 / sqrt(...) of the norm [rows], in fp32."""
+    it: [rows, depth + width]; and the latter alone [rows, width]."""
     depth = source.shape[1]
     rows = source.new_empty(len(source), depth + len(lora))
     if source.is_cuda:
-        inverse = None if norm is None else torch.empty(len(source), device=source.device)
-        return rows, _launch(source, lora, rows, norm, inverse), inverse
-    inverse = None
-    if norm is not None:
-        inverse = (source.float().square().mean(dim=1) + norm.epsilon).rsqrt()
-        source = source.float() * inverse[:, None] * norm.weight.float()
-    rows[:, :depth] = source
-    return rows, add_low_rank(rows, lora), inverse
+        return rows, _launch(source, lora, rows, norm)
+    rows[:, :depth] = source if norm is None else _normalized(source, norm)[0]
+    return rows, add_low_rank(rows, lora)
 
 
 def add_low_rank(rows: torch.Tensor, lora: torch.Tensor) -> torch.Tensor:
     """Write what `lora` [width, depth] makes of rows[:, :depth] into the columns behind; that alone [rows, width]."""
     if rows.is_cuda:
-        return _launch(rows, lora, rows, None, None)
+        return _launch(rows, lora, rows, None)
     depth = lora.shape[1]
     low_rank = rows[:, :depth] @ lora.t()
     rows[:, depth:] = low_rank
     return low_rank
 
 
-def _launch(
-    source: torch.Tensor, lora: torch.Tensor, rows: torch.Tensor, norm: Norm | None, inverse: torch.Tensor | None
-) -> torch.Tensor:
+def _launch(source: torch.Tensor, lora: torch.Tensor, rows: torch.Tensor, norm: Norm | None) -> torch.Tensor:
     (width, depth), number = lora.shape, len(source)
     source = source if source.stride(1) == 1 else source.contiguous()
     out = rows.new_empty(number, width)
@@ -70,7 +63,6 @@ def _launch(
         lora,
         rows,
         out,
-        out if inverse is None else inverse,
         number,
         width,
         0.0 if norm is None else norm.epsilon,
@@ -91,27 +83,38 @@ def _launch(
 
 
 def rms_norm_backward(
-    x: torch.Tensor, norm: Norm, inverse: torch.Tensor, grad: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [rows, depth] normalized once more, and the gradient of x, from `grad`, that of the former; `inverse` is what
-    `with_low_rank` gave."""
+    x: torch.Tensor, norm: Norm, grad: torch.Tensor, other: torch.Tensor | None, again: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gradient of x [rows, depth] from `grad`, that of x normalized, and the `other` gradients that x has, in one
+    sum; and with `again` x normalized once more."""
     if not x.is_cuda:
-        factor, weight = inverse[:, None], norm.weight.float()
-        value, g = x.float() * factor, grad.float() * weight
-        grad_x = (g - value * (g * value).mean(dim=1, keepdim=True)) * factor
-        return (value * weight).to(x.dtype), grad_x.to(x.dtype)
-    rows, depth = x.shape
+        normalized, value, factor = _normalized(x, norm)
+        g = grad.float() * norm.weight.float()
+        total = (g - value * (g * value).mean(dim=1, keepdim=True)) * factor
+        total = total if other is None else total + other.float()
+        return total.to(x.dtype), normalized.to(x.dtype) if again else None
     x, grad = x.contiguous(), grad.contiguous()
-    normalized, grad_x = x.new_empty(rows, depth), x.new_empty(rows, depth)
-    dense_kernels.rms_norm_backward[(rows,)](
+    grad_x = torch.empty_like(x)
+    out = torch.empty_like(x) if again else None
+    dense_kernels.rms_norm_backward[(len(x),)](
         x,
         norm.weight,
-        inverse,
         grad,
-        normalized,
+        grad if other is None else other.contiguous(),
+        grad_x if out is None else out,
         grad_x,
-        DEPTH=depth,
-        BLOCK=triton.next_power_of_2(depth),
+        norm.epsilon,
+        DEPTH=x.shape[1],
+        ADDED=other is not None,
+        NORMALIZED=again,
+        BLOCK=triton.next_power_of_2(x.shape[1]),
         num_warps=8,
     )
-    return normalized, grad_x
+    return grad_x, out
+
+
+def _normalized(x: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """In fp32: what the norm gives, that without its weight, and what x was multiplied by [rows, 1]."""
+    factor = (x.float().square().mean(dim=1, keepdim=True) + norm.epsilon).rsqrt()
+    value = x.float() * factor
+    return value * norm.weight.float(), value, factor

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from ernie_pipeline.models.grouped.adapter_ops import Part, write_parts
 from ernie_pipeline.models.grouped.dense_ops import Norm, add_low_rank, rms_norm_backward, with_low_rank
@@ -115,7 +116,8 @@ def lora_linears(
 ) -> tuple[torch.Tensor, ...]:
     """For each layer x W' + scale (x A') B' of x [rows, inputs] (Hu et al. 2021, "LoRA", equation 3), in x's type.
 
-    Of x normalized, where there is a norm; and the first layers' rotated, where there is a rotary embedding.
+    Where there is a rotary embedding, the first layers' rotated. Where there is a norm, of x normalized; x itself comes
+    last then, so that the gradient of what is added to it is summed with the norm's in one pass.
     """
     outs: tuple[torch.Tensor, ...] = _LoraLinears.apply(x, layers, norm, rotary, *_lora(layers))  # type: ignore[no-untyped-call]
     return outs
@@ -130,31 +132,52 @@ def lora_mlp(x: torch.Tensor, gate_up: Sequence[Adapted], down: Adapted) -> torc
     return out
 
 
+def rms_norm(x: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [rows, inputs] normalized, and x itself, see `lora_linears`."""
+    both: tuple[torch.Tensor, torch.Tensor] = _RMSNorm.apply(x, norm)  # type: ignore[no-untyped-call]
+    return both
+
+
 def _lora(layers: Sequence[Adapted]) -> list[torch.Tensor]:
     return [tensor for layer in layers for tensor in (layer.lora_A, layer.lora_B)]
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, norm: Norm) -> Any:  # type: ignore[override]
+        ctx.set_materialize_grads(False)  # x itself may be of no use to anybody
+        ctx.norm = norm
+        ctx.save_for_backward(x)
+        return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.epsilon), x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any, grad_x: Any) -> Any:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return rms_norm_backward(x, ctx.norm, grad, grad_x, again=False)[0], None
 
 
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, layers: Any, norm: Norm | None, rotary: Rotary | None, *lora: Any) -> Any:  # type: ignore[override]
         weight = augmented(layers, x.dtype)
-        rows, low_rank, inverse = with_low_rank(x, weight.lora_A, norm)
+        rows, low_rank = with_low_rank(x, weight.lora_A, norm)
         out = weight.forward(rows)
         if rotary is not None:
             heads = out[:, : weight.rows[rotary.layers - 1].stop].view(len(out), -1, rotary.size)
             rotate(heads, rotary.cos, rotary.sin, heads)
         ctx.layers, ctx.norm, ctx.rotary, ctx.weight = layers, norm, rotary, weight if weight.held else None
-        ctx.save_for_backward(x, low_rank, inverse)
-        return tuple(out[:, own] for own in weight.rows)
+        ctx.save_for_backward(x, low_rank)
+        outs = [out[:, own] for own in weight.rows]
+        return tuple(outs) if norm is None else (*outs, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # type: ignore[override]
-        x, low_rank, inverse = ctx.saved_tensors
+        x, low_rank = ctx.saved_tensors
         weight = ctx.weight or augmented(ctx.layers, x.dtype)
-        grad, grad_low_rank = _side_by_side(grads, weight, ctx.rotary)
+        grad, grad_low_rank = _side_by_side(grads[: len(ctx.layers)], weight, ctx.rotary)
         grad_x = weight.backward(grad)
         if ctx.norm is not None:
-            x, grad_x = rms_norm_backward(x, ctx.norm, inverse, grad_x)
+            grad_x, x = rms_norm_backward(x, ctx.norm, grad_x, grads[-1], again=True)
         grad_lora = _grad_lora(ctx.layers, weight, x, low_rank, grad, grad_low_rank)
         return grad_x, None, None, None, *grad_lora
 
@@ -164,8 +187,7 @@ def _side_by_side(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of the layers' outputs, and beside them what B makes of them; and the latter alone."""
     if len(grads) == 1 and rotary is None:
-        grad, grad_low_rank, _ = with_low_rank(grads[0], weight.lora_B.t())
-        return grad, grad_low_rank
+        return with_low_rank(grads[0], weight.lora_B.t())
     grad = grads[0].new_empty(len(grads[0]), len(weight.values))
     for place, (own, rows) in enumerate(zip(grads, weight.rows, strict=True)):
         if rotary is not None and place < rotary.layers:
@@ -180,7 +202,7 @@ class _LoraMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, gate_up: Any, down: Any, *lora: Any) -> torch.Tensor:  # type: ignore[override]
         weight = augmented(gate_up, x.dtype)
-        rows, in_low_rank, _ = with_low_rank(x, weight.lora_A)
+        rows, in_low_rank = with_low_rank(x, weight.lora_A)
         both = weight.forward(rows)
         ctx.gate_up, ctx.down, ctx.weights = gate_up, down, [weight if weight.held else None]
         del weight, rows

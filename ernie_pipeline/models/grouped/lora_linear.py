@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ernie_pipeline.models.grouped.dense_ops import Norm
 from ernie_pipeline.models.grouped.dense_products import (
@@ -21,6 +20,7 @@ from ernie_pipeline.models.grouped.dense_products import (
     augmented_shape,
     lora_linears,
     lora_mlp,
+    rms_norm,
 )
 from ernie_pipeline.models.grouped.fused_ops import apply_rotary, swiglu
 
@@ -64,12 +64,14 @@ def project(
     sped up or has a bias."""
     if _together(layers):
         return lora_linears(x, [_adapted(layer) for layer in layers], norm, rotary)
-    x = x if norm is None else rms_norm(x, norm)
+    rest: list[torch.Tensor] = []
+    if norm is not None:
+        x, *rest = rms_norm(x, norm)
     outs = [layer(x) for layer in layers]
-    if rotary is None:
-        return outs
-    heads = [out.view(len(x), -1, rotary.size) for out in outs[: rotary.layers]]
-    return [*(apply_rotary(own, rotary.cos, rotary.sin).flatten(1) for own in heads), *outs[rotary.layers :]]
+    if rotary is not None:
+        heads = [out.view(len(x), -1, rotary.size) for out in outs[: rotary.layers]]
+        outs[: rotary.layers] = [apply_rotary(own, rotary.cos, rotary.sin).flatten(1) for own in heads]
+    return [*outs, *rest]
 
 
 def gated_mlp(x: torch.Tensor, gate: Any, up: Any, down: Any) -> torch.Tensor:
@@ -78,11 +80,6 @@ def gated_mlp(x: torch.Tensor, gate: Any, up: Any, down: Any) -> torch.Tensor:
         return lora_mlp(x, [_adapted(gate), _adapted(up)], _adapted(down))
     out: torch.Tensor = down(swiglu(*project(x, gate, up)))
     return out
-
-
-def rms_norm(x: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """By itself: of x [rows, inputs] each row."""
-    return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.epsilon)
 
 
 def _together(layers: Sequence[Any]) -> bool:

@@ -15,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped import lora_linear
 from ernie_pipeline.models.grouped.dense_ops import Norm
-from ernie_pipeline.models.grouped.dense_products import Rotary
+from ernie_pipeline.models.grouped.dense_products import Rotary, rms_norm
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient, token_losses
-from ernie_pipeline.models.grouped.lora_linear import gated_mlp, project, rms_norm
+from ernie_pipeline.models.grouped.lora_linear import gated_mlp, project
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
@@ -124,7 +124,7 @@ def _last_hidden(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -
             hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
         else:
             hidden = _layer(layer, hidden, sequences)
-    return rms_norm(hidden, _norm(inner.norm))
+    return rms_norm(hidden, _norm(inner.norm))[0]
 
 
 def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -140,9 +140,9 @@ def _angles(rotary: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    hidden = hidden + _attention(layer.self_attn, _norm(layer.input_layernorm), hidden, sequences)
+    hidden = _attention(layer.self_attn, _norm(layer.input_layernorm), hidden, sequences)
     block = layer.mlp
-    after = rms_norm(hidden, _norm(layer.post_attention_layernorm))
+    after, hidden = rms_norm(hidden, _norm(layer.post_attention_layernorm))
     if not hasattr(block, "experts"):
         return hidden + _swiglu_mlp(block, after)
     if block.shared_experts is not None:
@@ -161,15 +161,14 @@ def _norm(norm: Any) -> Norm:
 
 
 def _attention(attention: Any, norm: Norm, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    """Of `hidden` normalized, added to it."""
     rotary = Rotary(sequences.cos, sequences.sin, attention.head_dim, layers=2)
     layers = attention.q_proj, attention.k_proj, attention.v_proj
-    query, key, value = (
-        projected.view(len(hidden), -1, attention.head_dim)
-        for projected in project(hidden, *layers, norm=norm, rotary=rotary)
-    )
+    *projected, hidden = project(hidden, *layers, norm=norm, rotary=rotary)
+    query, key, value = (each.view(len(hidden), -1, attention.head_dim) for each in projected)
     attend = _flash if hidden.is_cuda and hidden.dtype != torch.float32 else _document_by_document
     out: torch.Tensor = attention.o_proj(attend(query, key, value, sequences, attention.scaling).flatten(1))
-    return out
+    return hidden + out
 
 
 def _flash(

@@ -37,7 +37,7 @@ def linears(
     x: torch.Tensor, layers: Sequence[Adapted], norm: Norm | None = None, rotary: Rotary | None = None
 ) -> list[torch.Tensor]:
     """As `lora_linears`."""
-    x = x.float()
+    given = x = x.float()
     if norm is not None:
         x = F.rms_norm(x, x.shape[-1:], norm.weight.float(), norm.epsilon)
     outs = []
@@ -47,7 +47,7 @@ def linears(
             heads = out.view(len(x), -1, rotary.size)
             out = apply_rotary(heads, rotary.cos, rotary.sin).flatten(1)
         outs.append(out)
-    return outs
+    return outs if norm is None else [*outs, given]
 
 
 def mlp(x: torch.Tensor, gate_up: Sequence[Adapted], down: Adapted) -> list[torch.Tensor]:

@@ -113,12 +113,12 @@ def by_low_rank_of_all() -> float:
     norm = dense_ops.Norm(torch.rand(144) + 0.5, 1e-3)
 
     def compute(lora: torch.Tensor, copied: bool, norm: dense_ops.Norm | None) -> torch.Tensor:
-        rows, inverse = torch.cat([source, torch.zeros(37, 24)], dim=1), None
+        rows = torch.cat([source, torch.zeros(37, 24)], dim=1)
         if copied:
-            rows, low_rank, inverse = dense_ops.with_low_rank(source, lora, norm)
+            rows, low_rank = dense_ops.with_low_rank(source, lora, norm)
         else:
             low_rank = dense_ops.add_low_rank(rows, lora)
-        return torch.cat([rows, low_rank, *([] if inverse is None else [inverse[:, None]])], dim=1)
+        return torch.cat([rows, low_rank], dim=1)
 
     turned = lora.t().contiguous().t()
     ways = product((lora, turned), ((True, None), (True, norm), (False, None)))
@@ -126,9 +126,14 @@ def by_low_rank_of_all() -> float:
 
 
 def by_rms_norm_backward() -> float:
-    x, grad, norm = torch.randn(7, 72), torch.randn(7, 72), dense_ops.Norm(torch.rand(72) + 0.5, 1e-3)
-    inverse = (x.square().mean(dim=1) + norm.epsilon).rsqrt()
-    return apart(lambda: torch.cat(dense_ops.rms_norm_backward(x, norm, inverse, grad)))
+    x, grad, other = (torch.randn(7, 72) for _ in range(3))
+    norm = dense_ops.Norm(torch.rand(72) + 0.5, 1e-3)
+
+    def compute(added: bool, again: bool) -> torch.Tensor:
+        grad_x, normalized = dense_ops.rms_norm_backward(x, norm, grad, other if added else None, again)
+        return grad_x if normalized is None else torch.cat([grad_x, normalized])
+
+    return max(apart(lambda way=way: compute(*way)) for way in product((True, False), repeat=2))  # type: ignore[misc]
 
 
 def by_write_adapter() -> float:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ernie_pipeline.models.grouped.dense_ops import Norm
-from ernie_pipeline.models.grouped.dense_products import Adapted, Rotary, augmented, lora_linears, lora_mlp
+from ernie_pipeline.models.grouped.dense_products import Adapted, Rotary, augmented, lora_linears, lora_mlp, rms_norm
 from ernie_pipeline_tests.models.grouped import dense
 
 ROWS, INPUTS = 11, 64
@@ -64,6 +65,18 @@ def test_mlp_and_its_gradients() -> None:
     assert dense.apart(found, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("added", [True, False])
+def test_norm_and_its_gradient(added: bool) -> None:
+    """With what is added to its input, and where that is not used."""
+    (norm, _), x = norm_and_rotary(), torch.randn(ROWS, INPUTS)
+    wanted = dense.passes(lambda x: [x * added, F.rms_norm(x, x.shape[-1:], *norm)], x, [])
+    found = dense.passes(lambda x: (lambda y, x: [x * added, y])(*rms_norm(x, norm)), x, [])
+    if not added:
+        assert not wanted.pop("output 0").any()
+        assert not found.pop("output 0").any()
+    assert dense.apart(found, wanted) < 1e-5
+
+
 def test_in_sixteen_bits_it_is_that_up_to_rounding_and_the_adapter_s_gradients_are_fp32() -> None:
     (gate_up, down), x = gate_up_down(), torch.randn(ROWS, INPUTS).bfloat16()
     wanted = dense.passes(lambda x: dense.mlp(x, gate_up, down), x, [*gate_up, down])
@@ -75,7 +88,7 @@ def test_in_sixteen_bits_it_is_that_up_to_rounding_and_the_adapter_s_gradients_a
 
 def test_no_normalized_rows_and_no_activation_are_kept() -> None:
     layers, (norm, rotary), x = three(), norm_and_rotary(), torch.randn(ROWS, INPUTS, requires_grad=True)
-    assert kept(lambda: lora_linears(x, layers, norm, rotary)) == [ROWS * INPUTS, ROWS * 24, ROWS]
+    assert kept(lambda: lora_linears(x, layers, norm, rotary)) == [ROWS * INPUTS, ROWS * 24]
     gate_up, down = gate_up_down()
     assert kept(lambda: lora_mlp(x, gate_up, down)) == [ROWS * n for n in (INPUTS, 2 * 96, 16, 16)]
 
