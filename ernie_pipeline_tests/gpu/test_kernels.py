@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import adapter_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm
+from ernie_pipeline.models.grouped import adapter_ops, dense_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
 from ernie_pipeline.models.grouped.outer_products import outer_products
 
@@ -71,6 +71,19 @@ def test_rotary_and_its_gradient(size: int) -> None:
         return [out.detach(), own.grad]
 
     for on_gpu, on_cpu in zip(passes("cuda"), passes("cpu"), strict=True):
+        close(on_gpu, on_cpu)
+
+
+def test_rotation_in_place_and_back_into_longer_rows() -> None:
+    heads, angles = random(11, 5, 128), torch.rand(11, 64) * 6
+
+    def both(device: str) -> list[torch.Tensor]:
+        own, cos, sin = (t.to(device, copy=True) for t in (heads, angles.cos(), angles.sin()))
+        longer = torch.full((11, 7, 128), 7.0, dtype=torch.bfloat16, device=device)
+        fused_ops.rotate(own, cos, sin, longer[:, :5], back=True)
+        return [fused_ops.rotate(own, cos, sin, own), longer]
+
+    for on_gpu, on_cpu in zip(both("cuda"), both("cpu"), strict=True):
         close(on_gpu, on_cpu)
 
 
@@ -171,6 +184,61 @@ def test_low_rank(gathered: bool, turned: bool, depth: int, width: int, times: i
     assert torch.equal(rows[:, :depth].cpu(), source[token])
     assert torch.equal(rows[:, depth:], low_rank)
     close(low_rank, both("cpu")[1])
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize(("depth", "width"), [(2560, 48), (3072, 16), (160, 24), (96, 480)])
+@pytest.mark.parametrize("rows", [1, 37, 5000])
+def test_low_rank_of_all(copied: bool, normed: bool, turned: bool, depth: int, width: int, rows: int) -> None:
+    source, lora = random(rows, depth + 8)[:, :depth], random(width, depth, seed=1)
+    lora = lora.t().contiguous().t() if turned else lora
+    weight = random(depth, seed=2)
+
+    def both(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        own = source.to(device)
+        if copied:
+            norm = dense_ops.Norm(weight.to(device), 1e-5) if normed else None
+            return dense_ops.with_low_rank(own, lora.to(device), norm)
+        longer = torch.nn.functional.pad(own, (0, width), value=7.0)
+        return longer, dense_ops.add_low_rank(longer, lora.to(device))
+
+    for on_gpu, on_cpu in zip(both("cuda"), both("cpu"), strict=True):
+        close(on_gpu, on_cpu)
+
+
+@pytest.mark.parametrize("depth", [72, 2560])
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("again", [True, False])
+def test_rms_norm_backward(depth: int, added: bool, again: bool) -> None:
+    x, grad, other, weight = (random(37, depth, seed=seed) for seed in range(4))
+
+    def both(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        own, norm = x.to(device), dense_ops.Norm(weight[0].to(device), 1e-5)
+        more = other.to(device) if added else None
+        return dense_ops.rms_norm_backward(own, norm, grad.to(device), more, again)
+
+    for on_gpu, on_cpu in zip(both("cuda"), both("cpu"), strict=True):
+        assert (on_gpu is None) == (on_cpu is None)
+        if on_gpu is not None and on_cpu is not None:
+            close(on_gpu, on_cpu)
+
+
+def test_adapters_of_unlike_layers_are_written_at_once() -> None:
+    shapes = ((4, 40, 0, 0, 3.0), (1, 16, 40, 8, 1.0), (8, 24, 56, 16, 0.5))  # rank, height, row, column, scale
+    adapters = [(torch.randn(1, rank, 272), torch.randn(1, height, rank)) for rank, height, *_ in shapes]
+
+    def written(device: str) -> torch.Tensor:
+        parts = [
+            adapter_ops.Part(a.to(device), b.to(device), scale, row, column)
+            for (a, b), (_, _, row, column, scale) in zip(adapters, shapes, strict=True)
+        ]
+        values = torch.full((1, 104, 296), 7.0, dtype=torch.bfloat16, device=device)
+        adapter_ops.write_parts(values[:, 80:, :272], values[:, :80, 272:], parts)
+        return values
+
+    assert torch.equal(written("cuda").cpu(), written("cpu"))
 
 
 @pytest.mark.parametrize("targets", [(0, 1), (0,), (1,)])
@@ -284,7 +352,7 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ernie_pipeline.models.grouped import adapter_kernels, kernels
+    from ernie_pipeline.models.grouped import adapter_kernels, dense_kernels, kernels
 
     launches: list[Any] = []
     launch = JITFunction.run
@@ -303,11 +371,14 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
         test_outer_products(160, True, True)
         test_low_rank(True, False, 2560, 32, 5)
+        test_low_rank_of_all(True, True, False, 2560, 48, 5000)
+        test_low_rank_of_all(False, False, True, 2560, 48, 5000)
+        test_rms_norm_backward(2560, True, True)
         test_write_adapter((0, 1), 16, 16)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)
-    inner = {kernels.tile_of_expert.fn}
-    modules = (*vars(kernels).values(), *vars(adapter_kernels).values())
+    inner = {kernels.tile_of_expert.fn, adapter_kernels._part_of_A.fn, adapter_kernels._part_of_B.fn}
+    modules = (*vars(kernels).values(), *vars(adapter_kernels).values(), *vars(dense_kernels).values())
     assert {fn for fn, _, _ in launches} | inner == {k.fn for k in modules if isinstance(k, JITFunction)}
     for capability, kib in SHARED_KIB.items():
         target = GPUTarget("cuda", capability, 32)

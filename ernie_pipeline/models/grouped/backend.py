@@ -1,7 +1,7 @@
 """Backend `grouped`, for ERNIE-4.5 on CUDA: a base quantized once and kept, a layer's experts all at once.
 
 Its layers are transformers' and PEFT's, but for the routed experts (`experts.py`), what adapted layers compute in
-(`lora_linear.py`), and the way from documents to their loss (`padding_free.py`).
+(`lora_linear.py`, `dense_products.py`), and the way from documents to their loss (`padding_free.py`).
 """
 
 from collections.abc import Sequence

@@ -142,17 +142,21 @@ def outer_products(
 
 
 @triton.jit
-def rotary(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
+def rotary(
+    heads, cos, sin, out, stride, out_stride, HEADS: tl.constexpr, HALF: tl.constexpr, BACK: tl.constexpr
+):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)
     column = tl.arange(0, 2 * HALF)
     c = tl.load(cos + token * HALF + pair)
     s = tl.load(sin + token * HALF + pair)
+    if BACK:
+        s = -s
     for head in range(HEADS):
         values = tl.load(heads + token * stride + head * 2 * HALF + column).to(tl.float32)
         x, y = tl.split(tl.reshape(values, (HALF, 2)))
         both = tl.interleave(x * c - y * s, y * c + x * s)
-        tl.store(out + (token * HEADS + head) * 2 * HALF + column, both.to(out.dtype.element_ty))
+        tl.store(out + token * out_stride + head * 2 * HALF + column, both.to(out.dtype.element_ty))
 
 
 @triton.jit

@@ -14,9 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped import lora_linear
+from ernie_pipeline.models.grouped.dense_ops import Norm
+from ernie_pipeline.models.grouped.dense_products import Rotary, rms_norm
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu, token_losses
-from ernie_pipeline.models.grouped.lora_linear import project
+from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient, token_losses
+from ernie_pipeline.models.grouped.lora_linear import gated_mlp, project
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
@@ -122,7 +124,7 @@ def _last_hidden(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -
             hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
         else:
             hidden = _layer(layer, hidden, sequences)
-    return _norm(inner.norm, hidden)
+    return rms_norm(hidden, _norm(inner.norm))[0]
 
 
 def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -138,9 +140,9 @@ def _angles(rotary: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    hidden = hidden + _attention(layer.self_attn, _norm(layer.input_layernorm, hidden), sequences)
+    hidden = _attention(layer.self_attn, _norm(layer.input_layernorm), hidden, sequences)
     block = layer.mlp
-    after = _norm(layer.post_attention_layernorm, hidden)
+    after, hidden = rms_norm(hidden, _norm(layer.post_attention_layernorm))
     if not hasattr(block, "experts"):
         return hidden + _swiglu_mlp(block, after)
     if block.shared_experts is not None:
@@ -151,24 +153,22 @@ def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tens
 
 
 def _swiglu_mlp(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = mlp.down_proj(swiglu(*project(hidden, mlp.gate_proj, mlp.up_proj)))
-    return out
+    return gated_mlp(hidden, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
 
 
-def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    return F.rms_norm(hidden, hidden.shape[-1:], norm.weight.to(hidden.dtype), norm.variance_epsilon)
+def _norm(norm: Any) -> Norm:
+    return Norm(norm.weight, norm.variance_epsilon)
 
 
-def _attention(attention: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    heads = (len(hidden), -1, attention.head_dim)
-    query, key, value = (
-        projected.view(heads) for projected in project(hidden, attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    query, key = (apply_rotary(part, sequences.cos, sequences.sin) for part in (query, key))
-    value = value.contiguous()  # saved for the backward pass, which needs no memory of the other two
+def _attention(attention: Any, norm: Norm, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    """Of `hidden` normalized, added to it."""
+    rotary = Rotary(sequences.cos, sequences.sin, attention.head_dim, layers=2)
+    layers = attention.q_proj, attention.k_proj, attention.v_proj
+    *projected, hidden = project(hidden, *layers, norm=norm, rotary=rotary)
+    query, key, value = (each.view(len(hidden), -1, attention.head_dim) for each in projected)
     attend = _flash if hidden.is_cuda and hidden.dtype != torch.float32 else _document_by_document
     out: torch.Tensor = attention.o_proj(attend(query, key, value, sequences, attention.scaling).flatten(1))
-    return out
+    return hidden + out
 
 
 def _flash(

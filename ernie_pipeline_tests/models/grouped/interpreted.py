@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from triton.runtime.interpreter import InterpretedFunction
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import adapter_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm, outer_products
+from ernie_pipeline.models.grouped import adapter_ops, dense_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm, outer_products
 from ernie_pipeline.models.grouped.dequantize import dequantize
 
 ENDS = torch.tensor([0, 17, 17, 20, 52], dtype=torch.int32)
@@ -108,8 +108,37 @@ def by_low_rank() -> float:
     return max(apart(lambda: compute(g, own)) for g, own in product((True, False), (lora, turned)))  # noqa: B023
 
 
+def by_low_rank_of_all() -> float:
+    """Rows copied, normalized or not, and rows that are there already; A, and B seen from its other side."""
+    source, lora = torch.randn(37, 152)[:, :144], torch.randn(24, 144)
+    norm = dense_ops.Norm(torch.rand(144) + 0.5, 1e-3)
+
+    def compute(lora: torch.Tensor, copied: bool, norm: dense_ops.Norm | None) -> torch.Tensor:
+        rows = torch.cat([source, torch.zeros(37, 24)], dim=1)
+        if copied:
+            rows, low_rank = dense_ops.with_low_rank(source, lora, norm)
+        else:
+            low_rank = dense_ops.add_low_rank(rows, lora)
+        return torch.cat([rows, low_rank], dim=1)
+
+    turned = lora.t().contiguous().t()
+    ways = product((lora, turned), ((True, None), (True, norm), (False, None)))
+    return max(apart(lambda: compute(own, *way)) for own, way in ways)  # noqa: B023
+
+
+def by_rms_norm_backward() -> float:
+    x, grad, other = (torch.randn(7, 72) for _ in range(3))
+    norm = dense_ops.Norm(torch.rand(72) + 0.5, 1e-3)
+
+    def compute(added: bool, again: bool) -> torch.Tensor:
+        grad_x, normalized = dense_ops.rms_norm_backward(x, norm, grad, other if added else None, again)
+        return grad_x if normalized is None else torch.cat([grad_x, normalized])
+
+    return max(apart(lambda way=way: compute(*way)) for way in product((True, False), repeat=2))  # type: ignore[misc]
+
+
 def by_write_adapter() -> float:
-    """Both targets of a stack, and each alone; a rank that is aligned, and one that is not."""
+    """Both targets of a stack, and each alone; a rank that is aligned, and one that is not; three unlike layers."""
 
     def compute(targets: tuple[int, ...], rank: int) -> torch.Tensor:
         torch.manual_seed(2)
@@ -119,7 +148,19 @@ def by_write_adapter() -> float:
         adapter_ops.write_adapter(values[:, 80:, :72], values[:, :80, 72:], pairs, 16, 2.0)
         return values
 
-    return max(apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12)))  # noqa: B023
+    def unlike() -> torch.Tensor:
+        torch.manual_seed(2)
+        shapes = ((4, 40, 0, 0, 3.0), (1, 16, 40, 8, 1.0), (8, 24, 56, 16, 0.5))  # rank, height, row, column, scale
+        parts = [
+            adapter_ops.Part(torch.randn(1, rank, 72), torch.randn(1, height, rank), scale, row, column)
+            for rank, height, row, column, scale in shapes
+        ]
+        values = torch.zeros(1, 104, 96)
+        adapter_ops.write_parts(values[:, 80:, :72], values[:, :80, 72:], parts)
+        return values
+
+    stacks = [apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12))]  # noqa: B023
+    return max(*stacks, apart(unlike))
 
 
 def exact_in_fp8(*shape: int) -> torch.Tensor:
@@ -191,8 +232,16 @@ def by_sum_slots() -> float:
 
 
 def by_rotary() -> float:
+    """Forwards in place, and backwards into longer rows."""
     heads, angles = torch.randn(11, 5, 64), torch.rand(11, 32) * 6
-    return apart(lambda: fused_ops.apply_rotary(heads, angles.cos(), angles.sin()))
+
+    def compute() -> torch.Tensor:
+        own, longer = heads.clone(), torch.zeros(11, 7, 64)
+        fused_ops.rotate(own, angles.cos(), angles.sin(), own)
+        fused_ops.rotate(heads, angles.cos(), angles.sin(), longer[:, :5], back=True)
+        return torch.cat([own, longer], dim=1)
+
+    return apart(compute)
 
 
 def by_loss_and_gradient() -> float:

@@ -100,9 +100,9 @@ def test_every_adapted_linear_layer_is_sped_up(
     calls: list[int] = []
     usual = lora_linear.lora_linears
 
-    def lora_linears(x: torch.Tensor, layers: Any) -> Any:
+    def lora_linears(x: torch.Tensor, layers: Any, *rest: Any) -> Any:
         calls.append(len(layers))
-        return usual(x, layers)
+        return usual(x, layers, *rest)
 
     monkeypatch.setattr(lora_linear, "lora_linears", lora_linears)
 
