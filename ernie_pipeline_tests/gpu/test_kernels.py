@@ -9,7 +9,8 @@ import torch
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped import adapter_ops, dense_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient
-from ernie_pipeline.models.grouped.outer_products import outer_products
+from ernie_pipeline.models.grouped.outer_products import add_outer_products
+from ernie_pipeline.models.memory import round_up
 
 pytestmark = [
     pytest.mark.gpu,
@@ -128,21 +129,30 @@ def test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit(shape: tuple[int, 
     assert (out[..., rows:, :] == 7).all()
 
 
-@pytest.mark.parametrize("rank", [8, 16, 24, 32, 160])
-@pytest.mark.parametrize("transpose", [True, False])
+@pytest.mark.parametrize("rank", [8, 12, 16, 24, 32, 160])
+@pytest.mark.parametrize("targets", [1, 2])
+@pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize("gathered", [True, False])
-def test_outer_products(rank: int, transpose: bool, gathered: bool) -> None:
-    ends = torch.tensor([70, 70, 73, 203, 204], dtype=torch.int32)
-    narrow, wide = random(204, rank + 8)[:, :rank], random(40 if gathered else 204, 272, seed=1)[:, :256]
+def test_outer_products(rank: int, targets: int, turned: bool, gathered: bool) -> None:
+    ends, width = torch.tensor([70, 70, 73, 203, 204], dtype=torch.int32), targets * round_up(rank, 8)
+    narrow, wide = random(204, width + 8)[:, :width], random(40 if gathered else 204, 272, seed=1)[:, :256]
     token = torch.randint(0, 40, (204,), generator=torch.Generator().manual_seed(2)) if gathered else None
+    generator = torch.Generator().manual_seed(3)
+    shape = (targets, 5, 256, rank) if turned else (targets, 5, rank, 256)
+    before = torch.randn(shape, generator=generator)
 
-    def product(device: str) -> torch.Tensor:
+    def added(device: str, to: torch.Tensor, scale: float) -> torch.Tensor:
+        sums = to.to(device, copy=True)
+        outs = (sums.transpose(2, 3) if turned else sums).unbind()
         own = None if token is None else token.to(device)
-        return outer_products(narrow.to(device), wide.to(device), ends.to(device), token=own, transpose=transpose)
+        add_outer_products(outs, narrow.to(device), wide.to(device), ends.to(device), token=own, scale=scale)
+        return sums
 
-    on_gpu, on_cpu = product("cuda"), product("cpu")
-    assert on_gpu.shape == on_cpu.shape
+    on_gpu, on_cpu = added("cuda", before, 0.3), added("cpu", before, 0.3)
     assert (on_gpu.cpu() - on_cpu).norm() < 1e-5 * on_cpu.norm()
+    assert torch.equal(on_gpu[:, 1].cpu(), before[:, 1])  # of an expert without rows
+    product = added("cuda", torch.zeros_like(before), 1.0)  # bit for bit as one operation after the other
+    assert torch.equal(on_gpu, before.cuda() + product * 0.3)
 
 
 ENDS = torch.tensor([0, 70, 70, 73, 203, 204], dtype=torch.int32)
@@ -369,7 +379,8 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_loss_and_gradient(103_424, None)
         test_loss_and_gradient(103_424, WEIGHTS)
         test_dequantize_gives_what_bitsandbytes_gives_bit_for_bit((2560, 2560), True)
-        test_outer_products(160, True, True)
+        for targets in (1, 2):
+            test_outer_products(160, targets, True, True)
         test_low_rank(True, False, 2560, 32, 5)
         test_low_rank_of_all(True, True, False, 2560, 48, 5000)
         test_low_rank_of_all(False, False, True, 2560, 48, 5000)

@@ -116,8 +116,9 @@ def grouped_mm(
 
 @triton.jit
 def outer_products(
-    narrow, wide, token, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
-    RANK: tl.constexpr, N: tl.constexpr, INDEXED: tl.constexpr,
+    narrow, wide, token, ends, first_out, second_out, scale,
+    narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
+    RANK: tl.constexpr, N: tl.constexpr, OUTS: tl.constexpr, ALIGNED: tl.constexpr, INDEXED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
     expert = tl.program_id(1).to(tl.int64)
@@ -125,6 +126,8 @@ def outer_products(
     rank = tl.program_id(2) * RANKS + tl.arange(0, RANKS)
     start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
     end = tl.load(ends + expert)
+    if start == end:  # nothing to add
+        return
     total = tl.zeros((COLUMNS, RANKS), dtype=tl.float32)
     for first in range(start, end, ROWS):
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
@@ -134,11 +137,18 @@ def outer_products(
             wide + source[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
         )
         few = tl.load(
-            narrow + row[:, None] * narrow_stride + rank[None, :], mask=inside & (rank < RANK)[None, :], other=0.0
+            narrow + row[:, None] * narrow_stride + rank[None, :],
+            mask=inside & (rank < OUTS * ALIGNED)[None, :],
+            other=0.0,
         )
         total = tl.dot(tl.trans(many), few, total)
-    target = out + expert * expert_stride + column[:, None] * column_stride + rank[None, :] * rank_stride
-    tl.store(target, total, mask=(column < N)[:, None] & (rank < RANK)[None, :])
+    total *= scale
+    for number in tl.static_range(OUTS):
+        out = first_out if number == 0 else second_out
+        own = rank - number * ALIGNED
+        target = out + expert * expert_stride + column[:, None] * column_stride + own[None, :] * rank_stride
+        there = (column < N)[:, None] & ((own >= 0) & (own < RANK))[None, :]
+        tl.store(target, tl.load(target, mask=there, other=0.0) + total, mask=there)
 
 
 @triton.jit

@@ -88,8 +88,17 @@ def by_grouped_mm() -> float:
 
 
 def by_outer_products() -> float:
-    narrow, wide, token = torch.randn(52, 16), torch.randn(40, 96), torch.randint(0, 40, (52,))
-    return apart(lambda: outer_products.outer_products(narrow, wide, ENDS, token=token))
+    """Of one target and of two, whose ranks are aligned or not; added to what is there, also from its other side."""
+    wide, token = torch.randn(40, 150), torch.randint(0, 40, (52,))
+
+    def compute(targets: int, rank: int, turned: bool) -> torch.Tensor:
+        torch.manual_seed(3)
+        narrow, shape = torch.randn(52, targets * 16 + 8)[:, : targets * 16], (150, rank) if turned else (rank, 150)
+        outs = [out.transpose(1, 2) if turned else out for out in torch.randn(targets, 5, *shape)]
+        outer_products.add_outer_products(outs, narrow, wide, ENDS, token=token, scale=0.3)
+        return torch.stack(outs)
+
+    return max(apart(lambda own=own: compute(*own)) for own in product((1, 2), (16, 12), (True, False)))  # type: ignore[misc]
 
 
 def by_low_rank() -> float:
