@@ -15,13 +15,16 @@ from ernie_pipeline_tests.golden.losses import GOLDEN, STEPS, losses
 
 WITHIN = {"cpu": 1e-4, "cuda": 2e-2}
 """Relative: in fp32 what other processors round; in bfloat16 what another card's kernels do, over ten steps."""
+FP8_WITHIN = 3e-2
+"""Whatever is rounded otherwise anywhere before is another of the few values that 8 bits hold."""
 
 
 def check(device: str, backend: str, folder: Path) -> None:
     wanted = json.loads(GOLDEN.read_text())[device][backend]
     assert len(wanted) == STEPS
     assert wanted[-1] < 0.8 * wanted[0]  # it was learning, so the comparison can tell
-    assert losses(backend, folder) == pytest.approx(wanted, rel=WITHIN[device])
+    within = FP8_WITHIN if backend.endswith("-fp8") else WITHIN[device]
+    assert losses(backend, folder) == pytest.approx(wanted, rel=within)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device, whose losses are compared below")
