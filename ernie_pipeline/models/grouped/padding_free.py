@@ -37,26 +37,27 @@ class Sequences(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What is held in 16 bits too: the dense layers' weights, and of how many layers the experts'."""
+    """What is held in 16 bits too."""
 
-    dense: bool
+    dense: int
+    """How many dense weights; those of layers that are computed together count as one."""
     layers: int
+    """Of how many layers the experts'."""
 
 
 def keep_dequantized(model: Any, spare: int, tokens: int) -> Kept:
-    """Hold what `spare` bytes allow in 16 bits: first all dense layers, which are few bytes and many launches, and then
-    the experts of as many layers as there are bytes for. With 0, nothing any more.
+    """Hold what `spare` bytes allow in 16 bits: first dense layers, which are few bytes and many launches, and then the
+    experts of as many layers as there are bytes for. With 0, nothing any more.
 
     Experts are not held where a pass over `tokens`, the most that there are, reads them in 4 bits. What is dequantized
     at each step otherwise is the same, so nothing but the time changes.
     """
-    groups = list(_dense_groups(model))
-    needed = sum(map(lora_linear.dequantized_bytes, groups))
-    dense = 0 < needed <= spare
-    for group in groups:
-        (lora_linear.keep_dequantized if dense else lora_linear.drop_dequantized)(group)
-    spare -= needed if dense else 0
-    number = 0
+    dense = number = 0
+    for group in _dense_groups(model):
+        needed = lora_linear.dequantized_bytes(group)
+        fits = needed <= spare
+        (lora_linear.keep_dequantized if fits else lora_linear.drop_dequantized)(group)
+        spare, dense = spare - needed * fits, dense + fits
     for experts in (module for module in model.modules() if isinstance(module, GroupedExperts)):
         experts.drop_dequantized()
         if experts.dequantized_bytes <= spare and not experts.reads_nf4(tokens, model.config.moe_k):
