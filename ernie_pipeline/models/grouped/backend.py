@@ -18,7 +18,6 @@ from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
 from ernie_pipeline.models.grouped.padding_free import padding_free_logprobs, padding_free_loss
 from ernie_pipeline.models.grouped.quantized_base import load_quantized
-from ernie_pipeline.models.grouped.router import split_routers
 from ernie_pipeline.models.grouped.training import GroupedTraining
 from ernie_pipeline.models.micro_batches.layout import Inputs, concatenate
 from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
@@ -60,7 +59,6 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             'set training.backend to "unsloth" or "peft"'
         )
     module = load_quantized(base, config, quantization, spec.quantized_bases, device)
-    split_routers(module)
     module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
     module.config.model_type = OWN_MODEL_TYPE
     return module

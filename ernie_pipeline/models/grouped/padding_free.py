@@ -19,7 +19,6 @@ from ernie_pipeline.models.grouped.dense_products import Rotary, rms_norm
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient, token_losses
 from ernie_pipeline.models.grouped.lora_linear import gated_mlp, project
-from ernie_pipeline.models.grouped.router import choose_experts
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
@@ -149,7 +148,7 @@ def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tens
         return hidden + _swiglu_mlp(block, after)
     if block.shared_experts is not None:
         hidden = hidden + _swiglu_mlp(block.shared_experts, after)
-    weights, chosen = choose_experts(block.gate, after)
+    _, weights, chosen = block.gate(after)
     routed: torch.Tensor = block.experts(after, chosen, weights)
     return hidden + routed
 
