@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["number"])  # a multiple of 16 or not would be another kernel
 def low_rank_of_all(
     source, norm, lora, rows, out, number, width, epsilon,
     source_stride, width_stride, depth_stride, rows_stride,
