@@ -8,6 +8,8 @@ from typing import Any
 
 def answer(uri: str, conversations: list[list[dict[str, str]]]) -> dict[str, Any]:
     """The fields of `Answered`."""
+    # before MLflow: see `load_back_script.py`
+    import transformers  # noqa: F401, I001
     import mlflow
     import torch
 
