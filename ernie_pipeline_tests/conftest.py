@@ -54,6 +54,7 @@ SLOW = (
 processes that are killed or wait for one another."""
 
 LONG = (
+    "cli/test_read_only_bucket.py",
     "deploy/test_mlflow_server.py",
     "deploy/test_services.py",
     "launch/modal/test_jobs.py",
@@ -76,11 +77,13 @@ LONG = (
     "scenarios/test_solutions_chain.py",
     "scenarios/test_suites.py",
     "staleness/test_in_a_bucket.py",
+    "store/test_mutations.py",
+    "tests/test_quiet.py",
     "training/grpo/test_whole.py",
 )
 """What the marker `long` is given to, besides `slow`: a Ray cluster, services on PostgreSQL with a queue of runs,
-machines in network namespaces, other users of a home, every form of export loaded back, further whole chains. They take
-nearly as long again as all the others."""
+machines in network namespaces, homes of other users and buckets that may only be read, stores altered at random, every
+form of export loaded back, further whole chains. They take nearly as long again as all the others."""
 
 FIRST = (
     "launch/ray/",
