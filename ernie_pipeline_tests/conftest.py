@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler
 
 # before any test imports torch: a second spinning thread costs more than it gives on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,14 +19,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # the many processes that tests start would each compile the whole package, its copies in temporary folders included
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+bitsandbytes_without_compiler()
 # what torch, transformers and mlflow define as tests import them is walked by every collection: a quarter of an import
 gc.set_threshold(100_000, 50, 50)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # as a shell starts what runs in its background; the tests of interrupts, and the processes that they start, hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TOGETHER = tuple(f"ernie_pipeline_tests/{folder}/" for folder in ("scenarios/staleness", "registry", "launch/ray"))
-"""Folders whose files share what takes long to build: a home with everything in it; a registered model; a cluster."""
+TOGETHER = tuple(
+    f"ernie_pipeline_tests/{folder}/" for folder in ("scenarios/staleness", "registry", "launch/ray", "store/shared")
+)
+"""Folders whose files share what takes long to build: a home with everything in it; a registered model; a cluster; a
+bucket's server."""
 
 SLOW = (
     "scenarios/",
@@ -31,7 +38,6 @@ SLOW = (
     "registry/test_served_model.py",
     "registry/test_batcher.py",
     "registry/test_agent_server.py",
-    "registry/export/test_export.py",
     "registry/export/test_command.py",
     "training/test_resume.py",
     "solutions/test_killed.py",
@@ -48,12 +54,15 @@ SLOW = (
 processes that are killed or wait for one another."""
 
 LONG = (
+    "cli/test_read_only_bucket.py",
     "deploy/test_mlflow_server.py",
     "deploy/test_services.py",
     "launch/modal/test_jobs.py",
     "launch/modal/test_work.py",
     "launch/ray/",
     "orchestration/ui/",
+    "recipe/test_home.py",
+    "registry/export/test_export.py",
     "registry/publish/test_publish.py",
     "registry/test_first_opening.py",
     "scenarios/shared/",
@@ -68,10 +77,13 @@ LONG = (
     "scenarios/test_solutions_chain.py",
     "scenarios/test_suites.py",
     "staleness/test_in_a_bucket.py",
+    "store/test_mutations.py",
+    "tests/test_quiet.py",
     "training/grpo/test_whole.py",
 )
 """What the marker `long` is given to, besides `slow`: a Ray cluster, services on PostgreSQL with a queue of runs,
-machines in network namespaces, further whole chains. They take nearly as long again as all the others."""
+machines in network namespaces, homes of other users and buckets that may only be read, stores altered at random, every
+form of export loaded back, further whole chains. They take nearly as long again as all the others."""
 
 FIRST = (
     "launch/ray/",
@@ -80,8 +92,12 @@ FIRST = (
     "tests/scenarios/",
     "tests/deploy/",
     "tests/registry/",
+    "tests/store/shared/",
     "tests/training/",
     "tests/launch/",
+    "tests/cli/test_run.py",
+    "tests/orchestration/test_reload.py",
+    "tests/orchestration/test_metering.py",
 )
 """What takes minutes a file or folder, then what takes half a minute a file; then come the many others."""
 
@@ -100,8 +116,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are cores: many tests wait for processes that they have started."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes more than there are cores, as many tests wait for others and for the disk; if there is the memory.
+
+    A process comes to 2 GB, and what it starts to 1.
+    """
+    return max(1, min((os.cpu_count() or 1) + 2, psutil.virtual_memory().total // (3 * 2**30)))
 
 
 def pytest_collection_finish() -> None:

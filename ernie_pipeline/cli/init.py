@@ -1,5 +1,6 @@
 """`init`: a commented recipe for one's own rows, whose columns, lengths and filters are told from the rows."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from ernie_pipeline.cli.output import FRESH
 from ernie_pipeline.cli.settings_options import with_options
 from ernie_pipeline.data.chat.template import chat_rows
-from ernie_pipeline.data.chat.tokens import with_tokens
+from ernie_pipeline.data.chat.tokens import TEXT, with_tokens
 from ernie_pipeline.data.normalize.answers import with_answer
 from ernie_pipeline.data.normalize.row_id import with_row_id
 from ernie_pipeline.data.read.other_schema import LOOKED_AT, shown_column
@@ -37,6 +38,8 @@ ROWS = (
 )
 MEASURED = 400
 """Rows whose tokens are counted."""
+MOST_CHARS = 16
+"""Of a token: what has more than so many times the tokens that a row may have is too long, and is not tokenized."""
 ROOM = 1.25
 """Times the longest row measured, that split.max_tokens leaves."""
 LONGEST = {DEMO: 1536, REAL: 8192}
@@ -70,10 +73,15 @@ max_new_tokens = 2048"""
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of prompt and completion in tokens of the base model: the median, and a bound; None where not measured."""
+    """Of prompt and completion in tokens of the base model: the median, and a bound; None where not measured.
+
+    `longer`: of the `measured` rows, those that the bound drops.
+    """
 
     median: int | None
     bound: int
+    measured: int = 0
+    longer: int = 0
 
 
 def _column(what: str) -> Any:
@@ -104,22 +112,23 @@ def init(
     rows = Source(**table)
     version = _version(rows, source)
     named = {"question": question, "answer": answer, "messages": messages, "extract": extract}
-    proposal = _named(named) or _proposal(rows, version)
+    proposal = _named(named, rows, version) or _proposal(rows, version)
     keys = proposal.keys if proposal else {}
     table |= keys
     if table["kind"] == "file":
         table["path"] = str(Path(table["path"]).expanduser().absolute())
-    found = _survey(parse_recipe({"source": table}, where="the rows").source, version)
+    found = _survey(_source_of(table), version)
     if out.exists():
         raise PipelineError(f"{out} is there already; move it away, or name another file with --out")
     base = base or (REAL if gpus_here() else DEMO)
-    text = recipe_text(table, proposal, found, base, _lengths(found, base))
+    lengths = _lengths(found, base)
+    text = recipe_text(table, proposal, found, base, lengths)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise PipelineError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
     load_recipe(str(out))  # which says what is wrong with it
-    print(_summary(out, describe_source(rows), proposal, found, base))
+    print(_summary(out, describe_source(rows), proposal, found, base, lengths))
     return FRESH
 
 
@@ -152,10 +161,21 @@ def _survey(source: Source, version: str) -> Survey:
         raise
 
 
-def _named(given: dict[str, str | None]) -> Proposal | None:
-    """The columns that the command line names, if it does."""
+def _named(given: dict[str, str | None], source: Source, version: str) -> Proposal | None:
+    """The columns that the command line names, if it does; how to extract alone is of the columns that are told."""
     keys = {key: value for key, value in given.items() if value}
+    if [*keys] == ["extract"] and (found := propose(first_records(source, version, LOOKED_AT))):
+        return found._replace(keys=found.keys | keys)
     return Proposal("rows whose columns you named", keys) if keys else None
+
+
+def _source_of(table: dict[str, Any]) -> Source:
+    """[source] as a recipe has it. Raises `PipelineError` in words of the command line, whose options are its keys."""
+    try:
+        return parse_recipe({"source": table}, where="the rows").source
+    except PipelineError as error:
+        told = re.sub(r"\bsource\.(question|answer|messages|extract)\b", r"--\1", str(error))
+        raise PipelineError(told.removeprefix("the rows: ")) from error
 
 
 def _proposal(source: Source, version: str) -> Proposal | None:
@@ -195,11 +215,13 @@ def _lengths(found: Survey, base: str) -> Lengths:
     except PipelineError:
         return Lengths(None, 2048)
     rows = with_answer(with_row_id(found.rows)).drop_nulls(["answer", "question"])
-    some = rows.gather_every(max(1, rows.height // MEASURED)).head(MEASURED)
-    tokens = with_tokens(chat_rows(some, tokenizer), tokenizer)["tokens"].to_list()
+    chats = chat_rows(rows.gather_every(max(1, rows.height // MEASURED)).head(MEASURED), tokenizer)
+    of_use = chats.filter(TEXT.str.len_chars() <= MOST_CHARS * longest)
+    tokens = with_tokens(of_use, tokenizer)["tokens"].to_list() + [longest + 1] * (chats.height - of_use.height)
     if not tokens:
         return Lengths(None, 2048)
-    return Lengths(int(median(tokens)), min(longest, max(64, round_up(int(ROOM * max(tokens))))))
+    bound = min(longest, max(64, round_up(int(ROOM * max(tokens)))))
+    return Lengths(int(median(tokens)), bound, len(tokens), sum(count > bound for count in tokens))
 
 
 def recipe_text(table: dict[str, Any], proposal: Proposal | None, found: Survey, base: str, lengths: Lengths) -> str:
@@ -267,15 +289,20 @@ def _split(found: Survey, lengths: Lengths) -> str:
     )
 
 
-def _summary(out: Path, rows: str, proposal: Proposal | None, found: Survey, base: str) -> str:
+def _summary(out: Path, rows: str, proposal: Proposal | None, found: Survey, base: str, lengths: Lengths) -> str:
     """What was written, and how to go on."""
     read = f"as {proposal.looks_like} ({', '.join(proposal.lines)})" if proposal else "by the schema that they have"
     more = "" if found.whole else " of the first"
     bad = f"; {found.bad:,} cannot be read, the first in line {found.first_bad}" if found.bad else ""
+    long = (
+        f"{lengths.longer:,} of {lengths.measured:,} measured have more tokens than split.max_tokens = {lengths.bound} "
+        "and will be dropped.\n"
+    )
     run = with_options(f"ernie run --recipe {shlex.quote(str(out))}", "recipe", "source")
     return (
         f"{out}: {rows}, read {read}; base model {base}.\n"
-        f"{found.kept:,}{more} of {found.rows.height:,} rows pass the filters{bad}.\n\n"
+        f"{found.kept:,}{more} of {found.rows.height:,} rows pass the filters{bad}.\n"
+        f"{long if lengths.longer else ''}\n"
         f"The rows alone, and then all of it:\n\n    {run} --only raw_nemotron,math_split\n"
         f"    {run}"
     )

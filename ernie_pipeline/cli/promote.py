@@ -17,6 +17,7 @@ from ernie_pipeline.cli.verify import (
     settings_with_registry,
     verified,
 )
+from ernie_pipeline.recipe.home import check_rights
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.aliases import Move, before_champion, champion_now, make_champion
 from ernie_pipeline.registry.tracking import connected
@@ -60,6 +61,7 @@ def rollback(answers: Answers = 0, files: Files = False, rebuild: Rebuild = Fals
 
 def _move(choose: "Callable[[MlflowClient, str], Choice]", depth: Depth, as_json: bool, back: bool) -> int:
     settings = settings_with_registry()
+    check_rights(settings.home, to_write=True)  # to verify takes long, and the move is written down there
     own_name = settings.load_recipe().registry.model_name
     with connected(settings.tracking_uri) as client:
         version, champion = choose(client, own_name)

@@ -15,8 +15,8 @@ from ernie_pipeline.recipe.sections import Filters, NearDuplicates, Source
 MOST_ROWS = 20_000
 """Rows that are looked at: seconds."""
 TOLERATED = 10**9
-COVERED = 0.995
-"""Share of the rows that bounds of length are to let pass."""
+COVERED, FEW = 0.995, 1000
+"""Share of the rows that bounds of length are to let pass, and below how many rows all of them."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,15 @@ def _fitting(rows: pl.DataFrame, filters: Filters) -> tuple[dict[str, int], pl.D
 
 
 def length_bounds(rows: pl.DataFrame, filters: Filters) -> dict[str, int]:
-    """The bounds that nearly all of `rows` (with `answer`) keep to, where those of `filters` are narrower."""
+    """The bounds that nearly all of `rows` (with `answer`) keep to, of few rows all, where `filters` are narrower."""
     question, answer = (rows[name].drop_nulls().str.strip_chars().str.len_chars() for name in ("question", "answer"))
+    share = COVERED if rows.height >= FEW else 1.0
     found: dict[str, int] = {}
-    if question.len() and (shortest := _quantile(question, 1 - COVERED)) < filters.min_question_chars:
+    if question.len() and (shortest := _quantile(question, 1 - share)) < filters.min_question_chars:
         found["min_question_chars"] = max(1, shortest)
-    if question.len() and (longest := _quantile(question, COVERED)) > filters.max_question_chars:
+    if question.len() and (longest := _quantile(question, share)) > filters.max_question_chars:
         found["max_question_chars"] = round_up(longest)
-    if answer.len() and (longest := _quantile(answer, COVERED)) > filters.max_answer_chars:
+    if answer.len() and (longest := _quantile(answer, share)) > filters.max_answer_chars:
         found["max_answer_chars"] = round_up(longest)
     return found
 

@@ -1,16 +1,13 @@
 """What a process must do before anything of its work is imported."""
 
 import os
-import sys
 from contextlib import suppress
 
 from pydantic import ValidationError
 
 from ernie_pipeline.launch.work import Job
+from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler, without_unused
 from ernie_pipeline.utils.timeline import part
-
-UNUSED = ("sklearn", "boto3")
-"""What transformers and accelerate import wherever it is installed, for what nothing here calls: more than a second."""
 
 
 def without_torch(job: Job) -> None:
@@ -29,8 +26,8 @@ def unsloth_first(job: Job) -> None:
 
         fast_model()
     else:
-        for name in UNUSED:
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # to importlib: there is no such module
+        without_unused()
+        bitsandbytes_without_compiler()
 
 
 def model_first(job: Job) -> None:

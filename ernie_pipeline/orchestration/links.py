@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from ernie_pipeline.orchestration.words import place
 from ernie_pipeline.recipe.settings import Settings
 from ernie_pipeline.registry.mlflow_pages import CHARTS, TABLES, how_to_look, page
 from ernie_pipeline.utils.address import SQLITE, public_uri
@@ -41,7 +40,7 @@ def mlflow_links(settings: Settings, registration: dict[str, Any]) -> dict[str, 
 def _start(settings: Settings) -> str:
     uri = public_uri(settings.tracking_uri)
     if uri.startswith(SQLITE):
-        uri = f"{SQLITE}{place(Path(uri.removeprefix(SQLITE)))}"
+        uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"  # whoever copies it is elsewhere
     return how_to_look(uri)
 
 

@@ -21,6 +21,7 @@ from ernie_pipeline.registry.serving import scoring_server
 from ernie_pipeline.registry.serving.conversation import Settings, checked_settings, messages_of, refuse_unknown
 from ernie_pipeline.registry.serving.refusal import Refusal
 from ernie_pipeline.utils.errors import PipelineError
+from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler
 
 if TYPE_CHECKING:
     from ernie_pipeline.registry.serving.answering import Prompt
@@ -36,6 +37,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.served: dict[str, Any] = json.loads(Path(context.artifacts["served"]).read_text(encoding="utf-8"))
         spec = ModelSpec(**self.served["spec"])
         base = spec.base.model_copy(update={"checkpoint": pinned_checkpoint(self.served["spec"]["base"])})
+        bitsandbytes_without_compiler()
         # here, as MLflow runs this file when it saves the model too, in a process that needs no torch
         import torch
 

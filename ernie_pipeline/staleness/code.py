@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -106,8 +107,8 @@ def reached(modules: tuple[str, ...], module_of: ModuleOf = read_module) -> set[
 
 
 def _file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split(".")[1:])
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    path = os.path.join(ROOT, *module.split(".")[1:])  # noqa: PTH118  # asked a thousand times: `Path` takes longer
+    return next((Path(file) for file in (f"{path}.py", f"{path}/__init__.py") if os.path.isfile(file)), None)  # noqa: PTH113
 
 
 def _absolute(origin: str, names: list[str], package: str) -> list[str]:

@@ -1,15 +1,18 @@
 """`init` writes a recipe that fits the rows: it loads, reads all of them, and its filters take few of them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from ernie_pipeline.cli.app import main
 from ernie_pipeline.cli.init import ROWS, init
+from ernie_pipeline.data.chat.tokens import with_tokens
 from ernie_pipeline.data.read.reading import Reading
 from ernie_pipeline.data.read.source import resolve_source
 from ernie_pipeline.recipe.load import load_recipe
@@ -91,6 +94,50 @@ def test_short_and_long_questions_are_let_pass(tmp_path: Path) -> None:
         tmp_path, csv_file(tmp_path / "a.csv", [f"{n} + 2 = ?" if n % 2 else f"{n}+2?" for n in range(40)])
     )
     assert recipe.filters.min_question_chars <= 4
+
+
+@pytest.mark.parametrize("count", [30, 150])
+def test_of_few_rows_the_bounds_of_length_drop_none(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks = [f"Anna has {n} apples and buys 7. How many has she?" for n in range(count - 2)]
+    long = " ".join(f"Box {n} has {n * n} nails in it." for n in range(80))
+    recipe = written(tmp_path, csv_file(tmp_path / "a.csv", ["4 + 4?", *asks, f"{long} How many are there?"]))
+    assert (recipe.filters.min_question_chars, recipe.filters.max_question_chars >= 2000) == (6, True)
+    assert f"\n{count} of {count} rows pass the filters.\n" in capsys.readouterr().out
+
+
+def test_what_is_longer_than_the_model_reads_is_told_and_not_tokenized(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of 60 MB took two minutes."""
+    seen: list[int] = []
+
+    def spied(rows: pl.DataFrame, tokenizer: Any) -> pl.DataFrame:
+        seen.append(rows.height)
+        return with_tokens(rows, tokenizer)
+
+    monkeypatch.setattr("ernie_pipeline.cli.init.with_tokens", spied)
+    asks = [f"Anna has {n} apples and buys 7. How many has she?" for n in range(27)]
+    long = [" ".join(f"Box {n} has {n * n} nails in it." for n in range(many)) for many in (2000, 300)]
+    recipe = written(tmp_path, csv_file(tmp_path / "a.csv", [*asks, *(f"{text} How many?" for text in long)]))
+    assert (recipe.split.max_tokens, seen) == (1536, [28])
+    dropped = "2 of 29 measured have more tokens than split.max_tokens = 1536 and will be dropped."
+    assert f"\n29 of 29 rows pass the filters.\n{dropped}\n\n" in capsys.readouterr().out
+
+
+def test_how_to_extract_may_be_named_alone_and_is_told_as_it_was_typed(tmp_path: Path) -> None:
+    rows = [{"problem": f"What is {n} and 10?", "solution": f"So it is = {n + 10}"} for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = written(tmp_path, tmp_path / "a.jsonl", extract=r"= (\d+)")
+    assert (recipe.source.question, recipe.source.answer, recipe.source.extract) == ("problem", "solution", r"= (\d+)")
+    for options, said in (
+        ({"extract": "("}, "--extract = '(' is neither "),
+        ({"question": "problem"}, "--answer is missing: --question needs the column of the reference answer too"),
+    ):
+        with pytest.raises(PipelineError) as caught:
+            asked(tmp_path / "a.jsonl", out=tmp_path / "no.toml", **options)
+        assert str(caught.value).startswith(said)
 
 
 def test_broken_rows_are_counted_and_tolerated(tmp_path: Path) -> None:
@@ -179,6 +226,8 @@ def test_columns_within_one_object_are_to_be_made_rows(tmp_path: Path) -> None:
 def test_a_row_longer_than_the_model_reads_is_no_warning_of_transformers(tmp_path: Path) -> None:
     rows = [{"question": "1 + " * (3000 if n == 3 else 3) + "1?", "answer": "4"} for n in range(9)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    command = [sys.executable, "-m", "ernie_pipeline", "recipe", "init", "a.json", "--base", "demo"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    script = "import sys; sys.modules['torch'] = None; from ernie_pipeline.__main__ import entry; sys.exit(entry())"
+    command = [sys.executable, "-c", script, "recipe", "init", "a.json", "--base", "demo"]  # seconds less without torch
+    quiet = {**os.environ, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}  # of torch, not of what this is about
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=quiet)
     assert (done.returncode, done.stderr) == (0, "")

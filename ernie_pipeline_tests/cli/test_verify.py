@@ -1,6 +1,7 @@
 """`verify`, `promote` and `rollback`, on a home that was made without a model; with one: scenarios/."""
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -380,6 +381,27 @@ def test_promote_and_rollback_move_the_champion_once_it_is_verified(home: Regist
     assert values["said"].endswith('and is version 1 now; "ernie promote 2" goes back.'), (
         "a rollback would find no more"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to become another user takes root")
+def test_who_may_not_write_in_the_home_is_told_before_anything_is_verified(
+    made: RegisteredHome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TemporaryDirectory() as folder:
+        home = made.copy(Path(folder))
+        Path(folder).chmod(0o755)
+        before = home.aliases()
+        for name, value in home.environment.items():
+            monkeypatch.setenv(name, value)
+        os.setresuid(12345, 12345, 0)
+        try:
+            statuses = [main(["promote", "2"]), main(["rollback"])]
+        finally:
+            os.setresuid(0, 0, 0)
+        told = capsys.readouterr()
+        assert (statuses, told.out) == ([1, 1], "")
+        assert told.err.count("is another user's: you may not write ") == 2
+        assert home.aliases() == before
 
 
 def test_a_version_that_gave_its_alias_up_on_purpose_is_not_lost_and_not_registered_again(

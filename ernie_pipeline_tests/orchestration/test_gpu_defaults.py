@@ -92,16 +92,23 @@ def test_a_file_that_is_not_there_is_one_sentence(file: Path) -> None:
         gpu_resource(str(file))
 
 
-COMMANDS = [["definitions", "validate", "-m"], ["asset", "materialize", "--select", "raw_nemotron", "-m"]]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=["validate", "materialize"])
 @pytest.mark.parametrize(
-    ("variable", "value", "sentence"),
+    ("command", "variable", "value", "sentence"),
     [
-        ("ERNIE_PIPELINE_GPU", "{file}", "ERNIE_PIPELINE_GPU = '{file}': gpu.launcher: Input should be 'local'"),
-        ("ERNIE_PIPELINE_SENSOR_SECONDS", "soon", "ERNIE_PIPELINE_SENSOR_SECONDS = 'soon' is not a whole number"),
+        (
+            ["definitions", "validate", "-m"],
+            "ERNIE_PIPELINE_GPU",
+            "{file}",
+            "ERNIE_PIPELINE_GPU = '{file}': gpu.launcher: Input should be 'local'",
+        ),
+        (
+            ["asset", "materialize", "--select", "raw_nemotron", "-m"],
+            "ERNIE_PIPELINE_SENSOR_SECONDS",
+            "soon",
+            "ERNIE_PIPELINE_SENSOR_SECONDS = 'soon' is not a whole number",
+        ),
     ],
+    ids=["validate", "materialize"],
 )
 def test_dagster_s_commands_say_what_is_wrong_with_a_setting_first(
     file: Path, tmp_path: Path, command: list[str], variable: str, value: str, sentence: str

@@ -128,16 +128,20 @@ def test_a_group_shares_a_home_whatever_its_users_umasks_are(place: Path) -> Non
     assert "you may not" in as_user(BOB, home, "plan")  # who is not in the group
 
 
-@pytest.mark.parametrize("name", ["store/.builds/raw_nemotron.jsonl", "store/.locks", "store/math_split", "mlflow.db"])
-def test_one_place_that_is_another_s_is_named(place: Path, name: str) -> None:
+def test_one_place_that_is_another_s_is_named(place: Path) -> None:
     home = home_of(ALICE, place, mode=0o2770, group=GROUP)
     assert as_user(ALICE, home, "build", GROUP) == "built built"
-    if name == "mlflow.db":
-        (home / name).touch()
-    os.chown(home / name, 0, 0)
-    (home / name).chmod(0o755 if (home / name).is_dir() else 0o644)
-    told = as_user(BOB, home, "build", GROUP)
-    assert f"is another user's: you may not write {home / name}, which is root's; set it" in told
+    for name in ("store/.builds/raw_nemotron.jsonl", "store/.locks", "store/math_split", "mlflow.db"):
+        there = home / name
+        if name == "mlflow.db":
+            there.touch()
+        mode = there.stat().st_mode
+        os.chown(there, 0, 0)
+        there.chmod(0o755 if there.is_dir() else 0o644)
+        told = as_user(BOB, home, "build", GROUP)
+        assert f"is another user's: you may not write {there}, which is root's; set it" in told
+        os.chown(there, ALICE, GROUP)
+        there.chmod(mode)
 
 
 def test_a_home_that_cannot_be_made_there_is_told(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sixty stores, each altered at random (as two hundred were once): no altered artifact is reused, and nothing fails.
+"""Thirty stores, each altered at random (as two hundred were once): no altered artifact is reused, and nothing fails.
 
 A mutation hits any file or folder of a small store: artifacts, manifests, locks, histories, pins, kept rows, unfinished
 builds and a quantized base model.
@@ -25,7 +25,7 @@ from ernie_pipeline.store.sealed import write_sealed
 from ernie_pipeline_tests.staleness.chains import chain_of, constant, walk
 from ernie_pipeline_tests.store.bases import quantized_base
 
-SEEDS = range(60)
+SEEDS = range(30)
 JSON_VALUES = (None, 0, "", [], {}, "../../x", {"a": {"b": []}}, 1e400, True)
 
 

@@ -136,7 +136,10 @@ def test_a_registered_model_stands_beside_its_base_with_links_to_mlflow(
     assert f"(http://127.0.0.1:5055/#/experiments/1/runs?{TRAINING}&compareRunsMode=CHART)" in page["and there"].value
     monkeypatch.chdir(settings.home)
     shown = show_registration(artifact, settings, chain)
-    assert shown["MLflow is shown by"] == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+    whole = f"mlflow ui --backend-store-uri sqlite:///{settings.home}/mlflow.db"
+    assert shown["MLflow is shown by"] == whole, "wherever it is pasted"
+    relative = show_registration(artifact, replace(settings, tracking_uri="sqlite:///mlflow.db"), chain)
+    assert relative["MLflow is shown by"] == whole
     assert [row["rows"] for row in records(page["answers, base and adapter"])] == ["4", "0", "2", "2"]
     assert "the last champion" not in page
 

@@ -69,8 +69,8 @@ class Workplace(Home):
 
 
 def copy_package(folder: Path, origin: Path = PACKAGE.parent) -> Path:
-    """A copy of the package in `folder`, which it gives back."""
-    ignored = shutil.ignore_patterns("__pycache__")
+    """A copy of the package in `folder`, which it gives back, with what of it is compiled already."""
+    ignored = shutil.ignore_patterns("*.pyc.*")  # just being written
     shutil.copytree(origin / "ernie_pipeline", folder / "ernie_pipeline", ignore=ignored)
     return folder
 
