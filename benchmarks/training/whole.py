@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--limit-gib", type=float, help="instead of the profile's")
     parser.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction, help="likewise")
     parser.add_argument("--eval-every", type=int)
+    parser.add_argument("--fp8", action="store_true", help="training.fp8 = true")
     parser.add_argument("--processes", type=int, default=1)
     home = Path(tempfile.gettempdir()) / "ernie-benchmark"
     parser.add_argument("--home", type=Path, default=home, help="a pipeline's home, for its quantized base")
@@ -73,6 +74,7 @@ def _job(asked: argparse.Namespace, folder: Path) -> TrainingJob:
         "samples_per_step": asked.step,
         "max_steps": asked.samples // asked.step,
         "eval_every": asked.eval_every or recipe.training.eval_every,
+        "fp8": asked.fp8,
     }
     _write_rows(folder)
     (folder / "out").mkdir()

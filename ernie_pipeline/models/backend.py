@@ -181,8 +181,9 @@ class LoadedModel(Generates, Protocol):
     def release_generator(self) -> bool:
         """Keep nothing of that any more: memory ran out. Whether there was anything."""
 
-    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
-        """Ready to learn. `steps`: the lengths in tokens of each step's documents, all that is to come."""
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]], fp8: bool = False) -> TrainingBackend:
+        """Ready to learn. `steps`: the lengths in tokens of each step's documents, all that is to come. With `fp8`,
+        the base's products are made in 8-bit floats where that is faster; raises `PipelineError` where they cannot."""
 
     def trainable(self) -> dict[str, torch.Tensor]:
         """The adapter's parameters by name, the tensors themselves, in an order that does not change."""

@@ -188,6 +188,9 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     completion_only_loss: bool = True
+    fp8: bool = Field(
+        False, description="products of large passes in 8-bit floats: faster on Hopper GPUs, and less exact"
+    )
     eval_every: Positive = Field(100, description="steps between two validation losses")
     log_every: Positive = Field(10, description="steps between two training losses")
     keep: Literal["best", "last"] = Field("best", description="the adapter of the best validation loss, or the last")
@@ -197,6 +200,15 @@ class Training(Section):
     def _one_length(self) -> "Training":
         if self.max_steps and self.max_samples:
             raise ValueError("training.max_steps and training.max_samples are both set; set one of them to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _fp8_is_of_one_backend(self) -> "Training":
+        if self.fp8 and (self.backend != "grouped" or self.method != "supervised"):
+            raise ValueError(
+                'training.fp8 = true is for training.backend = "grouped" and training.method = "supervised"; '
+                "set these, or set it to false"
+            )
         return self
 
 

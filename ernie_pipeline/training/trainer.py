@@ -97,7 +97,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         # no DDP around it: it keeps autograd nodes, whose stream then is not the one that a CUDA graph is captured on
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         ranks.broadcast_first([parameter.detach() for parameter in loaded.trainable().values()])
-        self.backend = loaded.training(execution, [[plan.lengths[i] for i in share] for share in self.shares])
+        lengths = [[plan.lengths[i] for i in share] for share in self.shares]
+        self.backend = loaded.training(execution, lengths, plan.settings.fp8)
         self.sharded = ShardedParameters(self.backend.parameters, ranks)
 
     def fit(self) -> None:

@@ -1,6 +1,8 @@
 """The losses of ten steps of the demo model, by device and backend: `losses.json` holds what they were.
 
 python -m ernie_pipeline_tests.golden.losses BACKEND    prints those of this machine's device, to be put there
+
+BACKEND is one, or grouped-fp8: with training.fp8.
 """
 
 import json
@@ -45,8 +47,15 @@ def _job(backend: str, folder: Path) -> "TrainingJob":
 
     cuda = torch.cuda.is_available()
     quantization = Quantization() if cuda else Quantization(compute_dtype="float32", double=False)
+    backend, _, fp8 = backend.partition("-")
     settings = Training(
-        backend=backend, max_steps=STEPS, samples_per_step=8, learning_rate=1e-3, log_every=1, optimizer="adamw_torch"
+        backend=backend,
+        max_steps=STEPS,
+        samples_per_step=8,
+        learning_rate=1e-3,
+        log_every=1,
+        optimizer="adamw_torch",
+        fp8=bool(fp8),
     )
     (folder / "out").mkdir(parents=True)
     return TrainingJob(

@@ -28,9 +28,9 @@ def test_values_and_states_are_those_of_bitsandbytes(size: int) -> None:
         ours.step()
         theirs.step()
         own, other = ours.state[parameters[0]], theirs.state[parameters[1]]
-        # theirs divides only nearly, and where the second moment is 0 a step is by hundreds
+        # theirs has the bias correction, 1 - 0.999^2 at first, by a power in fp32: four digits of a step
         change, value = (parameters[1] - before).abs(), parameters[1].abs()
-        assert ((parameters[0] - parameters[1]).abs() <= 1e-5 * change + 1e-6 * (1 + value)).all()
+        assert ((parameters[0] - parameters[1]).abs() <= 1e-4 * change + 1e-6 * (1 + value)).all()
         for name in ("state1", "state2"):
             apart = (own[name].int() - other[name].int()).abs()
             assert apart.max() <= 1, name  # half way between two codes

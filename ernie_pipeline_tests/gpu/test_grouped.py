@@ -287,7 +287,8 @@ def test_two_gpus_end_at_the_loss_of_one(grouped_job: MakeJob, tmp_path: Path) -
     subprocess.run(command(job_file, 2), env=environment, check=True)
     run = json.loads((two.out / "reports" / "run.json").read_text())
     assert (run["processes"], run["steps"], run["samples"]) == (2, 40, 320)
-    assert last_losses(two) == pytest.approx(last_losses(one), rel=0.01)
+    # by heart after 40 steps, of 0.5 at first: what is left of the loss is rounding
+    assert last_losses(two) == pytest.approx(last_losses(one), rel=0.01, abs=2e-4)
 
     shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-40")
     [left] = (tmp_path / "checkpoints").glob("checkpoint-*")
@@ -297,4 +298,4 @@ def test_two_gpus_end_at_the_loss_of_one(grouped_job: MakeJob, tmp_path: Path) -
     again, lines = grouped_job("again", **settings, execution={"micro_batch": 4}), list[str]()
     train(again, lambda line, values: lines.append(line))
     assert any(line.startswith("going on after step 39") for line in lines)
-    assert last_losses(again) == pytest.approx(last_losses(two), rel=0.01)
+    assert last_losses(again) == pytest.approx(last_losses(two), rel=0.01, abs=2e-4)

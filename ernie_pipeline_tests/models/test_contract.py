@@ -332,6 +332,13 @@ def test_a_step_replays_experts_in_both_passes(subject: Subject, learner: Loaded
     assert (without - found).norm() > 0.05 * found.norm()
 
 
+def test_all_of_it_is_in_training_mode_from_the_first_step_on(subject: Subject, learner: LoadedModel) -> None:
+    """Layers heed gradient checkpointing and dropout in no other."""
+    backend = trained(learner, execution(subject))
+    step(backend, documents(), 1.0)
+    assert [name for name, module in learner.module.named_modules() if not module.training] == []
+
+
 def test_a_gradient_takes_the_place_of_what_stood_there_and_is_divided_by_the_tokens(
     subject: Subject, learner: LoadedModel
 ) -> None:

@@ -68,6 +68,7 @@ DEMO: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "completion_only_loss": True,
+        "fp8": False,
         "eval_every": 50,
         "log_every": 10,
         "keep": "best",
@@ -166,6 +167,7 @@ def test_the_recipe_reference_is_the_reference_run() -> None:
         ({"training": {"epochs": "many"}}, "recipe here: training.epochs = 'many': input should be a valid number"),
         ({"training": {"max_steps": 1.5}}, "recipe here: training.max_steps = 1.5: input should be a valid integer"),
         ({"training": {"max_steps": 9, "max_samples": 9}}, "recipe here: training.max_steps and training.max_samples"),
+        ({"training": {"fp8": True}}, 'recipe here: training.fp8 = true is for training.backend = "grouped" and'),
         (
             {"execution": {"micro_batchs": 4}},
             "recipe here: unknown key execution.micro_batchs; did you mean 'micro_batch'?",

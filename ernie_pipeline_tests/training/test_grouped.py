@@ -212,7 +212,7 @@ def test_layers_kept_dequantized_change_nothing_and_go_first_when_memory_runs_ou
     trainer = make_grouped_trainer(said, **settings)
     trainer.backend._spend_spare_memory()  # which it does after its first step on CUDA
     assert trainer.backend.facts()["layers_kept_dequantized"] == 1
-    assert trainer.backend.facts()["dense_kept_dequantized"] is True
+    assert trainer.backend.facts()["dense_kept_dequantized"] > 0
     assert all(experts.dequantized for experts in experts_of(trainer))
     found = trained(trainer)
     assert (found - wanted).abs().max() < 1e-5

@@ -45,32 +45,44 @@ def low_rank(
 
 @triton.jit
 def write_adapter(
-    first_A, first_B, second_A, second_B, lora_A, lora_B, scale, rank, inputs, height, outputs,
-    A_expert_stride, A_row_stride, B_expert_stride, B_row_stride,
-    FIRST: tl.constexpr, TARGETS: tl.constexpr, ALIGNED: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    A0, B0, A1, B1, A2, B2, lora_A, lora_B, scale0, scale1, scale2,
+    rank0, height0, row0, column0, rank1, height1, row1, column1, rank2, height2, row2, column2,
+    inputs, outputs, width, A_expert_stride, A_row_stride, B_expert_stride, B_row_stride,
+    PARTS: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Programs (expert, place): A's values come first, then B's; both in blocks of BLOCK values."""
     expert = tl.program_id(0).to(tl.int64)
-    blocks_of_A = tl.cdiv(TARGETS * ALIGNED * inputs, BLOCK)
+    blocks_of_A = tl.cdiv(width * inputs, BLOCK)
     if tl.program_id(1) < blocks_of_A:
         value = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         row, column = value // inputs, value % inputs
-        own, there = row % ALIGNED, row < TARGETS * ALIGNED
-        source = expert * rank * inputs + own * inputs + column
-        a = tl.load(first_A + source, mask=(row < ALIGNED) & (own < rank), other=0.0)
-        if TARGETS > 1:
-            a += tl.load(second_A + source, mask=(row >= ALIGNED) & there & (own < rank), other=0.0)
+        a = _part_of_A(A0, expert, row - column0, column, rank0, inputs)
+        if PARTS > 1:
+            a += _part_of_A(A1, expert, row - column1, column, rank1, inputs)
+        if PARTS > 2:
+            a += _part_of_A(A2, expert, row - column2, column, rank2, inputs)
         place = lora_A + expert * A_expert_stride + row * A_row_stride + column
-        tl.store(place, a.to(lora_A.dtype.element_ty), mask=there)
+        tl.store(place, a.to(lora_A.dtype.element_ty), mask=row < width)
     else:
         value = (tl.program_id(1) - blocks_of_A) * BLOCK + tl.arange(0, BLOCK)
         row, column = value // WIDTH, value % WIDTH
-        there = (row < outputs) & (column < TARGETS * ALIGNED)
-        target, own = row // height, column % ALIGNED
-        source = expert * height * rank + (row - target * height) * rank + own
-        mine = (target - FIRST == column // ALIGNED) & there & (own < rank)
-        b = tl.load(first_B + source, mask=mine & (target == FIRST), other=0.0)
-        if TARGETS > 1:
-            b += tl.load(second_B + source, mask=mine & (target != FIRST), other=0.0)
+        b = _part_of_B(B0, expert, row - row0, column - column0, height0, rank0) * scale0
+        if PARTS > 1:
+            b += _part_of_B(B1, expert, row - row1, column - column1, height1, rank1) * scale1
+        if PARTS > 2:
+            b += _part_of_B(B2, expert, row - row2, column - column2, height2, rank2) * scale2
         place = lora_B + expert * B_expert_stride + row * B_row_stride + column
-        tl.store(place, (b * scale).to(lora_B.dtype.element_ty), mask=there)
+        tl.store(place, b.to(lora_B.dtype.element_ty), mask=(row < outputs) & (column < width))
+
+
+@triton.jit
+def _part_of_A(A, expert, row, column, rank, inputs):
+    """Of one part [experts, rank, inputs]; zero beside it."""
+    return tl.load(A + (expert * rank + row) * inputs + column, mask=(row >= 0) & (row < rank), other=0.0)
+
+
+@triton.jit
+def _part_of_B(B, expert, row, column, height, rank):
+    """Of one part [experts, height, rank]; zero beside it."""
+    mine = (row >= 0) & (row < height) & (column >= 0) & (column < rank)
+    return tl.load(B + (expert * height + row) * rank + column, mask=mine, other=0.0)

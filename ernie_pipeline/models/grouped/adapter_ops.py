@@ -5,6 +5,7 @@ padding, a gathering, a product of 16 or 32 columns, which reads all rows again,
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -80,51 +81,67 @@ def _launch(
     return out
 
 
+class Part(NamedTuple):
+    """One target's adapter, and where it stands among others': B's first row, and B's first column, which is A's first
+    row."""
+
+    lora_A: torch.Tensor
+    """[experts, rank, inputs]"""
+    lora_B: torch.Tensor
+    """[experts, height, rank]"""
+    scale: float
+    row: int
+    column: int
+
+
+MOST_PARTS = 3
+
+
 def write_adapter(
     lora_A: torch.Tensor, lora_B: torch.Tensor, pairs: Mapping[int, Sequence[torch.Tensor]], aligned: int, scale: float
 ) -> None:
-    """Fill `lora_A` [experts, width, inputs] and `lora_B` [experts, outputs, width] with an adapter's values.
+    """As `write_parts`: of A [experts, rank, inputs] and B [experts, height, rank] of one target, or of two that follow
+    one another, by its number; outputs are `height` rows of each. It has `aligned` of the width, at least its rank."""
+    parts = [
+        Part(a, b, scale, row=target * b.shape[1], column=place * aligned)
+        for place, (target, (a, b)) in enumerate(pairs.items())
+    ]
+    write_parts(lora_A, lora_B, parts)
 
-    `pairs`: A [experts, rank, inputs] and B [experts, height, rank] of one target, or of two that follow one another,
-    by its number: outputs are `height` rows of each. It has `aligned` of the width, at least its rank; what is of no
-    target becomes 0, and B is multiplied by `scale`.
-    """
+
+def write_parts(lora_A: torch.Tensor, lora_B: torch.Tensor, parts: Sequence[Part]) -> None:
+    """Fill `lora_A` [experts, width, inputs] and `lora_B` [experts, outputs, width] with the values of up to
+    `MOST_PARTS` parts, B's multiplied by its scale; what is of none becomes 0."""
     if not lora_A.is_cuda:
-        _write_in_torch(lora_A, lora_B, pairs, aligned, scale)
+        _write_in_torch(lora_A, lora_B, parts)
         return
-    (A, B), *rest = pairs.values()
-    experts, rank, inputs = A.shape
-    outputs, width, block = lora_B.shape[1], len(pairs) * aligned, 1024
+    experts, width, inputs = lora_A.shape
+    outputs, block = lora_B.shape[1], 1024
     columns = triton.next_power_of_2(width)
     blocks = triton.cdiv(width * inputs, block) + triton.cdiv(outputs * columns, block)
+    three = [*parts, *[parts[0]] * (MOST_PARTS - len(parts))]
     adapter_kernels.write_adapter[(experts, blocks)](
-        A,
-        B,
-        *(rest[0] if rest else (A, B)),
+        *(tensor for part in three for tensor in (part.lora_A, part.lora_B)),
         lora_A,
         lora_B,
-        scale,
-        rank,
+        *(part.scale for part in three),
+        *(size for part in three for size in (part.lora_A.shape[1], part.lora_B.shape[1], part.row, part.column)),
         inputs,
-        B.shape[1],
         outputs,
+        width,
         *lora_A.stride()[:2],
         *lora_B.stride()[:2],
-        FIRST=min(pairs),
-        TARGETS=len(pairs),
-        ALIGNED=aligned,
+        PARTS=len(parts),
         WIDTH=columns,
         BLOCK=block,
         num_warps=4,
     )
 
 
-def _write_in_torch(
-    lora_A: torch.Tensor, lora_B: torch.Tensor, pairs: Mapping[int, Sequence[torch.Tensor]], aligned: int, scale: float
-) -> None:
+def _write_in_torch(lora_A: torch.Tensor, lora_B: torch.Tensor, parts: Sequence[Part]) -> None:
     lora_A.zero_()
     lora_B.zero_()
-    for place, (target, (a, b)) in enumerate(pairs.items()):
-        columns = slice(place * aligned, place * aligned + a.shape[1])
+    for a, b, scale, row, column in parts:
+        columns = slice(column, column + a.shape[1])
         lora_A[:, columns] = a
-        lora_B[:, target * b.shape[1] : (target + 1) * b.shape[1], columns] = b * scale
+        lora_B[:, row : row + b.shape[1], columns] = b * scale

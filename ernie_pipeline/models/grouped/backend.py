@@ -1,7 +1,7 @@
 """Backend `grouped`, for ERNIE-4.5 on CUDA: a base quantized once and kept, a layer's experts all at once.
 
 Its layers are transformers' and PEFT's, but for the routed experts (`experts.py`), what adapted layers compute in
-(`lora_linear.py`), and the way from documents to their loss (`padding_free.py`).
+(`lora_linear.py`, `dense_products.py`), and the way from documents to their loss (`padding_free.py`).
 """
 
 from collections.abc import Sequence
@@ -136,6 +136,12 @@ class GroupedModel(TransformersModel):
         with self.evaluating():
             return batched_logprobs(logprobs_of, documents, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)
 
+    def _train_in_fp8(self) -> None:
+        for experts in (module for module in self.base.modules() if isinstance(module, GroupedExperts)):
+            if missing := experts.lacks_for_fp8():
+                raise PipelineError(f"training.fp8 = true {missing}; set it to false")
+            experts.fp8 = True
+
     def _inputs(self, batch: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> Inputs:
         inputs = concatenate(batch, self.tokenizer.pad_token_id, weights=weights)
         return {name: value.to(self.device) for name, value in inputs.items()}
@@ -148,8 +154,10 @@ class GroupedModel(TransformersModel):
         if self.captures:
             self.captures.lend_memory()
 
-    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]], fp8: bool = False) -> TrainingBackend:
         """See `LoadedModel.training`."""
         self.limit_gib = execution.memory_limit_gib
+        if fp8:
+            self._train_in_fp8()
         self.captures = GroupedTraining(self.module, self.device, self.tokenizer.pad_token_id, execution, steps)
         return self.captures

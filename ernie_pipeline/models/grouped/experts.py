@@ -14,6 +14,7 @@ from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.fp8_mm import what_fp8_lacks
 from ernie_pipeline.models.grouped.nf4_mm import reads_nf4
 from ernie_pipeline.models.grouped.products import (
     Experts,
@@ -75,6 +76,8 @@ class GroupedExperts(nn.Module):
     """
 
     capturable = True
+    fp8 = False
+    """Whether products of many rows are made in 8-bit floats while it is trained."""
 
     def __init__(self, gate_up: Any, down: Any):
         super().__init__()
@@ -98,11 +101,15 @@ class GroupedExperts(nn.Module):
         pairs = {} if adapter is None else adapter.pairs()
         scale = 1.0 if adapter is None else adapter.scale
         stacks = {fused: self._stack(fused) for fused in FUSED_PROJECTIONS}
-        return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale))
+        return grouped_experts(hidden, chosen, weights, Experts(stacks, pairs, scale, self.fp8 and self.training))
 
     def reads_nf4(self, tokens: int, slots: int) -> bool:
         """Whether a pass over so many tokens, each with so many experts, has no need of dequantized weights."""
-        return all(reads_nf4(getattr(self, fused), tokens * slots) for fused in FUSED_PROJECTIONS)
+        return self.fp8 or all(reads_nf4(getattr(self, fused), tokens * slots) for fused in FUSED_PROJECTIONS)
+
+    def lacks_for_fp8(self) -> str:
+        """See `what_fp8_lacks`."""
+        return next(filter(None, (what_fp8_lacks(getattr(self, fused)) for fused in FUSED_PROJECTIONS)), "")
 
     def keep_dequantized(self) -> int:
         """Hold both stacks in 16 bits too from now on, so that no pass dequantizes them; the bytes that this takes."""

@@ -17,6 +17,8 @@ class FlatParameters:
         self.gradients = torch.zeros_like(self.values)
         parts = zip(self.parameters, torch.split(self.gradients, self._sizes), strict=True)
         self.parts = [part.view_as(parameter) for parameter, part in parts]
+        for parameter, part in zip(self.parameters, self.parts, strict=True):
+            parameter.main_grad = part  # type: ignore[attr-defined]
         self.bind()
 
     @property
@@ -38,6 +40,16 @@ class FlatParameters:
         self.values.grad = self.gradients
         for parameter, part in zip(self.parameters, self.parts, strict=True):
             parameter.grad = part
+
+
+def main_grad(parameter: torch.Tensor) -> torch.Tensor | None:
+    """The parameter's gradient where it is one of the `FlatParameters`': its backward pass may add to that itself.
+
+    Autograd is given None then, so that it does not add a second time; and so are `torch.autograd.grad` and hooks.
+    Megatron-LM's fused accumulation of gradients does so, and calls it that.
+    """
+    part: torch.Tensor | None = getattr(parameter, "main_grad", None)
+    return part if part is not None and parameter.grad is part else None
 
 
 def step_without_waiting() -> None:

@@ -153,24 +153,28 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: Any, cos: Any, sin: Any) -> torch.Tensor:  # type: ignore[override]
         ctx.save_for_backward(cos, sin)
-        return _rotate(heads, cos, sin)
+        return rotate(heads, cos, sin, heads.new_empty(heads.shape))
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:  # type: ignore[override]
         cos, sin = ctx.saved_tensors
-        return _rotate(grad, cos, -sin), None, None
+        return rotate(grad, cos, sin, grad.new_empty(grad.shape), back=True), None, None
 
 
-def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(
+    heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor, back: bool = False
+) -> torch.Tensor:
+    """Write what `apply_rotary` gives, or with `back` what is rotated so, into `out`, a token's heads side by side;
+    it may be `heads`."""
     if not heads.is_cuda:
         x, y = heads.float().view(*heads.shape[:-1], -1, 2).unbind(-1)
-        c, s = cos[:, None], sin[:, None]
-        return torch.stack((x * c - y * s, y * c + x * s), dim=-1).flatten(-2).to(heads.dtype)
+        c, s = cos[:, None], -sin[:, None] if back else sin[:, None]
+        return out.copy_(torch.stack((x * c - y * s, y * c + x * s), dim=-1).flatten(-2))
     tokens, number, size = heads.shape
     if heads.stride()[1:] != (size, 1):
         heads = heads.contiguous()
-    out = heads.new_empty(heads.shape)
-    kernels.rotary[(tokens,)](heads, cos, sin, out, heads.stride(0), HEADS=number, HALF=size // 2, num_warps=1)
+    strides = heads.stride(0), out.stride(0)
+    kernels.rotary[(tokens,)](heads, cos, sin, out, *strides, HEADS=number, HALF=size // 2, BACK=back, num_warps=1)
     return out
 
 

@@ -116,8 +116,9 @@ def grouped_mm(
 
 @triton.jit
 def outer_products(
-    narrow, wide, token, ends, out, narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
-    RANK: tl.constexpr, N: tl.constexpr, INDEXED: tl.constexpr,
+    narrow, wide, token, ends, first_out, second_out, scale,
+    narrow_stride, wide_stride, expert_stride, rank_stride, column_stride,
+    RANK: tl.constexpr, N: tl.constexpr, OUTS: tl.constexpr, ALIGNED: tl.constexpr, INDEXED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
     expert = tl.program_id(1).to(tl.int64)
@@ -125,6 +126,8 @@ def outer_products(
     rank = tl.program_id(2) * RANKS + tl.arange(0, RANKS)
     start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
     end = tl.load(ends + expert)
+    if start == end:  # nothing to add
+        return
     total = tl.zeros((COLUMNS, RANKS), dtype=tl.float32)
     for first in range(start, end, ROWS):
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
@@ -134,25 +137,36 @@ def outer_products(
             wide + source[:, None] * wide_stride + column[None, :], mask=inside & (column < N)[None, :], other=0.0
         )
         few = tl.load(
-            narrow + row[:, None] * narrow_stride + rank[None, :], mask=inside & (rank < RANK)[None, :], other=0.0
+            narrow + row[:, None] * narrow_stride + rank[None, :],
+            mask=inside & (rank < OUTS * ALIGNED)[None, :],
+            other=0.0,
         )
         total = tl.dot(tl.trans(many), few, total)
-    target = out + expert * expert_stride + column[:, None] * column_stride + rank[None, :] * rank_stride
-    tl.store(target, total, mask=(column < N)[:, None] & (rank < RANK)[None, :])
+    total *= scale
+    for number in tl.static_range(OUTS):
+        out = first_out if number == 0 else second_out
+        own = rank - number * ALIGNED
+        target = out + expert * expert_stride + column[:, None] * column_stride + own[None, :] * rank_stride
+        there = (column < N)[:, None] & ((own >= 0) & (own < RANK))[None, :]
+        tl.store(target, tl.load(target, mask=there, other=0.0) + total, mask=there)
 
 
 @triton.jit
-def rotary(heads, cos, sin, out, stride, HEADS: tl.constexpr, HALF: tl.constexpr):
+def rotary(
+    heads, cos, sin, out, stride, out_stride, HEADS: tl.constexpr, HALF: tl.constexpr, BACK: tl.constexpr
+):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)
     column = tl.arange(0, 2 * HALF)
     c = tl.load(cos + token * HALF + pair)
     s = tl.load(sin + token * HALF + pair)
+    if BACK:
+        s = -s
     for head in range(HEADS):
         values = tl.load(heads + token * stride + head * 2 * HALF + column).to(tl.float32)
         x, y = tl.split(tl.reshape(values, (HALF, 2)))
         both = tl.interleave(x * c - y * s, y * c + x * s)
-        tl.store(out + (token * HEADS + head) * 2 * HALF + column, both.to(out.dtype.element_ty))
+        tl.store(out + token * out_stride + head * 2 * HALF + column, both.to(out.dtype.element_ty))
 
 
 @triton.jit

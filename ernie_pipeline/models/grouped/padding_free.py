@@ -14,9 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ernie_pipeline.models.documents import NOT_COUNTED
 from ernie_pipeline.models.grouped import lora_linear
+from ernie_pipeline.models.grouped.dense_ops import Norm
+from ernie_pipeline.models.grouped.dense_products import Rotary, rms_norm
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.fused_ops import apply_rotary, loss_and_gradient, swiglu, token_losses
-from ernie_pipeline.models.grouped.lora_linear import project
+from ernie_pipeline.models.grouped.fused_ops import loss_and_gradient, token_losses
+from ernie_pipeline.models.grouped.lora_linear import gated_mlp, project
 
 CHUNK = 2048
 """Tokens whose logits exist at a time: 103,424 of them in 16 bits are 0.4 GiB."""
@@ -34,26 +36,27 @@ class Sequences(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What is held in 16 bits too: the dense layers' weights, and of how many layers the experts'."""
+    """What is held in 16 bits too."""
 
-    dense: bool
+    dense: int
+    """How many dense weights; those of layers that are computed together count as one."""
     layers: int
+    """Of how many layers the experts'."""
 
 
 def keep_dequantized(model: Any, spare: int, tokens: int) -> Kept:
-    """Hold what `spare` bytes allow in 16 bits: first all dense layers, which are few bytes and many launches, and then
-    the experts of as many layers as there are bytes for. With 0, nothing any more.
+    """Hold what `spare` bytes allow in 16 bits: first dense layers, which are few bytes and many launches, and then the
+    experts of as many layers as there are bytes for. With 0, nothing any more.
 
     Experts are not held where a pass over `tokens`, the most that there are, reads them in 4 bits. What is dequantized
     at each step otherwise is the same, so nothing but the time changes.
     """
-    groups = list(_dense_groups(model))
-    needed = sum(map(lora_linear.dequantized_bytes, groups))
-    dense = 0 < needed <= spare
-    for group in groups:
-        (lora_linear.keep_dequantized if dense else lora_linear.drop_dequantized)(group)
-    spare -= needed if dense else 0
-    number = 0
+    dense = number = 0
+    for group in _dense_groups(model):
+        needed = lora_linear.dequantized_bytes(group)
+        fits = needed <= spare
+        (lora_linear.keep_dequantized if fits else lora_linear.drop_dequantized)(group)
+        spare, dense = spare - needed * fits, dense + fits
     for experts in (module for module in model.modules() if isinstance(module, GroupedExperts)):
         experts.drop_dequantized()
         if experts.dequantized_bytes <= spare and not experts.reads_nf4(tokens, model.config.moe_k):
@@ -122,7 +125,7 @@ def _last_hidden(model: Any, inputs: dict[str, torch.Tensor], max_seqlen: int) -
             hidden = checkpoint(_layer, layer, hidden, sequences, use_reentrant=False, preserve_rng_state=False)
         else:
             hidden = _layer(layer, hidden, sequences)
-    return _norm(inner.norm, hidden)
+    return rms_norm(hidden, _norm(inner.norm))[0]
 
 
 def _logits(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -138,9 +141,9 @@ def _angles(rotary: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    hidden = hidden + _attention(layer.self_attn, _norm(layer.input_layernorm, hidden), sequences)
+    hidden = _attention(layer.self_attn, _norm(layer.input_layernorm), hidden, sequences)
     block = layer.mlp
-    after = _norm(layer.post_attention_layernorm, hidden)
+    after, hidden = rms_norm(hidden, _norm(layer.post_attention_layernorm))
     if not hasattr(block, "experts"):
         return hidden + _swiglu_mlp(block, after)
     if block.shared_experts is not None:
@@ -151,24 +154,22 @@ def _layer(layer: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tens
 
 
 def _swiglu_mlp(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = mlp.down_proj(swiglu(*project(hidden, mlp.gate_proj, mlp.up_proj)))
-    return out
+    return gated_mlp(hidden, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
 
 
-def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    return F.rms_norm(hidden, hidden.shape[-1:], norm.weight.to(hidden.dtype), norm.variance_epsilon)
+def _norm(norm: Any) -> Norm:
+    return Norm(norm.weight, norm.variance_epsilon)
 
 
-def _attention(attention: Any, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    heads = (len(hidden), -1, attention.head_dim)
-    query, key, value = (
-        projected.view(heads) for projected in project(hidden, attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    query, key = (apply_rotary(part, sequences.cos, sequences.sin) for part in (query, key))
-    value = value.contiguous()  # saved for the backward pass, which needs no memory of the other two
+def _attention(attention: Any, norm: Norm, hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    """Of `hidden` normalized, added to it."""
+    rotary = Rotary(sequences.cos, sequences.sin, attention.head_dim, layers=2)
+    layers = attention.q_proj, attention.k_proj, attention.v_proj
+    *projected, hidden = project(hidden, *layers, norm=norm, rotary=rotary)
+    query, key, value = (each.view(len(hidden), -1, attention.head_dim) for each in projected)
     attend = _flash if hidden.is_cuda and hidden.dtype != torch.float32 else _document_by_document
     out: torch.Tensor = attention.o_proj(attend(query, key, value, sequences, attention.scaling).flatten(1))
-    return out
+    return hidden + out
 
 
 def _flash(

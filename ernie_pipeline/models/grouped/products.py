@@ -1,17 +1,17 @@
 """The experts of a layer as products of groups, one group of rows an expert, with their adapters inside the products.
 
 A layer's weights are dequantized once for all its experts; where an expert has few rows, the product reads them in 4
-bits instead (`nf4_mm.py`). An adapter costs its two small products: what A gives stands in further columns beside the
-input, and B in columns beside the base's weights, so that one product adds both, in fp32 before it is rounded. For rows
-x of an expert with weights W, adapter A, B and scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' =
-x W' + s (x A') B'. Backwards it is the same the other way round, with A in rows below the base's weights:
-[g, g s B] [W; A] = g W + s (g B) A.
+bits instead (`nf4_mm.py`), and where a recipe allows it, products of many are in 8-bit floats (`fp8_mm.py`). An adapter
+costs its two small products: what A gives stands in further columns beside the input, and B in columns beside the
+base's weights, so that one product adds both, in fp32 before it is rounded. For rows x of an expert with weights W,
+adapter A, B and scale s (Hu et al. 2021, "LoRA", equation 3): [x, x A'] [W, s B]' = x W' + s (x A') B'. Backwards it is
+the same the other way round, with A in rows below the base's weights: [g, g s B] [W; A] = g W + s (g B) A.
 
 What the backward pass needs and can be had cheaply (gathered rows, dequantized weights, activations) is made again
 there: between the passes a token costs the 2I values of gate and up in each of its slots, and little more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ import torch
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.adapter_ops import add_low_rank, gather_with_low_rank, write_adapter
 from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.flat_parameters import main_grad
+from ernie_pipeline.models.grouped.fp8_mm import fp8_mm
 from ernie_pipeline.models.grouped.fused_ops import sum_slots, swiglu_backward, swiglu_into
 from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
 from ernie_pipeline.models.grouped.nf4_mm import nf4_mm, reads_nf4
-from ernie_pipeline.models.grouped.outer_products import outer_products
+from ernie_pipeline.models.grouped.outer_products import add_outer_products
 from ernie_pipeline.models.memory import round_up
 
 ALIGNED = 8
@@ -79,6 +81,8 @@ class Experts:
     stacks: Mapping[str, Stack]
     pairs: Pairs
     scale: float
+    fp8: bool = False
+    """Whether products of many rows are made in 8-bit floats."""
 
 
 class Routing(NamedTuple):
@@ -110,9 +114,13 @@ def grouped_experts(
 
     Differentiable in `hidden`, `weights` [tokens, k] and the adapter.
     """
-    lora = [tensor for pair in experts.pairs.values() for tensor in pair]
+    lora = _tensors(experts.pairs)
     out: torch.Tensor = _Grouped.apply(hidden, weights, chosen, experts, *lora)  # type: ignore[no-untyped-call]
     return out
+
+
+def _tensors(pairs: Pairs) -> list[torch.Tensor]:
+    return [tensor for pair in pairs.values() for tensor in pair]
 
 
 class _Grouped(torch.autograd.Function):
@@ -142,6 +150,7 @@ class _Grouped(torch.autograd.Function):
         hidden, gate_up, weight_of_row, in_low_rank, down_low_rank, *rest = ctx.saved_tensors
         routing, experts = Routing(*rest), ctx.experts
         gate, up = gate_up.chunk(2, dim=1)
+        grads = {target: LoraPair(*map(_gradient, pair)) for target, pair in experts.pairs.items()}
 
         weight = _weight(experts, "down_proj", len(gate_up), hidden.dtype)
         grad, _ = _gathered(grad_out, weight.lora_B.transpose(1, 2), routing)
@@ -152,7 +161,8 @@ class _Grouped(torch.autograd.Function):
         )
         grad_weight = swiglu_backward(gate, up, weight_of_row, grad_active, grad_gate_up, active)
         assert grad_weight is not None
-        grads = {} if active is None else _grad_lora(experts, weight, active, down_low_rank, grad, routing.ends)
+        if active is not None:
+            _add_grad_lora(grads, experts.scale, weight, active, down_low_rank, grad, routing.ends)
         del weight, active, grad, grad_active
 
         weight = _weight(experts, "gate_up_proj", len(gate_up), hidden.dtype)
@@ -160,8 +170,10 @@ class _Grouped(torch.autograd.Function):
             add_low_rank(grad_gate_up, weight.lora_B.transpose(1, 2), routing.ends)
         grad_hidden = sum_slots(weight.backward(grad_gate_up, routing.ends), routing.row_of_slot)
         if weight.width:
-            grads |= _grad_lora(experts, weight, hidden, in_low_rank, grad_gate_up, routing.ends, routing.token_of_row)
-        grad_lora = [gradient for target in experts.pairs for gradient in grads[target]]
+            ends, token = routing.ends, routing.token_of_row
+            _add_grad_lora(grads, experts.scale, weight, hidden, in_low_rank, grad_gate_up, ends, token)
+        both = zip(_tensors(experts.pairs), _tensors(grads), strict=True)
+        grad_lora = [None if grad is main_grad(parameter) else grad for parameter, grad in both]
         return grad_hidden, grad_weight[routing.row_of_slot], None, None, *grad_lora
 
 
@@ -211,8 +223,10 @@ class DequantizedWeight(NamedTuple):
 
 
 class QuantizedWeight(NamedTuple):
-    """The same with W in 4 bits, for products that read it so."""
+    """The same with W in 4 bits, for products that take it so."""
 
+    product: Callable[..., torch.Tensor]
+    """`nf4_mm` or `fp8_mm`."""
     quantized: Any
     outputs: int
     inputs: int
@@ -227,26 +241,28 @@ class QuantizedWeight(NamedTuple):
 
     def forward(self, rows: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """See `DequantizedWeight.forward`."""
-        return nf4_mm(rows, self.quantized, self.lora_B, ends)
+        return self.product(rows, self.quantized, self.lora_B, ends)
 
     def backward(self, grad: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """See `DequantizedWeight.backward`."""
-        return nf4_mm(grad, self.quantized, self.lora_A, ends, backward=True)
+        return self.product(grad, self.quantized, self.lora_A, ends, backward=True)
 
 
 AdaptedWeight = DequantizedWeight | QuantizedWeight
 
 
 def _weight(experts: Experts, fused: str, rows: int, dtype: torch.dtype) -> AdaptedWeight:
-    """In the form in which the product of `rows` rows is fastest."""
+    """In the form in which the product of `rows` rows is fastest, of those that are allowed."""
     stack, pairs = experts.stacks[fused], own_pairs(fused, experts.pairs)
     number, outputs, inputs = stack.shape
     weight: AdaptedWeight
-    if reads_nf4(stack.quantized, rows):  # held dequantized or not: what a pass gives is to be the same
+    few = reads_nf4(stack.quantized, rows)
+    if few or experts.fp8:  # held dequantized or not: what a pass gives is to be the same
         options = {"dtype": dtype, "device": stack.quantized.device}
         lora_A = torch.empty(number, _width(pairs), inputs, **options)
         lora_B = torch.empty(number, outputs, _width(pairs), **options)
-        weight = QuantizedWeight(stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
+        product = nf4_mm if few else fp8_mm
+        weight = QuantizedWeight(product, stack.quantized, outputs, inputs, _columns(pairs), lora_A, lora_B)
     else:
         weight = DequantizedWeight(stack.augmented(pairs, dtype), outputs, inputs, _columns(pairs))
     if pairs:
@@ -273,10 +289,6 @@ def _width(pairs: Pairs) -> int:
     return sum(round_up(pair.lora_A.shape[1], ALIGNED) for pair in pairs.values())
 
 
-def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    return tensor if scale == 1 else tensor * scale
-
-
 # The products
 
 
@@ -288,23 +300,29 @@ def _gathered(source: torch.Tensor, lora: torch.Tensor, routing: Routing) -> tup
     return gather_with_low_rank(source, routing.token_of_row, lora, routing.ends)
 
 
-def _grad_lora(
-    experts: Experts,
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """What its gradient is added to: its own, or one for autograd to add."""
+    own = main_grad(parameter)
+    return torch.zeros_like(parameter) if own is None else own
+
+
+def _add_grad_lora(
+    grads: Pairs,
+    scale: float,
     weight: AdaptedWeight,
     rows: torch.Tensor,
     low_rank: torch.Tensor | None,
     grad: torch.Tensor,
     ends: torch.Tensor,
     token: torch.Tensor | None = None,
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The gradients of A and B of a weight's targets: from its input `rows` [rows, inputs] (or [tokens, inputs], of
-    which `token` names each row's), what A made of them, and `grad` with what B makes of it in the columns behind."""
+) -> None:
+    """Add to `grads` those of a weight's targets: from its input `rows` [rows, inputs] (or [tokens, inputs], of which
+    `token` names each row's), what A made of them, and `grad` with what B makes of it in the columns behind."""
     assert low_rank is not None
-    grad_A = outer_products(grad[:, weight.outputs :], rows, ends, token=token)
+    grads_A = [grads[target].lora_A for target in weight.columns]
+    add_outer_products(grads_A, grad[:, weight.outputs :], rows, ends, token=token)
     targets = next(targets for targets in FUSED_PROJECTIONS.values() if next(iter(weight.columns)) in targets)
-    height, grads = weight.outputs // len(targets), {}
+    height = weight.outputs // len(targets)
     for target, columns in weight.columns.items():
-        start = targets.index(target) * height
-        grad_B = outer_products(low_rank[:, columns], grad[:, start : start + height], ends, transpose=True)
-        grads[target] = grad_A[:, columns], _scaled(grad_B, experts.scale)
-    return grads
+        start, grad_B = targets.index(target) * height, grads[target].lora_B.transpose(1, 2)
+        add_outer_products([grad_B], low_rank[:, columns], grad[:, start : start + height], ends, scale=scale)

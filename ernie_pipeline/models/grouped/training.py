@@ -30,6 +30,7 @@ class GroupedTraining:
     ) -> None:
         self.module, self.device, self.pad_id, self.execution = module, device, pad_id, execution
         self.steps = [sorted(step, reverse=True) for step in steps]
+        module.train()  # the base was loaded in evaluation mode, which the adapter's wrapper does not tell
         self.flat = FlatParameters([p for p in module.parameters() if p.requires_grad])
         self.parameters: Sequence[nn.Parameter] = [self.flat.values]
         step_without_waiting()
@@ -48,7 +49,7 @@ class GroupedTraining:
         """Whether a step has fit into memory, here or in the process that this one goes on from."""
         self.memory_before, self.first_step = 0, [1]
         """Of the first one: bytes of GPU memory in use before it, and its documents' lengths."""
-        self.spare, self.kept = 0, Kept(dense=False, layers=0)
+        self.spare, self.kept = 0, Kept(dense=0, layers=0)
         """Bytes that no step needs, and what they hold dequantized."""
         self.lends = False
         """Whether something else takes turns with the steps and needs their spare memory."""

@@ -71,8 +71,10 @@ class PeftModel4bit(TransformersModel):
         """See `LoadedModel.token_logprobs`."""
         return logprobs_of_rows(self, documents, temperature, replay)
 
-    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]], fp8: bool = False) -> TrainingBackend:
         """See `LoadedModel.training`."""
+        if fp8:
+            raise PipelineError('training.fp8 is not in backend "peft"; set it to false')
         self.limit_gib = execution.memory_limit_gib
         return RowsTraining(self, execution, steps)
 

@@ -97,6 +97,7 @@ class RowsTraining:
 
     def __init__(self, model: TransformersModel, execution: Execution, steps: Sequence[Sequence[int]]):
         self.model, self.execution, self.steps = model, execution, steps
+        model.module.train()  # the base was loaded in evaluation mode, which the adapter's wrapper does not tell
         self.parameters: Sequence[nn.Parameter] = [p for p in model.module.parameters() if p.requires_grad]
         # flash attention heeds positions that start again in single rows only
         packing = execution.packing and "flash" not in str(model.base.config._attn_implementation)

@@ -153,8 +153,10 @@ class UnslothModel(TransformersModel):
             free_memory()
         return Generation(answers.tokens, answers.logprobs, "Unsloth's generate, 4-bit")
 
-    def training(self, execution: Execution, steps: Sequence[Sequence[int]]) -> TrainingBackend:
+    def training(self, execution: Execution, steps: Sequence[Sequence[int]], fp8: bool = False) -> TrainingBackend:
         """See `LoadedModel.training`."""
+        if fp8:
+            raise PipelineError('training.fp8 is not in backend "unsloth"; set it to false')
         self.limit_gib = execution.memory_limit_gib
         return UnslothTraining(self, execution, steps)
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Params4bit
+from torch.nn import functional as F
 from triton.runtime.interpreter import InterpretedFunction
 
 from ernie_pipeline.models.documents import NOT_COUNTED
-from ernie_pipeline.models.grouped import adapter_ops, fused_ops, grouped_mm, nf4_mm, outer_products
+from ernie_pipeline.models.grouped import adapter_ops, dense_ops, fp8_mm, fused_ops, grouped_mm, nf4_mm, outer_products
 from ernie_pipeline.models.grouped.dequantize import dequantize
 
 ENDS = torch.tensor([0, 17, 17, 20, 52], dtype=torch.int32)
@@ -87,8 +88,17 @@ def by_grouped_mm() -> float:
 
 
 def by_outer_products() -> float:
-    narrow, wide, token = torch.randn(52, 16), torch.randn(40, 96), torch.randint(0, 40, (52,))
-    return apart(lambda: outer_products.outer_products(narrow, wide, ENDS, token=token))
+    """Of one target and of two, whose ranks are aligned or not; added to what is there, also from its other side."""
+    wide, token = torch.randn(40, 150), torch.randint(0, 40, (52,))
+
+    def compute(targets: int, rank: int, turned: bool) -> torch.Tensor:
+        torch.manual_seed(3)
+        narrow, shape = torch.randn(52, targets * 16 + 8)[:, : targets * 16], (150, rank) if turned else (rank, 150)
+        outs = [out.transpose(1, 2) if turned else out for out in torch.randn(targets, 5, *shape)]
+        outer_products.add_outer_products(outs, narrow, wide, ENDS, token=token, scale=0.3)
+        return torch.stack(outs)
+
+    return max(apart(lambda own=own: compute(*own)) for own in product((1, 2), (16, 12), (True, False)))  # type: ignore[misc]
 
 
 def by_low_rank() -> float:
@@ -107,8 +117,37 @@ def by_low_rank() -> float:
     return max(apart(lambda: compute(g, own)) for g, own in product((True, False), (lora, turned)))  # noqa: B023
 
 
+def by_low_rank_of_all() -> float:
+    """Rows copied, normalized or not, and rows that are there already; A, and B seen from its other side."""
+    source, lora = torch.randn(37, 152)[:, :144], torch.randn(24, 144)
+    norm = dense_ops.Norm(torch.rand(144) + 0.5, 1e-3)
+
+    def compute(lora: torch.Tensor, copied: bool, norm: dense_ops.Norm | None) -> torch.Tensor:
+        rows = torch.cat([source, torch.zeros(37, 24)], dim=1)
+        if copied:
+            rows, low_rank = dense_ops.with_low_rank(source, lora, norm)
+        else:
+            low_rank = dense_ops.add_low_rank(rows, lora)
+        return torch.cat([rows, low_rank], dim=1)
+
+    turned = lora.t().contiguous().t()
+    ways = product((lora, turned), ((True, None), (True, norm), (False, None)))
+    return max(apart(lambda: compute(own, *way)) for own, way in ways)  # noqa: B023
+
+
+def by_rms_norm_backward() -> float:
+    x, grad, other = (torch.randn(7, 72) for _ in range(3))
+    norm = dense_ops.Norm(torch.rand(72) + 0.5, 1e-3)
+
+    def compute(added: bool, again: bool) -> torch.Tensor:
+        grad_x, normalized = dense_ops.rms_norm_backward(x, norm, grad, other if added else None, again)
+        return grad_x if normalized is None else torch.cat([grad_x, normalized])
+
+    return max(apart(lambda way=way: compute(*way)) for way in product((True, False), repeat=2))  # type: ignore[misc]
+
+
 def by_write_adapter() -> float:
-    """Both targets of a stack, and each alone; a rank that is aligned, and one that is not."""
+    """Both targets of a stack, and each alone; a rank that is aligned, and one that is not; three unlike layers."""
 
     def compute(targets: tuple[int, ...], rank: int) -> torch.Tensor:
         torch.manual_seed(2)
@@ -118,7 +157,59 @@ def by_write_adapter() -> float:
         adapter_ops.write_adapter(values[:, 80:, :72], values[:, :80, 72:], pairs, 16, 2.0)
         return values
 
-    return max(apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12)))  # noqa: B023
+    def unlike() -> torch.Tensor:
+        torch.manual_seed(2)
+        shapes = ((4, 40, 0, 0, 3.0), (1, 16, 40, 8, 1.0), (8, 24, 56, 16, 0.5))  # rank, height, row, column, scale
+        parts = [
+            adapter_ops.Part(torch.randn(1, rank, 72), torch.randn(1, height, rank), scale, row, column)
+            for rank, height, row, column, scale in shapes
+        ]
+        values = torch.zeros(1, 104, 96)
+        adapter_ops.write_parts(values[:, 80:, :72], values[:, :80, 72:], parts)
+        return values
+
+    stacks = [apart(lambda: compute(t, rank)) for t, rank in product(((0, 1), (0,), (1,)), (16, 12))]  # noqa: B023
+    return max(*stacks, apart(unlike))
+
+
+def exact_in_fp8(*shape: int) -> torch.Tensor:
+    """Values that 8 bits hold, up to 448: the interpreter rounds some that they do not hold to another power of two."""
+    return (torch.randint(-7, 8, shape) * 8.0).index_fill(-1, torch.tensor([0]), 448)
+
+
+def in_two_parts(*shape: int) -> torch.Tensor:
+    """Values that are rounded down to such a one, and what that leaves is one too."""
+    return exact_in_fp8(*shape) / 8 * (1 + 1 / 64)
+
+
+def by_rows_in_fp8() -> float:
+    def compute(rank: int) -> torch.Tensor:
+        torch.manual_seed(3)
+        rows = torch.cat([exact_in_fp8(7, 48), in_two_parts(7, rank + 8)], dim=1)
+        left, scales = fp8_mm.rows_in_fp8(rows[:, : 48 + rank], 48, torch.tensor(0.5))
+        return torch.cat([left.float(), scales[:, None]], dim=1)
+
+    return max(apart(lambda rank=rank: compute(rank)) for rank in (0, 8, 24))  # type: ignore[misc]
+
+
+def by_weights_in_fp8() -> float:
+    def far(transpose: bool, block: int, rank: int) -> float:
+        weight, values = (
+            Params4bit(torch.randn(5, 48, 128), False, None, block, False, "nf4").to("cpu"),
+            exact_in_fp8(16),
+        )
+        state, packed = weight.quant_state, weight.data.flatten()
+        state.code, state.absmax = values, torch.ones_like(state.absmax)
+        base = values[torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()].view(5, 48, 128)
+        lora = in_two_parts(5, 128 if transpose else 48, rank)
+        coarse = lora / (1 + 1 / 64)
+        parts = [base.transpose(1, 2) if transpose else base, coarse, coarse, coarse / 64]
+        wanted = F.pad(torch.cat(parts, dim=2), (0, -3 * rank % 16))
+        with on_cuda():
+            found = fp8_mm.weights_in_fp8(weight, lora, torch.tensor(1.0), transpose=transpose)
+        return float((found.float() - wanted).norm() / wanted.norm())
+
+    return max(far(*case) for case in product((True, False), (32, 64), (8, 16)))
 
 
 def by_swiglu() -> float:
@@ -150,8 +241,16 @@ def by_sum_slots() -> float:
 
 
 def by_rotary() -> float:
+    """Forwards in place, and backwards into longer rows."""
     heads, angles = torch.randn(11, 5, 64), torch.rand(11, 32) * 6
-    return apart(lambda: fused_ops.apply_rotary(heads, angles.cos(), angles.sin()))
+
+    def compute() -> torch.Tensor:
+        own, longer = heads.clone(), torch.zeros(11, 7, 64)
+        fused_ops.rotate(own, angles.cos(), angles.sin(), own)
+        fused_ops.rotate(heads, angles.cos(), angles.sin(), longer[:, :5], back=True)
+        return torch.cat([own, longer], dim=1)
+
+    return apart(compute)
 
 
 def by_loss_and_gradient() -> float:

@@ -13,6 +13,7 @@ from ernie_pipeline.models.grouped import lora_linear
 from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel, read_base
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
+from ernie_pipeline.recipe.execution import PROFILES
 from ernie_pipeline.recipe.sections import Lora
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline_tests.models.conftest import logits_of
@@ -99,9 +100,9 @@ def test_every_adapted_linear_layer_is_sped_up(
     calls: list[int] = []
     usual = lora_linear.lora_linears
 
-    def lora_linears(x: torch.Tensor, layers: Any) -> Any:
+    def lora_linears(x: torch.Tensor, layers: Any, *rest: Any) -> Any:
         calls.append(len(layers))
-        return usual(x, layers)
+        return usual(x, layers, *rest)
 
     monkeypatch.setattr(lora_linear, "lora_linears", lora_linears)
 
@@ -130,6 +131,19 @@ def test_a_model_of_another_type_is_refused_before_anything_is_quantized(
         'set training.backend to "unsloth" or "peft"'
     )
     assert asked == []
+
+
+def test_8_bit_products_are_refused_where_they_cannot_be(
+    quantized_short: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
+    model.add_adapter(Lora(rank=4, alpha=8), seed=0)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    told = refused(lambda: model.training(PROFILES["cpu"], [[20]], fp8=True))
+    assert told == (
+        "training.fp8 = true needs a Hopper GPU (compute capability 9.0), and this one's is 8.0; set it to false"
+    )
 
 
 def test_dropout_is_refused(quantized_short: Path, spec: ModelSpec) -> None:

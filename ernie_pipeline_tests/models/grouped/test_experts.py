@@ -72,7 +72,7 @@ def test_as_many_layers_are_held_dequantized_as_there_is_memory_for() -> None:
     layers.config = SimpleNamespace(moe_k=2)
     one = layers[0].dequantized_bytes
     for spare, held in ((2 * one, 2), (3 * one - 1, 2), (one - 1, 0), (10 * one, 3), (one, 1), (0, 0)):
-        assert keep_dequantized(layers, spare, tokens=8192) == (False, held)
+        assert keep_dequantized(layers, spare, tokens=8192) == (0, held)
         assert [bool(own.dequantized) for own in layers] == [number < held for number in range(3)]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ernie_pipeline.models.grouped import lora_linear
+from ernie_pipeline.models.grouped import dense_products, lora_linear
 from ernie_pipeline.models.grouped.lora_linear import project, speed_up_adapters
 from ernie_pipeline.models.quantize import quantize_linears
 from ernie_pipeline_tests.models.grouped.demo import FLAT, NESTED, change
@@ -143,7 +143,9 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many layers each call computes together."""
     calls: list[int] = []
     usual = lora_linear.lora_linears
-    monkeypatch.setattr(lora_linear, "lora_linears", lambda x, layers: (calls.append(len(layers)), usual(x, layers))[1])
+    monkeypatch.setattr(
+        lora_linear, "lora_linears", lambda x, layers, *rest: (calls.append(len(layers)), usual(x, layers, *rest))[1]
+    )
     return calls
 
 
@@ -183,9 +185,9 @@ def test_held_dequantized_nothing_is_dequantized_and_every_bit_is_the_same(monke
     x = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
     model, dequantized = together(), list[torch.Size]()
     layers = [model.q, model.k, model.v]
-    usual = lora_linear.dequantize
+    usual = dense_products.dequantize
     monkeypatch.setattr(
-        lora_linear, "dequantize", lambda weight, out: (dequantized.append(out.shape), usual(weight, out))
+        dense_products, "dequantize", lambda weight, out: (dequantized.append(out.shape), usual(weight, out))
     )
 
     def bits() -> list[bytes]:
@@ -198,7 +200,7 @@ def test_held_dequantized_nothing_is_dequantized_and_every_bit_is_the_same(monke
     wanted = bits()
     assert len(dequantized) == 6
     lora_linear.keep_dequantized(layers)
-    assert lora_linear.dequantized_bytes(layers) == 2 * 64 * (96 + 32 + 48)
+    assert lora_linear.dequantized_bytes(layers) == 2 * (64 + 24) * (96 + 32 + 48 + 24)
     dequantized.clear()
     assert bits() == wanted
     assert dequantized == []

@@ -1,13 +1,18 @@
 """All experts in one product against a loop over them in float64: the output, and the gradient of all it depends on."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ernie_pipeline.models.grouped.dequantize import dequantize
 from ernie_pipeline.models.grouped.experts import TARGETS, GroupedExperts
+from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
+from ernie_pipeline.models.grouped.fp8_mm import fp8_mm
+from ernie_pipeline.models.grouped.nf4_mm import in_torch
 from ernie_pipeline.models.grouped.products import route
 from ernie_pipeline_tests.models.grouped.demo import change, random_experts
 
@@ -135,6 +140,35 @@ def test_without_an_adapter_and_with_one_disabled_it_is_the_base() -> None:
     assert (adapted - wanted["output"]).norm() > 0.05 * adapted.norm()  # so the comparison can tell
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_in_flat_gradients_it_adds_the_same_bits_itself(checkpointing: bool) -> None:
+    """Of two passes; and autograd does, as ever, where somebody took the flat gradients away."""
+    plain, bound = layer(TARGETS), layer(TARGETS)
+    flat, by_autograd = FlatParameters([p for p in bound.parameters() if p.requires_grad]), list[str]()
+    for name, parameter in bound.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda grad, name=name: None if grad is None else by_autograd.append(name))  # type: ignore[misc]
+
+    def learn(experts: GroupedExperts) -> None:
+        for times in (1, 3):
+            hidden, weights = inputs()
+            compute = partial(checkpoint, experts, use_reentrant=False) if checkpointing else experts
+            (times * compute(hidden, CHOSEN, weights)).square().sum().backward()
+
+    learn(plain)
+    wanted = torch.cat([parameter.grad.flatten() for parameter in plain.parameters() if parameter.grad is not None])
+    for _ in range(2):
+        flat.clear_gradients()
+        learn(bound)
+        assert torch.equal(flat.gradients, wanted)
+    assert by_autograd == []
+    bound.zero_grad()
+    learn(bound)
+    assert torch.equal(flat.gradients, wanted)  # they are out of use
+    assert len(by_autograd) == 2 * 6
+    assert torch.equal(torch.cat([p.grad.flatten() for p in bound.parameters() if p.grad is not None]), wanted)
+
+
 def test_in_sixteen_bits_it_is_the_same_up_to_their_rounding() -> None:
     experts = layer(TARGETS)
     hidden, weights = inputs()
@@ -142,6 +176,26 @@ def test_in_sixteen_bits_it_is_the_same_up_to_their_rounding() -> None:
     rounded = experts(hidden.bfloat16(), CHOSEN, weights.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
+def test_in_8_bit_floats_it_is_the_same_up_to_their_rounding_and_only_while_it_is_trained() -> None:
+    experts = layer(TARGETS)
+    exact = grouped(experts)
+    experts.fp8 = True
+    found = grouped(experts)
+    for name, value in found.items():
+        assert 1e-3 < (value - exact[name]).norm() / exact[name].norm() < 0.08, name
+    experts.eval()
+    same(grouped(experts), exact)
+
+
+def test_in_8_bit_floats_an_adapter_has_more_of_them() -> None:
+    """Three bits of mantissa are 4 % of a value; of the adapter's there are twice as many."""
+    weight, ends = layer(TARGETS).down_proj, torch.tensor([4, 4, 9, 9, 20], dtype=torch.int32)
+    rows = F.pad(torch.randn(20, 8), (32, 0))
+    lora = torch.randn(5, 64, 8)
+    exact = in_torch(rows, weight, lora, ends, False)
+    assert (fp8_mm(rows, weight, lora, ends) - exact).norm() < 2e-3 * exact.norm()
 
 
 def test_gradient_checkpointing_can_let_go_of_all_that_lives_between_the_passes() -> None:

@@ -66,7 +66,8 @@ def registered_versions(home: Path) -> list[tuple[int, bool]]:
     if not (home / "mlflow.db").is_file():
         return []
     checked = "SELECT version FROM model_version_tags WHERE key = 'check.max_logit_difference'"
-    connection = sqlite3.connect(f"file:{home / 'mlflow.db'}?mode=ro", uri=True)
+    # to be written as well: what a killed process left of a transaction has to be rolled back before it is read
+    connection = sqlite3.connect(f"file:{home / 'mlflow.db'}?mode=rw", uri=True)
     try:
         return [
             (int(version), bool(is_checked))
