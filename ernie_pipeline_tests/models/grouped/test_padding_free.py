@@ -202,3 +202,15 @@ def test_weights_of_one_change_no_bit_and_those_of_what_is_not_counted_do_not_ma
     found = gradient_of(model, lambda: loss_of(model, weighted(DOCUMENTS, ones)))
     assert found[0] == plain[0]
     assert torch.equal(found[1], plain[1])
+
+
+def test_dense_weights_are_given_up_while_the_adapter_is_disabled_too(model: Any) -> None:
+    def held() -> int:
+        weights = (getattr(module, "weight", None) for module in model.modules())
+        return sum(getattr(weight, "dequantized", None) is not None for weight in weights)
+
+    kept = padding_free.keep_dequantized(model.get_base_model(), 10**9, 64)
+    assert held() == kept.dense > 0
+    with model.disable_adapter():
+        assert padding_free.keep_dequantized(model.get_base_model(), 0, 64) == (0, 0)
+    assert held() == 0
