@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -116,11 +115,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes more than there are cores, as many tests wait for others and for the disk; if there is the memory.
-
-    A process comes to 2 GB, and what it starts to 1.
-    """
-    return max(1, min((os.cpu_count() or 1) + 2, psutil.virtual_memory().total // (3 * 2**30)))
+    """One process more than there are cores: many tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:

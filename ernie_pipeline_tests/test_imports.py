@@ -33,14 +33,18 @@ def test_an_export_looks_for_its_model_before_it_loads_any() -> None:
     assert fresh_import("ernie_pipeline.registry.export.export")[1] & HEAVY == set()
 
 
+LONGER = 1.75
+"""It takes 1.4 to 1.5 times as long on a quiet machine."""
+
+
 def test_opening_the_code_location_takes_little_longer_than_dagster_itself() -> None:
     """Of the quickest imports of each; up to five, as something else may have slowed one of them down."""
     ours: list[float] = []
     dagsters: list[float] = []
-    while len(ours) < 5 and (not ours or min(ours) > 1.5 * min(dagsters)):
+    while len(ours) < 5 and (not ours or min(ours) > LONGER * min(dagsters)):
         ours.append(fresh_import("ernie_pipeline.definitions")[0])
         dagsters.append(fresh_import("dagster")[0])
-    assert min(ours) <= 1.5 * min(dagsters)
+    assert min(ours) <= LONGER * min(dagsters)
 
 
 def test_the_file_that_mlflow_runs_as_it_saves_a_model_loads_neither_torch_nor_transformers() -> None:

@@ -136,12 +136,6 @@ class GroupedModel(TransformersModel):
         with self.evaluating():
             return batched_logprobs(logprobs_of, documents, MAX_TOKENS, release=self._release, limit_gib=self.limit_gib)
 
-    def _train_in_fp8(self) -> None:
-        for experts in (module for module in self.base.modules() if isinstance(module, GroupedExperts)):
-            if missing := experts.lacks_for_fp8():
-                raise PipelineError(f"training.fp8 = true {missing}; set it to false")
-            experts.fp8 = True
-
     def _inputs(self, batch: Sequence[Document], weights: Sequence[torch.Tensor] | None = None) -> Inputs:
         inputs = concatenate(batch, self.tokenizer.pad_token_id, weights=weights)
         return {name: value.to(self.device) for name, value in inputs.items()}
@@ -157,7 +151,7 @@ class GroupedModel(TransformersModel):
     def training(self, execution: Execution, steps: Sequence[Sequence[int]], fp8: bool = False) -> TrainingBackend:
         """See `LoadedModel.training`."""
         self.limit_gib = execution.memory_limit_gib
-        if fp8:
-            self._train_in_fp8()
+        for experts in (module for module in self.base.modules() if fp8 and isinstance(module, GroupedExperts)):
+            experts.train_in_fp8()
         self.captures = GroupedTraining(self.module, self.device, self.tokenizer.pad_token_id, execution, steps)
         return self.captures

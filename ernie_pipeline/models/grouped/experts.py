@@ -14,7 +14,7 @@ from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.dequantize import dequantize
-from ernie_pipeline.models.grouped.fp8_mm import what_fp8_lacks
+from ernie_pipeline.models.grouped.fp8_mm import largest, what_fp8_lacks
 from ernie_pipeline.models.grouped.nf4_mm import reads_nf4
 from ernie_pipeline.models.grouped.products import (
     Experts,
@@ -23,6 +23,7 @@ from ernie_pipeline.models.grouped.products import (
     grouped_experts,
     own_pairs,
 )
+from ernie_pipeline.utils.errors import PipelineError
 
 TARGETS = tuple(target for targets in FUSED_PROJECTIONS.values() for target in targets)
 
@@ -107,9 +108,14 @@ class GroupedExperts(nn.Module):
         """Whether a pass over so many tokens, each with so many experts, has no need of dequantized weights."""
         return self.fp8 or all(reads_nf4(getattr(self, fused), tokens * slots) for fused in FUSED_PROJECTIONS)
 
-    def lacks_for_fp8(self) -> str:
-        """See `what_fp8_lacks`."""
-        return next(filter(None, (what_fp8_lacks(getattr(self, fused)) for fused in FUSED_PROJECTIONS)), "")
+    def train_in_fp8(self) -> None:
+        """From now on make products of many rows in 8-bit floats in training. Raises `PipelineError` where they cannot
+        be made."""
+        for weight in (getattr(self, fused) for fused in FUSED_PROJECTIONS):
+            if missing := what_fp8_lacks(weight):
+                raise PipelineError(f"training.fp8 = true {missing}; set it to false")
+            largest(weight)
+        self.fp8 = True
 
     def keep_dequantized(self) -> int:
         """Hold both stacks in 16 bits too from now on, so that no pass dequantizes them; the bytes that this takes."""

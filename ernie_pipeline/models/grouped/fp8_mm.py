@@ -43,17 +43,23 @@ def what_fp8_lacks(weight: Any) -> str:
         return f"needs weights of multiples of {ALIGNED} outputs and inputs, and an expert's are {outputs} x {inputs}"
     if weight.is_cuda and (found := torch.cuda.get_device_capability(weight.device)) != CAPABILITY:
         return f"needs a Hopper GPU (compute capability 9.0), and this one's is {found[0]}.{found[1]}"
+    if weight.is_cuda and weight.quant_state.dtype != torch.bfloat16:
+        return "gives bfloat16, and quantization.compute_dtype is another"
     return ""
 
 
 def fp8_mm(
     rows: torch.Tensor, weight: Any, lora: torch.Tensor, ends: torch.Tensor, *, backward: bool = False
 ) -> torch.Tensor:
-    """As `nf4_mm`: [rows, outputs], for each expert rows[:, :inputs] W' + rows[:, inputs:] lora', in 8-bit floats."""
+    """As `nf4_mm`: [rows, outputs], for each expert rows[:, :inputs] W' + rows[:, inputs:] lora', in 8-bit floats.
+
+    All experts' weights and adapters share a scale: an adapter whose B has values far above those of the weights, by
+    more than the 2^15 of the format's normal numbers, would leave these less than three bits.
+    """
     experts, outputs, inputs = weight.quant_state.shape
     depth = outputs if backward else inputs
     lora = lora.transpose(1, 2) if backward else lora
-    factor = torch.maximum(_largest(weight), _largest_of(lora)) / LARGEST
+    factor = torch.maximum(largest(weight), _largest_of(lora)).clamp(min=1e-30) / LARGEST
     values = weights_in_fp8(weight, lora, factor, transpose=backward)
     left, scales = rows_in_fp8(rows, depth, factor)
     if not rows.is_cuda:
@@ -65,9 +71,10 @@ def fp8_mm(
     return out
 
 
-def _largest(weight: Any) -> torch.Tensor:
+def largest(weight: Any) -> torch.Tensor:
     """The largest absolute value of a quantized stack, a scalar in fp32: of each block one value is its constant, or
-    that with the other sign. The same at each call, so it is looked up once."""
+    that with the other sign. It is kept at the weight: first called while a CUDA graph is captured, it would be memory
+    that only this graph fills."""
     if not hasattr(weight, "largest"):
         state, constants = weight.quant_state, weight.quant_state.absmax
         if state.nested:
@@ -75,15 +82,15 @@ def _largest(weight: Any) -> torch.Tensor:
 
             constants = dequantize_blockwise(constants, state.state2) + state.offset
         weight.largest = constants.float().amax()
-    largest: torch.Tensor = weight.largest
-    return largest
+    kept: torch.Tensor = weight.largest
+    return kept
 
 
 def _largest_of(lora: torch.Tensor) -> torch.Tensor:
     if not lora.numel():
         return torch.zeros((), device=lora.device)
-    largest: torch.Tensor = torch.linalg.vector_norm(lora, float("inf"), dtype=torch.float32)
-    return largest
+    found: torch.Tensor = torch.linalg.vector_norm(lora, float("inf"), dtype=torch.float32)
+    return found
 
 
 def rows_in_fp8(rows: torch.Tensor, depth: int, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

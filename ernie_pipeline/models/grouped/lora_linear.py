@@ -37,8 +37,8 @@ def speed_up_adapters(model: nn.Module) -> int:
 
 
 def is_sped_up(layer: Any) -> bool:
-    """Whether `speed_up_adapters` found it, and its adapter is in use."""
-    return getattr(getattr(layer, "forward", None), "__func__", None) is _forward and not layer.disable_adapters
+    """Whether `speed_up_adapters` found it."""
+    return getattr(getattr(layer, "forward", None), "__func__", None) is _forward
 
 
 def dequantized_bytes(layers: Sequence[Any]) -> int:
@@ -83,7 +83,7 @@ def gated_mlp(x: torch.Tensor, gate: Any, up: Any, down: Any) -> torch.Tensor:
 
 
 def _together(layers: Sequence[Any]) -> bool:
-    return all(is_sped_up(layer) and layer.base_layer.bias is None for layer in layers)
+    return all(is_sped_up(layer) and not layer.disable_adapters and layer.base_layer.bias is None for layer in layers)
 
 
 def _adapted(layer: Any) -> Adapted:

@@ -11,6 +11,7 @@ import torch
 
 from ernie_pipeline.models.grouped import lora_linear
 from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel, read_base
+from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.peft import backend as peft_backend
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.execution import PROFILES
@@ -144,6 +145,17 @@ def test_8_bit_products_are_refused_where_they_cannot_be(
     assert told == (
         "training.fp8 = true needs a Hopper GPU (compute capability 9.0), and this one's is 8.0; set it to false"
     )
+
+
+def test_what_8_bit_products_look_up_once_is_there_before_a_pass_is_captured(
+    quantized_short: Path, spec: ModelSpec
+) -> None:
+    model = GroupedModel(spec, "cpu", read_demo(quantized_short, FLAT, Path(spec.base.checkpoint)))
+    model.add_adapter(Lora(rank=4, alpha=8), seed=0)
+    model.training(PROFILES["cpu"], [[20]], fp8=True)
+    layers = [module for module in model.base.modules() if isinstance(module, GroupedExperts)]
+    assert layers
+    assert all(hasattr(stack, "largest") for own in layers for stack in (own.gate_up_proj, own.down_proj))
 
 
 def test_dropout_is_refused(quantized_short: Path, spec: ModelSpec) -> None:

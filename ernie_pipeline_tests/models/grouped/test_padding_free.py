@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 
 from ernie_pipeline.models.documents import NOT_COUNTED, Document
 from ernie_pipeline.models.grouped import padding_free
@@ -202,3 +203,15 @@ def test_weights_of_one_change_no_bit_and_those_of_what_is_not_counted_do_not_ma
     found = gradient_of(model, lambda: loss_of(model, weighted(DOCUMENTS, ones)))
     assert found[0] == plain[0]
     assert torch.equal(found[1], plain[1])
+
+
+def test_dense_weights_are_given_up_while_the_adapter_is_disabled_too(model: Any) -> None:
+    def held() -> int:
+        linear = [module for module in model.modules() if isinstance(module, Linear4bit)]
+        return sum(getattr(module.weight, "dequantized", None) is not None for module in linear)
+
+    kept = padding_free.keep_dequantized(model.get_base_model(), 10**9, 64)
+    assert held() == kept.dense > 0
+    with model.disable_adapter():
+        assert padding_free.keep_dequantized(model.get_base_model(), 0, 64) == (0, 0)
+    assert held() == 0

@@ -14,7 +14,7 @@ from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
 from ernie_pipeline.models.grouped.fp8_mm import fp8_mm
 from ernie_pipeline.models.grouped.nf4_mm import in_torch
 from ernie_pipeline.models.grouped.products import route
-from ernie_pipeline_tests.models.grouped.demo import change, random_experts
+from ernie_pipeline_tests.models.grouped.demo import FLAT, change, random_experts, stack
 
 TOKENS, HIDDEN = 13, 64
 CHOSEN = torch.tensor([[0, 2], [2, 4], [4, 0], [2, 0], [0, 4], [4, 2], [0, 2], [2, 4], [0, 4], [4, 2], [2, 0], [0, 2]])
@@ -196,6 +196,12 @@ def test_in_8_bit_floats_an_adapter_has_more_of_them() -> None:
     lora = torch.randn(5, 64, 8)
     exact = in_torch(rows, weight, lora, ends, False)
     assert (fp8_mm(rows, weight, lora, ends) - exact).norm() < 2e-3 * exact.norm()
+
+
+def test_in_8_bit_floats_weights_of_zero_give_zero() -> None:
+    weight = stack(torch.zeros(5, 64, 64), FLAT)
+    out = fp8_mm(torch.randn(20, 72), weight, torch.zeros(5, 64, 8), torch.tensor([4, 4, 9, 9, 20], dtype=torch.int32))
+    assert torch.equal(out, torch.zeros(20, 64))
 
 
 def test_gradient_checkpointing_can_let_go_of_all_that_lives_between_the_passes() -> None:
