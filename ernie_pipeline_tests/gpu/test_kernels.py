@@ -388,7 +388,8 @@ def test_every_kernel_compiles_for_other_cards_and_has_the_memory_there(monkeypa
         test_write_adapter((0, 1), 16, 16)
         for rows in (204, 5 * 204):
             test_grouped_mm_of_cards_for_which_torch_has_none(2592, 1536, True, rows, monkeypatch)
-    inner = {kernels.tile_of_expert.fn, adapter_kernels._part_of_A.fn, adapter_kernels._part_of_B.fn}
+    called = kernels.tile_of_expert, kernels.values_of_blocks, adapter_kernels._part_of_A, adapter_kernels._part_of_B
+    inner = {kernel.fn for kernel in called}
     modules = (*vars(kernels).values(), *vars(adapter_kernels).values(), *vars(dense_kernels).values())
     assert {fn for fn, _, _ in launches} | inner == {k.fn for k in modules if isinstance(k, JITFunction)}
     for capability, kib in SHARED_KIB.items():

@@ -35,25 +35,30 @@ def dequantize(weight: Any, out: torch.Tensor) -> None:
         out[..., :columns] = dequantize_4bit(weight.data, state).view(state.shape)
         return
     rows, stride = out.shape[-2], out.stride(-2)
-    quantized = weight.data.view(-1)
-    outer = state.state2 if state.nested else state
-    kernels.dequantize[(triton.cdiv(quantized.numel(), BYTES),)](
-        quantized,
-        state.absmax,
-        outer.code,
-        outer.absmax,
-        state.offset if state.nested else state.absmax,
-        state.code,
+    kernels.dequantize[(triton.cdiv(weight.data.numel(), BYTES),)](
+        *operands(weight),
         out,
-        quantized.numel(),
+        weight.data.numel(),
         stride,
         out.stride(0) - rows * stride if out.ndim > 2 else 0,
         K=columns,
         ROWS=rows if out.ndim > 2 else 1,  # it counts for a stack; one kernel less for each number
-        BLOCK=state.blocksize,
-        BLOCK2=outer.blocksize,
-        NESTED=bool(state.nested),
+        **blocks(state),
         BYTES=BYTES,
         num_warps=4,
         enable_fp_fusion=False,  # a product and a sum, rounded each, as bitsandbytes does
     )
+
+
+def operands(weight: Any) -> tuple[torch.Tensor, ...]:
+    """What a kernel reads of a quantized weight: its bytes, its constants and theirs, and the codes of both."""
+    state = weight.quant_state
+    outer = state.state2 if state.nested else state
+    offset = state.offset if state.nested else state.absmax
+    return weight.data, state.absmax, outer.code, outer.absmax, offset, state.code
+
+
+def blocks(state: Any) -> dict[str, Any]:
+    """How many values share a constant, how many constants one of their own, and whether they do."""
+    outer = state.state2 if state.nested else state
+    return {"BLOCK": state.blocksize, "BLOCK2": outer.blocksize, "NESTED": bool(state.nested)}

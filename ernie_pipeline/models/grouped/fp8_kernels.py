@@ -4,6 +4,8 @@
 import triton
 import triton.language as tl
 
+from ernie_pipeline.models.grouped.kernels import values_of_blocks
+
 
 @triton.jit
 def _rounded(x):
@@ -53,17 +55,8 @@ def transposed(
         first = tl.program_id(1) * BLOCKS + number
         inside = (output < OUTPUTS) & (first < INPUTS // BLOCK)
         block = (expert * OUTPUTS + output) * (INPUTS // BLOCK) + first
-        if NESTED:
-            inner = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
-            scale = tl.load(code2 + inner) * tl.load(absmax2 + block // BLOCK2, mask=inside, other=0.0)
-            scale += tl.load(offset).to(tl.float32)
-        else:
-            scale = tl.load(absmax + block, mask=inside, other=0.0)
-        byte = block[:, None] * (BLOCK // 2) + tl.arange(0, BLOCK // 2)[None, :]
-        both = tl.load(quantized + byte, mask=inside[:, None], other=0).to(tl.int32)
-        high = tl.load(code + (both >> 4)) * scale[:, None]  # the earlier value is in the high bits
-        low = tl.load(code + (both & 15)) * scale[:, None]
-        values = tl.trans(tl.interleave(high, low).to(out.dtype.element_ty))
+        values = values_of_blocks(quantized, absmax, code2, absmax2, offset, code, block, inside, BLOCK, BLOCK2, NESTED)
+        values = tl.trans(values.to(out.dtype.element_ty))
         input = first * BLOCK + tl.arange(0, BLOCK)
         target = out + (expert * INPUTS + input)[:, None] * stride + output[None, :]
         tl.store(target, values, mask=inside[None, :])

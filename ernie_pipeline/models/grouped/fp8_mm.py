@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ernie_pipeline.models.grouped.dequantize import dequantize
+from ernie_pipeline.models.grouped.dequantize import blocks, dequantize, operands
+from ernie_pipeline.models.grouped.grouped_mm import grouped_mm
 from ernie_pipeline.models.memory import round_up
 
 try:
@@ -165,22 +166,14 @@ def _divided(weight: Any, factor: torch.Tensor) -> _Quantized:
 
 def _write_transposed(weight: _Quantized, out: torch.Tensor) -> None:
     state = weight.quant_state
-    outer = state.state2 if state.nested else state
     experts, outputs, inputs = state.shape
     fp8_kernels.transposed[(triton.cdiv(outputs, HEIGHT), triton.cdiv(inputs, state.blocksize * BLOCKS), experts)](
-        weight.data,
-        state.absmax,
-        outer.code,
-        outer.absmax,
-        state.offset if state.nested else state.absmax,
-        state.code,
+        *operands(weight),
         out,
         out.stride(1),
         OUTPUTS=outputs,
         INPUTS=inputs,
-        BLOCK=state.blocksize,
-        BLOCK2=outer.blocksize,
-        NESTED=bool(state.nested),
+        **blocks(state),
         HEIGHT=HEIGHT,
         BLOCKS=BLOCKS,
         num_warps=4,
@@ -221,6 +214,4 @@ def _fill(out: torch.Tensor, values: torch.Tensor, parts: tuple[torch.Tensor, ..
 
 
 def _in_torch(left: torch.Tensor, values: torch.Tensor, scales: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    from torch.nn.functional import grouped_mm
-
-    return grouped_mm(left.float(), values.float().transpose(1, 2), offs=ends) * scales[:, None]
+    return grouped_mm(left.float(), values.float().transpose(1, 2), ends) * scales[:, None]

@@ -204,6 +204,26 @@ def loss_and_gradient(
 
 
 @triton.jit
+def values_of_blocks(
+    quantized, absmax, code2, absmax2, offset, code, block, inside,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr,
+):  # fmt: skip
+    """[blocks, BLOCK] in fp32: of each `block` [blocks] the values, whose constant is looked up once."""
+    HALF: tl.constexpr = BLOCK // 2
+    if NESTED:
+        inner = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
+        scale = tl.load(code2 + inner) * tl.load(absmax2 + block // BLOCK2, mask=inside, other=0.0)
+        scale += tl.load(offset).to(tl.float32)
+    else:
+        scale = tl.load(absmax + block, mask=inside, other=0.0)
+    byte = block[:, None] * HALF + tl.arange(0, HALF)[None, :]
+    both = tl.load(quantized + byte, mask=inside[:, None], other=0).to(tl.int32)
+    high = tl.load(code + (both >> 4)) * scale[:, None]  # the earlier value is in the high bits
+    low = tl.load(code + (both & 15)) * scale[:, None]
+    return tl.interleave(high, low)
+
+
+@triton.jit
 def dequantize(
     quantized, absmax, code2, absmax2, offset, code, out, n_bytes, stride, gap,
     K: tl.constexpr, ROWS: tl.constexpr,
@@ -215,17 +235,7 @@ def dequantize(
     first = tl.program_id(0).to(tl.int64) * BLOCKS
     block = first + tl.arange(0, BLOCKS)
     inside = block < n_bytes // HALF
-    if NESTED:
-        inner = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
-        scale = tl.load(code2 + inner) * tl.load(absmax2 + block // BLOCK2, mask=inside, other=0.0)
-        scale += tl.load(offset).to(tl.float32)
-    else:
-        scale = tl.load(absmax + block, mask=inside, other=0.0)
-    byte = block[:, None] * HALF + tl.arange(0, HALF)[None, :]
-    both = tl.load(quantized + byte, mask=inside[:, None], other=0).to(tl.int32)
-    high = tl.load(code + (both >> 4)) * scale[:, None]  # the earlier value is in the high bits
-    low = tl.load(code + (both & 15)) * scale[:, None]
-    values = tl.interleave(high, low)
+    values = values_of_blocks(quantized, absmax, code2, absmax2, offset, code, block, inside, BLOCK, BLOCK2, NESTED)
     place = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     row = place // K
     tl.store(

@@ -8,7 +8,16 @@ import pytest
 from ernie_pipeline_tests.in_triton_s_interpreter import told_by
 
 MODULES = ("kernels", "nf4_kernels", "adapter_kernels", "fp8_kernels", "dense_kernels")
-INNER = {"tile_of_expert", "_values", "_low_rank", "_product", "_rounded", "_part_of_A", "_part_of_B"}
+INNER = {
+    "tile_of_expert",
+    "values_of_blocks",
+    "_values",
+    "_low_rank",
+    "_product",
+    "_rounded",
+    "_part_of_A",
+    "_part_of_B",
+}
 """What kernels call."""
 
 
