@@ -26,7 +26,9 @@ from ernie_pipeline.models.generation.merged import fast_generator, merge, merge
 from ernie_pipeline.models.grouped import grouped_mm
 from ernie_pipeline.models.grouped.backend import GroupedBackend, GroupedModel
 from ernie_pipeline.models.grouped.captured import BUCKET, CapturedPasses
+from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.flat_parameters import FlatParameters
+from ernie_pipeline.models.grouped.fp8_mm import CAPABILITY
 from ernie_pipeline.models.grouped.padding_free import padding_free_loss
 from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.micro_batches.layout import concatenate
@@ -237,6 +239,37 @@ def test_captured_passes_leave_the_gradient_of_those_that_are_not(adapted: Group
     for found, gradient in again:
         assert found == pytest.approx(first[0], rel=1e-3)
         assert (gradient - first[1]).norm() < 1e-2 * first[1].norm()
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != CAPABILITY,
+    reason="needs a GPU with products of 8-bit floats, and this machine has none",
+)
+def test_captured_passes_in_eight_bits_of_more_tokens_than_any_before(adapted: GroupedModel) -> None:
+    """The first pass reads 4 bits; the next ones need what 8-bit products look up, while they are captured."""
+    for experts in (module for module in adapted.base.modules() if isinstance(module, GroupedExperts)):
+        experts.train_in_fp8()
+    flat = FlatParameters([parameter for parameter in adapted.module.parameters() if parameter.requires_grad])
+    steps = [documents(*[500 - number for number in range(count)]) for count in (1, 7, 16)]
+
+    def loss_of(inputs: dict[str, torch.Tensor], num_tokens: torch.Tensor) -> torch.Tensor:
+        return padding_free_loss(adapted.base, inputs, max_seqlen=2 * BUCKET + 256) / num_tokens
+
+    def passed(passes: CapturedPasses, step: list[Document]) -> tuple[float, torch.Tensor]:
+        flat.clear_gradients()
+        return passes(step, 95.0).item(), flat.gradients.clone()
+
+    lengths = [sum(len(each.ids) for each in step) for step in steps]
+    captured = CapturedPasses(loss_of, documents=16, pad_id=0, to_come=lambda: lengths)
+    passed(captured, steps[0])
+    captured.begin()
+    found = [passed(captured, step) for step in [*steps, *steps]]
+    launched = CapturedPasses(loss_of, documents=16, pad_id=0, to_come=lambda: [])
+    for (loss, gradient), (usual, own) in zip(
+        found, [passed(launched, step) for step in [*steps, *steps]], strict=True
+    ):
+        assert loss == pytest.approx(usual, rel=1e-3)
+        assert (gradient - own).norm() < 1e-2 * own.norm()
 
 
 def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(grouped_job: MakeJob, tmp_path: Path) -> None:
