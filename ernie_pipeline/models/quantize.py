@@ -33,7 +33,7 @@ def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: tor
     for parent, name in places:
         linear = getattr(parent, name)
         quantized = empty_linear4bit(linear, quantization)
-        quantized.weight = _params(linear.weight, quantization, quantized).to(device)
+        quantized.weight = four_bits(linear.weight, quantization, quantized).to(device)
         if linear.bias is not None:
             quantized.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
         setattr(parent, name, quantized)
@@ -70,7 +70,8 @@ def block_size(weight: torch.Tensor) -> int:
     )
 
 
-def _params(weight: torch.Tensor, quantization: dict[str, Any], module: nn.Module) -> Any:
+def four_bits(weight: torch.Tensor, quantization: Mapping[str, Any], module: nn.Module) -> Any:
+    """The `Params4bit` of `module`, which quantizes `weight` when it is moved to a device, be it its own."""
     from bitsandbytes.nn import Params4bit
 
     return Params4bit(

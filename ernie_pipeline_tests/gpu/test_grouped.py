@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,44 @@ def test_captured_passes_in_eight_bits_of_more_tokens_than_any_before(adapted: G
     ):
         assert loss == pytest.approx(usual, rel=1e-3)
         assert (gradient - own).norm() < 1e-2 * own.norm()
+
+
+COMPILED_AHEAD = """
+import os, sys
+from pathlib import Path
+from ernie_pipeline.models import backend_named
+from ernie_pipeline.models.documents import document
+from ernie_pipeline.models.spec import ModelSpec
+from ernie_pipeline.recipe.execution import PROFILES
+
+def compiled():
+    return {file.stem for file in Path(os.environ["TRITON_CACHE_DIR"]).glob("*/*.cubin")}
+
+spec = ModelSpec.model_validate_json(Path(sys.argv[1]).read_text())
+model = backend_named("grouped").load(spec, "cuda")
+ahead = compiled()
+model.add_adapter(spec.lora, seed=0)
+documents = [document([5] * 43)] * 8
+training = model.training(PROFILES["40gb"], [[43] * 8])
+training.forward_backward(documents, 300.0)
+model.loss_sum(documents)
+print(len(ahead), *compiled() - ahead, sep=",")
+"""
+
+
+def test_while_a_base_is_quantized_the_kernels_of_a_training_are_compiled(make_job: MakeJob, tmp_path: Path) -> None:
+    spec = placed(make_job("own", backend="grouped", quantization=BF16).spec, tmp_path / "bases")
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILED_AHEAD, tmp_path / "spec.json"],
+        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "triton")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    ahead, *then = ended.stdout.strip().splitlines()[-1].split(",")
+    assert int(ahead) > 20
+    assert then == []
 
 
 def test_killed_it_goes_on_to_the_loss_of_an_undisturbed_run(grouped_job: MakeJob, tmp_path: Path) -> None:

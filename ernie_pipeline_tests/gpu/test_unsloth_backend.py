@@ -114,7 +114,7 @@ def test_it_trains_is_reloaded_and_its_adapter_answers_in_the_quick_start(unslot
 
 def test_packed_and_checkpointed_it_ends_at_the_same_loss(unsloth_job: MakeJob, tmp_path: Path) -> None:
     padded = ExecutionOverrides(profile="80gb", packing=False)
-    packed = ExecutionOverrides(profile="24gb", packing=True, micro_batch=8)
+    packed = ExecutionOverrides(profile="24gb", packing=True, micro_batch=8, gradient_checkpointing=True)
     jobs = [unsloth_job("padded", execution=padded), unsloth_job("packed", execution=packed)]
     facts = [trained(job, tmp_path) for job in jobs]
     assert [each["packing"] for each in facts] == [False, True]

@@ -4,7 +4,8 @@ Its layers are transformers' and PEFT's, but for the routed experts (`experts.py
 (`lora_linear.py`, `dense_products.py`), and the way from documents to their loss (`padding_free.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ernie_pipeline.models.backend import BackendName, TrainingBackend
 from ernie_pipeline.models.checkpoint.adapter_file import read_into, read_shape, write_adapter
 from ernie_pipeline.models.checkpoint.config import full_precision_config
 from ernie_pipeline.models.documents import Document
+from ernie_pipeline.models.grouped.compile_kernels import compile_kernels, small_base
 from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.lora_linear import speed_up_adapters
 from ernie_pipeline.models.grouped.padding_free import padding_free_logprobs, padding_free_loss
@@ -58,10 +60,25 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '
             'set training.backend to "unsloth" or "peft"'
         )
-    module = load_quantized(base, config, quantization, spec.quantized_bases, device)
+    compiling = partial(_compiling, spec, config, device) if torch.device(device).type == "cuda" else None
+    module = load_quantized(base, config, quantization, spec.quantized_bases, device, compiling)
     module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
     module.config.model_type = OWN_MODEL_TYPE
     return module
+
+
+def _compiling(spec: ModelSpec, config: Any, device: str) -> Callable[[], None]:
+    """To compile what a training of that model launches, in another thread. What is made here is not made there, as
+    transformers makes a model in a default type of the whole process."""
+    small = GroupedModel(spec, device, small_base(config, spec.quantization.model_dump(mode="json"), device))
+    small.add_adapter(spec.lora.model_copy(update={"dropout": 0.0}), seed=0)
+    index = torch.cuda.current_device()
+
+    def compile_them() -> None:
+        with torch.cuda.device(index):
+            compile_kernels(small)
+
+    return compile_them
 
 
 def _generation_config(checkpoint: str, revision: str | None, usual: Any) -> Any:

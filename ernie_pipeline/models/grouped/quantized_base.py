@@ -3,7 +3,8 @@
 It is kept as safetensors in the names and quantization states of bitsandbytes, sealed with the hash of each file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ernie_pipeline.models.grouped.experts import GroupedExperts
 from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skeleton, quantize_checkpoint
 from ernie_pipeline.models.grouped.read_ahead import what_was_read
 from ernie_pipeline.models.grouped.read_tensors import Tensors, read_tensors
+from ernie_pipeline.models.memory import free_memory
 from ernie_pipeline.models.quantize import empty_linear4bit
 from ernie_pipeline.models.spec import BaseCheckpoint
 from ernie_pipeline.store.hashing.hash_cache import remembered_sha256
@@ -24,14 +26,22 @@ from ernie_pipeline.store.sealed import write_sealed_folder
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.timeline import part
 
+Meanwhile = Callable[[], Callable[[], None]]
+"""Prepares, and returns what there is to do in a thread of its own in the seconds that quantizing takes."""
+
 
 def quantized_base(
-    base: BaseCheckpoint, config: Any, quantization: Mapping[str, Any], bases: Path | None, device: str
+    base: BaseCheckpoint,
+    config: Any,
+    quantization: Mapping[str, Any],
+    bases: Path | None,
+    device: str,
+    meanwhile: Meanwhile | None = None,
 ) -> Path:
     """The folder of the quantized `base`, made first, on `device`, where it is not.
 
     `bases` is the folder that holds them, see `place_of`. It is whole or not there; one that was altered is made anew;
-    of several processes one makes it and the others wait.
+    of several processes one makes it and the others wait. `meanwhile` is called only where it is made.
     """
     made = made_of(base.version, quantization)
     place = place_of(made, bases)
@@ -45,13 +55,23 @@ def quantized_base(
             damaged = damage(place, remembered_sha256)
         if damaged:
             what = "the quantized base model was not kept"
-            with part("quantize the base model"):
-                write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
+            with ThreadPoolExecutor(1) as pool:
+                besides = pool.submit(meanwhile()) if meanwhile else None
+                with part("quantize the base model"):
+                    write_sealed_folder(place, MANIFEST, fill, lambda files: {"made_of": made}, what=what)
+            if besides:
+                besides.result()
+                free_memory()
     return place
 
 
 def load_quantized(
-    base: BaseCheckpoint, config: Any, quantization: Mapping[str, Any], bases: Path | None, device: str
+    base: BaseCheckpoint,
+    config: Any,
+    quantization: Mapping[str, Any],
+    bases: Path | None,
+    device: str,
+    meanwhile: Meanwhile | None = None,
 ) -> Any:
     """The frozen 4-bit model of `quantized_base`, or of what of it was read ahead, see `read_ahead`."""
     if device == "cuda":  # the threads that read would take the first one
@@ -59,7 +79,7 @@ def load_quantized(
     place = place_of(made_of(base.version, quantization), bases)
     tensors = what_was_read(place, device)
     if tensors is None:
-        place = quantized_base(base, config, quantization, bases, device)
+        place = quantized_base(base, config, quantization, bases, device, meanwhile)
     return read_quantized(place, config, quantization, device, tensors)
 
 

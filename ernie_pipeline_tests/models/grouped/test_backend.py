@@ -51,10 +51,10 @@ def refused(attempt: Callable[[], Any]) -> str:
 
 def test_a_spec_s_base_is_the_quantized_one_and_passes_the_check(asked: list[Any], spec: ModelSpec) -> None:
     model = GroupedBackend().load(spec, "cpu")
-    [(base, model_type, quantization, bases, device)] = asked
+    [(base, model_type, quantization, bases, device, meanwhile)] = asked
     assert (base, model_type) == (spec.base, "ernie4_5_moe")
     assert quantization == spec.quantization.model_dump(mode="json") == {"bits": 4, **FLAT}
-    assert (bases, device) == (Path("there"), "cpu")
+    assert (bases, device, meanwhile) == (Path("there"), "cpu", None)
     wanted = logits_of(peft_backend.load_base(spec.base.checkpoint, None, FLAT, "cpu"), IDS)
     assert (logits_of(model.module, IDS) - wanted).norm() < 1e-5 * wanted.norm()
     GroupedBackend().load(spec.model_copy(update={"quantized_bases": None}), "cpu")
