@@ -33,8 +33,9 @@ from ernie_pipeline.utils.errors import PipelineError
 
 MODEL_TYPE = "ernie4_5_moe"
 
-MAX_TOKENS = 8192
-"""Tokens of a batch whose loss is taken: their logits are never there at once."""
+MAX_TOKENS = 16384
+"""Tokens of a batch whose loss is taken: their logits are never there at once, and each batch dequantizes all
+weights."""
 
 
 class GroupedBackend:
