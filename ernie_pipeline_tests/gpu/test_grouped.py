@@ -282,7 +282,7 @@ from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.recipe.execution import PROFILES
 
 def compiled():
-    return {file.stem for file in Path(os.environ["TRITON_CACHE_DIR"]).glob("*/*.cubin")}
+    return {f"{file.stem} {file.parent.name}" for file in Path(os.environ["TRITON_CACHE_DIR"]).glob("*/*.cubin")}
 
 spec = ModelSpec.model_validate_json(Path(sys.argv[1]).read_text())
 model = backend_named("grouped").load(spec, "cuda")
