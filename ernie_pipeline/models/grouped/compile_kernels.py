@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.documents import document
@@ -31,17 +32,19 @@ TOKENS = 128
 
 @torch.no_grad()
 def small_base(config: Any, quantization: Mapping[str, Any], device: str) -> Any:
-    """A base of zeros in 4 bits on `device`, of the layers of `config` up to the first one that has experts."""
-    config = copy.deepcopy(config)
-    config.num_hidden_layers = config.moe_layer_start_index + 1
-    model = model_skeleton(config, quantization).to_empty(device=device).requires_grad_(False).eval()
+    """A base of zeros in 4 bits on `device`, of the first layer of `config` without experts and the first with them."""
+    model = model_skeleton(copy.deepcopy(config), quantization).requires_grad_(False).eval()
+    dense = [layer for layer in model.model.layers if not hasattr(layer.mlp, "experts")]
+    routed = [layer for layer in model.model.layers if hasattr(layer.mlp, "experts")]
+    model.model.layers = nn.ModuleList(dense[:1] + routed[:1])
+    model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.zero_()
     model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
     model.tie_weights()
-    block = model.model.layers[-1].mlp
-    stacks = [four_bits(getattr(block.experts, fused), quantization, block.experts) for fused in FUSED_PROJECTIONS]
-    block.experts = GroupedExperts(*(stack.to(device) for stack in stacks))
+    for block in (layer.mlp for layer in routed[:1]):
+        stacks = [four_bits(getattr(block.experts, fused), quantization, block.experts) for fused in FUSED_PROJECTIONS]
+        block.experts = GroupedExperts(*(stack.to(device) for stack in stacks))
     quantize_linears(model, dict(quantization), torch.device(device))
     model.config.model_type = OWN_MODEL_TYPE
     return model

@@ -30,11 +30,16 @@ def facts_of(model: Any) -> dict[str, tuple[Any, ...]]:
     return facts
 
 
-def test_it_has_the_layers_of_its_base_up_to_the_first_one_with_experts(quantized_short: Path, short_base: Any) -> None:
+def test_it_has_a_layer_of_its_base_without_experts_and_one_with_them(quantized_short: Path, short_base: Any) -> None:
     config = causal_lm_config(str(BASE), None)
-    base = read_demo(quantized_short, FLAT, Path(short_base.checkpoint))
-    assert facts_of(small_base(config, FLAT, "cpu")) == facts_of(base)
-    assert config.num_hidden_layers == 6
+    base = facts_of(read_demo(quantized_short, FLAT, Path(short_base.checkpoint)))
+    assert facts_of(small_base(config, FLAT, "cpu")) == base
+    assert config.model_type == "ernie4_5_moe"
+    config.moe_layer_start_index = 3
+    assert facts_of(small_base(config, FLAT, "cpu")) == base
+    config.moe_layer_start_index = 9
+    dense = facts_of(small_base(config, FLAT, "cpu"))
+    assert dense == {name: facts for name, facts in base.items() if "layers.1." not in name}
 
 
 def test_it_computes_steps_of_few_rows_and_of_many_and_a_validation(
