@@ -17,7 +17,7 @@ BLOCK_SIZES = (64, 32)
 unpacked with the wrong constants by bitsandbytes 0.50's AVX-512 code, and rightly by its CUDA code."""
 
 
-def quantize_linears(model: nn.Module, quantization: dict[str, Any], device: torch.device) -> int:
+def quantize_linears(model: nn.Module, quantization: Mapping[str, Any], device: torch.device) -> int:
     """Quantize in place, layer by layer, onto `device`; how many layers. Output layer and embeddings stay as they are.
 
     `quantization` holds the recipe's section: type, double, compute_dtype. Dettmers et al. 2023, "QLoRA", section 3.

@@ -45,7 +45,7 @@ def small_base(config: Any, quantization: Mapping[str, Any], device: str) -> Any
     for block in (layer.mlp for layer in routed[:1]):
         stacks = [four_bits(getattr(block.experts, fused), quantization, block.experts) for fused in FUSED_PROJECTIONS]
         block.experts = GroupedExperts(*(stack.to(device) for stack in stacks))
-    quantize_linears(model, dict(quantization), torch.device(device))
+    quantize_linears(model, quantization, torch.device(device))
     model.config.model_type = OWN_MODEL_TYPE
     return model
 
