@@ -1,6 +1,7 @@
 """All that is looked at, on one home: Dagster's pages with its daemon, and MLflow's."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HOST, DAGSTER_PORT, MLFLOW_PORT = "127.0.0.1", 3000, 5000
 OWN = "dagster"
 """The folder of a home that is DAGSTER_HOME where the environment names no other."""
+OWN_CONFIG = Path(__file__).with_name("dagster.yaml")
+"""What its dagster.yaml is made from."""
 MLFLOW_UI = "ERNIE_PIPELINE_MLFLOW_UI"
 START_PAGES = {"MLflow": f"/{page('')}"}
 """Where to begin, if not at the root."""
@@ -103,8 +105,7 @@ def dagster_home(settings: Settings) -> Path:
     folder = settings.home / OWN
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dagster.yaml").exists():
-        text = files("ernie_pipeline.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8")
-        (folder / "dagster.yaml").write_text(text, encoding="utf-8")
+        shutil.copyfile(OWN_CONFIG, folder / "dagster.yaml")
     return folder
 
 

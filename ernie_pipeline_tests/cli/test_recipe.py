@@ -32,13 +32,13 @@ def test_tables_within_tables_come_back_as_they_are(tmp_path: Path, capsys: pyte
 
 def test_keys_that_differ_are_told_each_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.toml").write_text(QUICK_RECIPE)
-    (tmp_path / "b.toml").write_text(QUICK_RECIPE.replace("max_steps = 4", "max_steps = 5"))
+    (tmp_path / "b.toml").write_text(QUICK_RECIPE.replace("max_steps = 2", "max_steps = 5"))
     a, b = str(tmp_path / "a.toml"), str(tmp_path / "b.toml")
     assert main(["recipe", "diff", a, b]) == 3
     head, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert (head, lines) == (["key", a, b], [["training.max_steps", "4", "5"]])
+    assert (head, lines) == (["key", a, b], [["training.max_steps", "2", "5"]])
     assert main(["recipe", "diff", a, "--recipe", b, "--json"]) == 3
-    assert json.loads(capsys.readouterr().out) == {"training.max_steps": {"before": 4, "after": 5}}
+    assert json.loads(capsys.readouterr().out) == {"training.max_steps": {"before": 2, "after": 5}}
     assert main(["recipe", "diff", a, a]) == 0
     assert capsys.readouterr().out == "They say the same.\n"
 

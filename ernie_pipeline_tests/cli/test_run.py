@@ -20,7 +20,7 @@ from rich.console import Console
 from ernie_pipeline.cli.live import RunView
 from ernie_pipeline.cli.run import _untold
 from ernie_pipeline.orchestration.told import told_of
-from ernie_pipeline_tests.scenarios.chain import QUICK_RECIPE, row, write_rows
+from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, QUICK_RECIPE, row, write_rows
 
 ERNIE = [sys.executable, "-m", "ernie_pipeline"]
 ANSI = "\x1b["
@@ -168,20 +168,25 @@ def test_a_run_into_a_pipe_is_plain_and_the_next_one_has_nothing_to_do(
     assert len(list((tmp_path / "home" / "logs").iterdir())) == 1, "no run was started"
 
 
-def test_a_dagster_home_of_another_home_is_warned_of_once_by_whoever_starts_the_run(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+@pytest.fixture
+def warning(tmp_path: Path, environment: dict[str, str]) -> str:
+    """What is told of the environment's DAGSTER_HOME, which is another home's from now on."""
     other = tmp_path / ".ernie" / "dagster"
     other.mkdir(parents=True)
     environment["DAGSTER_HOME"] = str(other)
-    told = f"warning: DAGSTER_HOME belongs to the home {tmp_path / '.ernie'}, and this is {tmp_path / 'home'}: "
+    return f"warning: DAGSTER_HOME belongs to the home {tmp_path / '.ernie'}, and this is {tmp_path / 'home'}: "
+
+
+def test_a_dagster_home_of_another_home_is_warned_of_once_by_dagster_too(
+    tmp_path: Path, environment: dict[str, str], warning: str
+) -> None:
+    """What `ernie run` says of it: `test_a_program_is_told_why_a_run_failed`."""
+    environment["ERNIE_PIPELINE_SOURCE"] = write_rows(tmp_path / "rows.jsonl", [row("What is 1 + 1?", "2")])
     dagster = ["dagster", "asset", "materialize", "--select", "raw_nemotron", "-m", "ernie_pipeline.definitions"]
-    for command in ([*ERNIE, "run", "--only", "raw_nemotron"], [sys.executable, "-m", *dagster]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert sum(line.startswith(told) for line in (done.stdout + done.stderr).splitlines()) == 1
-    [log] = (tmp_path / "home" / "logs").iterdir()
-    assert told not in log.read_text()
+    command = [sys.executable, "-m", *dagster, "--config-json", json.dumps(IN_PROCESS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sum(line.startswith(warning) for line in (done.stdout + done.stderr).splitlines()) == 1
 
 
 def on_a_terminal(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
@@ -222,7 +227,8 @@ def test_bad_rows_are_one_sentence_on_a_terminal_too(tmp_path: Path, environment
     assert log.startswith("Dagster's whole log: ")
 
 
-def test_a_program_is_told_why_a_run_failed(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_program_is_told_why_a_run_failed(tmp_path: Path, environment: dict[str, str], warning: str) -> None:
+    """And a warning, once."""
     source = write_rows(tmp_path / "rows.jsonl", [row("What is 1 + 1?", "2"), "{broken"])
     command = [*ERNIE, "run", "--only", "raw_nemotron", "--source", source, "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
@@ -232,7 +238,8 @@ def test_a_program_is_told_why_a_run_failed(tmp_path: Path, environment: dict[st
     assert f"error: {why}\n" in done.stderr
     assert why.startswith("raw_nemotron: ")
     assert told["source"] == source
-    assert Path(told["log"]).is_file()
+    assert sum(line.startswith(warning) for line in done.stderr.splitlines()) == 1
+    assert warning not in Path(told["log"]).read_text()
 
 
 def test_a_run_that_ends_without_a_word_tells_a_full_disk_or_the_stage_that_stopped(

@@ -38,7 +38,7 @@ def webserver(services: Services) -> Webserver:
 
 def write_recipe(services: Services, steps: int) -> None:
     """Another number of training steps makes the adapter stale, and nothing above it."""
-    recipe = QUICK_RECIPE.replace("max_steps = 4", f"max_steps = {steps}").replace("rows = 12", "rows = 4")
+    recipe = QUICK_RECIPE.replace("max_steps = 2", f"max_steps = {steps}").replace("rows = 12", "rows = 4")
     (services.folder / "recipe.toml").write_text(recipe)
 
 

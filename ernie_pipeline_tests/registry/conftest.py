@@ -12,8 +12,10 @@ from ernie_pipeline.demo.problems import INSTRUCTION
 from ernie_pipeline.models.checkpoint.version import checkpoint_version
 from ernie_pipeline.models.spec import BaseCheckpoint, ModelSpec
 from ernie_pipeline.recipe.sections import Gate, Lora, Quantization
+from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.registry.gate import Candidate
 from ernie_pipeline.registry.lineage import Link
+from ernie_pipeline.registry.load_back import LoadBackRequest, LoadedBack, load_back
 from ernie_pipeline.registry.model_card import model_card
 from ernie_pipeline.registry.provenance import predicate
 from ernie_pipeline.registry.register import register
@@ -108,13 +110,17 @@ def card() -> str:
 def make_request(
     tmp_path_factory: pytest.TempPathFactory, adapter: tuple[Path, dict[str, Any]], card: str
 ) -> Callable[..., RegistrationRequest]:
-    """A request to register the adapter in a database of its own, with whatever is to be different."""
-    home = tmp_path_factory.mktemp("home")
+    """A request to register the adapter in a database of its own, with whatever is to be different.
+
+    The folder has a hard name: an address escapes each of its characters.
+    """
+    home = tmp_path_factory.mktemp("home") / "100 % ? #1 + ä"
+    home.mkdir()
     for name, rows in (("train", 3), ("eval", 2), ("predictions", 2)):
         messages = [[{"role": "user", "content": QUESTION}]] * rows
         pl.DataFrame({"row_id": range(rows), "prompt": messages}).write_parquet(home / f"{name}.parquet")
     request = RegistrationRequest(
-        tracking_uri=f"sqlite:///{home}/mlflow.db",
+        tracking_uri=sqlite_uri(home / "mlflow.db"),
         artifact_root=home / "mlartifacts",
         experiment="ernie_pipeline",
         model_name="ernie-math",
@@ -160,6 +166,21 @@ def told() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def registered(make_request: Callable[..., RegistrationRequest], told: list[str]) -> Registration:
+def computed() -> list[LoadedBack]:
+    """What the process of the first registration computed, which loaded the model back."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def registered(
+    make_request: Callable[..., RegistrationRequest], told: list[str], computed: list[LoadedBack]
+) -> Registration:
     """The first registration: it passes the gate."""
-    return register(make_request(), tell=told.append)
+
+    def load(request: LoadBackRequest, folder: Path) -> LoadedBack:
+        computed.append(load_back(request, folder))
+        return computed[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ernie_pipeline.registry.register.load_back", load)
+        return register(make_request(), tell=told.append)

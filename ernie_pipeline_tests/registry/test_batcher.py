@@ -1,4 +1,4 @@
-"""The queue, with the demo model: what many callers ask is answered in batches, in turns, and only while they wait."""
+"""The queue, with two layers of a model: what many callers ask is answered in batches, in turns, while they wait."""
 
 import dataclasses
 import threading
@@ -11,11 +11,11 @@ import torch
 
 from ernie_pipeline.models.backend import Generation, LoadedModel, Sampling
 from ernie_pipeline.models.checkpoint.tokenizer import prompt_text, token_ids
+from ernie_pipeline.models.spec import ModelSpec
 from ernie_pipeline.registry.serving import scoring_server
 from ernie_pipeline.registry.serving.batcher import BATCH_TOKENS_CPU, PIECE, Batcher
 from ernie_pipeline.registry.serving.conversation import Settings
 from ernie_pipeline.registry.serving.refusal import Refusal
-from ernie_pipeline_tests.registry.conftest import SPEC
 
 HOT = Settings(600, temperature=1e4, seed=7)
 """Any token may follow any other, so that an answer rarely ends, and those of this seed do not end soon."""
@@ -43,10 +43,10 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model(short_spec: ModelSpec) -> Any:
     from ernie_pipeline.models.peft.backend import PeftBackend
 
-    return PeftBackend().load(SPEC, "cpu")
+    return PeftBackend().load(short_spec, "cpu")
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from ernie_pipeline.models.spec import BaseCheckpoint
-from ernie_pipeline.recipe.settings import sqlite_uri
 from ernie_pipeline.recipe.signing import Signing
 from ernie_pipeline.registry import lookup
 from ernie_pipeline.registry.figures import TABLE, from_rows
 from ernie_pipeline.registry.gate import Candidate, Champion
+from ernie_pipeline.registry.load_back import LoadedBack
 from ernie_pipeline.registry.register import _champion, register
 from ernie_pipeline.registry.registration import Registration, RegistrationRequest
 from ernie_pipeline.registry.run_log import read_table
 from ernie_pipeline.registry.tracking import connected
-from ernie_pipeline.utils.address import local_folder
+from ernie_pipeline.utils.address import local_folder, sqlite_file
 from ernie_pipeline.utils.errors import PipelineError
 from ernie_pipeline.utils.text_table import human_size
 from ernie_pipeline_tests.registry.conftest import QUESTION, SPEC, SPLIT
@@ -31,6 +31,12 @@ LATE = "loss_objective"
 def client(make_request: Make) -> Iterator[Any]:
     with connected(make_request().tracking_uri) as client:
         yield client
+
+
+@pytest.fixture
+def loaded_back_before(registered: Registration, computed: list[LoadedBack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further version of the same adapter computes what the first one did, in a process of ten seconds."""
+    monkeypatch.setattr("ernie_pipeline.registry.register.load_back", lambda request, folder: computed[0])
 
 
 def aliases(client: Any, model: str = "ernie-math") -> dict[str, str]:
@@ -215,7 +221,7 @@ def test_the_version_has_card_tags_figures_signature_and_example(registered: Reg
 
 
 def test_a_tampered_probe_fails_with_the_difference_and_leaves_no_version(
-    registered: Registration, client: Any, make_request: Make
+    loaded_back_before: None, registered: Registration, client: Any, make_request: Make
 ) -> None:
     (token, logit), *rest = make_request().probe["top"]
     probe = {**make_request().probe, "top": [[token, logit + 0.5], *rest]}
@@ -233,7 +239,7 @@ def test_a_tampered_probe_fails_with_the_difference_and_leaves_no_version(
 
 
 def test_one_that_does_not_beat_the_champion_is_challenger_only(
-    registered: Registration, client: Any, make_request: Make
+    loaded_back_before: None, registered: Registration, client: Any, make_request: Make
 ) -> None:
     seen: list[dict[str, str]] = []
 
@@ -254,7 +260,7 @@ def test_one_that_does_not_beat_the_champion_is_challenger_only(
 
 def test_what_was_registered_is_found_without_mlflow_and_with_it(registered: Registration, make_request: Make) -> None:
     uri, version = make_request().tracking_uri, registered.version
-    quick = lookup._in_sqlite(Path(uri.removeprefix("sqlite:///")), "ernie-math", version)
+    quick = lookup._in_sqlite(sqlite_file(uri), "ernie-math", version)
     assert quick == lookup._by_client(uri, "ernie-math", version) is not None
     made = lookup.Registered.read(json.loads(json.dumps(asdict(registered))))
     assert "artifacts/adapter/adapter_model.safetensors" in (made.files or {})
@@ -287,24 +293,31 @@ def test_a_base_that_is_gone_fails_with_one_sentence_and_leaves_nothing(
     assert not client.search_model_versions("name='another'")
 
 
-def test_in_a_home_with_a_hard_name_it_is_loaded_back_and_the_champion_is_known_by_its_provenance_or_its_fingerprint(
-    make_request: Make, tmp_path: Path
+def test_in_its_home_with_a_hard_name_the_champion_is_known_by_its_provenance_or_its_fingerprint(
+    registered: Registration, client: Any, make_request: Make, tmp_path: Path
 ) -> None:
     """What the gate says of this very adapter, registered again: `test_gate.py`."""
-    home = tmp_path / "100 % ? #1 + ä"
-    uri = sqlite_uri(home / "mlflow.db")
-    request = make_request(tracking_uri=uri, artifact_root=home / "mlartifacts")
-    made = register(request)
-    assert lookup.what_is_lost(uri, lookup.Registered.read(asdict(made))) == ""
-    assert list(tmp_path.iterdir()) == [home]
-    with connected(uri) as client:
-        folder = local_folder(client.get_model_version_download_uri("ernie-math", made.version))
-        assert folder
-        by_provenance = _champion(client, request)
-        (folder / "provenance.json").unlink()
+    request, made = make_request(), lookup.Registered.read(asdict(registered))
+    uri, home = request.tracking_uri, make_request().artifact_root.parent
+    assert lookup.what_is_lost(uri, made) == ""
+    assert list(home.parent.iterdir()) == [home], "no folder of a name that was escaped"
+    folder = local_folder(client.get_model_version_download_uri("ernie-math", registered.version))
+    assert folder
+    by_provenance = _champion(client, request)
+    with without(folder / "provenance.json", tmp_path):
         by_fingerprint = _champion(client, request)
         of_another = _champion(client, make_request(tags={"fingerprint": "0" * 16}))
     assert by_provenance == by_fingerprint == Champion("1", 0.9, SPLIT, "sha256:adapter", "")
     assert of_another == Champion("1", 0.9, "", "", "")
-    next(folder.rglob("adapter_model.safetensors")).unlink()
-    assert "adapter_model.safetensors is missing" in lookup.what_is_lost(uri, lookup.Registered.read(asdict(made)))
+    with without(next(folder.rglob("adapter_model.safetensors")), tmp_path):
+        assert "adapter_model.safetensors is missing" in lookup.what_is_lost(uri, made)
+
+
+@contextmanager
+def without(file: Path, other_folder: Path) -> Iterator[None]:
+    """Meanwhile the file is in the other folder."""
+    elsewhere = file.rename(other_folder / file.name)
+    try:
+        yield
+    finally:
+        elsewhere.rename(file)

@@ -29,7 +29,7 @@ DOWN_TO_ADAPTER = "raw_nemotron,math_split,verified_solutions,qlora_adapter"
 def recipe(folder: Path, steps: int) -> Path:
     """A training with a checkpoint each half second."""
     file = folder / f"{steps}.toml"
-    text = QUICK_RECIPE.replace("max_steps = 4", f"max_steps = {steps}").replace("eval_every = 2", "eval_every = 1000")
+    text = QUICK_RECIPE.replace("max_steps = 2", f"max_steps = {steps}").replace("eval_every = 2", "eval_every = 1000")
     file.write_text(f"{text}[execution]\ncheckpoint_s = 0.5\n")
     return file
 

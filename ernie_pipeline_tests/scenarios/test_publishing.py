@@ -31,7 +31,7 @@ def test_a_model_is_published_once_it_is_the_champion_and_not_again(tmp_path: Pa
     with serving() as hub, pytest.MonkeyPatch.context() as patch:
         keywords = {"recipe": str(recipe), **hub.environment, "LOGNAME": USER, "USER": USER}
 
-        run = materialize(home.home, **keywords)  # four steps teach nothing: the gate stays shut
+        run = materialize(home.home, **keywords)  # two steps teach nothing: the gate stays shut
         assert run.status == 0, run.output
         assert "models:/quick/1 is not the champion, so it was not published" in run.output
         assert hub.writes() == []

@@ -18,7 +18,7 @@ MANY = 20_000
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("ended") / "long.toml"
-    text = QUICK_RECIPE.replace("max_steps = 4", f"max_steps = {MANY}").replace("eval_every = 2", "eval_every = 1000")
+    text = QUICK_RECIPE.replace("max_steps = 2", f"max_steps = {MANY}").replace("eval_every = 2", "eval_every = 1000")
     file.write_text(f"{text}[execution]\ncheckpoint_s = 0.5\n")
     return file
 

@@ -8,8 +8,7 @@ import pytest
 
 from ernie_pipeline_tests.scenarios.chain import IN_PROCESS, QUICK_RECIPE, Home, Run, materialize, plan
 
-ON_SOLUTIONS = QUICK_RECIPE.replace("[training]\n", '[training]\non = "solutions"\n')
-RECIPE = ON_SOLUTIONS.replace("max_steps = 4", "max_steps = 2")
+RECIPE = QUICK_RECIPE.replace("[training]\n", '[training]\non = "solutions"\n')
 SOLUTIONS = """
 [solutions]
 rows = 20

@@ -144,6 +144,7 @@ class Api:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # see `registry/publish/hub.py`
     owner: Api
 
     def _serve(self) -> None:

@@ -1,6 +1,7 @@
 """Scenario 15: SIGKILL in the middle of every stage, then again. See `kills.py` for the one story that is told."""
 
 import json
+import re
 
 import psutil
 import pytest
@@ -35,8 +36,13 @@ def test_each_next_run_reuses_what_was_finished_and_builds_nothing_twice(story: 
 
 
 def test_two_runs_at_once_register_once(story: Story) -> None:
-    """Scenario 14."""
-    assert sorted(run.built for run in story.last) == [[], ["registered_model"]]
+    """Scenario 14: one registers, the other waits and then reuses."""
+    registered, waited = sorted(story.last, key=lambda run: len(run.reused))
+    assert (registered.built, waited.built) == (["registered_model"], [])
+    told = r"registered_model \w+ is being built by process \d+ on .*; waiting for it, to reuse"
+    assert (bool(re.search(told, registered.output)), bool(re.search(told, waited.output))) == (False, True)
+    loaded = "back in a process of its own"
+    assert (loaded in registered.output, loaded in waited.output) == (True, False)
 
 
 def test_what_the_killed_runs_left_is_swept(story: Story) -> None:

@@ -1,7 +1,6 @@
-"""Scenarios 7, 8, 9 and 14: the recipe changes, and two runs are started at once."""
+"""Scenarios 7, 8 and 9: the recipe changes."""
 
 import json
-import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,7 +12,6 @@ from ernie_pipeline_tests.scenarios.chain import (
     Planned,
     Run,
     builds,
-    finish,
     left_half_written,
 )
 from ernie_pipeline_tests.scenarios.staleness.kills import Story
@@ -22,11 +20,11 @@ from ernie_pipeline_tests.scenarios.staleness.workplace import Workplace, short
 
 @dataclass(frozen=True)
 class Retrained:
-    """A home after its learning rate was changed and two runs were started at once, to train."""
+    """A home after its learning rate was changed and a run trained with it."""
 
     place: Workplace
     before: Planned
-    runs: tuple[Run, Run]
+    run: Run
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,7 @@ def retrained(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Retrain
     place = story.place.copy(tmp_path_factory.mktemp("retrained"))
     place.edit_recipe("learning_rate = 3e-3", "learning_rate = 2e-3")
     before = place.plan()
-    first, second = place.start("qlora_adapter"), place.start("qlora_adapter")
-    return Retrained(place, before, (finish(first), finish(second)))
+    return Retrained(place, before, place.materialize("qlora_adapter"))
 
 
 def test_a_training_change_makes_the_adapter_stale_and_what_is_below_wait(retrained: Retrained) -> None:
@@ -48,15 +45,11 @@ def test_a_training_change_makes_the_adapter_stale_and_what_is_below_wait(retrai
     }
 
 
-def test_two_runs_at_once_train_once(retrained: Retrained) -> None:
-    """Scenario 14: one trains, the other waits and then reuses. `test_kills.py` has two that register at once."""
-    assert [run.status for run in retrained.runs] == [0, 0], retrained.runs[0].output[-5000:]
-    trained, waited = sorted(retrained.runs, key=lambda run: run.reused)
-    assert (trained.built, trained.reused) == (["qlora_adapter"], [])
-    assert (waited.built, waited.reused) == ([], ["qlora_adapter"])
+def test_the_run_trains_and_builds_nothing_else(retrained: Retrained) -> None:
+    """Scenario 7. `test_kills.py` has two runs at once."""
+    assert (retrained.run.status, retrained.run.built) == (0, ["qlora_adapter"]), retrained.run.output[-5000:]
     assert builds(retrained.place.home) == {name: 1 + (name == "qlora_adapter") for name in ASSETS}
-    assert ("loading demo in 4 bits" in trained.output, "loading demo in 4 bits" in waited.output) == (True, False)
-    assert re.search(r"qlora_adapter \w+ is being built by process \d+ on .*; waiting for it, to reuse", waited.output)
+    assert "loading demo in 4 bits" in retrained.run.output
     assert not left_half_written(retrained.place.home)
 
 

@@ -1,4 +1,4 @@
-"""Scenario 18, with Dagster's real daemon: the schedule's ticks, the sensor's ticks, and the runs that they launch."""
+"""Scenarios 18 and 5, with Dagster's real daemon: the ticks of schedule and sensor, and the runs that they launch."""
 
 from concurrent.futures import Future
 
@@ -12,7 +12,10 @@ STALE = {*ASSETS} - {"verified_solutions"}
 
 
 def test_the_daemon_builds_what_is_stale_once_and_leaves_a_failed_refresh_alone(daemon: "Future[Watched]") -> None:
-    """It has been at work beside the tests before this one; see `conftest.py`."""
+    """It has been at work beside the tests before this one; see `conftest.py`.
+
+    Scenario 5: rows came that the filters drop; the data is rebuilt, and nothing below.
+    """
     watched = daemon.result()
     first, second = watched.runs
     assert (first.job_name, first.status) == ("refresh", dg.DagsterRunStatus.SUCCESS)

@@ -10,8 +10,8 @@ from threading import Event
 import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 
-from ernie_pipeline_tests.scenarios.chain import finish, row, start_python, write_rows
-from ernie_pipeline_tests.scenarios.staleness.workplace import ROWS, Workplace
+from ernie_pipeline_tests.scenarios.chain import finish, start_python, write_rows
+from ernie_pipeline_tests.scenarios.staleness.workplace import DROPPED, ROWS, Workplace
 
 ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 LOCATION = ["-m", "ernie_pipeline.definitions"]
@@ -59,7 +59,7 @@ class WatchedHome:
 def daemon_of(place: Workplace) -> Iterator[WatchedHome]:
     """The file holds the rows that the home was built from, and one that the filters drop."""
     rows, folder = place.home.parent / "rows.jsonl", place.home.parent / "dagster"
-    write_rows(rows, [*ROWS, row("1 + 1 = ?", "2")])
+    write_rows(rows, [*ROWS, DROPPED])
     folder.mkdir()
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     environment = {

@@ -15,6 +15,7 @@ from ernie_pipeline_tests.scenarios.chain import (
     finish,
     plan,
     refresh,
+    row,
     rows,
     start,
 )
@@ -23,6 +24,8 @@ from ernie_pipeline_tests.scenarios.homes import copy_objects
 SOURCE = "rows.jsonl"
 ROWS = rows(range(100, 300))
 """What the recipe of the scenarios reads, beside it."""
+DROPPED = row("1 + 1 = ?", "2")
+"""A further row, that the filters drop: shorter than any problem may be."""
 
 PACKAGE = Path(ernie_pipeline.__file__).parent
 

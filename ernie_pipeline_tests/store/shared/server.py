@@ -91,6 +91,7 @@ def main() -> None:
 
     class Silent(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # see `registry/publish/hub.py`
 
         def log(self, *_: Any) -> None:
             pass
