@@ -6,7 +6,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from ernie_pipeline.launch.work import Job
-from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler, without_unused
+from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler, files_read_once, without_unused
 from ernie_pipeline.utils.timeline import part
 
 
@@ -27,6 +27,7 @@ def unsloth_first(job: Job) -> None:
         fast_model()
     else:
         without_unused()
+        files_read_once()
         bitsandbytes_without_compiler()
 
 
