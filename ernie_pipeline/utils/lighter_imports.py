@@ -13,9 +13,9 @@ UNUSED = ("sklearn", "boto3")
 """What transformers and accelerate import wherever it is installed: more than a second."""
 
 
-def without_unused() -> None:
-    """Let imports of `UNUSED` fail from now on, as where they are not installed: for a process of one's own."""
-    for name in UNUSED:
+def without_unused(*more: str) -> None:
+    """Let imports of `UNUSED` and `more` fail from now on, as if not installed: for a process of one's own."""
+    for name in (*UNUSED, *more):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # to importlib: there is no such module
 
 
