@@ -90,8 +90,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             model=loaded.module,
             processing_class=loaded.tokenizer,
             args=config,
-            train_dataset=as_dataset(plan.rows),
-            eval_dataset=as_dataset(plan.eval_rows),
+            train_dataset=as_dataset(plan.rows[:1]),  # it only looks at what a row has: steps and validation are ours
+            eval_dataset=as_dataset(plan.eval_rows[:1]),
             callbacks=[self.progress, AfterEachStep(self)],
         )
         self.remove_callback(PrinterCallback)
