@@ -6,7 +6,7 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from ernie_pipeline.launch.work import Job
-from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler, without_unused
+from ernie_pipeline.utils.lighter_imports import bitsandbytes_without_compiler, files_read_once, without_unused
 from ernie_pipeline.utils.timeline import part
 
 
@@ -20,14 +20,21 @@ def without_torch(job: Job) -> None:
 def unsloth_first(job: Job) -> None:
     """For a model of the backend `unsloth`, which patches transformers, TRL and PEFT only if they come after it; others
     need not import what they do not use."""
-    spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("backend") == "unsloth":
+    if _backend(job) == "unsloth":
         from ernie_pipeline.models.unsloth.process import fast_model
 
         fast_model()
     else:
         without_unused()
+        files_read_once()
         bitsandbytes_without_compiler()
+
+
+def training_first(job: Job) -> None:
+    """For training: see `model_first`. The losses of transformers' that need scipy are of models that find objects."""
+    if _backend(job) != "unsloth":
+        without_unused("scipy")
+    model_first(job)
 
 
 def model_first(job: Job) -> None:
@@ -36,8 +43,7 @@ def model_first(job: Job) -> None:
     Not for a part of the rows, which another generator may answer.
     """
     unsloth_first(job)
-    spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("backend") == "grouped" and not job.get("part"):
+    if _backend(job) == "grouped" and not job.get("part"):
         with part("import of torch"):
             import torch
 
@@ -47,4 +53,9 @@ def model_first(job: Job) -> None:
         if torch.cuda.is_available():
             torch.cuda.init()  # type: ignore[no-untyped-call]  # not while two threads are at work
             with suppress(ValidationError):  # which is told when the whole job is validated
-                begin_to_read(ModelSpec.model_validate(spec), f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+                begin_to_read(ModelSpec.model_validate(job["spec"]), f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+
+
+def _backend(job: Job) -> object:
+    spec = job.get("spec")
+    return spec.get("backend") if isinstance(spec, dict) else None

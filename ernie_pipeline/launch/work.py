@@ -101,7 +101,7 @@ WORK: Mapping[str, WorkKind] = {
             name="training",
             function="ernie_pipeline.training.train:train",
             job="ernie_pipeline.training.job:TrainingJob",
-            prepare="ernie_pipeline.launch.prepare:model_first",
+            prepare="ernie_pipeline.launch.prepare:training_first",
         ),
         WorkKind(
             name="evaluation",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ernie_pipeline.models.copies import wait_until_taken
 from ernie_pipeline.utils.errors import PipelineError
 
 
@@ -51,6 +52,7 @@ def capture_graph(graph: torch.cuda.CUDAGraph, pool: Any = None, capture_error_m
     Raises `torch.OutOfMemoryError` where memory runs out meanwhile. torch does not: the end of a capture that an error
     broke off fails too, for another reason, and the first error is but the context of the second.
     """
+    wait_until_taken()
     try:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode=capture_error_mode):
             yield

@@ -31,22 +31,6 @@ Not in PEFT's format: what it loads by name it first renames for the model's typ
 """
 
 
-def copy_weights(trainable: Weights, into: Weights | None = None) -> Weights:
-    """The values of `LoadedModel.trainable` as they are now; written over those of an earlier copy, if one is given.
-
-    From a GPU into pinned memory, which takes seconds less at the real size.
-    """
-    copied = into or {
-        name: torch.empty(parameter.shape, dtype=parameter.dtype, pin_memory=parameter.is_cuda)
-        for name, parameter in trainable.items()
-    }
-    for name, parameter in trainable.items():
-        copied[name].copy_(parameter.detach(), non_blocking=True)
-    if any(parameter.is_cuda for parameter in trainable.values()):
-        torch.cuda.synchronize()
-    return copied
-
-
 def set_weights(trainable: Weights, weights: Weights) -> None:
     """Make the adapter what it was. Raises `PipelineError` unless it has the very parameters of `weights`."""
     if {name: p.shape for name, p in trainable.items()} != {name: value.shape for name, value in weights.items()}:

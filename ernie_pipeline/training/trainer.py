@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from ernie_pipeline.models.backend import LoadedModel
+from ernie_pipeline.models.copies import copy_to_cpu, room_ahead
 from ernie_pipeline.models.documents import Document
 from ernie_pipeline.models.memory import does_not_fit, is_out_of_memory
 from ernie_pipeline.models.routing import Replay
@@ -32,7 +33,6 @@ from ernie_pipeline.training.resume import (
     BEST,
     Saved,
     Weights,
-    copy_weights,
     read_states,
     read_weights,
     save_states,
@@ -81,6 +81,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.best: dict[str, float] = {}
         """The `step` and `loss` of the best validation so far."""
         self.best_weights: Weights | None = None
+        self.room = room_ahead(loaded.trainable())
+        """For `best_weights`, and in the end for what is saved."""
         self.resumed_from: list[int] = []
         self.ended_by = ""
         self.last_save = time.monotonic()
@@ -88,8 +90,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             model=loaded.module,
             processing_class=loaded.tokenizer,
             args=config,
-            train_dataset=as_dataset(plan.rows),
-            eval_dataset=as_dataset(plan.eval_rows),
+            train_dataset=as_dataset(plan.rows[:1]),  # it only looks at what a row has: steps and validation are ours
+            eval_dataset=as_dataset(plan.eval_rows[:1]),
             callbacks=[self.progress, AfterEachStep(self)],
         )
         self.remove_callback(PrinterCallback)
@@ -121,6 +123,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             raise self.saved.stopped(self.ended_by, self.state.global_step, len(self.plan.steps))
         if self.plan.settings.keep == "best" and self.best_weights is not None:
             set_weights(self.loaded.trainable(), self.best_weights)
+        self.best_weights = None
+        self.room.result().clear()  # what saves the adapter takes the same memory
 
     # The steps
 
@@ -218,7 +222,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
             self.best_weights = None
             return
         with part("copy of the best adapter"):
-            self.best_weights = copy_weights(self.loaded.trainable(), self.best_weights)
+            self.best_weights = copy_to_cpu(self.loaded.trainable(), self.room.result())
 
     def stop_here(self) -> NoReturn:
         """Between two steps, save and raise `PipelineError`: it was asked to stop."""
@@ -294,7 +298,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         self.progress.saved(self.last_save - start)
 
     def _fill(self, optimizer: OptimizerState, folder: Path) -> None:
-        save_weights(copy_weights(self.loaded.trainable()), folder / ADAPTER)
+        save_weights(copy_to_cpu(self.loaded.trainable()), folder / ADAPTER)
         if self.best_weights is not None and self.best["step"] != self.state.global_step:
             save_weights(self.best_weights, folder / BEST)
         save_states(optimizer, self.lr_scheduler.state_dict(), folder)

@@ -119,6 +119,18 @@ WorkKind(name="work", function="imported_work:do", job="imported_work:Given").do
     assert done.stdout == "False True True\n", done.stderr
 
 
+def test_training_imports_nothing_that_it_has_no_use_for() -> None:
+    script = """
+import sys
+from ernie_pipeline.launch.prepare import training_first
+training_first({"spec": {"backend": "peft"}})
+import ernie_pipeline.training.train, ernie_pipeline.training.trainer, ernie_pipeline.training.grpo.trainer
+print([name for name in ("trl", "scipy", "sklearn", "boto3") if sys.modules.get(name)])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "['trl']\n"
+
+
 GROUPED = {"backend": "grouped", "base": {"name": "demo", "checkpoint": "demo"}, "quantization": {}}
 
 

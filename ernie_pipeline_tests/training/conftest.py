@@ -94,9 +94,10 @@ def trainers_of(loaded: Any, sums: Any) -> Iterator[MakeTrainer]:
     By default 16 rows to train on, 4 to evaluate, 8 samples a step, and no checkpoints. Other keywords are the recipe's
     section training.
     """
-    from ernie_pipeline.training.resume import copy_weights, set_weights
+    from ernie_pipeline.models.copies import copy_to_cpu
+    from ernie_pipeline.training.resume import set_weights
 
-    before = copy_weights(loaded.trainable())
+    before = copy_to_cpu(loaded.trainable())
 
     def as_it_was() -> None:
         loaded.module.zero_grad()

@@ -29,7 +29,7 @@ SETTINGS = {"samples_per_step": 4, "max_steps": 6, "eval_every": 2, "log_every":
 
 def adapter(trainer: Any) -> dict[str, torch.Tensor]:
     """By the names of PEFT's file."""
-    return {name: tensor.clone() for name, tensor in saved_tensors(trainer.model)}
+    return {name: tensor.clone() for name, tensor in saved_tensors(trainer.model.named_parameters())}
 
 
 def experts_of(trainer: Any) -> list[GroupedExperts]:

@@ -5,23 +5,25 @@ So an adapter that one backend trained is one that another can load, and anythin
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, TensorSpec, serialize_file
 from torch import nn
 
+from ernie_pipeline.models.copies import copy_to_cpu
 from ernie_pipeline.utils.errors import PipelineError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STACKED = re.compile(r"(.*\.experts)\.adapter\.lora_([AB])\.(\w+)")
 
 
-def saved_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in the file, tensor) of an adapted model's adapter; an expert's is a part of its layer's stack."""
-    for name, parameter in model.named_parameters():
+def saved_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name in the file, tensor) of those of an adapted model's parameters that are its adapter's; an expert's is a
+    part of its layer's stack."""
+    for name, parameter in parameters:
         stacked = STACKED.fullmatch(name)
         if stacked:
             experts, which, target = stacked.groups()
@@ -33,16 +35,28 @@ def saved_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def write_adapter(model: Any, folder: Path, base_name: str, revision: str | None) -> None:
     """`adapter_model.safetensors` and `adapter_config.json` of a `PeftModel` that may have `ExpertsAdapter`s."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.to("cpu").contiguous() for name, tensor in saved_tensors(model)}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    adapter = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    _write(dict(saved_tensors(copy_to_cpu(adapter).items())), folder / WEIGHTS)
     config = model.peft_config["default"]
     was, config.inference_mode = config.inference_mode, True
     config.save_pretrained(folder)
     config.inference_mode = was
     name_base(folder, base_name, revision)
+
+
+def _write(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """What `safetensors.torch.save_file` writes, which takes 20 µs to describe a tensor: one of 10,760."""
+    described = {
+        name: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in tensors.items()
+    }
+    serialize_file(described, file, metadata={"format": "pt"})
 
 
 def name_base(folder: Path, base_name: str, revision: str | None) -> None:
@@ -79,7 +93,7 @@ def read_into(model: nn.Module, folder: Path) -> None:
         saved = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise PipelineError(f"adapter {folder} cannot be loaded ({error})") from error
-    places = dict(saved_tensors(model))
+    places = dict(saved_tensors(model.named_parameters()))
     shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (saved, places)]
     check_places(folder, *shapes)
     for name, tensor in saved.items():

@@ -96,6 +96,8 @@ def test_each_expert_has_its_own_tensors_in_the_file(new_model: NewModel, tmp_pa
     model = new_model("grouped")
     save(model, tmp_path)
     saved = load_file(tmp_path / WEIGHTS)
+    save_file(saved, tmp_path / "as_others_do", metadata={"format": "pt"})
+    assert (tmp_path / WEIGHTS).read_bytes() == (tmp_path / "as_others_do").read_bytes()
     adapter = model.module.get_submodule("base_model.model.model.layers.1.mlp.experts.adapter")
     for number in range(8):
         for which, stacks in (("A", adapter.lora_A), ("B", adapter.lora_B)):

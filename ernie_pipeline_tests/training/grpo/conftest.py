@@ -41,14 +41,15 @@ def make_grouped_grpo(grouped_adapter: Any) -> Iterator[MakeGrpo]:
 
 
 def grpo_trainers_of(loaded: Any) -> Iterator[MakeGrpo]:
+    from ernie_pipeline.models.copies import copy_to_cpu
     from ernie_pipeline.training.config import trainer_config
     from ernie_pipeline.training.grpo.plan import grpo_plan
     from ernie_pipeline.training.grpo.problems import Problem, set_aside
     from ernie_pipeline.training.grpo.trainer import GrpoTrainer
     from ernie_pipeline.training.ranks import Ranks
-    from ernie_pipeline.training.resume import Saved, copy_weights, set_weights
+    from ernie_pipeline.training.resume import Saved, set_weights
 
-    before = copy_weights(loaded.trainable())
+    before = copy_to_cpu(loaded.trainable())
     rng = random.Random(0)
     problems = [Problem(f"{n:016x}", [rng.randrange(5, 700) for _ in range(3 + n % 5)], str(n)) for n in range(12)]
 
