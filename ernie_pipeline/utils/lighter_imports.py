@@ -60,7 +60,8 @@ class _Executed(MetaPathFinder):
 
 def _remembering_files(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
     execute(module)
-    module.create_import_structure_from_path = cache(module.create_import_structure_from_path.__wrapped__)  # type: ignore[attr-defined]
+    if reads := getattr(getattr(module, "create_import_structure_from_path", None), "__wrapped__", None):
+        module.create_import_structure_from_path = cache(reads)  # type: ignore[attr-defined]
 
 
 def _compiling_later(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
