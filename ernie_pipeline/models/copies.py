@@ -23,11 +23,18 @@ def copy_to_cpu(tensors: Mapping[str, torch.Tensor], into: Tensors | None = None
 
 
 def room_for(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """As many tensors on the CPU, without values: pinned, from a GPU they are copied in seconds less."""
-    return {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        for name, tensor in tensors.items()
-    }
+    """As many tensors on the CPU, without values; for a GPU's in pinned memory, if there is any: it is faster."""
+
+    def room(pinned: bool) -> Tensors:
+        return {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned and tensor.is_cuda)
+            for name, tensor in tensors.items()
+        }
+
+    try:
+        return room(pinned=True)
+    except RuntimeError:  # as slow as it was is better than a training that is lost
+        return room(pinned=False)
 
 
 def room_ahead(tensors: Mapping[str, torch.Tensor]) -> Future[Tensors]:

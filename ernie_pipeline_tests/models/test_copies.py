@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import ItemsView
+from typing import NamedTuple
 
+import pytest
 import torch
 
 from ernie_pipeline.models.copies import copy_to_cpu, room_ahead, wait_until_taken
@@ -31,3 +33,19 @@ def test_what_cannot_go_on_meanwhile_waits_until_the_room_is_taken() -> None:
     assert not room.done()
     wait_until_taken()
     assert room.done()
+
+
+class OnGpu(NamedTuple):
+    """What is asked of a tensor to make room for it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_cuda: bool = True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine that cannot pin memory, and this one can")
+def test_where_no_memory_can_be_pinned_it_lies_anywhere() -> None:
+    with pytest.raises(RuntimeError):
+        torch.empty(2, pin_memory=True)
+    room = room_ahead({"a": OnGpu((2, 3), torch.bfloat16)}).result()  # type: ignore[dict-item]
+    assert (room["a"].shape, room["a"].dtype) == ((2, 3), torch.bfloat16)
