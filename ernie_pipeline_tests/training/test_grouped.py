@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ernie_pipeline.models.checkpoint.adapter_file import saved_tensors
+from ernie_pipeline.models.checkpoint.adapter_file import adapter_parameters, saved_tensors
 from ernie_pipeline.models.grouped import backend as grouped_backend
 from ernie_pipeline.models.grouped import captured
 from ernie_pipeline.models.grouped import training as grouped_training
@@ -29,7 +29,7 @@ SETTINGS = {"samples_per_step": 4, "max_steps": 6, "eval_every": 2, "log_every":
 
 def adapter(trainer: Any) -> dict[str, torch.Tensor]:
     """By the names of PEFT's file."""
-    return {name: tensor.clone() for name, tensor in saved_tensors(trainer.model.named_parameters())}
+    return {name: tensor.clone() for name, tensor in saved_tensors(adapter_parameters(trainer.model))}
 
 
 def experts_of(trainer: Any) -> list[GroupedExperts]:

@@ -5,7 +5,7 @@ So an adapter that one backend trained is one that another can load, and anythin
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,27 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STACKED = re.compile(r"(.*\.experts)\.adapter\.lora_([AB])\.(\w+)")
 
 
-def saved_tensors(parameters: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in the file, tensor) of those of an adapted model's parameters that are its adapter's; an expert's is a
-    part of its layer's stack."""
-    for name, parameter in parameters:
+def adapter_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Those of an adapted model's parameters that are its adapter's, by the model's names."""
+    return {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+
+
+def saved_tensors(adapter: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name in the file, tensor) of `adapter_parameters`, or of copies; an expert's is a part of its layer's stack."""
+    for name, parameter in adapter.items():
         stacked = STACKED.fullmatch(name)
         if stacked:
             experts, which, target = stacked.groups()
             for number, own in enumerate(parameter.detach()):
                 yield f"{experts}.{number}.{target}.lora_{which}.weight", own
-        elif "lora_" in name:
+        else:
             yield name.replace(".default.", "."), parameter.detach()
 
 
 def write_adapter(model: Any, folder: Path, base_name: str, revision: str | None) -> None:
     """`adapter_model.safetensors` and `adapter_config.json` of a `PeftModel` that may have `ExpertsAdapter`s."""
     folder.mkdir(parents=True, exist_ok=True)
-    adapter = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
-    _write(dict(saved_tensors(copy_to_cpu(adapter).items())), folder / WEIGHTS)
+    _write(dict(saved_tensors(copy_to_cpu(adapter_parameters(model)))), folder / WEIGHTS)
     config = model.peft_config["default"]
     was, config.inference_mode = config.inference_mode, True
     config.save_pretrained(folder)
@@ -93,7 +96,7 @@ def read_into(model: nn.Module, folder: Path) -> None:
         saved = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise PipelineError(f"adapter {folder} cannot be loaded ({error})") from error
-    places = dict(saved_tensors(model.named_parameters()))
+    places = dict(saved_tensors(adapter_parameters(model)))
     shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (saved, places)]
     check_places(folder, *shapes)
     for name, tensor in saved.items():

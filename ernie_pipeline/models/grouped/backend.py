@@ -61,17 +61,17 @@ def read_base(spec: ModelSpec, device: str) -> Any:
             f'backend "grouped" is for models of the type {MODEL_TYPE}, and {base.name} is a {config.model_type}; '
             'set training.backend to "unsloth" or "peft"'
         )
-    compiling = partial(_compiling, spec, config, device) if torch.device(device).type == "cuda" else None
+    compiling = partial(_compiling, spec, config, quantization, device) if torch.device(device).type == "cuda" else None
     module = load_quantized(base, config, quantization, spec.quantized_bases, device, compiling)
     module.generation_config = _generation_config(base.checkpoint, base.revision, module.generation_config)
     module.config.model_type = OWN_MODEL_TYPE
     return module
 
 
-def _compiling(spec: ModelSpec, config: Any, device: str) -> Callable[[], None]:
+def _compiling(spec: ModelSpec, config: Any, quantization: dict[str, Any], device: str) -> Callable[[], None]:
     """To compile what a training of that model launches, in another thread. What is made here is not made there, as
     transformers makes a model in a default type of the whole process."""
-    small = GroupedModel(spec, device, small_base(config, spec.quantization.model_dump(mode="json"), device))
+    small = GroupedModel(spec, device, small_base(config, quantization, device))
     small.add_adapter(spec.lora.model_copy(update={"dropout": 0.0}), seed=0)
     index = torch.cuda.current_device()
 

@@ -14,7 +14,7 @@ from torch import nn
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.documents import document
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.quantize_checkpoint import model_skeleton
+from ernie_pipeline.models.grouped.quantize_checkpoint import complete, model_skeleton
 from ernie_pipeline.models.peft.backend import OWN_MODEL_TYPE
 from ernie_pipeline.models.quantize import four_bits, quantize_linears
 from ernie_pipeline.recipe.execution import PROFILES
@@ -40,8 +40,7 @@ def small_base(config: Any, quantization: Mapping[str, Any], device: str) -> Any
     model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.zero_()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
-    model.tie_weights()
+    complete(model, device)
     for block in (layer.mlp for layer in routed[:1]):
         stacks = [four_bits(getattr(block.experts, fused), quantization, block.experts) for fused in FUSED_PROJECTIONS]
         block.experts = GroupedExperts(*(stack.to(device) for stack in stacks))

@@ -88,6 +88,13 @@ def model_skeleton(config: Any, quantization: Quantization, has_own_output: bool
         return AutoModelForCausalLM.from_config(config, dtype=COMPUTE_DTYPES[quantization["compute_dtype"]])
 
 
+def complete(model: Any, device: str) -> None:
+    """What `model_skeleton` has besides its parameters, once these have values: buffers, which follow from the
+    configuration and are in no checkpoint, and the output layer where it is the embeddings."""
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
+    model.tie_weights()
+
+
 class _Checkpoint:
     """The tensors of a checkpoint's safetensors files, read where they lie."""
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ernie_pipeline.models.architecture import FUSED_PROJECTIONS
 from ernie_pipeline.models.grouped.experts import GroupedExperts
-from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, model_skeleton, quantize_checkpoint
+from ernie_pipeline.models.grouped.quantize_checkpoint import OUTPUT, complete, model_skeleton, quantize_checkpoint
 from ernie_pipeline.models.grouped.read_ahead import what_was_read
 from ernie_pipeline.models.grouped.read_tensors import Tensors, read_tensors
 from ernie_pipeline.models.memory import free_memory
@@ -108,9 +108,7 @@ def read_quantized(
                 linear.bias = nn.Parameter(tensors.pop(f"{prefix}bias"), requires_grad=False)
             _replace(model, parent_name, linear)
     _place(model, tensors)
-    # its buffers follow from the configuration and are in no checkpoint
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config).to(device)
-    model.tie_weights()
+    complete(model, device)
     lost = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lost:
         raise _lacking(folder, lost)
